@@ -1,0 +1,1 @@
+"""fastText quality classifiers: train, evaluate, score."""

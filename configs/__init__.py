@@ -1,0 +1,1 @@
+"""Presets that ship with Gristmill: starting configs, rules, classifiers."""

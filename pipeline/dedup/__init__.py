@@ -1,0 +1,1 @@
+"""Exact and MinHash duplicates: signatures, bands, components. Nothing is dropped here."""

@@ -1,0 +1,62 @@
+"""What extractors read and what they make of it: units in, documents and rejects out.
+
+A unit is whatever an extractor promises to account for: a WARC response, a line of JSONL, a row. Each ends as exactly one
+`Document` or one `Reject`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pipeline.table.schema import RejectReason
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a unit was found: the input file's name, the byte offset (WARC: of the record) or row, the record's own id."""
+
+    file: str
+    offset: int
+    record_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One HTML (or plain text) body waiting to be extracted.
+
+    `payload` is the HTTP body with transfer and content codings undone. `media_type` and `charset` are what the HTTP header
+    claims, lower case, None when it says nothing. `headers` has the response headers that metadata uses, lower-case names.
+    """
+
+    origin: Origin
+    url: str | None
+    payload: bytes
+    media_type: str | None
+    charset: str | None
+    captured: datetime | None  # WARC-Date
+    truncated: str | None  # WARC-Truncated
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A unit that became text. `metadata` is JSON-serialisable."""
+
+    origin: Origin
+    url: str | None
+    text: str
+    title: str | None = None
+    date: datetime | None = None
+    licence: str | None = None
+    metadata: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A unit, or a damaged stretch of input, that did not become a document, and why."""
+
+    origin: Origin
+    url: str | None
+    reason: RejectReason
+    detail: str

@@ -1,0 +1,1 @@
+"""Measurements beside the documents: language, text statistics, token counts."""

@@ -1,0 +1,1 @@
+"""Shards, manifests, schema and SQL: what every stage stands on."""

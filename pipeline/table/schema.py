@@ -1,0 +1,146 @@
+"""The tables of a workspace: names, columns, types and closed lists. The contract of DESIGN.md section 3 in code.
+
+Schemas are fixed here and never inferred from data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+from pipeline.table.errors import SchemaError
+
+DOC_ID = "doc_id"
+TEXT = "text"
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+ORIGIN = pa.struct([("file", pa.string()), ("offset", pa.int64()), ("record_id", pa.string())])
+
+DOCUMENTS = pa.schema(
+    [
+        pa.field(DOC_ID, pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        ("url", pa.string()),
+        pa.field(TEXT, pa.string(), nullable=False),
+        ("title", pa.string()),
+        ("date", TIMESTAMP),
+        ("licence", pa.string()),
+        ("parent_id", pa.string()),
+        pa.field("origin", ORIGIN, nullable=False),
+        ("metadata", pa.string()),
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        ("url", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        ("detail", pa.string()),
+        pa.field("origin", ORIGIN, nullable=False),
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        pa.field(DOC_ID, pa.string(), nullable=False),
+        pa.field("component_id", pa.string(), nullable=False),  # smallest doc_id of the component; a single is its own
+        pa.field("component_size", pa.int64(), nullable=False),
+        ("method", pa.string()),  # exact, minhash, or null for a single
+        pa.field("text_hash", pa.uint64(), nullable=False),  # of the normalised text: equal means an exact duplicate
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        pa.field(DOC_ID, pa.string(), nullable=False),
+        ("score", pa.float32()),
+        ("probability", pa.float32()),
+        ("rank", pa.int8()),
+    ]
+)
+
+RejectReason = Literal[
+    "not_html",
+    "http_status",
+    "redirect",
+    "empty",
+    "truncated_input",
+    "damaged",
+    "oversize",
+    "charset",
+    "too_deep",
+    "timeout",
+    "crash",
+    "memory",
+    "duplicate_record",
+    "language",
+    "encrypted",
+    "namespace",
+    "deleted",
+    "licence",
+    "unsupported",
+]
+REJECT_REASONS: frozenset[str] = frozenset(get_args(RejectReason))
+
+RESERVED_SOURCES = frozenset({"main", "mix", "train", "report"})
+
+
+def require(table: pa.Table, *columns: str) -> None:
+    """Check that `table` has `columns`.
+
+    Raises: SchemaError naming the missing column and those present.
+    """
+    for column in columns:
+        if column not in table.column_names:
+            raise SchemaError(f"column {column!r} is missing; the table has {', '.join(table.column_names)}")
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `table` with exactly the columns and types of `schema`, in its order.
+
+    Raises: SchemaError when a column is missing, cannot be cast without loss, or holds a forbidden null.
+    """
+    require(table, *schema.names)
+    try:
+        result = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise SchemaError(f"table does not fit the schema: {error}") from error
+    for field in schema:
+        if not field.nullable and result[field.name].null_count:
+            raise SchemaError(f"column {field.name!r} holds nulls, which its schema forbids")
+    return result
+
+
+def signals(documents: pa.Table, **columns: pa.Array) -> pa.Table:
+    """Return `doc_id` of `documents` with `columns` beside it, row for row; no row can drop.
+
+    Raises: SchemaError when a column's length differs from the number of documents.
+    """
+    for name, column in columns.items():
+        if len(column) != documents.num_rows:
+            raise SchemaError(f"signal {name!r} has {len(column)} values for {documents.num_rows} documents")
+    fields = [pa.field(DOC_ID, pa.string(), nullable=False)]
+    fields += [pa.field(name, column.type) for name, column in columns.items()]
+    return pa.Table.from_arrays([documents[DOC_ID], *columns.values()], schema=pa.schema(fields))
+
+
+def doc_id(source: str, file: str, offset: int, record_id: str | None, text: str) -> str:
+    """Return the document's id: 32 hex digits of a 128-bit BLAKE2b over source, origin and text.
+
+    The parts are length-prefixed, so that no two different tuples hash the same bytes.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (source, file, str(offset), record_id or "", text):
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def names(items: Iterable[str]) -> str:
+    """Return names as one readable list for a message."""
+    return ", ".join(items)
