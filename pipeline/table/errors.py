@@ -1,7 +1,7 @@
 """Every error that Gristmill raises on purpose. One tree, so that a caller can catch one class.
 
-The command line turns each into one line on stderr and an exit code: 2 for what is found before work begins, 1 for a run
-that failed. Messages say what, the offending value, where (shard, doc_id, config key) and what to do next.
+The command line turns each into one line on stderr and an exit code: 2 for what is found before work begins, 1 for a
+run that failed. Messages say what, the offending value, where (shard, doc_id, config key) and what to do next.
 """
 
 from __future__ import annotations

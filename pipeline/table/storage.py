@@ -1,0 +1,212 @@
+"""Files of a workspace and of its inputs: local paths and fsspec URLs through one layer.
+
+Local files appear under their final name by an atomic rename. Object stores have no rename: there a file is complete
+when it is put, and counts only once an index lists it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from pipeline.table.errors import InputError, MissingDependencyError, ShardError, WorkspaceError
+
+TEMPORARY = "_tmp"
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+
+@lru_cache(maxsize=64)
+def filesystem(url: str) -> tuple[Any, str]:
+    """Return the fsspec filesystem of `url` and the path inside it (absolute for local paths).
+
+    Raises: MissingDependencyError when the protocol's package is not installed; InputError for an unknown protocol.
+    """
+    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        hint = f"pip install 'gristmill[{extra}]'" if extra else f"install the fsspec package for it ({error})"
+        raise MissingDependencyError(f"{url}: reading {protocol}:// needs an extra: {hint}") from error
+    except ValueError as error:
+        raise InputError(f"{url}: {error}; use a path or a URL whose protocol fsspec knows") from error
+    return fs, str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A folder, local or remote. Paths given to its methods are relative to it and use `/`."""
+
+    url: str
+    fs: Any = field(repr=False, compare=False)
+    root: str
+
+    @classmethod
+    def at(cls, url: str) -> Storage:
+        """Return the storage rooted at `url`; nothing is created."""
+        fs, root = filesystem(url)
+        return cls(url.rstrip("/"), fs, root.rstrip("/"))
+
+    @property
+    def is_local(self) -> bool:
+        return "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def path(self, relative: str) -> str:
+        """Return the path inside the filesystem."""
+        return f"{self.root}/{relative}" if relative else self.root
+
+    def sql_path(self, relative: str) -> str:
+        """Return the path or URL as DuckDB and error messages use it."""
+        return self.path(relative) if self.is_local else f"{self.url}/{relative}"
+
+    def exists(self, relative: str) -> bool:
+        return bool(self.fs.exists(self.path(relative)))
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names of the entries directly in `folder`; an absent folder is empty."""
+        if self.is_local:
+            try:
+                return set(os.listdir(self.path(folder)))
+            except (FileNotFoundError, NotADirectoryError):
+                return set()
+        self.fs.invalidate_cache(self.path(folder))
+        try:
+            return {str(name).rstrip("/").rsplit("/", 1)[-1] for name in self.fs.ls(self.path(folder), detail=False)}
+        except FileNotFoundError:
+            return set()
+
+    def files(self, folder: str) -> list[str]:
+        """Return the paths, relative to this storage, of every file under `folder`, sorted."""
+        base = self.root + "/"
+        try:
+            found = self.fs.find(self.path(folder))
+        except FileNotFoundError:
+            return []
+        return sorted(str(path).removeprefix(base) for path in found)
+
+    def read_bytes(self, relative: str) -> bytes:
+        """Return a small file's bytes. Raises: FileNotFoundError when it is absent."""
+        if self.is_local:
+            return Path(self.path(relative)).read_bytes()
+        return cast(bytes, self.fs.cat_file(self.path(relative)))
+
+    def open(self, relative: str) -> BinaryIO:
+        """Open a file for reading, seekable."""
+        if self.is_local:
+            return open(self.path(relative), "rb")
+        return cast(BinaryIO, self.fs.open(self.path(relative), "rb"))
+
+    def write_bytes(self, relative: str, data: bytes) -> None:
+        """Write a small file so that readers see either the old bytes or the new ones."""
+        with self.create(relative) as target:
+            target.write(data)
+
+    @contextmanager
+    def create(self, relative: str) -> Iterator[BinaryIO]:
+        """Open a new file for writing; it appears under its name when the block ends without an error.
+
+        Raises: ShardError when the disk is full or the folder cannot be written.
+        """
+        scratch = self._scratch()
+        handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+        try:
+            with os.fdopen(handle, "w+b") as target:
+                yield target
+                target.flush()
+                os.fsync(target.fileno())
+            self._publish(temporary, relative)
+        except OSError as error:
+            raise ShardError(write_failure(self.sql_path(relative), error)) from error
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def delete(self, relative: str) -> None:
+        """Delete one file; an absent one is fine."""
+        try:
+            self.fs.rm_file(self.path(relative))
+        except FileNotFoundError:
+            return
+
+    def clear_temporary(self) -> None:
+        """Remove what killed runs left half-written. Only the holder of the workspace's lock may call this."""
+        if not self.is_local:
+            return
+        for name in self.names(TEMPORARY):
+            path = Path(self.path(TEMPORARY), name)
+            if path.is_dir():
+                for inner in sorted(path.rglob("*"), reverse=True):
+                    inner.rmdir() if inner.is_dir() else inner.unlink()
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+
+    def scratch_folder(self, prefix: str) -> tempfile.TemporaryDirectory[str]:
+        """Return a temporary local folder, on the workspace's disk where the workspace is local."""
+        return tempfile.TemporaryDirectory(dir=self._scratch(), prefix=prefix)
+
+    def _scratch(self) -> str | None:
+        if not self.is_local:
+            return None
+        folder = self.path(TEMPORARY)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise WorkspaceError(write_failure(folder, error)) from error
+        return folder
+
+    def _publish(self, temporary: str, relative: str) -> None:
+        final = self.path(relative)
+        if self.is_local:
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, final)
+        else:
+            self.fs.put_file(temporary, final)
+
+
+def write_failure(path: str, error: OSError) -> str:
+    """Return one line for a failed write: what, where, what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"disk full while writing {path}; free space and run the same command again, finished shards are kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"cannot write {path}: {error.strerror}; choose a workspace that you may write to"
+    return f"cannot write {path}: {error.strerror or error}; run the same command again, finished shards are kept"
+
+
+@lru_cache(maxsize=1)
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One raw input: where it is, the name that documents carry, and what tells that it changed.
+
+    `name` is relative to the folder, glob or list that named it, never an absolute path: ids must not depend on where
+    a crawl lies. `identity` is ETag or modification time (nanoseconds), or a content hash when the user asked for one.
+    """
+
+    url: str
+    name: str
+    size: int
+    identity: str
+
+    def open(self) -> BinaryIO:
+        """Open for reading. Raises: ShardError when it vanished since it was listed."""
+        fs, path = filesystem(self.url)
+        try:
+            return cast(BinaryIO, fs.open(path, "rb"))
+        except OSError as error:
+            raise ShardError(f"{self.url}: {error.strerror or error}; it was there when the run began") from error
