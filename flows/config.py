@@ -1,0 +1,175 @@
+"""The configuration of a run: every stage's model joined, read from YAML, overridden per source and per `--set`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.dedup.config import DedupConfig
+from pipeline.extract.config import ExtractConfig
+from pipeline.select.config import SelectConfig
+from pipeline.signals.config import AnnotateConfig
+from pipeline.table.config import StageConfig, override, read_yaml, validate
+from pipeline.table.errors import ConfigError, nearest
+from pipeline.table.schema import RESERVED_SOURCES
+
+STAGES = ("extract", "annotate", "dedup", "classify", "select")
+Format = Literal["warc", "jsonl", "parquet", "csv"]
+
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class ClassifierUse(StageConfig):
+    """One classifier that scores every document."""
+
+    model: str = Field(description="folder that `gristmill classifier train` wrote")
+
+
+class StageConfigs(StageConfig):
+    """The stages' settings: once for the run, and again, in part, under any source."""
+
+    extract: ExtractConfig = ExtractConfig()
+    annotate: AnnotateConfig = AnnotateConfig()
+    dedup: DedupConfig | None = None
+    classify: dict[str, ClassifierUse] = Field(default_factory=dict)
+    select: SelectConfig = SelectConfig()
+
+    @field_validator("classify")
+    @classmethod
+    def _classifier_names(cls, value: dict[str, ClassifierUse]) -> dict[str, ClassifierUse]:
+        for name in value:
+            if not _IDENTIFIER.fullmatch(name):
+                raise ValueError(
+                    f"classifier name {name!r} must be an identifier in lower case: it becomes column names"
+                )
+        return value
+
+
+class SourceConfig(StageConfigs):
+    """One source: where its raw inputs are, and its stages' settings (the common ones with its own on top)."""
+
+    format: Format
+    inputs: tuple[str, ...] = Field(min_length=1)
+    columns: dict[Literal["text", "url", "title", "date", "licence", "id"], str] = Field(default_factory=dict)
+    identity: Literal["stat", "content"] = Field(
+        "stat", description="content: hash inputs instead of trusting their dates"
+    )
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _one_input_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _columns_fit_the_format(self) -> SourceConfig:
+        if self.columns and self.format == "warc":
+            raise ValueError("columns: a WARC has none; they are for jsonl, parquet and csv")
+        return self
+
+
+class EngineConfig(StageConfig):
+    """Where the work runs. Never changes a byte of the result."""
+
+    kind: Literal["local"] = "local"
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    memory_mb: int = Field(
+        1024, ge=64, description="bound for out-of-core steps (components, SQL), all workers together"
+    )
+
+
+class RunConfig(StageConfigs):
+    """A whole run, as `gristmill run` reads it."""
+
+    workspace: str = Field(min_length=1)
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _common_settings_reach_each_source(cls, value: Any) -> Any:
+        """Lay each source's own stage settings over the common ones, key by key."""
+        if not isinstance(value, dict) or not isinstance(value.get("sources"), dict):
+            return value
+        common = {stage: value[stage] for stage in STAGES if stage in value}
+        sources = {name: _merged(common, source) for name, source in value["sources"].items()}
+        return {**value, "sources": sources}
+
+    @field_validator("sources")
+    @classmethod
+    def _source_names(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        for name in value:
+            if not _IDENTIFIER.fullmatch(name):
+                raise ValueError(f"source name {name!r} must be an identifier in lower case: it becomes an SQL schema")
+            if name in RESERVED_SOURCES:
+                raise ValueError(f"source name {name!r} is reserved; choose another")
+        return value
+
+    @model_validator(mode="after")
+    def _scopes_name_sources(self) -> RunConfig:
+        for group in self.scopes():
+            configs = {self.sources[name].dedup for name in group}
+            if len(group) > 1 and len(configs) > 1:
+                raise ValueError(
+                    f"dedup.scope joins {', '.join(group)}, whose dedup settings differ; give them the same"
+                )
+        return self
+
+    def scopes(self) -> list[tuple[str, ...]]:
+        """Return the sources in groups among which duplicates are sought, each in priority order."""
+        groups: list[tuple[str, ...]] = []
+        grouped: set[str] = set()
+        for name, source in self.sources.items():
+            scope = source.dedup.scope if source.dedup else "source"
+            if scope == "source" or name in grouped:
+                continue
+            for other in scope:
+                if other not in self.sources:
+                    raise ValueError(f"dedup.scope names unknown source {other!r}{nearest(other, self.sources)}")
+            if name in scope:
+                if grouped & set(scope):
+                    raise ValueError("dedup.scope: a source can be in one scope only")
+                groups.append(tuple(dict.fromkeys(scope)))
+                grouped.update(scope)
+        return groups + [(name,) for name in self.sources if name not in grouped]
+
+
+def load(path: str, assignments: Sequence[str] = ()) -> RunConfig:
+    """Return the configuration in a YAML file with `--set` assignments applied.
+
+    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    """
+    value, lines = read_yaml(path)
+    for assignment in assignments:
+        override(value, assignment)
+    return validate(RunConfig, value, path, lines)
+
+
+def _merged(common: dict[str, Any], source: Any) -> Any:
+    if not isinstance(source, dict):
+        return source
+    merged = dict(source)
+    for stage, settings in common.items():
+        own = source.get(stage, {})
+        if isinstance(settings, dict) and isinstance(own, dict):
+            merged[stage] = {**settings, **own}
+        elif stage not in source:
+            merged[stage] = settings
+    return merged
+
+
+def chosen_sources(config: RunConfig, only: Sequence[str]) -> list[str]:
+    """Return the sources that `--only` names, with those that their dedup scope joins to them; all by default.
+
+    Raises: ConfigError for an unknown name.
+    """
+    for name in only:
+        if name not in config.sources:
+            raise ConfigError(f"--only {name}: no such source{nearest(name, config.sources)}")
+    if not only:
+        return list(config.sources)
+    chosen = {member for group in config.scopes() if set(group) & set(only) for member in group}
+    return [name for name in config.sources if name in chosen]

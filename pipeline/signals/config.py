@@ -1,0 +1,13 @@
+"""What the `annotate` stage can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.table.config import StageConfig
+
+
+class AnnotateConfig(StageConfig):
+    """Which measurements are taken beside the documents. Language and text statistics always are."""
+
+    tokenizer: str | None = Field(None, description="a tokenizers (.json) or tiktoken (.tiktoken) file for token_count")

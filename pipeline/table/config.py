@@ -1,0 +1,194 @@
+"""Reading YAML configurations: duplicate keys refused, unknown keys answered with the nearest name and the line."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.table.errors import ConfigError, nearest
+
+_MAX_BYTES = 1 << 20
+_MAX_DEPTH = 32
+
+Model = TypeVar("Model", bound=BaseModel)
+Lines = dict[tuple[str, ...], int]
+
+
+class StageConfig(BaseModel):
+    """Base of every configuration model: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
+    """Return a YAML file's mapping and the line of each key path.
+
+    Raises: ConfigError when it is absent, unreadable, not YAML, not a mapping, or repeats a key.
+    """
+    try:
+        size = os.stat(path).st_size
+        if size > _MAX_BYTES:
+            raise ConfigError(f"{path}: {size} bytes is no configuration; the limit is {_MAX_BYTES}")
+        text = Path(path).read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
+    """Return the mapping in `text` and the line of each key path; `where` names it in messages.
+
+    Raises: ConfigError as `read_yaml`.
+    """
+    lines: Lines = {}
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{where}: YAML aliases (`*name`) are not read; repeat the value")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            raise ConfigError(f"{where} is empty; `gristmill init` prints a starting configuration")
+        _check(node, (), lines, where)
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deep") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a mapping of keys to values, not {type(value).__name__}")
+    return value, lines
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML whose integers may have `_` and whose dates stay text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _check(node: yaml.Node, path: tuple[str, ...], lines: Lines, where: str) -> None:
+    """Refuse repeated keys and deep nesting; note each key's line."""
+    if len(path) > _MAX_DEPTH:
+        raise ConfigError(f"{where}:{node.start_mark.line + 1}: nested deeper than {_MAX_DEPTH}")
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _check(item, (*path, str(number)), lines, where)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = str(key.value)
+        line = key.start_mark.line + 1
+        if name in seen:
+            raise ConfigError(f"{where}:{line}: key {'.'.join((*path, name))!r} is given twice; keep one")
+        seen.add(name)
+        lines[(*path, name)] = line
+        _check(value, (*path, name), lines, where)
+
+
+def override(value: dict[str, Any], assignment: str) -> None:
+    """Apply one `--set a.b=c` to a raw configuration; the value is read as YAML.
+
+    Raises: ConfigError when it has no `=` or goes through something that is no mapping.
+    """
+    path, separator, text = assignment.partition("=")
+    keys = [key for key in path.strip().split(".") if key]
+    if not separator or not keys:
+        raise ConfigError(f"--set {assignment!r}: write it as a.b=value")
+    try:
+        parsed = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment!r}: {text!r} is not YAML") from error
+    target = value
+    for key in keys[:-1]:
+        inner = target.get(key)
+        if inner is None:
+            inner = target[key] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {assignment!r}: {key!r} is not a mapping")
+        target = inner
+    target[keys[-1]] = parsed
+
+
+def validate(model: type[Model], value: Mapping[str, Any], where: str, lines: Lines | None = None) -> Model:
+    """Return `value` as `model`.
+
+    Raises: ConfigError with one line for the first mistake: file, line, key, value, nearest name.
+    """
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        first = min(problems, key=lambda problem: _precedence(problem["loc"], lines or {}))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(_describe(model, first, where, lines or {}) + more) from error
+
+
+def _precedence(location: tuple[int | str, ...], lines: Lines) -> tuple[bool, int]:
+    """Order problems: those at a key that stands in the file come first, then the outermost."""
+    return tuple(str(item) for item in location) not in lines, len(location)
+
+
+def _line(location: tuple[int | str, ...], lines: Lines) -> int:
+    path = tuple(str(item) for item in location)
+    for end in range(len(path), 0, -1):
+        if path[:end] in lines:
+            return lines[path[:end]]
+    return 0
+
+
+def _describe(model: type[BaseModel], problem: Any, where: str, lines: Lines) -> str:
+    location = problem["loc"]
+    line = _line(location, lines)
+    place = f"{where}:{line}" if line else where
+    key = ".".join(str(item) for item in location)
+    if problem["type"] == "extra_forbidden":
+        known = _fields(model, location[:-1])
+        return f"{place}: unknown key {key!r}{nearest(str(location[-1]), known) or _list(known)}"
+    if problem["type"] == "missing":
+        return f"{place}: key {key!r} is missing"
+    value = repr(problem["input"])
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {key} = {shown}: {message}" if key else f"{place}: {message}"
+
+
+def _list(known: list[str]) -> str:
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are valid at `location` inside `model`."""
+    for step in location:
+        models = _models(model)
+        if isinstance(step, str) and models and any(step in m.model_fields for m in models):
+            model = next(m.model_fields[step].annotation for m in models if step in m.model_fields)
+        else:  # a mapping's key, a list's number, or the name that pydantic gives to a union's member
+            model = _inner(model, step)
+    return sorted({name for m in _models(model) for name in m.model_fields})
+
+
+def _inner(annotation: Any, step: int | str) -> Any:
+    arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
+    if not arguments:
+        return annotation
+    by_name = [a for a in arguments if getattr(a, "__name__", None) == step]
+    return by_name[0] if by_name else arguments[-1]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in typing.get_args(annotation) for m in _models(a)]
