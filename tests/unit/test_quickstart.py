@@ -1,0 +1,161 @@
+"""The quickstart's generator: a real WARC, the same bytes each time, and a bad module costs itself alone."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from warcio.archiveiterator import ArchiveIterator
+
+from flows import pydoc_pages, quickstart
+
+MODULES = ["heapq", "json", "string", "textwrap"]
+
+
+@pytest.fixture(scope="module")
+def fragments() -> dict[str, str]:
+    return pydoc_pages.render_modules(MODULES)
+
+
+def responses(path: Path) -> dict[str, tuple[str, bytes]]:
+    """Return status and decoded body of every response, by URL; warcio raises where a digest is wrong."""
+    found = {}
+    with path.open("rb") as stream:
+        for record in ArchiveIterator(stream, check_digests="raise"):
+            if record.rec_type == "response":
+                body = record.content_stream().read()
+                found[record.rec_headers["WARC-Target-URI"]] = (record.http_headers.get_statuscode(), body)
+    return found
+
+
+def test_pydoc_pages_hold_the_docstrings_and_no_paths_or_addresses(fragments: dict[str, str]) -> None:
+    assert list(fragments) == MODULES
+    assert "Heap queue algorithm" in fragments["heapq"].replace("<br>\n", " ")
+    for page in fragments.values():
+        assert str(Path.home()) not in page
+        assert not pydoc_pages.ADDRESS.search(page)
+
+
+def test_pydoc_pages_are_the_same_each_time(fragments: dict[str, str]) -> None:
+    assert pydoc_pages.render_modules(MODULES) == fragments
+
+
+def test_a_module_that_does_not_answer_costs_itself_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, os, sys, time\n"
+        "for name in json.loads(sys.stdin.read()):\n"
+        "    if name == 'hangs': time.sleep(600)\n"
+        "    if name == 'dies': os.abort()\n"
+        "    print(json.dumps(None if name == 'fails' else f'<p>{name}'), flush=True)\n"
+    )
+    monkeypatch.setattr(pydoc_pages, "__file__", str(worker))
+    pages = pydoc_pages.render_modules(["a", "dies", "b", "fails", "hangs", "c"], limit_s=3.0)
+    assert pages == {"a": "<p>a", "b": "<p>b", "c": "<p>c"}
+
+
+def test_standard_modules_leaves_out_what_has_side_effects() -> None:
+    names = pydoc_pages.standard_modules()
+    assert {"heapq", "json.decoder", "math"} <= set(names)
+    assert not {"antigravity", "this", "idlelib.run", "test.support", "tkinter"} & set(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("One\nparagraph.\n\nTwo.", "One paragraph.\n\nTwo."),
+        ("Use:\n    x = 1\n    y = 2", "Use:\n    x = 1\n    y = 2"),
+        (">>> f(1)\n2", ">>> f(1)\n2"),
+        ("- a\n- b", "- a\n- b"),
+    ],
+)
+def test_reflow(text: str, expected: str) -> None:
+    assert pydoc_pages.reflow(text) == expected
+
+
+def test_crawl_is_a_warc_that_other_readers_accept(fragments: dict[str, str], tmp_path: Path) -> None:
+    visits = quickstart.crawl(fragments)
+    path = tmp_path / "a.warc.gz"
+    assert quickstart.write_warc(path, visits) == len(visits)
+    found = responses(path)
+    assert {url: body for url, (_, body) in found.items()} == {visit.url: visit.body for visit in visits}
+    assert {visit.planted for visit in visits} >= {"mirror", "edited", "missing", "wrong_charset", "truncated"}
+    assert {status for status, _ in found.values()} == {"200", "301", "404"}
+
+
+def test_every_record_is_a_gzip_member_and_bytes_repeat(fragments: dict[str, str], tmp_path: Path) -> None:
+    visits = quickstart.crawl(fragments)
+    one, two = tmp_path / "a.warc.gz", tmp_path / "b" / "a.warc.gz"
+    two.parent.mkdir()
+    for path in (one, two):
+        quickstart.write_warc(path, visits)
+    assert one.read_bytes() == two.read_bytes()
+    members = one.read_bytes().count(b"\x1f\x8b\x08\x00\x00\x00\x00\x00")
+    assert members >= 1 + 2 * len(visits)
+    assert gzip.decompress(one.read_bytes()).count(b"WARC/1.1\r\n") == 1 + 2 * len(visits)
+
+
+def test_wrong_charset_page_is_not_what_its_header_says(fragments: dict[str, str]) -> None:
+    (page,) = [visit for visit in quickstart.crawl(fragments) if visit.planted == "wrong_charset"]
+    assert "utf-8" in page.media_type
+    with pytest.raises(UnicodeDecodeError):
+        page.body.decode("utf-8")
+
+
+def test_edited_changes_some_words_and_keeps_most() -> None:
+    before = "the cat and the dog " * 10
+    after = quickstart.edited(before)
+    assert after.count("that") == 2
+    assert after.count("the ") == 18
+
+
+@pytest.mark.parametrize(
+    ("expression", "field", "classifiers", "expected"),
+    [
+        ("Apache-2.0 OR MIT", "whatever", [], "Apache-2.0 OR MIT"),
+        ("", "MIT License", [], "MIT"),
+        ("", "", ["License :: OSI Approved :: MIT License"], "MIT"),
+        ("", "", ["License :: OSI Approved :: BSD License"], None),
+        ("", "", ["License :: OSI Approved :: MIT License", "License :: OSI Approved :: ISC License (ISCL)"], None),
+        ("", "Copyright somebody, all rights reserved", [], None),
+        ("", "", [], None),
+    ],
+)
+def test_spdx(expression: str, field: str, classifiers: list[str], expected: str | None) -> None:
+    assert quickstart.spdx(expression, field, classifiers) == expected
+
+
+def test_code_has_its_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(quickstart, "MAX_CODE_FILES", 20)
+    path = tmp_path / "code.jsonl.gz"
+    assert quickstart.write_code(path) == 20
+    with gzip.open(path) as stream:
+        rows = [json.loads(line) for line in io.TextIOWrapper(stream, "utf-8", newline="\n")]
+    assert len(rows) == 20
+    assert all(set(row) == {"body", "path"} and row["path"].startswith("Lib/") for row in rows)
+
+
+def test_readmes_have_their_columns(tmp_path: Path) -> None:
+    path = tmp_path / "readmes.parquet"
+    count = quickstart.write_readmes(path)
+    table = pq.read_table(path)
+    assert table.num_rows == count > 50
+    assert table.column_names == ["text", "name", "url", "licence"]
+    assert table["name"].to_pylist() == sorted(set(table["name"].to_pylist()))
+    licences = dict(zip(table["name"].to_pylist(), table["licence"].to_pylist(), strict=True))
+    assert licences["pyarrow"] == "Apache-2.0"
+
+
+def test_made_data_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fragments: dict[str, str]) -> None:
+    monkeypatch.setattr(quickstart, "MAX_CODE_FILES", 20)
+    monkeypatch.setattr(pydoc_pages, "render_modules", lambda names: fragments)
+    quickstart.make(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    quickstart.make(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert {path.name for path in before} >= {"pydoc-00.warc.gz", "code.jsonl.gz", "readmes.parquet", "quickstart.json"}
