@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -118,6 +118,17 @@ class Work:
     @property
     def name(self) -> str:
         return f"{self.stem}-{self.key[:8]}"
+
+
+@dataclass(frozen=True)
+class RowMap:
+    """How one part follows from another, row for row."""
+
+    work: Work
+    schema: pa.Schema
+    columns: Sequence[str]
+    """Columns of the source that `function` needs, `doc_id` among them."""
+    function: Callable[[pa.Table], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -305,6 +316,19 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
     except (OSError, pa.ArrowInvalid) as error:
         where = group.storage.sql_path(group.path(name))
         raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error
+
+
+def map_part(source: Group, part: Part, target: Group, row_map: RowMap) -> Part:
+    """Make one part of `target` from one of `source`, a row group at a time; rows neither drop nor move.
+
+    Raises: ConservationError when the function returns other rows than it was given.
+    """
+    with PartWriter(target, row_map.work, row_map.schema) as writer:
+        for table in read_batches(source, part.name, row_map.columns):
+            result = row_map.function(table)
+            aligned(table, result, f"{target.folder}/{row_map.work.name}")
+            writer.write(result)
+    return writer.finish(Tally(rows_in=part.rows))
 
 
 def aligned(left: pa.Table, right: pa.Table, where: str) -> None:

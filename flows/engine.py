@@ -1,0 +1,136 @@
+"""Where jobs run: threads of this process, or tasks of a Prefect flow. The one place that knows.
+
+Threads are enough on one machine: extraction runs in isolated worker processes, kernels and DuckDB release the GIL.
+Dask and Ray will come through the same `map`.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pipeline.table.errors import GristmillError
+
+MAX_TASKS = 100
+"""Batches that one stage gives Prefect at most: its server slows and drops rows with thousands of task runs."""
+RETRY_DELAYS_S = (1.0, 5.0)
+_TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EAGAIN, errno.EPIPE, errno.ESTALE}
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class InterruptedRunError(GristmillError):
+    """The user stopped the run; what was finished is kept."""
+
+    exit_code = 130
+
+
+class Engine(Protocol):
+    """Runs a function over jobs and returns the results in order; the first error stops the rest and is raised."""
+
+    def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]: ...
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Tell whether an I/O error may pass by itself. Looks through the errors that were raised from it."""
+    while error is not None:
+        if isinstance(error, (TimeoutError, ConnectionError)):
+            return True
+        if isinstance(error, OSError) and error.errno in _TRANSIENT:
+            return True
+        error = error.__cause__
+    return False
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Threads of this process; no orchestrator."""
+
+    workers: int
+    stop: threading.Event
+
+    def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        with ThreadPoolExecutor(self.workers, thread_name_prefix=f"gristmill-{name}") as pool:
+            futures = [pool.submit(self._attempt, function, job) for job in jobs]
+            done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in waiting:
+                future.cancel()
+            for future in done:
+                future.result()
+            return [future.result() for future in futures]
+
+    def _attempt(self, function: Callable[[Job], Result], job: Job) -> Result:
+        for delay_s in RETRY_DELAYS_S:
+            stop_if_asked(self.stop)
+            try:
+                return function(job)
+            except (OSError, GristmillError) as error:
+                if not is_transient(error):
+                    raise
+                self.stop.wait(delay_s)
+        return function(job)
+
+
+@dataclass(frozen=True)
+class PrefectEngine:
+    """Tasks of the Prefect flow that is running: one a batch of jobs, tens to hundreds a stage."""
+
+    stop: threading.Event
+
+    def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.futures import wait as wait_for_futures
+
+        failed = threading.Event()
+
+        def run_batch(batch: Sequence[Job]) -> list[Result]:
+            results: list[Result] = []
+            for job in batch:
+                stop_if_asked(self.stop)
+                if failed.is_set():  # another batch's error ends the run; finishing this one would only delay it
+                    return results
+                try:
+                    results.append(function(job))
+                except (OSError, GristmillError) as error:
+                    if not is_transient(error):
+                        failed.set()
+                    raise
+            return results
+
+        def retry(task: Any, run: Any, state: Any) -> bool:
+            return is_transient(state.data if isinstance(state.data, BaseException) else _failure(state))
+
+        batched = task(
+            run_batch,
+            name=name,
+            retries=len(RETRY_DELAYS_S),
+            retry_delay_seconds=list(RETRY_DELAYS_S),
+            retry_condition_fn=retry,
+            persist_result=False,
+            cache_policy=NO_CACHE,
+        )
+        size = -(-len(jobs) // MAX_TASKS)
+        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+        futures = [batched.submit(batch) for batch in batches]
+        wait_for_futures(futures)
+        return [result for future in futures for result in future.result()]
+
+
+def _failure(state: Any) -> BaseException | None:
+    try:
+        state.result()
+    except (OSError, GristmillError) as error:
+        return error
+    return None
+
+
+def stop_if_asked(stop: threading.Event) -> None:
+    """Raise InterruptedRunError once the user has asked the run to stop."""
+    if stop.is_set():
+        raise InterruptedRunError("stopped")

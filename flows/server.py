@@ -1,0 +1,138 @@
+"""Prefect's server, started by us: in its own session, so that Ctrl-C does not reach it, and dying with its parent.
+
+Prefect's automatic server hangs at Ctrl-C and outlives a killed run. With `PREFECT_API_URL` set nothing is started, and
+runs appear on the server that it names. Nothing is ever decided from the server's database: it may be deleted any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline.table.errors import GristmillError
+
+START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for
+_MAX_DATABASE_BYTES = 256 << 20
+
+OFFLINE = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Give the block a Prefect API: the user's, or one of ours that ends with the block. Import Prefect inside it.
+
+    Must be entered from the main thread: the server dies when the thread that started it does.
+
+    Raises: GristmillError when the server does not come up.
+    """
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    with _home() as home:
+        os.environ["PREFECT_HOME"] = str(home)
+        port = _free_port()
+        log = home / "server.log"
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(port), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        try:
+            _wait_until_healthy(process, port, log)
+            yield
+        finally:
+            del os.environ["PREFECT_API_URL"]
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    """Yield a folder for Prefect's database: the shared one, or a fresh one while another run uses that."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
+    shared = base / f"prefect-{version('prefect')}"
+    handle = None
+    try:
+        shared.mkdir(parents=True, exist_ok=True)
+        handle = os.open(shared / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by another run, or the home folder is read-only: a first start in a fresh folder is slower
+        if handle is not None:
+            os.close(handle)
+        with tempfile.TemporaryDirectory(prefix="gristmill-prefect-") as folder:
+            yield Path(folder)
+        return
+    try:
+        database = shared / "prefect.db"
+        if database.exists() and database.stat().st_size > _MAX_DATABASE_BYTES:
+            for path in shared.glob("prefect.db*"):
+                path.unlink()
+        shutil.rmtree(shared / "storage", ignore_errors=True)
+        yield shared
+    finally:
+        os.close(handle)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise GristmillError(f"Prefect's server ended at its start: {lines[-1]} (all of it: {log})")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise GristmillError(f"Prefect's server did not answer within {START_LIMIT_S:.0f} s (log: {log}); run again")
+
+
+def _serve(port: int, parent: int) -> None:
+    """Run the server in this process until the parent dies."""
+    import ctypes
+    import signal
+
+    parent_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        return
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="warning")
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]))
