@@ -55,7 +55,7 @@ quickstart: $(BASE)
 	@echo; echo "What was kept of each source?"
 	$(BIN)/gristmill sql $(WS) "SELECT source, outcome, count(*) AS documents, sum(text_length) AS characters FROM outcomes GROUP BY ALL ORDER BY ALL"
 	@echo; echo "Which rules fail most often, and would any of them matter alone?"
-	$(BIN)/gristmill sql $(WS) "SELECT source, failed.rule, count(*) AS documents, count(*) FILTER (len(failed_rules) = 1) AS alone FROM outcomes, unnest(failed_rules) AS t(failed) GROUP BY ALL ORDER BY documents DESC, source, rule LIMIT 12"
+	$(BIN)/gristmill sql $(WS) "SELECT source, failed.rule AS rule, count(*) AS documents, count(*) FILTER (len(failed_rules) = 1) AS alone FROM outcomes, unnest(failed_rules) AS t(failed) GROUP BY ALL ORDER BY documents DESC, source, rule LIMIT 12"
 	@echo; echo "Which copies were dropped, and what was kept in their place?"
 	$(BIN)/gristmill sql $(WS) "SELECT copy.url AS dropped, keeper.url AS kept FROM web.outcomes copy JOIN web.outcomes keeper ON keeper.doc_id = copy.duplicate_of ORDER BY dropped LIMIT 5"
 	@echo; echo "What does the classifier call the best pages?"
