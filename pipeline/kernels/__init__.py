@@ -1,0 +1,57 @@
+"""Numba kernels over Arrow buffers: words, shingles, MinHash signatures, text statistics, union-find.
+
+Importing this package points Numba's on-disk cache at a folder that can be written, since `cache=True` otherwise raises
+while a kernel module is imported from a read-only installation. The folder's name covers the bytes of every kernel
+source, because Numba alone does not notice an edit of a function that is called from another module. A user's own
+NUMBA_CACHE_DIR is respected.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+
+
+def source_digest() -> str:
+    """Return 16 hex digits over all kernel sources and the versions of the libraries that compile them."""
+    digest = hashlib.blake2b(digest_size=8)
+    for version in (numba.__version__, llvmlite.__version__, np.__version__):
+        digest.update(version.encode() + b"\0")
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def cache_folder(base: Path) -> Path:
+    """Return the folder for compiled kernels under `base`, or a private temporary one when `base` cannot be written."""
+    folder = base / "gristmill" / f"numba-{source_digest()}"
+    try:
+        # Without a home folder "~" stays a relative path, which would land in the working directory.
+        if folder.is_absolute():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    except OSError:
+        pass  # read-only home folder, full disk: a private folder serves this process
+    private = Path(tempfile.mkdtemp(prefix="gristmill-numba-"))
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    return private
+
+
+def _user_cache() -> Path:
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says to ignore a relative path.
+    return Path(configured) if os.path.isabs(configured) else Path(os.path.expanduser("~")) / ".cache"
+
+
+# The one side effect of an import in this package: it must happen before any kernel module is decorated.
+if not numba.config.CACHE_DIR:
+    numba.config.CACHE_DIR = str(cache_folder(_user_cache()))
