@@ -107,14 +107,13 @@ class PrefectEngine:
             return is_transient(state.data if isinstance(state.data, BaseException) else _failure(state))
 
         batched = task(
-            run_batch,
             name=name,
             retries=len(RETRY_DELAYS_S),
             retry_delay_seconds=list(RETRY_DELAYS_S),
             retry_condition_fn=retry,
             persist_result=False,
             cache_policy=NO_CACHE,
-        )
+        )(run_batch)
         size = -(-len(jobs) // MAX_TASKS)
         batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         futures = [batched.submit(batch) for batch in batches]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -121,17 +122,6 @@ class Work:
 
 
 @dataclass(frozen=True)
-class RowMap:
-    """How one part follows from another, row for row."""
-
-    work: Work
-    schema: pa.Schema
-    columns: Sequence[str]
-    """Columns of the source that `function` needs, `doc_id` among them."""
-    function: Callable[[pa.Table], pa.Table]
-
-
-@dataclass(frozen=True)
 class Tally:
     """A part's row counts, checked for conservation when its manifest is written."""
 
@@ -182,6 +172,18 @@ class Group:
         listed = sorted(parts, key=lambda part: part.name)
         text = index.model_copy(update={"parts": listed}).model_dump_json(indent=1)
         self.storage.write_bytes(f"{self.folder}/{INDEX}", text.encode())
+
+
+@dataclass(frozen=True)
+class RowMap:
+    """How a part of `target` follows from a part of another group, row for row."""
+
+    target: Group
+    work: Work
+    schema: pa.Schema
+    columns: Sequence[str]
+    """Columns of the source that `function` needs, `doc_id` among them."""
+    function: Callable[[pa.Table], pa.Table]
 
 
 def made_from(part: Part) -> dict[str, Any]:
@@ -318,17 +320,20 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
         raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error
 
 
-def map_part(source: Group, part: Part, target: Group, row_map: RowMap) -> Part:
-    """Make one part of `target` from one of `source`, a row group at a time; rows neither drop nor move.
+def map_part(source: Group, part: Part, row_maps: Sequence[RowMap]) -> list[Part]:
+    """Make a part of each target from one part of `source` in one pass, a row group at a time; rows neither drop nor move.
 
-    Raises: ConservationError when the function returns other rows than it was given.
+    Raises: ConservationError when a function returns other rows than it was given.
     """
-    with PartWriter(target, row_map.work, row_map.schema) as writer:
-        for table in read_batches(source, part.name, row_map.columns):
-            result = row_map.function(table)
-            aligned(table, result, f"{target.folder}/{row_map.work.name}")
-            writer.write(result)
-    return writer.finish(Tally(rows_in=part.rows))
+    columns = list(dict.fromkeys(column for row_map in row_maps for column in row_map.columns))
+    with ExitStack() as stack:
+        writers = [stack.enter_context(PartWriter(m.target, m.work, m.schema)) for m in row_maps]
+        for table in read_batches(source, part.name, columns):
+            for row_map, writer in zip(row_maps, writers, strict=True):
+                result = row_map.function(table)
+                aligned(table, result, f"{row_map.target.folder}/{row_map.work.name}")
+                writer.write(result)
+    return [writer.finish(Tally(rows_in=part.rows)) for writer in writers]
 
 
 def aligned(left: pa.Table, right: pa.Table, where: str) -> None:
