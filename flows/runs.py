@@ -1,0 +1,73 @@
+"""One run of a workspace: what every stage needs at hand, opened once and closed at any end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from flows.config import RunConfig
+from flows.engine import Engine, LocalEngine, stop_if_asked
+from flows.progress import Reporter, reporter
+from pipeline.extract.shard import PagePool, page_pool
+from pipeline.table.lock import hold
+from pipeline.table.shards import Group
+from pipeline.table.storage import Storage
+
+_current: ContextVar[Run | None] = ContextVar("gristmill_run", default=None)
+
+
+@dataclass
+class Run:
+    """State of a run: configuration, storage, engine, reporting, and the extraction workers once they are needed."""
+
+    config: RunConfig
+    storage: Storage
+    engine: Engine
+    reporter: Reporter
+    stop: threading.Event
+    resources: ExitStack = field(default_factory=ExitStack)
+    _pool: PagePool | None = None
+    _pool_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def group(self, source: str, folder: str) -> Group:
+        """Return the group at `<source>/<folder>`."""
+        return Group(self.storage, f"{source}/{folder}")
+
+    def pages(self) -> PagePool:
+        """Return the isolated extraction workers, started at the first call."""
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = self.resources.enter_context(page_pool(self.config.engine.workers))
+            return self._pool
+
+    def check(self) -> None:
+        """Raise InterruptedRunError once the user has asked the run to stop."""
+        stop_if_asked(self.stop)
+
+
+@contextmanager
+def opened(config: RunConfig, command: str, stop: threading.Event | None = None) -> Iterator[Run]:
+    """Hold the workspace and give the block a run on it, with threads as its engine.
+
+    A flow called inside another one's run joins that run.
+
+    Raises: WorkspaceError when another run holds the workspace.
+    """
+    current = _current.get()
+    if current is not None:
+        yield current
+        return
+    storage = Storage.at(config.workspace)
+    stop = stop or threading.Event()
+    with hold(storage, command), reporter() as report:
+        storage.clear_temporary()
+        run = Run(config, storage, LocalEngine(config.engine.workers, stop), report, stop)
+        token = _current.set(run)
+        try:
+            with run.resources:
+                yield run
+        finally:
+            _current.reset(token)
