@@ -1,188 +1,174 @@
-"""The `gristmill` command. Data goes to stdout, everything else to stderr; heavy imports wait until a command needs them.
+"""The `gristmill` command. Data goes to stdout, everything else to stderr; imports wait until a command needs them.
 
 Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from enum import StrEnum
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import NoReturn
 
-import typer
-from click.exceptions import ClickException, Exit
-
-from pipeline.table.errors import GristmillError
-
-app = typer.Typer(
-    name="gristmill",
-    help="From raw crawls and corpora to curated shards, with a reason for every document.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-classifier_app = typer.Typer(help="Train and evaluate fastText quality classifiers.", no_args_is_help=True)
-app.add_typer(classifier_app, name="classifier")
+STAGES = ("extract", "annotate", "dedup", "classify", "select")
 
 
-class Stage(StrEnum):
-    """The stages of a run, in order."""
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, like all others."""
 
-    extract = "extract"
-    annotate = "annotate"
-    dedup = "dedup"
-    classify = "classify"
-    select = "select"
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"gristmill: {message}; see `{self.prog} --help`\n")
+        sys.exit(2)
 
 
-class Template(StrEnum):
-    """The starting configurations that `init` prints."""
+def parser() -> argparse.ArgumentParser:
+    """Return the whole command line."""
+    top = _Parser(
+        prog="gristmill", description="From raw crawls and corpora to curated shards, a reason for every document."
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_reading(commands)
+    _add_classifier(commands)
 
-    web = "web"
-    corpus = "corpus"
-
-
-class Format(StrEnum):
-    """How `sql` prints its result."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
-Config = Annotated[str, typer.Argument(help="YAML configuration of the run.", metavar="CONFIG")]
-Workspace = Annotated[str, typer.Argument(help="Workspace: a path or an fsspec URL.", metavar="WORKSPACE")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+    command = _command(commands, "doctor", "check this machine: versions, language model, caches, Prefect's server")
+    command.set_defaults(run=_doctor)
+    return top
 
 
-@app.command()
-def init(template: Annotated[Template, typer.Argument(help="What will be curated.")] = Template.web) -> None:
-    """Print a commented starting configuration: redirect it to a file and edit that."""
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _command(commands, "init", "print a commented starting configuration")
+    command.add_argument("template", nargs="?", choices=("web", "corpus"), default="web", help="what will be curated")
+    command.set_defaults(run=_init)
+
+    command = _command(commands, "run", "do what the configuration asks for and is not done yet")
+    command.add_argument("config", metavar="CONFIG", help="YAML configuration")
+    command.add_argument(
+        "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
+    )
+    command.add_argument("--only", metavar="SOURCE", action="append", default=[], help="only this source (repeatable)")
+    command.add_argument("--until", metavar="STAGE", choices=STAGES, default="select", help="stop after this stage")
+    command.add_argument("--dry-run", action="store_true", help="print what would be done, with an estimate")
+    command.set_defaults(run=_run)
+
+
+def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _command(commands, "sql", "ask a workspace in DuckDB SQL: <source>.documents, .outcomes, .everything ...")
+    command.add_argument("workspace", metavar="WORKSPACE")
+    command.add_argument("query", metavar="SQL", help="one SELECT statement")
+    command.add_argument("--format", choices=("table", "csv", "json"), default="table", help="how to print the result")
+    command.set_defaults(run=_sql)
+
+    command = _command(
+        commands, "explain", "say what was measured of a document, and which rules it failed with which values"
+    )
+    command.add_argument("workspace", metavar="WORKSPACE")
+    command.add_argument("document", metavar="DOC_ID|URL")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=_explain)
+
+    command = _command(commands, "funnel", "show how many documents and tokens each stage and each rule left")
+    command.add_argument("workspace", metavar="WORKSPACE")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
+    command.set_defaults(run=_funnel)
+
+    command = _command(commands, "gc", "delete the parts that no index lists: superseded ones and unfinished ones")
+    command.add_argument("workspace", metavar="WORKSPACE")
+    command.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    command.set_defaults(run=_gc)
+
+
+def _add_classifier(commands: argparse._SubParsersAction[_Parser]) -> None:
+    group = _command(commands, "classifier", "train and evaluate fastText quality classifiers")
+    classifier = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = _command(classifier, "train", "train a classifier and save it as one folder")
+    command.add_argument("config", metavar="CONFIG", help="YAML configuration of the training")
+    command.set_defaults(run=_classifier_train)
+
+    command = _command(classifier, "evaluate", "print a classifier's AUC with its 95 %% interval on labelled documents")
+    command.add_argument("model", metavar="MODEL", help="folder of a trained classifier")
+    command.add_argument("config", metavar="CONFIG", help="YAML with `positives` and `negatives`")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=_classifier_evaluate)
+
+
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, text: str) -> _Parser:
+    return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+
+
+def _init(arguments: argparse.Namespace) -> int:
     from importlib.resources import files
 
-    sys.stdout.write(files("configs").joinpath(f"{template.value}.yaml").read_text("utf-8"))
+    sys.stdout.write(files("configs").joinpath(f"{arguments.template}.yaml").read_text("utf-8"))
+    return 0
 
 
-@app.command()
-def run(
-    config: Config,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a key: a.b=c.", metavar="A.B=C")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only this source (repeatable).", metavar="SOURCE")] = None,
-    until: Annotated[Stage, typer.Option(help="Stop after this stage.")] = Stage.select,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, with an estimate.")] = False,
-) -> None:
-    """Bring the workspace up to date with the configuration: do what is not done, skip what is."""
-    from flows.config import load
-    from flows.launch import launch, plan
+def _run(arguments: argparse.Namespace) -> int:
+    from flows.launch import dry_run, launch
 
-    loaded = load(config, assignments or ())
-    if dry_run:
-        plan(loaded, only or (), until.value)
-    else:
-        launch(loaded, only or (), until.value, config)
+    start = dry_run if arguments.dry_run else launch
+    return start(arguments.config, arguments.assignments, arguments.only, arguments.until)
 
 
-@app.command()
-def sql(
-    workspace: Workspace,
-    query: Annotated[str, typer.Argument(help="One SELECT statement.", metavar="SQL")],
-    output: Annotated[Format, typer.Option("--format", help="How to print the result.")] = Format.table,
-) -> None:
-    """Ask the workspace in DuckDB SQL: views <source>.documents, .outcomes, .everything ...; over all sources without."""
-    from flows.inspect import print_query
+def _sql(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_query
 
-    print_query(workspace, query, output.value)
+    return print_query(arguments.workspace, arguments.query, arguments.format)
 
 
-@app.command()
-def explain(
-    workspace: Workspace,
-    document: Annotated[str, typer.Argument(help="A doc_id or a URL.", metavar="DOC_ID|URL")],
-    as_json: AsJson = False,
-) -> None:
-    """Say what was measured of a document, which rules it failed with which values, and what it duplicates."""
-    from flows.inspect import print_explanation
+def _explain(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_explanation
 
-    print_explanation(workspace, document, as_json)
+    return print_explanation(arguments.workspace, arguments.document, arguments.json)
 
 
-@app.command()
-def funnel(workspace: Workspace, as_json: AsJson = False) -> None:
-    """Show how many documents and tokens each stage and each rule left."""
-    from flows.inspect import print_funnel
+def _funnel(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_funnel
 
-    print_funnel(workspace, as_json)
+    return print_funnel(arguments.workspace, arguments.json)
 
 
-@app.command()
-def gc(
-    workspace: Workspace,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
-) -> None:
-    """Delete the parts that no index lists: superseded ones, and those of unfinished runs."""
-    from flows.inspect import collect_garbage
+def _gc(arguments: argparse.Namespace) -> int:
+    from flows.inspection import collect_garbage
 
-    collect_garbage(workspace, dry_run)
+    return collect_garbage(arguments.workspace, arguments.dry_run)
 
 
-@app.command()
-def doctor() -> None:
-    """Check this machine: versions, language model, caches, Prefect's server."""
+def _doctor(arguments: argparse.Namespace) -> int:
     from flows.doctor import examine
 
-    if not examine():
-        raise Exit(1)
+    return examine()
 
 
-@classifier_app.command("train")
-def classifier_train(config: Config) -> None:
-    """Train a classifier from positives and negatives and save it as one folder."""
+def _classifier_train(arguments: argparse.Namespace) -> int:
     from flows.classifier import train_from
 
-    train_from(config)
+    return train_from(arguments.config)
 
 
-@classifier_app.command("evaluate")
-def classifier_evaluate(
-    model: Annotated[str, typer.Argument(help="Folder of a trained classifier.", metavar="MODEL")],
-    config: Annotated[str, typer.Argument(help="YAML with `positives` and `negatives`.", metavar="CONFIG")],
-    as_json: AsJson = False,
-) -> None:
-    """Print a classifier's AUC with its 95 % interval on labelled documents."""
+def _classifier_evaluate(arguments: argparse.Namespace) -> int:
     from flows.classifier import evaluate_from
 
-    evaluate_from(model, config, as_json)
+    return evaluate_from(arguments.model, arguments.config, arguments.json)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line: every foreseeable mistake becomes one line and an exit code, never a traceback."""
-    sys.exit(run_command(app))
+    namespace = parser().parse_args(arguments)
+    from pipeline.table.errors import GristmillError
 
-
-def run_command(command: Any, arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code."""
     try:
-        result = command(arguments, standalone_mode=False)
-    except Exit as error:
-        return int(error.exit_code)
-    except ClickException as error:
-        error.show()
-        return 2
+        code = namespace.run(namespace)
+        sys.stdout.flush()
     except GristmillError as error:
-        _complain(str(error))
-        return error.exit_code
+        sys.stderr.write(f"gristmill: {' '.join(str(error).split())}\n")
+        code = error.exit_code
     except BrokenPipeError:  # `gristmill sql ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
     except KeyboardInterrupt:
-        _complain("stopped")
-        return 130
-    return result if isinstance(result, int) else 0
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"gristmill: {' '.join(message.split())}\n")
+        sys.stderr.write("gristmill: stopped\n")
+        code = 130
+    sys.exit(code)
