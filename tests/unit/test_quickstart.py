@@ -12,7 +12,10 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from flows import pydoc_pages, quickstart
+from flows.config import load
+from pipeline.table.config import read_yaml
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MODULES = ["heapq", "json", "string", "textwrap"]
 
 
@@ -159,3 +162,16 @@ def test_made_data_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     quickstart.make(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
     assert {path.name for path in before} >= {"pydoc-00.warc.gz", "code.jsonl.gz", "readmes.parquet", "quickstart.json"}
+
+
+@pytest.mark.parametrize("name", ["quickstart", "web", "corpus"])
+def test_starting_configurations_are_valid(name: str) -> None:
+    config = load(str(CONFIGS / f"{name}.yaml"))
+    assert all(source.inputs and source.select.rules and source.select.keep for source in config.sources.values())
+
+
+@pytest.mark.parametrize("name", ["docs", "code", "readme"])
+def test_rule_files_name_text_predicates(name: str) -> None:
+    content, _ = read_yaml(CONFIGS / "rules" / f"{name}.yaml")
+    assert set(content) == {"rules"}
+    assert all(isinstance(predicate, str) for predicate in content["rules"].values())
