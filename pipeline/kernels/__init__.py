@@ -14,8 +14,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import llvmlite
 import numba
 import numpy as np
 
@@ -23,7 +23,7 @@ import numpy as np
 def source_digest() -> str:
     """Return 16 hex digits over all kernel sources and the versions of the libraries that compile them."""
     digest = hashlib.blake2b(digest_size=8)
-    for version in (numba.__version__, llvmlite.__version__, np.__version__):
+    for version in (numba.__version__, np.__version__):
         digest.update(version.encode() + b"\0")
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -53,5 +53,6 @@ def _user_cache() -> Path:
 
 
 # The one side effect of an import in this package: it must happen before any kernel module is decorated.
-if not numba.config.CACHE_DIR:
-    numba.config.CACHE_DIR = str(cache_folder(_user_cache()))
+_config: Any = numba.config
+if not _config.CACHE_DIR:
+    _config.CACHE_DIR = str(cache_folder(_user_cache()))

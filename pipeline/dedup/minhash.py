@@ -1,0 +1,103 @@
+"""Signatures of documents as tables, compatible with datasketch.
+
+A signature is made with datasketch's own permutations, so a stored one can be loaded into `datasketch.MinHash` and
+compared there with others of the same seed and scheme, if their shingles are hashed as ours are.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import datasketch
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.kernels import minhash
+from pipeline.kernels.words import UNICODE_VERSION
+from pipeline.table import schema
+from pipeline.table.errors import SchemaError
+
+Scheme = Literal["affine32", "legacy"]
+SIGNATURE = "signature"
+HASH_VERSION = f"words-1 unicode-{UNICODE_VERSION}"
+"""What decides word and shingle hashes besides the parameters; part of the identity of all signatures."""
+
+Permutations = tuple[NDArray[Any], NDArray[Any]]
+
+
+@lru_cache(maxsize=8)
+def permutations(num_perm: int, seed: int = 1, scheme: Scheme = "affine32") -> Permutations:
+    """Return datasketch's permutation parameters (a, b), each (num_perm,): uint32 for affine32, uint64 for legacy."""
+    a, b = datasketch.MinHash(num_perm=num_perm, seed=seed, scheme=scheme).permutations
+    return np.array(a), np.array(b)
+
+
+def signatures_schema(num_perm: int) -> pa.Schema:
+    """Return the schema of a signatures part."""
+    return pa.schema(
+        [
+            pa.field(schema.DOC_ID, pa.string(), nullable=False),
+            pa.field("text_hash", pa.uint64(), nullable=False),
+            pa.field("shingles", pa.int32(), nullable=False),
+            pa.field(SIGNATURE, pa.list_(pa.field("item", pa.uint32(), nullable=False), num_perm), nullable=False),
+        ]
+    )
+
+
+def sign_table(
+    documents: pa.Table, num_bands: int, rows_per_band: int, shingle_words: int, perms: Permutations | None = None
+) -> pa.Table:
+    """Return `doc_id`, `text_hash`, `shingles` and `signature` for every row of `documents`, in order.
+
+    A signature has num_bands * rows_per_band values; `shingles` is 0 for a text without words, whose signature is all
+    ones. `perms` defaults to `permutations(num_perm)`. A null text counts as empty. Memory beyond the result is a few
+    KiB.
+
+    Raises: SchemaError when `doc_id` or `text` is missing or `text` is not a string column.
+    """
+    schema.require(documents, schema.DOC_ID, schema.TEXT)
+    num_perm = num_bands * rows_per_band
+    a, b = perms or permutations(num_perm)
+    out = signatures_schema(num_perm)
+    pieces = [_sign_chunk(chunk, shingle_words, a, b) for chunk in documents[schema.TEXT].chunks]
+    columns = [pa.chunked_array([piece[i] for piece in pieces], type=out.field(i + 1).type) for i in range(3)]
+    return pa.Table.from_arrays([documents[schema.DOC_ID], *columns], schema=out)
+
+
+def text_buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the UTF-8 bytes (no copy) and the n + 1 offsets of a string array, sliced or not.
+
+    Raises: SchemaError for another type.
+    """
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise SchemaError(f"column {schema.TEXT!r} is {texts.type}, expected string")
+    if texts.null_count:
+        texts = texts.fill_null("")  # a null may still have bytes between its offsets
+    if not len(texts):
+        return np.empty(0, np.uint8), np.zeros(1, np.int64)
+    kind = np.dtype(np.int64 if pa.types.is_large_string(texts.type) else np.int32)
+    _, offsets, data = texts.buffers()
+    numbers = np.frombuffer(offsets, kind, count=len(texts) + 1, offset=texts.offset * kind.itemsize)
+    return np.frombuffer(data if data is not None else b"", np.uint8), numbers.astype(np.int64)
+
+
+def signature_matrix(signatures: pa.Array) -> NDArray[np.uint32]:
+    """Return a `signature` array as (n_docs, num_perm) without a copy."""
+    values: NDArray[np.uint32] = signatures.flatten().to_numpy(zero_copy_only=True)
+    return values.reshape(len(signatures), signatures.type.list_size)
+
+
+def to_datasketch(signature: NDArray[np.uint32], seed: int = 1, scheme: Scheme = "affine32") -> datasketch.MinHash:
+    """Return a signature as a `datasketch.MinHash` that was made with the same seed and scheme."""
+    return datasketch.MinHash(seed=seed, hashvalues=signature, scheme=scheme)
+
+
+def _sign_chunk(texts: pa.Array, shingle_words: int, a: NDArray[Any], b: NDArray[Any]) -> list[pa.Array]:
+    data, offsets = text_buffers(texts)
+    signed = minhash.sign(data, offsets, shingle_words, a, b)
+    values = pa.array(signed.signatures.reshape(-1))
+    item = pa.field("item", pa.uint32(), nullable=False)
+    signatures = pa.FixedSizeListArray.from_arrays(values, type=pa.list_(item, a.size))
+    return [pa.array(signed.text_hashes), pa.array(signed.shingles), signatures]

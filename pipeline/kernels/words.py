@@ -1,0 +1,217 @@
+"""Words of a UTF-8 text for duplicate detection: split and normalised through one table of code points.
+
+What a word is here (the text statistics have another definition, that of the filters they serve):
+
+- Every code point is replaced by a single one: compatibility forms by what they stand for, letters with diacritics by
+  their base (NFKD, combining diacritical marks removed), then case is folded. Where a step would give several code
+  points (a ligature, "½", "ß") the code point stays as it is.
+- A word is a maximal run of letters, numbers and "_" (as `\\w`). Combining marks of other scripts extend a word and
+  never begin one. Combining diacritical marks, variation selectors and format characters (soft hyphen, zero-width
+  joiner) are skipped, so that composed and decomposed text give the same words.
+- Scripts written without spaces (Han, kana, bopomofo, Yi, Thai, Lao, Khmer, Myanmar and the Tai scripts): every letter
+  is a word of its own, with the marks that follow it.
+- Everything else, ZERO WIDTH SPACE included, separates words.
+
+The table follows the `unicodedata` of the running Python; `UNICODE_VERSION` names it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+UNICODE_VERSION = unicodedata.unidata_version
+
+SEPARATOR, WORD, SINGLE, MARK, SKIPPED = range(5)
+
+_CLASS_SHIFT = 21
+_CODE_POINTS = 0x110000
+_LAST_MIXED_PLANE_END = 0x20000  # beyond: Han, tags, variation selectors, private use
+_HAN_COMPATIBILITY = range(0x2F800, 0x2FA20)
+_TAGS = range(0xE0000, 0xE0200)  # tags and the supplementary variation selectors
+_ZERO_WIDTH_SPACE = 0x200B
+_DIACRITICS = (range(0x300, 0x370), range(0x1AB0, 0x1B00), range(0x1DC0, 0x1E00), range(0x20D0, 0x2100))
+_VARIATION_SELECTORS = (range(0xFE00, 0xFE10), range(0x180B, 0x180E), range(0xE0100, 0xE01F0))
+_UNSPACED = (
+    range(0x0E00, 0x0F00),  # Thai, Lao
+    range(0x1000, 0x10A0),  # Myanmar
+    range(0x1780, 0x1800),  # Khmer
+    range(0x1950, 0x19E0),  # Tai Le, New Tai Lue
+    range(0x1A20, 0x1AB0),  # Tai Tham
+    range(0x3005, 0x3008),  # iteration mark, closing mark, zero
+    range(0x3021, 0x302A),  # Hangzhou numerals
+    range(0x3040, 0x3130),  # Hiragana, Katakana, Bopomofo
+    range(0x31A0, 0x31C0),  # Bopomofo extended
+    range(0x31F0, 0x3200),  # Katakana extended
+    range(0x3400, 0x4DC0),  # Han extension A
+    range(0x4E00, 0xA4D0),  # Han, Yi
+    range(0xA9E0, 0xAA00),  # Myanmar extended B
+    range(0xAA60, 0xAAE0),  # Myanmar extended A, Tai Viet
+    range(0xF900, 0xFB00),  # Han compatibility
+    range(0x1AFF0, 0x1B170),  # kana supplements
+    range(0x20000, 0x40000),  # Han, planes 2 and 3
+)
+
+_FIRST_WORD = np.uint32(WORD << 21)
+_WHOLE_BLOCKS = (
+    (range(0x3400, 0x4DC0), SINGLE),
+    (range(0x4E00, 0xA000), SINGLE),
+    (range(0x20000, 0x2F800), SINGLE),
+    (range(0x30000, 0x3FFFE), SINGLE),
+    (range(0xAC00, 0xD7A4), WORD),
+)
+_NEVER_WORDS = frozenset(("Cn", "Cc", "Cs", "Co", "Zs", "Zl", "Zp"))
+
+_WORD_SEED = np.uint64(0x9E3779B97F4A7C15)
+_WORD_PRIME = np.uint64(0x9FB21C651E98DF25)
+
+
+@lru_cache(maxsize=1)
+def class_table() -> NDArray[np.uint32]:
+    """Return the table of all code points: normalised code point in the low 21 bits, class above them.
+
+    Built once a process (about a fifth of a second); read-only. Han and Hangul syllables are filled in whole blocks,
+    unassigned places included: that is quicker, and what Unicode assigns there later will be of their kind.
+    """
+    table = np.zeros(_CODE_POINTS, np.uint32)
+    for block, kind in _WHOLE_BLOCKS:
+        table[block.start : block.stop] = np.arange(block.start, block.stop) | kind << _CLASS_SHIFT
+    unspaced, diacritics = _marked(_UNSPACED), _marked(_DIACRITICS)
+    for code in (*range(_LAST_MIXED_PLANE_END), *_HAN_COMPATIBILITY, *_TAGS):
+        if not table[code]:
+            table[code] = _entry(code, unspaced, diacritics)
+    table.flags.writeable = False
+    return table
+
+
+def _entry(code: int, unspaced: bytes, diacritics: bytes) -> int:
+    character = chr(code)
+    category = unicodedata.category(character)
+    if category in _NEVER_WORDS or code == _ZERO_WIDTH_SPACE:
+        return SEPARATOR
+    if category == "Cf" or diacritics[code] or any(code in each for each in _VARIATION_SELECTORS):
+        return SKIPPED << _CLASS_SHIFT
+    mapped = _normalised(character, diacritics)
+    category = unicodedata.category(mapped)
+    if category[0] == "M":
+        return MARK << _CLASS_SHIFT | ord(mapped)
+    if category[0] not in "LN" and mapped != "_":
+        return SEPARATOR
+    kind = SINGLE if unspaced[ord(mapped)] and category != "Nd" else WORD
+    return kind << _CLASS_SHIFT | ord(mapped)
+
+
+def _normalised(character: str, diacritics: bytes) -> str:
+    """Return the one code point that stands for `character`."""
+    decomposed = unicodedata.normalize("NFKD", character)
+    if decomposed != character:
+        base = "".join(each for each in decomposed if not diacritics[ord(each)])
+        composed = unicodedata.normalize("NFKC", character)
+        character = next((form for form in (base, composed) if len(form) == 1), character)
+    folded = character.casefold()
+    return folded if len(folded) == 1 else character
+
+
+def _marked(ranges: tuple[range, ...]) -> bytes:
+    """Return one byte a code point: 1 inside `ranges`."""
+    marks = np.zeros(_CODE_POINTS, np.uint8)
+    for each in ranges:
+        marks[each.start : each.stop] = 1
+    return marks.tobytes()
+
+
+@njit(cache=True, nogil=True, inline="always")
+def mix64(value):  # type: ignore[no-untyped-def]
+    """Return `value` (uint64) through MurmurHash3's 64-bit finaliser, a bijection that spreads every bit over all."""
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xFF51AFD7ED558CCD)
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def decode(data, position, end):  # type: ignore[no-untyped-def]
+    """Return the code point at `position` and its length in bytes; malformed bytes give (0, 1), and none past `end`."""
+    first = np.uint32(data[position])
+    if first < 0x80:
+        return first, 1
+    if first < 0xE0:
+        if first >= 0xC2 and position + 1 < end:
+            return (first & np.uint32(0x1F)) << np.uint32(6) | np.uint32(data[position + 1] & 0x3F), 2
+        return np.uint32(0), 1
+    if first < 0xF0:
+        if position + 2 < end:
+            high = (first & np.uint32(0x0F)) << np.uint32(12)
+            return high | np.uint32(data[position + 1] & 0x3F) << np.uint32(6) | np.uint32(data[position + 2] & 0x3F), 3
+        return np.uint32(0), 1
+    if position + 3 < end:
+        high = (first & np.uint32(0x07)) << np.uint32(18) | np.uint32(data[position + 1] & 0x3F) << np.uint32(12)
+        code = high | np.uint32(data[position + 2] & 0x3F) << np.uint32(6) | np.uint32(data[position + 3] & 0x3F)
+        if code < 0x110000:
+            return code, 4
+    return np.uint32(0), 1
+
+
+@njit(cache=True, nogil=True)
+def next_words(data, position, end, table, out, filled):  # type: ignore[no-untyped-def]
+    """Write the hashes of the words from `position` on into `out[filled:]`; return the fill and where to go on.
+
+    `data` uint8, `table` from `class_table`, `out` uint64. Stops at `end`, or where the word that filled `out` closed
+    (then the fill is `out.size`): the next call goes on there. The hash of a word is a multiplicative hash of its
+    normalised code points, mixed.
+    """
+    letters = table[:128]
+    state = SEPARATOR
+    value = _WORD_SEED
+    while position < end:
+        byte = data[position]
+        if byte < 0x80 and state != SINGLE:  # the common case, tight: an ASCII word and the separator that ends it
+            entry = letters[byte]
+            while entry >= _FIRST_WORD:
+                state = WORD
+                value = (value ^ np.uint64(entry)) * _WORD_PRIME
+                position += 1
+                if position == end:
+                    break
+                byte = data[position]
+                if byte >= 0x80:
+                    break
+                entry = letters[byte]
+            if position == end or byte >= 0x80:
+                continue
+            position += 1
+            if state == WORD:
+                out[filled] = mix64(value)
+                filled += 1
+                state = SEPARATOR
+                value = _WORD_SEED
+                if filled == out.size:
+                    return filled, position
+            continue
+        code, length = decode(data, position, end)
+        entry = table[code]
+        kind = entry >> np.uint32(21)
+        if kind == SKIPPED or (kind == MARK and state == SEPARATOR):
+            position += length
+            continue
+        if state != SEPARATOR and kind != MARK and not (kind == WORD and state == WORD):
+            out[filled] = mix64(value)
+            filled += 1
+            state = SEPARATOR
+            value = _WORD_SEED
+            if filled == out.size:
+                return filled, position
+        if kind != SEPARATOR:
+            value = (value ^ np.uint64(entry)) * _WORD_PRIME
+            if state == SEPARATOR:
+                state = kind
+        position += length
+    if state != SEPARATOR:
+        out[filled] = mix64(value)
+        filled += 1
+    return filled, position

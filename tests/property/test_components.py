@@ -1,0 +1,209 @@
+"""Components of duplicates equal a naive oracle, whatever the parts, the memory and the order of documents."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.dedup import components as dedup
+from pipeline.dedup.components import Components, ComponentSettings, SignaturePart, component_ids, find_components
+from pipeline.dedup.exchange import Exchange
+from pipeline.dedup.minhash import signatures_schema
+from pipeline.kernels.components import BUCKET_CAP
+from pipeline.table import schema
+from pipeline.table.errors import ConservationError, UsageError
+
+BANDS, ROWS = 3, 2
+PERMS = BANDS * ROWS
+relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+# Few values, so that bands collide; the last column says whether the document has words, the one before is its text.
+documents = st.lists(
+    st.tuples(st.lists(st.integers(0, 2), min_size=PERMS, max_size=PERMS), st.integers(1, 6), st.booleans()),
+    max_size=14,
+)
+Row = tuple[list[int], int, bool]
+
+
+def table(rows: list[Row], ids: list[str] | None = None) -> pa.Table:
+    names = ids or [f"{number:032x}" for number in range(len(rows))]
+    values = pa.array([value for row in rows for value in row[0]], pa.uint32())
+    out = signatures_schema(PERMS)
+    matrix = pa.FixedSizeListArray.from_arrays(values, type=out.field("signature").type)
+    hashes = pa.array([row[1] << 60 for row in rows], pa.uint64())
+    shingles = pa.array([int(row[2]) for row in rows], pa.int32())
+    return pa.Table.from_arrays([pa.array(names, pa.string()), hashes, shingles, matrix], schema=out)
+
+
+def split(whole: pa.Table, cuts: list[int]) -> list[SignaturePart]:
+    borders = [0, *sorted(cut % (whole.num_rows + 1) for cut in cuts), whole.num_rows]
+    pieces = [whole.slice(start, stop - start) for start, stop in itertools.pairwise(borders)]
+    return [SignaturePart(f"p{i}", p.num_rows, lambda p=p: [p]) for i, p in enumerate(pieces)]  # type: ignore[misc]
+
+
+def oracle(rows: list[Row], exact: bool, verify: float | None) -> list[int]:
+    """Return the smallest number of each document's component, from all pairs."""
+    roots = list(range(len(rows)))
+    for _ in rows:
+        for left, right in itertools.combinations(range(len(rows)), 2):
+            if not (rows[left][2] and rows[right][2]):
+                continue
+            pair = (rows[left][0], rows[right][0])
+            shares = any(pair[0][b * ROWS : (b + 1) * ROWS] == pair[1][b * ROWS : (b + 1) * ROWS] for b in range(BANDS))
+            similar = sum(a == b for a, b in zip(*pair, strict=True)) / PERMS
+            same = exact and rows[left][1] == rows[right][1]
+            if same or (shares and (verify is None or similar >= verify)):
+                low, high = sorted((roots[left], roots[right]))
+                roots = [low if root == high else root for root in roots]
+    return roots
+
+
+@relaxed
+@given(
+    documents, st.lists(st.integers(0, 20), max_size=3), st.booleans(), st.sampled_from([None, 0.0, 0.5, 5 / 6, 1.0])
+)
+def test_components_equal_the_oracle(
+    tmp_path: Path, rows: list[Row], cuts: list[int], exact: bool, verify: float | None
+) -> None:
+    config = ComponentSettings(BANDS, ROWS, exact=exact, verify=verify)
+    found = find_components(split(table(rows), cuts), config, tmp_path)
+    assert found.roots.tolist() == oracle(rows, exact, verify)
+    assert found.documents == len(rows)
+    assert found.removable == len(rows) - len(set(found.roots.tolist()))
+    assert int(found.sizes.sum()) == len(rows)
+    assert not list(tmp_path.iterdir())
+
+
+@relaxed
+@given(documents, st.randoms(use_true_random=False))
+def test_order_of_documents_is_irrelevant_without_verification(tmp_path: Path, rows: list[Row], random) -> None:  # type: ignore[no-untyped-def]
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    config = ComponentSettings(BANDS, ROWS)
+    before = find_components(split(table(rows), []), config, tmp_path).roots
+    after = find_components(split(table([rows[i] for i in order]), []), config, tmp_path).roots
+    groups = {frozenset(np.flatnonzero(before == root).tolist()) for root in set(before.tolist())}
+    shuffled = {frozenset(order[i] for i in np.flatnonzero(after == root)) for root in set(after.tolist())}
+    assert groups == shuffled
+
+
+@relaxed
+@given(documents, st.lists(st.integers(0, 20), max_size=3), st.randoms(use_true_random=False))
+def test_duplicates_table(tmp_path: Path, rows: list[Row], cuts: list[int], random) -> None:  # type: ignore[no-untyped-def]
+    ids = [f"{number:032x}" for number in range(len(rows))]
+    random.shuffle(ids)
+    whole = table(rows, ids)
+    parts = split(whole, cuts)
+    found = find_components(parts, ComponentSettings(BANDS, ROWS), tmp_path)
+    smallest = component_ids(parts, found)
+    pieces, start = [], 0
+    for part in parts:
+        for piece in part.read():
+            pieces.append(dedup.duplicates_table(piece, found, start, smallest))
+            start += piece.num_rows
+    result = pa.concat_tables(pieces).to_pylist()
+    hashes = [row[1] for row in rows if row[2]]
+    for number, row in enumerate(result):
+        members = [ids[i] for i in np.flatnonzero(found.roots == found.roots[number])]
+        twin = rows[number][2] and hashes.count(rows[number][1]) > 1
+        assert row["doc_id"] == ids[number]
+        assert row["component_id"] == min(members)
+        assert row["component_size"] == len(members)
+        assert row["method"] == (None if len(members) == 1 else "exact" if twin else "minhash")
+        assert row["text_hash"] == rows[number][1] << 60
+    assert not pieces or pieces[0].schema.equals(schema.DUPLICATES)
+
+
+def synthetic(count: int, seed: int) -> pa.Table:
+    """Random signatures, one third of them variants of an earlier one, in 4-row bands that often survive."""
+    random = np.random.default_rng(seed)
+    values = random.integers(0, 1 << 32, (count, PERMS), dtype=np.uint32)
+    copies = np.flatnonzero(random.random(count) < 1 / 3)[1:]
+    values[copies] = values[random.integers(0, copies)]
+    edited = copies[random.random(copies.size) < 0.7]
+    values[edited, random.integers(0, PERMS, edited.size)] += np.uint32(1)
+    rows = signatures_schema(PERMS)
+    hashes = random.integers(0, 1 << 63, count, dtype=np.uint64)
+    matrix = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=rows.field("signature").type)
+    columns = [
+        pa.array([f"{i:032x}" for i in range(count)]),
+        pa.array(hashes),
+        pa.array(np.ones(count, np.int32)),
+        matrix,
+    ]
+    return pa.Table.from_arrays(columns, schema=rows)
+
+
+def same(left: Components, right: Components) -> bool:
+    arrays = ("roots", "sizes", "methods")
+    counts = ("candidate_pairs", "verified_pairs", "exact_pairs", "capped")
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays) and all(
+        getattr(left, name) == getattr(right, name) for name in counts
+    )
+
+
+@pytest.mark.parametrize("verify", [None, 0.8])
+def test_spilling_gives_what_memory_gives(tmp_path: Path, verify: float | None) -> None:
+    whole = synthetic(500_000, seed=5)
+    roomy = ComponentSettings(BANDS, ROWS, verify=verify, memory_mb=1024)
+    tight = ComponentSettings(BANDS, ROWS, verify=verify, memory_mb=16)
+    first = find_components(split(whole, []), roomy, tmp_path)
+    second = find_components(split(whole, [1, 100_001, 350_000]), tight, tmp_path)
+    assert same(first, second)
+    assert 0 < first.removable < whole.num_rows
+    assert not list(tmp_path.iterdir())
+
+
+def test_exchange_returns_every_record_in_order(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    keys = random.integers(0, 1 << 63, 300_000, dtype=np.uint64) * np.uint64(2)
+    docs = np.arange(keys.size, dtype=np.uint32)
+    with Exchange(keys.size, 1 << 20, tmp_path / "x.bin") as exchange:
+        for start in range(0, keys.size, 7_001):
+            exchange.add(keys[start : start + 7_001], docs[start : start + 7_001])
+        exchange.finish()
+        assert (tmp_path / "x.bin").stat().st_size == keys.size * 12
+        read = [np.concatenate([block.docs for block in exchange.blocks(number)]) for number in range(exchange.ranges)]
+    for number, numbers in enumerate(read):
+        assert np.all(np.diff(numbers.astype(np.int64)) > 0)
+        assert np.all(keys[numbers] >> np.uint64(64 - exchange.bits) == number)
+    assert sum(numbers.size for numbers in read) == keys.size
+    assert not (tmp_path / "x.bin").exists()
+
+
+def test_a_hot_bucket_is_capped_and_counted(tmp_path: Path) -> None:
+    # All share the first band and nothing else, so that each is compared with the first BUCKET_CAP alone.
+    rows: list[Row] = [([7, 7, 10 * i, 10 * i + 1, 10 * i + 2, 10 * i + 3], i + 1, True) for i in range(1, 15)]
+    many: list[Row] = [([7, 7, *(1000 * i + j for j in range(4))], 1 + i % 8, True) for i in range(100)]
+    config = ComponentSettings(BANDS, ROWS, exact=False, verify=0.9)
+    found = find_components(split(table(many), []), config, tmp_path)
+    assert found.capped == 100 - BUCKET_CAP
+    assert found.verified_pairs == 0
+    assert found.components == 100
+    assert find_components(split(table(rows), []), config, tmp_path).candidate_pairs == 14 * 13 // 2
+
+
+def test_a_part_with_other_rows_than_announced_is_refused(tmp_path: Path) -> None:
+    whole = table([([1] * PERMS, 1, True)] * 3)
+    with pytest.raises(ConservationError, match="p1: 3 signatures, but its index says 4"):
+        find_components([SignaturePart("p1", 4, lambda: [whole])], ComponentSettings(BANDS, ROWS), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ComponentSettings(0, 8), "num_bands 0"),
+        (ComponentSettings(14, 8, verify=1.5), "verify must lie between 0 and 1, got 1.5"),
+        (ComponentSettings(14, 8, memory_mb=1), "memory_mb must be at least 16, got 1"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, config: ComponentSettings, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_components([], config, tmp_path)
