@@ -1,0 +1,242 @@
+"""HTML to text as it runs in an isolated worker: limits, language gate, metadata, then trafilatura or Resiliparse.
+
+Keep this module and all it imports free of pyarrow, Numba and pydantic: every worker holds it in memory. The parent's
+side is `pipeline.extract.pages`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections.abc import Callable
+from copy import copy
+from datetime import datetime
+from typing import Protocol
+
+import fasttext_pybind  # type: ignore[import-not-found]  # compiled, without stubs
+import lxml.html
+import trafilatura
+from lxml import etree
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+from trafilatura.meta import reset_caches
+from trafilatura.metadata import extract_metadata
+from trafilatura.utils import load_html
+
+from pipeline.extract.charset import decode
+from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
+from pipeline.extract.licences import spdx_from_text
+from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
+from pipeline.table.models import lid_model_path
+
+RESET_CACHES_EVERY_PAGES = 500
+GATE_CHARACTERS = 4000
+GATE_LINE_CHARACTERS = 30  # shorter lines are mostly navigation, which says little about the language
+GATE_CONFIDENCE = 0.5  # a less certain verdict lets the page pass: the language signal decides later, on better text
+
+_HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
+_TEXT_TYPES = frozenset({"text/plain"})
+_MAGIC = (
+    b"%PDF-",
+    b"\x89PNG\r\n",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"PK\x03\x04",
+    b"\x1f\x8b\x08",
+    b"RIFF",
+    b"\x00\x00\x01\x00",
+)
+_FEED = re.compile(
+    rb"\s*<\?xml[^>]*\?>\s*(?:<!--.{0,500}?-->\s*|<\?[^>]*\?>\s*)*<(rss|feed|urlset|sitemapindex|rdf:RDF)\b", re.S
+)
+_COUNT_NODES = etree.XPath("count(//*)")
+_PARSER_DEPTH = 256  # libxml2 drops whatever lies deeper
+_TAG_START = "<"
+_TAGS_PER_NODE = 5  # "<" also opens end tags and comments, and occurs in scripts
+_PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, etree.LxmlError)
+
+
+class LanguageModel(Protocol):
+    """What the gate needs of fastText's compiled module."""
+
+    def predict(self, text: str, k: int, threshold: float, errors: str) -> list[tuple[float, str]]: ...
+
+
+def make_handler() -> Callable[[bytes], bytes]:
+    """Return the function that a worker runs on each request."""
+    logging.disable(logging.CRITICAL)  # a parser's remarks on one page of millions are of no use to anybody
+    pages = 0
+
+    def handle(message: bytes) -> bytes:
+        nonlocal pages
+        pages += 1
+        if pages % RESET_CACHES_EVERY_PAGES == 0:
+            reset_caches()
+        return encode_result(extract(decode_request(message)))
+
+    return handle
+
+
+def extract(request: PageRequest) -> Extracted | Refusal:
+    """Return the text of a page or the reason why there is none; a parser's failure is a reason too.
+
+    Raises: MemoryError, which the pool turns into a reject.
+    """
+    try:
+        return _extract(request)
+    except RecursionError:
+        return Refusal("too_deep", f"{request.options.engine} ran out of stack")
+    except _PARSER_ERRORS as error:
+        return Refusal("crash", f"{type(error).__name__}: {error}"[:300])
+
+
+def _extract(request: PageRequest) -> Extracted | Refusal:
+    refusal = _refuse_payload(request)
+    if refusal:
+        return refusal
+    decoded = decode(request.payload, request.charset)
+    if decoded.is_garbage:
+        bad = f"{decoded.replaced_characters} undecodable, {decoded.control_characters} control"
+        return Refusal("charset", f"{bad} of {len(decoded.text)} characters as {decoded.charset}")
+    if request.media_type in _TEXT_TYPES:
+        return _plain(decoded.text, decoded.charset, request.options)
+    return _markup(decoded.text, decoded.charset, request)
+
+
+def _refuse_payload(request: PageRequest) -> Refusal | None:
+    payload = request.payload
+    if not payload.strip():
+        return Refusal("empty", "empty body")
+    if len(payload) > request.options.max_payload_bytes:
+        return Refusal("oversize", f"{len(payload)} bytes, limit {request.options.max_payload_bytes}")
+    if request.media_type is not None and request.media_type not in _HTML_TYPES | _TEXT_TYPES:
+        return Refusal("not_html", request.media_type)
+    if payload.startswith(_MAGIC):
+        return Refusal("not_html", f"the body begins with {payload[:4]!r}")
+    feed = _FEED.match(payload[:2048])
+    return Refusal("not_html", f"XML with the root element {feed.group(1).decode()}") if feed else None
+
+
+def _plain(text: str, charset: str, options: HtmlOptions) -> Extracted | Refusal:
+    text = _clean(text.replace("\r\n", "\n").replace("\r", "\n"))
+    if not text.strip():
+        return Refusal("empty", "no text in the body")
+    return _gate(text, options) or Extracted(text, charset)
+
+
+def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusal:
+    options = request.options
+    if text.count(_TAG_START) > _TAGS_PER_NODE * options.max_nodes:
+        return Refusal("oversize", f"{text.count(_TAG_START)} tags, limit {_TAGS_PER_NODE * options.max_nodes}")
+    # Resiliparse parses and prints in linear time at any depth; only its search for the main content does not.
+    dom = HTMLTree.parse(text) if options.language_gate or options.engine == "resiliparse" else None
+    if dom is not None and options.language_gate:
+        refusal = _gate(extract_plain_text(dom), options)
+        if refusal:
+            return refusal
+    tree = load_html(text) if options.engine == "trafilatura" else _parse_quickly(text)
+    if tree is None or tree.getroottree().getroot() is None:
+        return Refusal("empty", "no markup in the body")
+    refusal = _refuse_tree(tree, options)
+    if refusal:
+        return refusal
+    found = read_metadata(tree)
+    if options.metadata == "full":
+        found = _with_trafilatura(found, tree, request.url)
+    body = _trafilatura(tree, options) if dom is None or options.engine == "trafilatura" else _resiliparse(dom, options)
+    body = _clean(body)
+    if not body.strip():
+        return Refusal("empty", f"{options.engine} found no text")
+    return Extracted(body, charset, found.title, found.date, found.date_source, found.licence, found.language)
+
+
+def _refuse_tree(tree: etree._Element, options: HtmlOptions) -> Refusal | None:
+    nodes = int(_COUNT_NODES(tree))
+    if nodes > options.max_nodes:
+        return Refusal("oversize", f"{nodes} elements, limit {options.max_nodes}")
+    depth = min(options.max_depth, _PARSER_DEPTH - 1)
+    if _deeper_than(depth)(tree):
+        return Refusal("too_deep", f"more than {depth} levels")
+    return None
+
+
+@functools.cache
+def _deeper_than(depth: int) -> etree.XPath:
+    """Return a test for trees of more than `depth` levels; it walks level by level, so any depth is safe."""
+    return etree.XPath("boolean(" + "/*" * (depth + 1) + ")")
+
+
+def _parse_quickly(text: str) -> etree._Element | None:
+    """Parse for limits and metadata alone, without the repairs that trafilatura makes first."""
+    parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, collect_ids=False)
+    try:
+        return etree.fromstring(text.encode("utf-8", "replace"), parser=parser)
+    except etree.LxmlError:
+        return None
+
+
+def _trafilatura(tree: etree._Element, options: HtmlOptions) -> str:
+    text: str | None = trafilatura.extract(
+        tree,
+        favor_precision=options.favor == "precision",
+        favor_recall=options.favor == "recall",
+        include_comments=False,
+        include_tables=True,
+        deduplicate=False,
+    )
+    return text or ""
+
+
+def _resiliparse(dom: HTMLTree, options: HtmlOptions) -> str:
+    """Return the main content; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
+    return extract_plain_text(
+        dom,
+        main_content=True,
+        alt_texts=False,
+        list_bullets=False,
+        comments=options.favor == "recall",
+        post_meta=options.favor != "precision",
+    )
+
+
+def _with_trafilatura(found: PageMetadata, tree: etree._Element, url: str | None) -> PageMetadata:
+    """Return trafilatura's title and date (it searches the text and the URL too) over those of the tags."""
+    document = extract_metadata(copy(tree), url)
+    date: datetime | None = parse_date(document.date) if document.date else None
+    return PageMetadata(
+        title=document.title or found.title,
+        date=date or found.date,
+        date_source="trafilatura" if date else found.date_source,
+        licence=found.licence or (spdx_from_text(document.license) if document.license else None),
+        language=found.language,
+    )
+
+
+def _gate(text: str, options: HtmlOptions) -> Refusal | None:
+    """Refuse text that is surely in another language than the gate's."""
+    if not options.language_gate:
+        return None
+    lines = text.splitlines()
+    sample = " ".join([line for line in lines if len(line) >= GATE_LINE_CHARACTERS] or lines)[:GATE_CHARACTERS]
+    predictions = _language_model().predict(_clean(sample) + "\n", 1, 0.0, "replace") if sample.strip() else []
+    for probability, label in predictions:
+        language = label.removeprefix("__label__")
+        if language not in options.language_gate and probability >= GATE_CONFIDENCE:
+            return Refusal("language", f"{language} {min(probability, 1.0):.2f}")
+    return None
+
+
+@functools.cache
+def _language_model() -> LanguageModel:
+    # The compiled module and not `fasttext`, which would bring NumPy into every worker.
+    model = fasttext_pybind.fasttext()
+    model.loadModel(str(lid_model_path()))
+    return model  # type: ignore[no-any-return]
+
+
+def _clean(text: str) -> str:
+    """Return `text` without NULs and lone surrogates, so that it is valid UTF-8 everywhere."""
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    return text if text.isascii() else text.encode("utf-8", "ignore").decode("utf-8")

@@ -1,0 +1,166 @@
+"""Pages to documents through isolated workers: the parent's side of `pipeline.extract.html`.
+
+Byte-identical bodies are parsed once; each page keeps its own origin, URL, capture date and HTTP headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from pipeline.extract.exchange import (
+    ExchangeError,
+    Extracted,
+    HtmlOptions,
+    PageRequest,
+    Refusal,
+    decode_result,
+    encode_request,
+)
+from pipeline.extract.isolation import Answer, Failure, WorkerPool
+from pipeline.extract.page_metadata import header_date, header_licence
+from pipeline.extract.units import Document, Page, Reject
+from pipeline.table.schema import REJECT_REASONS
+
+HANDLER = "pipeline.extract.html:make_handler"
+REMEMBERED_CHARACTERS = 16 * 1024 * 1024  # of results kept for byte-identical bodies that may still come
+_CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture is not dated
+
+
+def extract_pages(
+    pool: WorkerPool, units: Iterable[Page | Document | Reject], options: HtmlOptions
+) -> Iterator[Document | Reject]:
+    """Yield one document or reject for each unit, in order; none can drop. What is no page passes through.
+
+    `pool` runs `HANDLER` and may serve several threads at once. `units` is read lazily, a bounded number ahead.
+
+    Raises: GristmillError when workers cannot be started.
+    """
+    memory = _Memory(REMEMBERED_CHARACTERS)
+    for ticket, answer in pool.imap(_requests(units, options, memory)):
+        if not isinstance(ticket, _Ticket):
+            yield ticket
+            continue
+        if answer is not None:
+            memory.keep(ticket.key, _result(answer))
+        yield _finish(ticket.page, memory.recall(ticket.key))
+
+
+def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
+    """Return the document or reject of one page, in this process and without any net: for tests and for trying out."""
+    from pipeline.extract.html import extract  # 0.5 s and 40 MB that the parent of workers does not need
+
+    return _finish(page, extract(_request(page, options)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """A page whose result is awaited, without its payload, and the key of that payload."""
+
+    page: Page
+    key: bytes
+
+
+class _Memory:
+    """Results by payload: all that pages on their way wait for, and the last ones beyond that, up to a size."""
+
+    def __init__(self, max_characters: int) -> None:
+        self._max_characters = max_characters
+        self._characters = 0
+        self._awaited: dict[bytes, int] = {}
+        self._results: OrderedDict[bytes, Extracted | Refusal] = OrderedDict()
+
+    def expects(self, key: bytes) -> bool:
+        """Note that a page waits for `key`; whether another page has asked for it, so that no work is needed."""
+        known = key in self._awaited or key in self._results
+        self._awaited[key] = self._awaited.get(key, 0) + 1
+        return known
+
+    def keep(self, key: bytes, result: Extracted | Refusal) -> None:
+        """Remember a result, and forget the oldest that nobody waits for when that is too much."""
+        self._results[key] = result
+        self._characters += _size(result)
+        for old in list(self._results) if self._characters > self._max_characters else ():
+            if self._characters <= self._max_characters:
+                break
+            if old not in self._awaited:
+                self._characters -= _size(self._results.pop(old))
+
+    def recall(self, key: bytes) -> Extracted | Refusal:
+        """Return the result of `key` to one of the pages that waited for it."""
+        self._awaited[key] -= 1
+        if not self._awaited[key]:
+            del self._awaited[key]
+        self._results.move_to_end(key)
+        return self._results[key]
+
+
+def _requests(
+    units: Iterable[Page | Document | Reject], options: HtmlOptions, memory: _Memory
+) -> Iterator[tuple[_Ticket | Document | Reject, bytes | None]]:
+    for unit in units:
+        if not isinstance(unit, Page):
+            yield unit, None
+            continue
+        request = encode_request(_request(unit, options))
+        key = hashlib.blake2b(request, digest_size=16).digest()
+        yield _Ticket(replace(unit, payload=b""), key), None if memory.expects(key) else request
+
+
+def _request(page: Page, options: HtmlOptions) -> PageRequest:
+    url = page.url if options.metadata == "full" else None
+    return PageRequest(options, page.payload, page.media_type, page.charset, url)
+
+
+def _result(answer: Answer) -> Extracted | Refusal:
+    if isinstance(answer, Failure):
+        return Refusal(answer.reason, answer.detail)
+    try:
+        result = decode_result(answer)
+    except ExchangeError as error:
+        return Refusal("crash", str(error))
+    if isinstance(result, Refusal) and result.reason not in REJECT_REASONS:
+        return Refusal("crash", "a worker's answer has an unknown reason")
+    return result
+
+
+def _finish(page: Page, result: Extracted | Refusal) -> Document | Reject:
+    """Join what the page says with what its record and HTTP headers say."""
+    if isinstance(result, Refusal):
+        return Reject(page.origin, page.url, result.reason, result.detail)
+    date, date_source = _date(page, result)
+    metadata: dict[str, object] = {
+        "media_type": page.media_type,
+        "charset": result.charset,
+        "captured": page.captured.isoformat() if page.captured else None,
+        "truncated": page.truncated,
+        "date_source": date_source,
+        "language": result.language,
+    }
+    return Document(
+        origin=page.origin,
+        url=page.url,
+        text=result.text,
+        title=result.title,
+        date=date,
+        licence=result.licence or header_licence(page.headers),
+        metadata={key: value for key, value in metadata.items() if value is not None},
+    )
+
+
+def _date(page: Page, result: Extracted) -> tuple[datetime | None, str | None]:
+    """Return the first date that is not after the capture: the page's own, then `Last-Modified`."""
+    captured = page.captured
+    if captured is not None and captured.tzinfo is None:
+        captured = captured.replace(tzinfo=UTC)
+    for date, source in ((result.date, result.date_source), (header_date(page.headers), "last-modified")):
+        if date is not None and (captured is None or date <= captured + _CLOCK_TOLERANCE):
+            return date, source
+    return None, None
+
+
+def _size(result: Extracted | Refusal) -> int:
+    return len(result.text) if isinstance(result, Extracted) else len(result.detail)

