@@ -1,0 +1,249 @@
+"""Why a document ended as it did: everything that any stage recorded of it, at any stage of completeness."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.table.catalog import Source
+from pipeline.table.errors import WorkspaceError
+from pipeline.table.format import cell, encode, visible
+from pipeline.table.sql import Session, connect, literal, quote, read_parts
+from pipeline.table.storage import Storage
+
+SNIPPET_CHARACTERS = 500
+MAX_MEMBERS = 20
+"""Other members of a component that are listed; its size tells how many there are."""
+MAX_MATCHES = 100
+"""Documents, and rejects, of one source that are explained for one URL; a warning tells when there are more."""
+
+log = logging.getLogger(__name__)
+
+_DOC_ID = re.compile(r"[0-9a-f]{32}")
+_IDENTITY = ("doc_id", "source", "url", "title", "date", "licence", "parent_id", "origin", "metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of every document and reject that a doc_id or URL names."""
+
+    query: str
+    documents: tuple[dict[str, Any], ...]
+    rejects: tuple[dict[str, Any], ...]
+
+    def as_json(self) -> str:
+        """Return one JSON object."""
+        return encode({"query": self.query, "documents": list(self.documents), "rejects": list(self.rejects)})
+
+    def as_text(self) -> str:
+        """Return a page for people."""
+        blocks = [_document_text(document) for document in self.documents]
+        blocks += [_reject_text(reject) for reject in self.rejects]
+        return "\n\n".join(blocks)
+
+
+def explain(storage: Storage, query: str) -> Explanation:
+    """Return what every stage recorded of the document with this doc_id, or of all documents and rejects of a URL.
+
+    Raises: WorkspaceError when nothing has this id or URL, naming those that come close.
+    """
+    with connect(storage) as session:
+        column = "doc_id" if _DOC_ID.fullmatch(query) else "url"
+        documents = list(_find(session, "documents", column, query))
+        rejects = list(_find(session, "rejects", column, query)) if column == "url" else []
+        if not documents and not rejects:
+            raise WorkspaceError(f"{storage.url} has no document or reject {query!r}{_hint(session, query)}")
+        return Explanation(
+            query,
+            tuple(_explain_document(session, source, row) for source, row in documents),
+            tuple(_with_input(session, source, "rejects", row) for source, row in rejects),
+        )
+
+
+def _find(session: Session, folder: str, column: str, value: str) -> Iterator[tuple[Source, dict[str, Any]]]:
+    """Yield the source and row of every match, with the `filename` of its part."""
+    for source in session.catalog.sources:
+        index = source.groups.get(folder)
+        if index is None or not index.parts:
+            continue
+        parts = read_parts(session.catalog.group(source.name, folder), index, ", filename = true")
+        columns = "*"
+        if folder == "documents":
+            columns = f"* EXCLUDE (text), left(text, {SNIPPET_CHARACTERS}) AS snippet, length(text) AS text_length"
+        order = "origin.file, origin.offset"
+        rows = session.execute(
+            f"SELECT {columns} FROM {parts} WHERE {column} = ? ORDER BY {order} LIMIT {MAX_MATCHES + 1}", [value]
+        )
+        if len(rows) > MAX_MATCHES:
+            log.warning("%s of source %s: only the first %d are explained", folder, source.name, MAX_MATCHES)
+        yield from ((source, row) for row in rows[:MAX_MATCHES])
+
+
+def _explain_document(session: Session, source: Source, row: Mapping[str, Any]) -> dict[str, Any]:
+    doc_id = row["doc_id"]
+    ledger = _row(session, source, "outcomes", doc_id) or {}
+    found = _with_input(session, source, "documents", row)
+    document = {name: found[name] for name in _IDENTITY if name in found}
+    document["metadata"] = _parsed(row.get("metadata"))
+    document["input"] = found["input"]
+    document["text_length"], document["snippet"] = row["text_length"], row["snippet"]
+    document["outcome"] = ledger.get("outcome")
+    document["failed_rules"] = _failed_rules(source, ledger)
+    document["duplicate_of"] = ledger.get("duplicate_of")
+    document["component"] = _component(session, source, doc_id, ledger)
+    for folder in ("signals", "scores"):
+        groups = {name: _row(session, source, f"{folder}_{name}", doc_id) for name in source.nested(folder)}
+        document[folder] = {name: _measured(group) for name, group in groups.items() if group is not None}
+    return document
+
+
+def _with_input(session: Session, source: Source, folder: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `row` with the input that its part's manifest names in place of the part's own file name."""
+    result = {name: value for name, value in row.items() if name != "filename"}
+    part = PurePosixPath(str(row["filename"])).name.removesuffix(".parquet")
+    manifest = session.catalog.group(source.name, folder).manifest(part)
+    inputs = manifest.inputs if manifest else []
+    named = [item for item in inputs if item.get("name") == row["origin"]["file"]]
+    result["input"] = dict(named[0]) if named else None
+    return result
+
+
+def _row(session: Session, source: Source, view: str, doc_id: str) -> dict[str, Any] | None:
+    """Return a document's row of one view, or None when the view or the row does not exist."""
+    name = f"{quote(source.name)}.{quote(view)}"
+    folder = view.replace("_", "/", 1) if view.startswith(("signals_", "scores_")) else view
+    if folder not in source.groups:
+        return None
+    rows = session.execute(f"FROM {name} WHERE doc_id = ? LIMIT 1", [doc_id])
+    return rows[0] if rows else None
+
+
+def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "doc_id"}
+
+
+def _failed_rules(source: Source, ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each failed rule with its predicate, as written and with its constants, and the values that it read."""
+    index = source.groups.get("outcomes")
+    rules = {rule["name"]: rule for rule in (index.details.get("rules", []) if index else [])}
+    return [
+        {
+            "rule": failed["rule"],
+            "sql": rules.get(failed["rule"], {}).get("sql"),
+            "resolved": rules.get(failed["rule"], {}).get("resolved"),
+            "value": _parsed(failed["value"]),
+        }
+        for failed in ledger.get("failed_rules") or []
+    ]
+
+
+def _component(session: Session, source: Source, doc_id: str, ledger: Mapping[str, Any]) -> dict[str, Any] | None:
+    row = _row(session, source, "duplicates", doc_id)
+    if row is None:
+        return None
+    component = {name: row[name] for name in ("component_id", "component_size", "method")}
+    alone = row["component_size"] == 1
+    members = [] if alone else _members(session, row["component_id"], doc_id)
+    keepers = [member["doc_id"] for member in members if member["outcome"] == "kept"]
+    keeper = doc_id if ledger.get("outcome") == "kept" else ledger.get("duplicate_of") or next(iter(keepers), None)
+    return component | {"keeper": keeper, "members": members}
+
+
+def _members(session: Session, component_id: str, doc_id: str) -> list[dict[str, Any]]:
+    """Return other members of a component, the keeper first, from every source whose duplicates were sought."""
+    selects = []
+    for source in session.catalog.sources:
+        if not {"documents", "duplicates"} <= source.groups.keys():
+            continue
+        owner = quote(source.name)
+        outcome, ledger = "NULL::VARCHAR", ""
+        if "outcomes" in source.groups:
+            outcome, ledger = "o.outcome", f"LEFT JOIN {owner}.outcomes o USING (doc_id)"
+        selects.append(
+            f"SELECT c.doc_id, {literal(source.name)} AS source, d.url, {outcome} AS outcome"
+            f" FROM {owner}.duplicates c LEFT JOIN {owner}.documents d USING (doc_id) {ledger}"
+            f" WHERE c.component_id = $component AND c.doc_id <> $document"
+        )
+    union = " UNION ALL ".join(selects)
+    values = {"component": component_id, "document": doc_id}
+    return session.execute(f"{union} ORDER BY (outcome = 'kept') DESC NULLS LAST, doc_id LIMIT {MAX_MEMBERS}", values)
+
+
+def _hint(session: Session, query: str) -> str:
+    """Return the ids or URLs that come closest, or what to ask for instead."""
+    main = [name for name in ("documents", "rejects") if any(name in s.groups for s in session.catalog.sources)]
+    if re.fullmatch(r"[0-9a-f]{4,31}", query):
+        rows = session.execute("SELECT doc_id AS near FROM documents WHERE starts_with(doc_id, ?) LIMIT 3", [query])
+    else:
+        host = re.sub(r"^[a-z]+://(www\.)?", "", query).split("/", 1)[0]
+        union = " UNION ALL ".join(f"SELECT url FROM {name}" for name in main)
+        rows = session.execute(
+            f"SELECT DISTINCT url AS near FROM ({union}) WHERE contains(url, $host)"
+            " ORDER BY jaro_winkler_similarity(url, $query) DESC, url LIMIT 3",
+            {"host": host, "query": query},
+        )
+    if rows:
+        return f"; near: {', '.join(visible(row['near']) for row in rows)}"
+    return "; give a doc_id (32 hex digits) or a URL exactly as `gristmill sql` shows it"
+
+
+def _parsed(text: str | None) -> Any:
+    """Return JSON parsed, or the text itself when it is none."""
+    try:
+        return json.loads(text) if text is not None else None
+    except ValueError:
+        return text
+
+
+def _document_text(document: Mapping[str, Any]) -> str:
+    lines = [
+        f"document {document['doc_id']} of source {document['source']}: {document['outcome'] or 'not decided yet'}"
+    ]
+    told = [name for name in ("url", "title", "date", "licence", "parent_id") if document.get(name) is not None]
+    lines += [f"  {name}: {cell(document[name], 200)}" for name in told]
+    lines += [_origin_text(document), ""]
+    for failed in document["failed_rules"]:
+        lines.append(f"  failed {failed['rule']}: {cell(failed['value'], 200)}")
+        rule = failed["resolved"] or failed["sql"]
+        if rule:
+            lines.append(f"    rule: {visible(rule)}")
+        if rule and failed["sql"] not in (None, rule):
+            lines.append(f"    written: {visible(failed['sql'])}")
+    lines += _component_text(document["component"], document["doc_id"])
+    for folder in ("signals", "scores"):
+        for group, columns in document[folder].items():
+            measured = "  ".join(f"{name}={cell(value)}" for name, value in columns.items())
+            lines.append(f"  {folder}/{group}: {measured}")
+    lines.append(f"  text ({document['text_length']} code points): {cell(document['snippet'], 400)}")
+    return "\n".join(lines)
+
+
+def _component_text(component: Mapping[str, Any] | None, doc_id: str) -> list[str]:
+    if component is None or component["component_size"] == 1:
+        return []
+    keeper = "this document" if component["keeper"] == doc_id else component["keeper"] or "none yet"
+    size, method = component["component_size"], component["method"]
+    lines = [f"  component {component['component_id']}: {size} documents by {method}, keeper: {keeper}"]
+    for member in component["members"]:
+        outcome = member["outcome"] or "not decided"
+        lines.append(f"    {member['doc_id']} {member['source']} {outcome}: {cell(member['url'], 160)}")
+    hidden = size - 1 - len(component["members"])
+    return lines + ([f"    and {hidden} more"] if hidden > 0 else [])
+
+
+def _reject_text(reject: Mapping[str, Any]) -> str:
+    head = f"reject of source {reject['source']}: {reject['reason']}"
+    return "\n".join(
+        [head, f"  url: {cell(reject['url'], 200)}", f"  detail: {cell(reject['detail'], 400)}", _origin_text(reject)]
+    )
+
+
+def _origin_text(row: Mapping[str, Any]) -> str:
+    origin = row["origin"]
+    where = f"  origin: {cell(origin['file'], 200)} at {origin['offset']}, record {cell(origin['record_id'], 200)}"
+    return where + (f"; input {cell(row['input'].get('url'), 200)}" if row["input"] and row["input"].get("url") else "")

@@ -1,0 +1,202 @@
+"""How many documents and tokens each stage and each rule left. Every number is counted, none is estimated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.table.catalog import Source
+from pipeline.table.format import encode, visible
+from pipeline.table.sql import Session, connect, quote
+from pipeline.table.storage import Storage
+
+BUILT_IN_RULES = ("exact_duplicate", "near_duplicate")
+"""Rules that non-keepers fail, after all others."""
+TOKEN_COLUMNS = ("token_count", "estimated_tokens")
+"""The column that counts tokens: exact where a tokenizer was configured."""
+_MEASURING = (("annotate", "signals/"), ("dedup", "duplicates"), ("classify", "scores/"))
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelRow:
+    """What entered and left one stage, reject reason or rule; tokens are None where nothing has counted them."""
+
+    source: str
+    stage: str
+    rule: str | None
+    documents_in: int
+    documents_out: int
+    tokens_in: int | None
+    tokens_out: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Documents and their tokens."""
+
+    documents: int
+    tokens: int | None
+
+    def less(self, other: _Share) -> _Share:
+        tokens = None if self.tokens is None or other.tokens is None else self.tokens - other.tokens
+        return _Share(self.documents - other.documents, tokens)
+
+
+def funnel(storage: Storage) -> list[FunnelRow]:
+    """Return the funnel of every source, from units to curated documents, for the stages that have run.
+
+    `extract` begins with a row for the whole stage (units in, documents out); its reject reasons follow, largest first,
+    each taking what the one before left. `annotate`, `dedup` and `classify` only measure. `select` has a row a rule, in
+    the rules' order: a document leaves at the first rule that it fails, a non-keeper at the end.
+
+    Raises: WorkspaceError when there is no workspace or a part cannot be read.
+    """
+    with connect(storage) as session:
+        return [row for source in session.catalog.sources for row in _source_rows(session, source)]
+
+
+def as_json(rows: Sequence[FunnelRow]) -> str:
+    """Return one JSON array, an object a row."""
+    lines = ",\n".join(encode(dataclasses.asdict(row)) for row in rows)
+    return f"[\n{lines}\n]"
+
+
+def as_text(rows: Sequence[FunnelRow]) -> str:
+    """Return a table for people, a block a source, with what each row kept of its own input and of the units."""
+    sources = dict.fromkeys(row.source for row in rows)
+    return "\n\n".join(_block(source, [row for row in rows if row.source == source]) for source in sources)
+
+
+def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
+    counted = _token_column(session, source)
+    total = _Share(source.rows("documents"), _tokens(session, source, counted))
+    yield from _extract_rows(session, source, total)
+    for stage, folder in _MEASURING:
+        if any(path.startswith(folder) for path in source.groups):
+            yield _row(source, stage, None, total, total)
+    if "outcomes" in source.groups:
+        yield from _select_rows(session, source, counted)
+
+
+def _extract_rows(session: Session, source: Source, total: _Share) -> Iterator[FunnelRow]:
+    units = _Share(total.documents + source.rows("rejects"), None)
+    yield _row(source, "extract", None, units, total)
+    if not source.rows("rejects"):
+        return
+    rejects = f"{quote(source.name)}.rejects"
+    reasons = session.execute(
+        f"SELECT reason, count(*) AS units FROM {rejects} GROUP BY reason ORDER BY units DESC, reason"
+    )
+    left = units
+    for number, reason in enumerate(reasons, start=1):
+        after = left.less(_Share(reason["units"], None))
+        yield _row(source, "extract", reason["reason"], left, total if number == len(reasons) else after)
+        left = after
+
+
+def _select_rows(session: Session, source: Source, counted: str | None) -> Iterator[FunnelRow]:
+    written = [rule["name"] for rule in source.groups["outcomes"].details.get("rules", [])]
+    written = [name for name in written if name not in BUILT_IN_RULES]
+    lost = _lost_by_first_rule(session, source, written, counted)
+    everything = list(lost.values())
+    tokens = sum(share.tokens or 0 for share in everything) if counted else None
+    left = _Share(sum(share.documents for share in everything), tokens)
+    kept = lost.pop(None, _Share(0, 0 if counted else None))
+    last = [name for name in BUILT_IN_RULES if name in lost or "duplicates" in source.groups]
+    names = written + sorted(name for name in lost if name and name not in {*written, *last}) + last
+    if not names:
+        yield _row(source, "select", None, left, kept)
+    for name in names:
+        after = left.less(lost.get(name, _Share(0, 0)))
+        yield _row(source, "select", name, left, after)
+        left = after
+
+
+def _lost_by_first_rule(
+    session: Session, source: Source, written: Sequence[str], counted: str | None
+) -> dict[str | None, _Share]:
+    """Return what each rule took as the first that a document fails, and under None what no rule took."""
+    rows = session.execute(
+        f"""
+        WITH failed AS (
+            SELECT {counted or 0} AS tokens, list_transform(failed_rules, lambda failure: failure.rule) AS names
+            FROM {quote(source.name)}.outcomes
+        )
+        SELECT
+            coalesce(
+                list_filter($written::VARCHAR[], lambda name: list_contains(names, name))[1],
+                list_filter(names, lambda name: NOT list_contains($last::VARCHAR[], name))[1],
+                names[1]
+            ) AS rule,
+            count(*) AS documents,
+            coalesce(sum(tokens), 0)::BIGINT AS tokens
+        FROM failed GROUP BY rule
+        """,
+        {"written": list(written), "last": list(BUILT_IN_RULES)},
+    )
+    return {row["rule"]: _Share(row["documents"], row["tokens"] if counted else None) for row in rows}
+
+
+def _token_column(session: Session, source: Source) -> str | None:
+    """Return the best column that counts tokens both in the signals and, where there is one, in the ledger."""
+    views = [f"signals_{name}" for name in source.nested("signals")]
+    present = {column for view in views for column in _columns(session, source, view)}
+    if "outcomes" in source.groups:
+        present &= _columns(session, source, "outcomes")
+    return next((name for name in TOKEN_COLUMNS if name in present), None)
+
+
+def _tokens(session: Session, source: Source, counted: str | None) -> int | None:
+    """Return the tokens of all documents of a source."""
+    for name in source.nested("signals"):
+        view = f"signals_{name}"
+        if counted and counted in _columns(session, source, view):
+            where = f"{quote(source.name)}.{quote(view)}"
+            rows = session.execute(f"SELECT coalesce(sum({counted}), 0)::BIGINT AS tokens FROM {where}")
+            return int(rows[0]["tokens"])
+    return None
+
+
+def _columns(session: Session, source: Source, view: str) -> set[str]:
+    rows = session.execute(f"DESCRIBE {quote(source.name)}.{quote(view)}")
+    return {row["column_name"] for row in rows}
+
+
+def _row(source: Source, stage: str, rule: str | None, before: _Share, after: _Share) -> FunnelRow:
+    return FunnelRow(source.name, stage, rule, before.documents, after.documents, before.tokens, after.tokens)
+
+
+def _block(source: str, rows: Sequence[FunnelRow]) -> str:
+    units = rows[0].documents_in
+    header = ("stage", "rule", "in", "out", "kept", "of units", "tokens in", "tokens out")
+    table = [header] + [
+        (
+            row.stage,
+            visible(row.rule or ""),
+            f"{row.documents_in:,}",
+            f"{row.documents_out:,}",
+            _percent(row.documents_out, row.documents_in),
+            _percent(row.documents_out, units),
+            _number(row.tokens_in),
+            _number(row.tokens_out),
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            text.ljust(width) if column < 2 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    ]
+    return "\n".join([f"{visible(source)}", *(f"  {line}" for line in lines)])
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

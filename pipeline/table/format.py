@@ -1,0 +1,190 @@
+"""A query's answer as text: a table for people, CSV and JSON for programs. No row or value is lost in the last two."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import chain, islice
+from typing import Any, Literal, TextIO
+
+from pipeline.table.sql import Result
+
+Format = Literal["table", "csv", "json"]
+CELL_WIDTH = 60
+WIDTH_ROWS = 1000
+"""Rows read before column widths are fixed; the rest is written as it comes."""
+
+_NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(.*\)|DOUBLE|FLOAT")
+
+
+def write(result: Result, form: Format, stream: TextIO) -> int:
+    """Write every row of `result` to `stream` and return their number; `table` cuts long cells, nothing else does.
+
+    Raises: QueryError when the query fails while it is read.
+    """
+    writers = {"table": write_table, "csv": write_csv, "json": write_json}
+    return writers[form](result, stream)
+
+
+def write_table(result: Result, stream: TextIO) -> int:
+    """Write an aligned table: numbers to the right, cells cut at 60 characters, control characters made visible."""
+    if result.columns == ["explain_key", "explain_value"]:
+        return _write_plan(result, stream)
+    right = [_NUMERIC.fullmatch(kind) is not None for kind in result.types]
+    rows = (tuple(cell(value) for value in row) for row in result.rows)
+    head = list(islice(rows, WIDTH_ROWS))
+    names = tuple(cell(name) for name in result.columns)
+    widths = [max(map(display_width, column)) for column in zip(names, *head, strict=True)]
+    print(_line(names, widths, right), file=stream)
+    print("  ".join("-" * width for width in widths), file=stream)
+    count = 0
+    for row in chain(head, rows):
+        print(_line(row, widths, right), file=stream)
+        count += 1
+    return count
+
+
+def write_csv(result: Result, stream: TextIO) -> int:
+    """Write RFC 4180: a header, CRLF, quotes where needed. Null is an empty field, an empty string is quoted."""
+    stream.write(",".join(map(_csv_field, result.columns)) + "\r\n")
+    count = 0
+    for row in result.rows:
+        stream.write(",".join(map(_csv_field, row)) + "\r\n")
+        count += 1
+    return count
+
+
+def write_json(result: Result, stream: TextIO) -> int:
+    """Write one array with an object a row and a row a line; a repeated column name gets a number."""
+    keys = [encode(name) for name in _distinct(result.columns)]
+    count = 0
+    rows = iter(result.rows)
+    first = next(rows, None)  # a query that fails at once has written nothing
+    stream.write("[")
+    for row in chain([first] if first is not None else [], rows):
+        stream.write(",\n" if count else "\n")
+        stream.write("{" + ", ".join(f"{key}: {encode(value)}" for key, value in zip(keys, row, strict=True)) + "}")
+        count += 1
+    stream.write("\n]\n")
+    return count
+
+
+def encode(value: Any) -> str:
+    """Return `value` as JSON: integers and decimals exact, NaN and infinities null, dates ISO 8601, bytes as hex."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else "null"
+    if isinstance(value, Decimal):
+        return format(value, "f") if value.is_finite() else "null"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{encode(str(key))}: {encode(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(encode, value)) + "]"
+    return encode(scalar(value))
+
+
+def scalar(value: Any) -> str:
+    """Return a value that is no JSON type as a string."""
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g} s"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
+    return str(value)
+
+
+def cell(value: Any, width: int = CELL_WIDTH) -> str:
+    """Return `value` in one line of at most `width` columns, without anything that a terminal would obey."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+    elif isinstance(value, (dict, list, tuple)):
+        text = encode(value)
+    else:
+        text = value if isinstance(value, str) else scalar(value)
+    return cut(visible(text[: 4 * width]), width)
+
+
+def visible(text: str) -> str:
+    """Return `text` with line ends as spaces, and other control and direction characters escaped."""
+    return "".join(_shown(character) for character in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return `text` in at most `width` columns, with an ellipsis where something is missing."""
+    if display_width(text) <= width:
+        return text
+    kept = 0
+    for number, character in enumerate(text):
+        kept += display_width(character)
+        if kept > width - 1:
+            return text[:number] + "…"
+    return text
+
+
+def display_width(text: str) -> int:
+    """Return how many columns a terminal takes for `text`."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _write_plan(result: Result, stream: TextIO) -> int:
+    """Write the drawing of EXPLAIN as it is; a cell would destroy it."""
+    count = 0
+    for _, drawing in result.rows:
+        print("\n".join(visible(line) for line in str(drawing).splitlines()), file=stream)
+        count += 1
+    return count
+
+
+def _shown(character: str) -> str:
+    if character in "\n\r\t\v\f":
+        return " "
+    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        return f"\\u{ord(character):04x}"
+    return character
+
+
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    cells = []
+    for text, width, to_right in zip(row, widths, right, strict=True):
+        padding = " " * (width - display_width(text))
+        cells.append(padding + text if to_right else text + padding)
+    return "  ".join(cells).rstrip()
+
+
+def _csv_field(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, (dict, list, tuple)):
+        text = encode(value)
+    else:
+        text = value if isinstance(value, str) else scalar(value)
+    if not text or any(mark in text for mark in ',"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return names with `_1`, `_2` ... after those that came before."""
+    seen: list[str] = []
+    for name in names:
+        candidate, number = name, 0
+        while candidate in seen:
+            number += 1
+            candidate = f"{name}_{number}"
+        seen.append(candidate)
+    return seen

@@ -1,0 +1,361 @@
+"""SQL over a workspace: DuckDB views of what the indexes list, for reading only.
+
+A view names its parts one by one and never a glob, so that a run beside a query changes nothing under its feet. A
+user's statement can neither write a file nor read one outside the workspace.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.table import schema
+from pipeline.table.catalog import Catalog, Source
+from pipeline.table.errors import QueryError, WorkspaceError, nearest
+from pipeline.table.shards import Group, Index
+from pipeline.table.storage import Storage
+
+MAIN = "main"
+MEMORY_LIMIT = "1GB"
+BATCH_ROWS = 2048
+"""Rows fetched at a time: with their text some ten megabytes."""
+
+SQL_RESERVED = frozenset({"information_schema", "memory", "pg_catalog", "system", "temp"})
+"""DuckDB's own schemas and databases: a source of such a name could not be told from them."""
+
+_STAGES = {
+    "documents": "extract",
+    "rejects": "extract",
+    "signals": "annotate",
+    "duplicates": "dedup",
+    "scores": "classify",
+    "outcomes": "select",
+    "curated": "select",
+    "everything": "select",
+}
+_FROM_DOCUMENTS = ("text", "title", "date", "licence", "origin", "metadata", "parent_id")
+_OUTCOMES = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("outcome", pa.string()),
+        ("failed_rules", pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())]))),
+        ("component_id", pa.string()),
+        ("duplicate_of", pa.string()),
+    ]
+)
+_EMPTY = {
+    "documents": schema.DOCUMENTS,
+    "rejects": schema.REJECTS,
+    "signals": pa.schema([("doc_id", pa.string())]),
+    "duplicates": schema.DUPLICATES,
+    "scores": schema.SCORES,
+    "outcomes": _OUTCOMES,
+    "curated": schema.DOCUMENTS,
+}
+
+_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
+_ONE_SELECT = "one SELECT statement is allowed (also WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)"
+# DuckDB calls a statement SELECT even when its WITH clause copies to a file or inserts: the plan tells.
+_WRITES = re.compile(r"COPY|INSERT|DELETE|UPDATE|MERGE|EXECUTE|CREATE|ATTACH|EXPORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A query's answer: column names and types, and the rows, which are read once and only as they are asked for."""
+
+    columns: list[str]
+    types: list[str]
+    rows: Iterator[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open workspace. `connection` is for the project's own statements; users' go through `query` or `batches`."""
+
+    connection: duckdb.DuckDBPyConnection
+    catalog: Catalog
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Views that could not be made, by schema and name, and why."""
+
+    def query(self, sql: str) -> Result:
+        """Run a user's statement and return its rows as Python values.
+
+        Raises: QueryError, also while rows are read, in one line that keeps DuckDB's candidates.
+        """
+        self._check(sql)
+        try:
+            answer = self.connection.cursor().execute(sql)
+            description = answer.description or []
+        except duckdb.Error as error:
+            raise self._query_error(error, sql) from error
+        return Result([c[0] for c in description], [str(c[1]) for c in description], self._rows(answer, sql))
+
+    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Run a user's statement and yield its rows as record batches; one without rows if there are none.
+
+        Raises: QueryError.
+        """
+        self._check(sql)
+        try:
+            reader = self.connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS)
+            empty = True
+            for batch in reader:
+                empty = False
+                yield batch
+            if empty:
+                yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            # Through Arrow's C stream an error of DuckDB arrives as an OSError.
+            raise self._query_error(error, sql) from error
+
+    def execute(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """Run a statement of ours, with values for `?` or `$name`, and return its rows as dictionaries.
+
+        Raises: WorkspaceError when a part cannot be read.
+        """
+        try:
+            answer = self.connection.execute(sql, values if isinstance(values, dict) else list(values))
+            columns = [column[0] for column in answer.description or []]
+            return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+        except duckdb.Error as error:
+            raise WorkspaceError(_unreadable(self.catalog.storage, error)) from error
+
+    def _rows(self, answer: duckdb.DuckDBPyConnection, sql: str) -> Iterator[tuple[Any, ...]]:
+        try:
+            while rows := answer.fetchmany(BATCH_ROWS):
+                yield from rows
+        except duckdb.Error as error:
+            raise self._query_error(error, sql) from error
+        finally:
+            answer.close()
+
+    def _check(self, sql: str) -> None:
+        """Refuse whatever is not one statement that only reads. Raises: QueryError."""
+        try:
+            statements = self.connection.extract_statements(sql)
+        except duckdb.Error as error:
+            raise QueryError(one_line(error)) from error
+        if len(statements) != 1:
+            raise QueryError(f"{len(statements)} statements given, but {_ONE_SELECT}")
+        kind = statements[0].type
+        inner = sql
+        if kind == duckdb.StatementType.EXPLAIN and (match := _EXPLAIN.match(sql)):
+            inner = sql[match.end() :]
+            kind = self.connection.extract_statements(inner)[0].type
+        if kind != duckdb.StatementType.SELECT:
+            raise QueryError(f"{kind.name} statement refused: {_ONE_SELECT}")
+        try:
+            plan = self.connection.execute(f"EXPLAIN (FORMAT json) {inner}").fetchall()[0][1]
+        except duckdb.Error as error:
+            raise self._query_error(error, inner) from error
+        for name in _operators(json.loads(plan)):
+            if _WRITES.search(name):
+                raise QueryError(f"the statement could write ({name}): {_ONE_SELECT}")
+
+    def _query_error(self, error: Exception, sql: str) -> QueryError:
+        if isinstance(error, duckdb.CatalogException) and str(error).startswith("Catalog Error: Table with name"):
+            for owner, table in self._named_tables(sql):
+                if message := _absent(self, owner, table):
+                    return QueryError(message)
+        if isinstance(error, duckdb.IOException):
+            return QueryError(_unreadable(self.catalog.storage, error))
+        return QueryError(one_line(error))
+
+    def _named_tables(self, sql: str) -> list[tuple[str, str]]:
+        """Return (schema or '', table) for every table that a statement names, in reading order."""
+        inner = sql[match.end() :] if (match := _EXPLAIN.match(sql)) else sql
+        tree = self.connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [inner]).fetchall()[0][0]
+        return list(_tables(json.loads(tree)))
+
+
+@contextmanager
+def connect(storage: Storage, memory_limit: str = MEMORY_LIMIT) -> Iterator[Session]:
+    """Open a workspace for SQL: views of every source, in a sandbox that reads below the workspace alone.
+
+    Raises: WorkspaceError when there is no workspace or a source's name cannot be an SQL schema.
+    """
+    catalog = Catalog.read(storage)
+    # Not in the workspace: it may be read-only, and a run clears its temporary files.
+    with tempfile.TemporaryDirectory(prefix="gristmill-sql-") as scratch:
+        connection = duckdb.connect(":memory:", config={"memory_limit": memory_limit, "temp_directory": scratch})
+        try:
+            _close_off(connection, storage)
+            broken = _create_views(connection, catalog)
+            connection.execute("SET lock_configuration = true")
+            yield Session(connection, catalog, broken)
+        finally:
+            connection.close()
+
+
+def run_sql(workspace: str, sql: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a statement over the workspace at a path or URL; the first batch always tells the columns.
+
+    Raises: WorkspaceError, QueryError.
+    """
+    with connect(Storage.at(workspace)) as session:
+        yield from session.batches(sql)
+
+
+def quote(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """Return `value` as an SQL string."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def read_parts(group: Group, index: Index, options: str = "") -> str:
+    """Return the table function that reads exactly the parts of `index`, of which there must be one at least."""
+    paths = ", ".join(literal(group.storage.sql_path(group.path(part.name))) for part in index.parts)
+    return f"read_parquet([{paths}], hive_partitioning = false{options})"
+
+
+def one_line(error: Exception) -> str:
+    """Return DuckDB's message without its excerpt of the statement, in one line."""
+    return " ".join(str(error).split("\n\nLINE ", 1)[0].split())
+
+
+def _close_off(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    """Leave the connection nothing to reach but the workspace."""
+    folders = [f"{storage.sql_path('')}/" if storage.is_local else f"{storage.url}/"]
+    if not storage.is_local:
+        connection.register_filesystem(storage.fs)
+        # DuckDB asks with the path as the file system spells it, which may begin with a slash.
+        folders.append(f"{storage.url.split('://', 1)[0]}:///{storage.root.lstrip('/')}/")
+    connection.execute(f"SET allowed_directories = [{', '.join(map(literal, folders))}]")
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET enable_external_access = false")
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[tuple[str, str], str]:
+    """Create every view that can exist; return why for those whose files cannot be read."""
+    broken: dict[tuple[str, str], str] = {}
+    owners: dict[str, list[str]] = {}
+    for source in catalog.sources:
+        if source.name.lower() in SQL_RESERVED:
+            raise WorkspaceError(f"source {source.name!r} has the name of an SQL schema of DuckDB; rename its folder")
+        try:
+            connection.execute(f"CREATE SCHEMA {quote(source.name)}")
+        except duckdb.CatalogException as error:
+            raise WorkspaceError(f"source {source.name!r} cannot be an SQL schema: {one_line(error)}") from error
+        for view, folder in _views(source).items():
+            try:
+                _create_view(connection, catalog, source, view, folder)
+                owners.setdefault(view, []).append(source.name)
+            except duckdb.Error as error:
+                # `everything` stands on `outcomes`; and a view over all sources must not leave one out in silence.
+                reason = broken.get((source.name, folder)) or _unreadable(catalog.storage, error)
+                broken[source.name, view] = broken[MAIN, view] = reason
+    for view, names in owners.items():
+        if (MAIN, view) in broken:
+            continue
+        union = " UNION ALL BY NAME ".join(f"FROM {quote(name)}.{quote(view)}" for name in names)
+        try:
+            connection.execute(f"CREATE VIEW {MAIN}.{quote(view)} AS {union}")
+        except duckdb.Error as error:
+            broken[MAIN, view] = f"{view} cannot join all sources ({one_line(error)}); name one: {names[0]}.{view}"
+    return broken
+
+
+def _views(source: Source) -> dict[str, str]:
+    """Return the views that a source has, and the folder of each."""
+    flat = ("documents", "rejects", "duplicates", "outcomes", "curated")
+    views = {name: name for name in flat if name in source.groups}
+    for folder in ("signals", "scores"):
+        views.update({f"{folder}_{name}": f"{folder}/{name}" for name in source.nested(folder)})
+    if "outcomes" in views and "documents" in views:
+        views["everything"] = "outcomes"
+    return views
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, source: Source, view: str, folder: str
+) -> None:
+    name = f"{quote(source.name)}.{quote(view)}"
+    if view == "everything":
+        connection.execute(f"CREATE VIEW {name} AS {_everything(connection, source.name)}")
+    elif source.groups[folder].parts:
+        parts = read_parts(catalog.group(source.name, folder), source.groups[folder])
+        connection.execute(f"CREATE VIEW {name} AS FROM {parts}")
+    else:
+        connection.register("_empty", _EMPTY[folder.split("/")[0]].empty_table())
+        connection.execute(f"CREATE TABLE {name} AS FROM _empty")
+        connection.unregister("_empty")
+
+
+def _everything(connection: duckdb.DuckDBPyConnection, source: str) -> str:
+    """Return the statement of `everything`: the ledger with what `documents` alone has."""
+    ledger = f"{quote(source)}.outcomes"
+    present = {row[0] for row in connection.execute(f"DESCRIBE {ledger}").fetchall()}
+    added = "".join(f", d.{column}" for column in _FROM_DOCUMENTS if column not in present)
+    return f"SELECT o.*{added} FROM {ledger} o JOIN {quote(source)}.documents d USING (doc_id)"
+
+
+def _absent(session: Session, owner: str, table: str) -> str | None:
+    """Return one line for a view that does not exist, or None when it does."""
+    catalog = session.catalog
+    sources = {source.name.lower(): source for source in catalog.sources}
+    if owner.lower() not in {"", MAIN, *sources}:
+        return (
+            f"there is no source {owner!r} in {catalog.storage.url}{nearest(owner, sources)}; it has {_list(sources)}"
+        )
+    source = sources.get(owner.lower())
+    chosen = [source] if source else list(catalog.sources)
+    if message := session.broken.get((source.name if source else MAIN, table.lower())):
+        return message
+    known = {view for item in chosen for view in _views(item)}
+    if table.lower() in known:
+        return None
+    shown = f"{owner}.{table}" if owner else table
+    stage = _STAGES.get(table.lower()) or _STAGES.get(table.lower().partition("_")[0])
+    done = {_STAGES[view.partition("_")[0]] for view in known}
+    if stage is None or stage in done:
+        return f"there is no view {shown}{nearest(table, known)}; there are {_list(known)}"
+    whom = f"source `{source.name}`" if source else "any source"
+    return f"{shown} does not exist yet: stage `{stage}` has not run for {whom}; run `gristmill run CONFIG`"
+
+
+def _list(names: Sequence[str] | set[str] | dict[str, Source]) -> str:
+    return schema.names(sorted(names))
+
+
+def _unreadable(storage: Storage, error: Exception) -> str:
+    return f"workspace {storage.url}: {one_line(error)}; run `gristmill run CONFIG` to make the part anew"
+
+
+def _operators(plan: Any) -> Iterator[str]:
+    """Yield the name of every operator of a plan that DuckDB explained as JSON."""
+    waiting = [plan]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, dict):
+            yield str(node.get("name", ""))
+            waiting.append(node.get("children", []))
+
+
+def _tables(tree: Any) -> Iterator[tuple[str, str]]:
+    """Yield (schema, table) for every table in a serialised statement."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if node.get("type") in {"BASE_TABLE", "SHOW_REF"} and node.get("table_name"):
+                yield node.get("schema_name", ""), node["table_name"]
+            waiting.extend(reversed(list(node.values())))
+        elif isinstance(node, list):
+            waiting.extend(reversed(node))
