@@ -5,6 +5,7 @@ The hashes, from words to signature (a change of any of them needs a new stage v
 - word: 64 bits over its normalised code points (`pipeline.kernels.words`);
 - shingle of k words: sum of word_j * P^(k-1-j) modulo 2^64, mixed, upper 32 bits. A text with fewer than k words has
   one shingle of all its words; a text without words has none, and its signature is all ones;
+- text: the same sum over all of its words with another prime, mixed, 64 bits;
 - permutation, scheme `affine32`: a * fmix32(shingle) + b modulo 2^32; scheme `legacy`: (a * shingle + b modulo 2^64)
   modulo 2^61 - 1, lower 32 bits. Source: datasketch 2.0 `minhash.py`, bit for bit.
 """
@@ -142,8 +143,7 @@ def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts
             fresh = filled
             filled, position = next_words(data, position, end, table, words, filled)
             for i in range(fresh, filled):
-                text = (text ^ words[i]) * _TEXT_PRIME
-                text ^= text >> np.uint64(32)
+                text = text * _TEXT_PRIME + words[i]
             last = filled < words.size
             # Only a text shorter than one shingle ends with fewer words than that and nothing counted before.
             width = min(shingle_words, filled) if total == 0 else shingle_words

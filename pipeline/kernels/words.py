@@ -111,7 +111,8 @@ def _normalised(character: str, diacritics: bytes) -> str:
     if decomposed != character:
         base = "".join(each for each in decomposed if not diacritics[ord(each)])
         composed = unicodedata.normalize("NFKC", character)
-        character = next((form for form in (base, composed) if len(form) == 1), character)
+        # A spacing diacritic (U+037A) decomposes into a space and a mark: it stays itself.
+        character = next((form for form in (base, composed) if len(form) == 1 and form != " "), character)
     folded = character.casefold()
     return folded if len(folded) == 1 else character
 
