@@ -24,9 +24,10 @@ RETRY_BYTES = 4 << 30  # bytes that may be read again after damage, beyond eight
 _WARC_START = re.compile(rb"\s*WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n")
 _WARC_SEARCH = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,80}[ \t]*:")
 # URL (may hold spaces), IP address, date, then media type and length, with up to five more fields in version 2.
-_ARC_LINE = rb"[A-Za-z][A-Za-z0-9+.-]{1,20}:[^\r\n]{0,8192}? [0-9A-Fa-f.:-]{1,45} \d{8,20} [^\r\n]{1,4096}\r?\n"
-_ARC_START = re.compile(rb"\s*" + _ARC_LINE)
-_ARC_SEARCH = re.compile(rb"(?<=\n)" + _ARC_LINE)
+_SCHEME = rb"[A-Za-z][A-Za-z0-9+.-]{1,20}"
+_ARC_LINE = rb":[^\r\n]{0,8192}? [0-9A-Fa-f.:-]{1,45} \d{8,20} [^\r\n]{1,4096}\r?\n"
+_ARC_START = re.compile(rb"\s*" + _SCHEME + _ARC_LINE)
+_ARC_SEARCH = re.compile(rb"(?:(?<=\n)" + _SCHEME + rb"|https?|ftp|dns)" + _ARC_LINE)  # a cut record ends within a line
 _ARC_FIELDS = re.compile(r"(?P<url>\S.*?) (?P<ip>[0-9A-Fa-f.:-]{1,45}) (?P<date>\d{8,20}) (?P<rest>.+)")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _NEWLINES = re.compile(rb"[\r\n]*")
@@ -150,7 +151,13 @@ class RecordReader:
             # Damage right behind the record is most likely its own member's: a wrong checksum, or a cut end.
             is_own = self._stream.failure is not None and record.inner == 0
             return self._lost(record, self._stream.failure) if is_own else record  # type: ignore[arg-type]
-        if newlines.count(b"\n") >= self._separator_lines or self._starts(rest):
+        if self._starts(rest):
+            return record
+        if record.inner == 0 and self._form.codec != "plain":
+            rest = self._stream.peek(PREFIX_BYTES)  # nonsense behind the record may be the record's own bad data
+            if self._stream.failure is not None:
+                return self._lost(record, self._stream.failure)
+        if newlines.count(b"\n") >= self._separator_lines:
             return record
         wrong = f"content length {record.length} is wrong: {rest[:16]!r} follows"
         return self._damaged(record, wrong, header_bytes)
@@ -162,7 +169,11 @@ class RecordReader:
             piece = self._stream.pull()
             data += piece
             end = _header_end(data, self._kind)
-            if end is not None:
+            following = _glued_header(data[:end]) if end is not None and self._kind == "warc" else None
+            if following is not None:
+                self._stream.push(data[following:])
+                return {}, following
+            if end is not None and end <= HEADER_BYTES:
                 self._stream.push(data[end:])
                 return (parse_header(data[:end]) if self._kind == "warc" else _parse_arc_line(data[:end])), end
             if len(data) > HEADER_BYTES or (not piece and self._stream.cross() != "more"):
@@ -258,6 +269,15 @@ class RecordReader:
 def _header_end(data: bytes, kind: Kind) -> int | None:
     match = _ARC_START.match(data) if kind == "arc" else _BLANK_LINE.search(data)
     return match.end() if match else None
+
+
+def _glued_header(header: bytes) -> int | None:
+    """Return where in a header, whose own end is lost, the next record's complete header begins."""
+    match = _WARC_SEARCH.search(header, 1)
+    if match is None:
+        return None
+    fields = parse_header(header[match.start() :])
+    return match.start() if "content-length" in fields and "warc-type" in fields else None
 
 
 def parse_header(data: bytes) -> dict[str, str]:

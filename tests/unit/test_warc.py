@@ -1,0 +1,336 @@
+"""What becomes of each kind of record, of HTTP messages, and of files that are no archives."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from datetime import UTC, datetime
+
+import pytest
+import zstandard
+from fastwarc.stream_io import BrotliWriter
+
+from pipeline.extract import http
+from pipeline.extract.config import ExtractLimits
+from pipeline.extract.units import Page, Reject
+from pipeline.extract.warc import WarcItem, parse_date, read_warc
+from pipeline.table.errors import InputError
+
+LIMITS = ExtractLimits(payload_bytes=100_000)
+HTML = b"<!DOCTYPE html><html><p>Hello</p></html>"
+
+
+def brotli(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    writer = BrotliWriter(sink)
+    writer.write(data)
+    writer.close()
+    return sink.getvalue()
+
+
+def record(
+    block: bytes, record_type: str = "response", fields: str = "", content_type: str = "application/http"
+) -> bytes:
+    lines = f"WARC/1.1\r\nWARC-Type: {record_type}\r\nWARC-Target-URI: http://a.example/\r\n"
+    if content_type:
+        lines += f"Content-Type: {content_type}\r\n"
+    return f"{lines}{fields}Content-Length: {len(block)}\r\n\r\n".encode("latin-1") + block + b"\r\n\r\n"
+
+
+def answer(body: bytes = HTML, fields: str = "Content-Type: text/html\r\n", status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode("latin-1") + body
+
+
+def read(data: bytes, seen: set[str] | None = None) -> list[WarcItem]:
+    return list(read_warc(io.BytesIO(data), "f.warc", 0, LIMITS, seen))
+
+
+def only(data: bytes) -> Page | Reject:
+    (item,) = read(data)
+    assert item.is_unit
+    assert item.result is not None
+    return item.result
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "detail"),
+    [
+        (
+            record(answer(status="301 Moved", fields="Location: http://b.example/\r\n")),
+            "redirect",
+            "301 http://b.example/",
+        ),
+        (record(answer(status="404 Not Found")), "http_status", "404"),
+        (record(answer(status="999")), "http_status", "999"),
+        (record(answer(fields="Content-Type: Image/PNG; x=y\r\n")), "not_html", "image/png"),
+        (record(answer(b"\n%PDF-1.4 ...")), "not_html", "application/pdf, declared as text/html"),
+        (record(answer(b"just words", fields="")), "not_html", "no media type is declared"),
+        (record(answer(b"<?xml version='1.0'?><rss>", fields="")), "not_html", "no media type is declared"),
+        (record(answer(b"")), "empty", "the body is empty"),
+        (record(answer(b" \r\n\0\0")), "empty", "the body is empty"),
+        (record(answer(b"x" * 100_001)), "oversize", "over 100000 bytes"),
+        (record(answer(b"x" * 3_000_000)), "oversize", "the limit is 100000"),
+        (
+            record(answer(gzip.compress(b"x" * 9_000_000), "Content-Encoding: gzip\r\n")),
+            "oversize",
+            "over 100000 bytes",
+        ),
+        (record(answer(brotli(b"x" * 9_000_000), "Content-Encoding: br\r\n")), "oversize", "over 100000 bytes"),
+        (
+            record(answer(b"\0\1\2\3", "Content-Encoding: gzip\r\nContent-Type: text/html\r\n")),
+            "damaged",
+            "content coding",
+        ),
+        (record(answer(b"\0\1\2\3", "Content-Encoding: rot13\r\n")), "damaged", "unknown content coding 'rot13'"),
+        (record(answer(b"x", "Content-Encoding: br, br, br, br, br\r\n")), "damaged", "5 content codings"),
+        (record(b"", "revisit", "WARC-Refers-To: <urn:1>\r\n"), "empty", "revisit of urn:1"),
+        (record(b"", "revisit"), "empty", "revisit of a record that it does not name"),
+        (record(b"body{}", "resource", content_type="text/css"), "not_html", "text/css"),
+        (record(b"10 0 R", "conversion", content_type="application/json"), "not_html", "application/json"),
+        (record(b"dns answer", content_type="text/dns"), "not_html", "text/dns"),
+    ],
+)
+def test_rejects(data: bytes, reason: str, detail: str) -> None:
+    result = only(data)
+    assert isinstance(result, Reject)
+    assert (result.reason, result.url) == (reason, "http://a.example/")
+    assert detail in result.detail
+
+
+@pytest.mark.parametrize(
+    ("data", "payload", "media_type", "charset"),
+    [
+        (record(answer()), HTML, "text/html", None),
+        (record(answer(fields='content-TYPE: TEXT/HTML; Charset="UTF-8"\r\n')), HTML, "text/html", "utf-8"),
+        (record(answer(fields="")), HTML, None, None),
+        (record(answer(fields="Content-Type: unknown/unknown; charset=x-sjis\r\n")), HTML, None, "x-sjis"),
+        (record(answer(fields="Content-Type: text/html, text/html; charset=gbk\r\n")), HTML, "text/html", "gbk"),
+        (record(answer(fields="Content-Type:\r\n\ttext/html;\r\n charset=utf-8\r\n")), HTML, "text/html", "utf-8"),
+        (record(b"HTTP/1.0 200\nContent-Type: text/html\n\n" + HTML), HTML, "text/html", None),
+        (
+            record(b"HTTP/2 203 x\r\nX: \xff\xfe\r\nno colon\r\nContent-Type: text/html\r\n\r\n" + HTML),
+            HTML,
+            "text/html",
+            None,
+        ),
+        (record(HTML), HTML, None, None),
+        (record(HTML, "resource", content_type="text/html; charset=utf-8"), HTML, "text/html", "utf-8"),
+        (record(HTML, "resource", content_type=""), HTML, None, None),
+        (record(answer(), "resource"), HTML, "text/html", None),
+        (record("Plain ü".encode(), "conversion", content_type="text/plain"), "Plain ü".encode(), "text/plain", None),
+        (record(answer(b"plain words, declared as HTML")), b"plain words, declared as HTML", "text/html", None),
+        (record(answer("<html>ü".encode("utf-16"), fields="")), "<html>ü".encode("utf-16"), None, None),
+    ],
+)
+def test_pages(data: bytes, payload: bytes, media_type: str | None, charset: str | None) -> None:
+    result = only(data)
+    assert isinstance(result, Page)
+    assert (result.payload, result.media_type, result.charset) == (payload, media_type, charset)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip.compress(HTML)),
+        ("x-gzip", gzip.compress(HTML)),
+        ("gzip", gzip.compress(HTML[:10]) + gzip.compress(HTML[10:])),
+        ("gzip", gzip.compress(HTML) + b"trailing"),
+        ("", gzip.compress(HTML)),
+        ("deflate", zlib.compress(HTML)),
+        ("deflate", zlib.compress(HTML, wbits=-15)),
+        ("br", brotli(HTML)),
+        ("zstd", zstandard.compress(HTML)),
+        ("deflate, gzip", gzip.compress(zlib.compress(HTML))),
+        ("identity", HTML),
+        ("gzip", HTML),
+        ("br", HTML),
+        ("utf-8", HTML),
+    ],
+)
+def test_content_codings_are_undone_or_the_html_beneath_is_taken(coding: str, body: bytes) -> None:
+    result = only(record(answer(body, f"Content-Type: text/html\r\nContent-Encoding: {coding}\r\n")))
+    assert isinstance(result, Page)
+    assert result.payload == HTML
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\n\r\n", b"hello world"),
+        (b"5\nhello\n0\n\n", b"hello"),
+        (b"  5 \r\nhello\r\n0\r\nTrailer: x\r\n\r\n", b"hello"),
+        (b"<html>not chunked", b"<html>not chunked"),
+        (b"ff\r\ncut", b"cut"),
+        (b"3\r\nabc\r\nzz\r\nrest", b"abczz\r\nrest"),
+        (b"2\r\nabXXX", b"abXXX"),
+        (b"fffffffffffffff\r\nhuge", b"huge"),
+        (b"", b""),
+    ],
+)
+def test_chunked_transfer_coding(body: bytes, expected: bytes) -> None:
+    assert http.unchunk(body) == expected
+
+
+def test_a_cut_page_remains_a_page() -> None:
+    cut = gzip.compress(HTML * 1000)[:-30]
+    fields = "Content-Type: text/html\r\nContent-Encoding: gzip\r\n"
+    page = only(record(answer(cut, fields), fields="WARC-Truncated: Length\r\n"))
+    assert isinstance(page, Page)
+    assert page.truncated == "length"
+    assert page.payload.startswith(HTML)
+    reject = only(record(answer(cut, fields)))
+    assert isinstance(reject, Reject)
+    assert (reject.reason, "ends within" in reject.detail) == ("damaged", True)
+
+
+def test_header_quirks() -> None:
+    fields = (
+        "WARC-Target-URI: second\r\nWARC-Date: 2008-10-294T05:21:46-0700\r\nWARC-Record-ID: <urn:x>\r\n"
+        "X-\xff: \xe9\r\nnonsense\r\n: empty\r\n"
+    )
+    data = record(answer(fields="Content-Type: text/html\r\nLast-Modified: x\r\nSet-Cookie: y\r\n"), fields=fields)
+    page = only(data.replace(b"http://a.example/", b"<http://a.example/a b>"))
+    assert isinstance(page, Page)
+    assert page.url == "http://a.example/a b"
+    assert page.origin.record_id == "urn:x"
+    assert page.captured is None
+    assert page.headers == {"last-modified": "x"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2020-02-03T04:05:06Z", datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC)),
+        ("2020-02-03T04:05:06.123456Z", datetime(2020, 2, 3, 4, 5, 6, 123456, tzinfo=UTC)),
+        ("2020-02-03T04:05:06+02:00", datetime(2020, 2, 3, 2, 5, 6, tzinfo=UTC)),
+        ("2020-02-03", datetime(2020, 2, 3, tzinfo=UTC)),
+        ("20200203040506", datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC)),
+        ("201404010000000000", datetime(2014, 4, 1, tzinfo=UTC)),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("2008-10-294T05:21:46-0700", None),
+        ("²⁰²⁰", None),
+        ("", None),
+    ],
+)
+def test_dates(value: str, expected: datetime | None) -> None:
+    assert parse_date(value) == expected
+
+
+def test_other_records_are_counted_and_ids_are_unique() -> None:
+    same = "WARC-Record-ID: <urn:same>\r\n"
+    data = b"".join(
+        [
+            record(b"software: x", "warcinfo"),
+            record(b"GET / HTTP/1.1\r\n\r\n", "request", same),
+            record(answer(), fields=same),
+            record(answer(), fields=same),
+            record(answer()),
+            record(answer()),
+            record(b"{}", "MetaData"),
+            record(b"?", "frobnicate"),
+        ]
+    )
+    items = read(data)
+    kinds = [(item.record_type, getattr(item.result, "reason", item.result and "page")) for item in items]
+    assert kinds == [
+        ("warcinfo", None),
+        ("request", None),
+        ("response", "page"),
+        ("response", "duplicate_record"),
+        ("response", "page"),
+        ("response", "page"),
+        ("metadata", None),
+        ("frobnicate", None),
+    ]
+    assert [item.is_unit for item in items] == [False, False, True, True, True, True, False, False]
+    assert [item.result.reason for item in read(data, {"urn:same"}) if isinstance(item.result, Reject)] == [
+        "duplicate_record",
+        "duplicate_record",
+    ]
+
+
+def test_records_in_one_member_keep_their_origins_apart() -> None:
+    items = read(gzip.compress(record(answer()) * 3))
+    assert [item.offset for item in items] == [0, 0, 0]
+    assert [item.resumable for item in items] == [True, False, False]
+    assert len({item.result.origin for item in items if item.result is not None}) == 3
+
+
+ARC_HEAD = (
+    b"filedesc://x.arc 0.0.0.0 20140216050221 text/plain 76\n"
+    b"1 0 X\nURL IP-address Archive-date Content-type Archive-length\n"
+)
+
+
+def arc_record(url: str, body: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + HTML) -> bytes:
+    return f"{url} 1.2.3.4 20140216050221 text/html {len(body)}\n".encode() + body + b"\n"
+
+
+@pytest.mark.parametrize("member", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_arc(member: object) -> None:
+    assert callable(member)
+    head = ARC_HEAD.replace(b"76", str(len(ARC_HEAD.split(b"\n", 1)[1])).encode()) + b"\n"
+    parts = [head, arc_record("http://a.example/x y"), arc_record("http://b.example/"), arc_record("http://c.example/")]
+    items = read(b"".join(member(part) for part in parts))
+    assert [item.record_type for item in items] == ["filedesc", "arc", "arc", "arc"]
+    pages = [item.result for item in items if isinstance(item.result, Page)]
+    assert [page.url for page in pages] == ["http://a.example/x y", "http://b.example/", "http://c.example/"]
+    assert pages[0].payload == HTML
+    assert pages[0].captured == datetime(2014, 2, 16, 5, 2, 21, tzinfo=UTC)
+    broken = [parts[0], parts[1], parts[2][:-20], parts[3]]
+    data = b"".join(member(part) for part in broken)
+    results = [item.result for item in read(data) if item.is_unit]
+    assert [getattr(result, "reason", "page") for result in results] == ["page", "damaged", "page"]
+
+
+def test_an_arc_that_ends_within_a_record() -> None:
+    results = [item.result for item in read((ARC_HEAD + b"\n" + arc_record("http://a.example/"))[:-30]) if item.is_unit]
+    assert [getattr(result, "reason", "page") for result in results] == ["truncated_input"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello", b"\0" * 5000, HTML, gzip.compress(HTML), zstandard.compress(HTML), b"\r\n\r\n", b"\x1f\x8c"],
+)
+def test_what_is_no_archive_is_an_input_error(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"f\.warc: not a WARC or ARC file \(starts with b"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reasons"),
+    [
+        (b"", ["truncated_input"]),
+        (record(answer())[:20], ["truncated_input"]),
+        (record(answer())[:-30], ["truncated_input"]),
+        (gzip.compress(record(answer()))[:15], ["truncated_input"]),
+        (gzip.compress(record(answer()))[:-3], ["truncated_input"]),
+        (b"garbage" + gzip.compress(record(answer())), ["damaged", "page"]),
+        (b"garbage\r\n" + record(answer()), ["damaged", "page"]),
+        (gzip.compress(HTML) + gzip.compress(record(answer())), ["damaged", "page"]),
+        (record(answer()) + b"WARC/1.0\r\nContent-Length: -5\r\n\r\n" + record(answer()), ["page", "damaged", "page"]),
+        (record(answer()) + b"WARC/1.0\r\n\r\n" + record(answer()), ["page", "damaged", "page"]),
+        (record(answer()) + b"WARC/1.0\r\n" + b"x" * 300_000 + record(answer()), ["page", "damaged", "page"]),
+        (record(answer()) + b"GARBAGE" + record(answer()), ["page", "damaged", "page"]),
+        (record(answer())[:60] + record(answer()), ["damaged", "page"]),
+        (record(answer())[:-4] + b"GARBAGE" + record(answer()), ["damaged", "page"]),
+        (record(answer())[:-4] + record(answer())[:-4], ["page", "page"]),
+        (gzip.compress(record(answer())) + b"\0" * 900, ["page", "damaged"]),
+        (gzip.compress(record(answer())) + gzip.compress(b"") + gzip.compress(record(answer())), ["page", "page"]),
+    ],
+)
+def test_damage(data: bytes, reasons: list[str]) -> None:
+    assert [getattr(item.result, "reason", "page") for item in read(data)] == reasons
+
+
+def test_a_dictionary_for_zstandard() -> None:
+    samples = [record(answer(b"<html>%d %d" % (number, number * 7919))) for number in range(2000)]
+    dictionary = zstandard.train_dictionary(2000, samples)
+    compress = zstandard.ZstdCompressor(dict_data=dictionary).compress
+    raw = dictionary.as_bytes()
+    head = b"\x5d\x2a\x4d\x18" + len(raw).to_bytes(4, "little") + raw
+    data = head + compress(samples[1]) + compress(samples[2])
+    items = read(data)
+    assert [getattr(item.result, "reason", "page") for item in items] == ["page", "page"]
+    assert items[1:] == list(read_warc(io.BytesIO(data), "f.warc", items[1].offset, LIMITS))
