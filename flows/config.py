@@ -18,6 +18,8 @@ from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.schema import RESERVED_SOURCES
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")
+COLUMNS = ("text", "url", "title", "date", "licence", "id")
+"""Our columns that an existing corpus can be mapped to."""
 Format = Literal["warc", "jsonl", "parquet", "csv"]
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
@@ -54,7 +56,7 @@ class SourceConfig(StageConfigs):
 
     format: Format
     inputs: tuple[str, ...] = Field(min_length=1)
-    columns: dict[Literal["text", "url", "title", "date", "licence", "id"], str] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
     identity: Literal["stat", "content"] = Field(
         "stat", description="content: hash inputs instead of trusting their dates"
     )
@@ -63,6 +65,14 @@ class SourceConfig(StageConfigs):
     @classmethod
     def _one_input_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_are_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name not in COLUMNS:
+                raise ValueError(f"unknown column {name!r}{nearest(name, COLUMNS)}; known: {', '.join(COLUMNS)}")
+        return value
 
     @model_validator(mode="after")
     def _columns_fit_the_format(self) -> SourceConfig:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from flows.config import RunConfig
 from flows.engine import Engine, LocalEngine, stop_if_asked
 from flows.progress import Reporter, reporter
-from pipeline.extract.shard import PagePool, page_pool
+from pipeline.extract.config import ExtractConfig, ExtractLimits
+from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.shard import page_pool
 from pipeline.table.lock import hold
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
@@ -29,19 +31,20 @@ class Run:
     reporter: Reporter
     stop: threading.Event
     resources: ExitStack = field(default_factory=ExitStack)
-    _pool: PagePool | None = None
+    _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def group(self, source: str, folder: str) -> Group:
         """Return the group at `<source>/<folder>`."""
         return Group(self.storage, f"{source}/{folder}")
 
-    def pages(self) -> PagePool:
-        """Return the isolated extraction workers, started at the first call."""
+    def pages(self, config: ExtractConfig) -> WorkerPool:
+        """Return the isolated extraction workers under a source's limits, started at the first call."""
         with self._pool_lock:
-            if self._pool is None:
-                self._pool = self.resources.enter_context(page_pool(self.config.engine.workers))
-            return self._pool
+            if config.limits not in self._pools:
+                pool = page_pool(self.config.engine.workers, config)
+                self._pools[config.limits] = self.resources.enter_context(pool)
+            return self._pools[config.limits]
 
     def check(self) -> None:
         """Raise InterruptedRunError once the user has asked the run to stop."""

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from flows.engine import stop_if_asked
 from pipeline.table.errors import GristmillError
 
 START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for
@@ -31,14 +33,14 @@ OFFLINE = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
-    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
 }
 
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
+def prefect_server(stop: threading.Event) -> Iterator[None]:
     """Give the block a Prefect API: the user's, or one of ours that ends with the block. Import Prefect inside it.
 
     Must be entered from the main thread: the server dies when the thread that started it does.
@@ -64,7 +66,7 @@ def prefect_server() -> Iterator[None]:
             )
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         try:
-            _wait_until_healthy(process, port, log)
+            _wait_until_healthy(process, port, log, stop)
             yield
         finally:
             del os.environ["PREFECT_API_URL"]
@@ -105,9 +107,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, stop: threading.Event) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
+        stop_if_asked(stop)
         if process.poll() is not None:
             lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
             raise GristmillError(f"Prefect's server ended at its start: {lines[-1]} (all of it: {log})")

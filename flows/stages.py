@@ -1,17 +1,18 @@
 """What each stage does with a run: find the shards that are not done, hand them to the engine, replace the index.
 
-    documents = extract(inputs)         signals = annotate(documents)        signatures -> components = dedup(documents)
-    predictions -> scores = classify(documents)                              outcomes, curated = select(everything narrow)
+    documents, rejects = extract(inputs)            signals = annotate(documents)
+    signatures -> duplicates = dedup(documents)     predictions -> scores = classify(documents)
+    outcomes, curated = select(everything narrow)
 
-Every function here returns a report and can be called again at any time: what a matching manifest proves is skipped.
+A stage's function returns a plan: what is to do and what is done already. Executing it does the rest. What a matching
+manifest proves is skipped, so a plan may be made and executed again at any time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from flows.progress import ShardReport, StageReport
 from flows.runs import Run
@@ -22,6 +23,22 @@ RowMaps = Callable[[Part], list[RowMap]]
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a stage has to do for a source (or a scope of sources), and how to do it."""
+
+    source: str
+    stage: str
+    shards_to_do: int
+    shards_done: int
+    execute: Callable[[], StageReport]
+
+
+def nothing(source: str, stage: str) -> Plan:
+    """Return the plan of a stage that the configuration does not ask for."""
+    return Plan(source, stage, 0, 0, lambda: StageReport(source, stage, 0, 0, 0, 0, 0.0, "not configured"))
+
+
+@dataclass(frozen=True)
 class PartJob:
     """One documents part and what is still to be made of it."""
 
@@ -29,52 +46,58 @@ class PartJob:
     row_maps: tuple[RowMap, ...]
 
 
-def map_documents(run: Run, source: str, stage: str, build: RowMaps) -> StageReport:
-    """Bring every group that `build` names up to date with the source's documents, row for row."""
-    started = time.monotonic()
+@dataclass(frozen=True)
+class MapPlan:
+    """Groups that follow from a source's documents row by row: what is done, and the jobs for the rest."""
+
+    documents: Group
+    parts: list[Part]
+    done: dict[str, dict[str, Part]]
+    """Finished parts by target folder and stem."""
+    jobs: list[PartJob]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+
+def plan_map(run: Run, source: str, targets: Sequence[Group], row_maps: RowMaps) -> MapPlan:
+    """Compare what `row_maps` wants of each documents part with what the targets have."""
     documents = run.group(source, "documents")
     parts = documents.parts()
-    wanted = {part.stem: build(part) for part in parts}
-    done = _done(wanted)
-    jobs = [
-        PartJob(part, missing)
-        for part in parts
-        if (missing := tuple(m for m in wanted[part.stem] if part.stem not in done[m.target.folder]))
-    ]
-    with run.reporter.stage(source, stage, len(jobs)) as progress:
+    wanted = {part.stem: row_maps(part) for part in parts}
+    done: dict[str, dict[str, Part]] = {}
+    for target in targets:
+        works = [m.work for maps in wanted.values() for m in maps if m.target.folder == target.folder]
+        done[target.folder] = finished(target, works)
+    missing = {stem: tuple(m for m in maps if stem not in done[m.target.folder]) for stem, maps in wanted.items()}
+    return MapPlan(documents, parts, done, [PartJob(part, missing[part.stem]) for part in parts if missing[part.stem]])
+
+
+def execute_map(run: Run, source: str, stage: str, plan: MapPlan) -> None:
+    """Do the jobs of a plan and complete its groups; rows neither drop nor move."""
+    with run.reporter.stage(source, stage, len(plan.jobs)) as progress:
 
         def work(job: PartJob) -> list[Part]:
             run.check()
             begun = time.monotonic()
-            made = map_part(documents, job.part, job.row_maps)
+            made = map_part(plan.documents, job.part, job.row_maps)
             progress.rows(job.part.rows)
-            progress.shard(
-                ShardReport(job.part.name, job.part.rows, job.part.rows, job.part.bytes, time.monotonic() - begun)
-            )
+            rows, size = job.part.rows, job.part.bytes
+            progress.shard(ShardReport(job.part.name, rows, rows, size, time.monotonic() - begun))
             return made
 
-        made = run.engine.map(f"{source} {stage}", work, jobs)
-    for job, new in zip(jobs, made, strict=True):
-        for row_map, part in zip(job.row_maps, new, strict=True):
-            done[row_map.target.folder][part.stem] = part
-    for folder, finished_parts in done.items():
-        _complete(Group(run.storage, folder), stage, finished_parts)
-    rows = sum(part.rows for part in parts)
-    return StageReport(source, stage, len(jobs), len(parts) - len(jobs), rows, rows, time.monotonic() - started)
+        made = run.engine.map(f"{source} {stage}", work, plan.jobs)
+    for job, parts in zip(plan.jobs, made, strict=True):
+        for row_map, part in zip(job.row_maps, parts, strict=True):
+            plan.done[row_map.target.folder][part.stem] = part
+    for folder, by_stem in plan.done.items():
+        complete(Group(run.storage, folder), stage, by_stem.values())
 
 
-def _done(wanted: dict[str, list[RowMap]]) -> dict[str, dict[str, Part]]:
-    """Return, for each target folder, its finished parts by stem."""
-    by_folder: dict[str, list[RowMap]] = {}
-    for row_maps in wanted.values():
-        for row_map in row_maps:
-            by_folder.setdefault(row_map.target.folder, []).append(row_map)
-    return {folder: finished(maps[0].target, [m.work for m in maps]) for folder, maps in by_folder.items()}
-
-
-def _complete(group: Group, stage: str, parts: dict[str, Part]) -> None:
+def complete(group: Group, stage: str, parts: Iterable[Part]) -> None:
     """Replace the group's index unless it already lists exactly these parts."""
-    listed = sorted(parts.values(), key=lambda part: part.name)
+    listed = sorted(parts, key=lambda part: part.name)
     index = group.index()
     if index is None or index.parts != listed:
         group.complete(listed, Index(stage=stage))

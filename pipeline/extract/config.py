@@ -14,10 +14,10 @@ Favor = Literal["precision", "balanced", "recall"]
 class ExtractLimits(StageConfig):
     """What decides that a unit is refused. The same everywhere, so that every machine refuses the same units."""
 
-    payload_bytes: int = Field(20 << 20, gt=0, description="decoded body of a page")
+    payload_bytes: int = Field(10 << 20, gt=0, description="decoded body of a page")
     record_bytes: int = Field(64 << 20, gt=0, description="one line of JSONL or one row of CSV")
-    nodes: int = Field(200_000, gt=0, description="elements of a page")
-    depth: int = Field(256, gt=0, description="nesting of a page's elements")
+    nodes: int = Field(100_000, gt=0, description="elements of a page")
+    depth: int = Field(255, gt=0, le=255, description="nesting of a page's elements")
     cpu_s: float = Field(30.0, gt=0, description="CPU seconds a page may take: only a net, never met by ordinary pages")
     memory_bytes: int = Field(2 << 30, gt=0, description="memory of one extraction worker: a net, too")
 
@@ -33,5 +33,5 @@ class ExtractConfig(StageConfig):
     metadata: Literal["light", "full"] = Field(
         "light", description="full: trafilatura's own date search, at twice the time"
     )
-    part_bytes: int = Field(256 << 20, ge=1 << 16, description="raw input bytes that go into one shard")
+    part_bytes: int = Field(1 << 30, ge=1 << 16, description="decoded input bytes that go into one shard")
     limits: ExtractLimits = ExtractLimits()

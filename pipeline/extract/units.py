@@ -1,7 +1,7 @@
 """What extractors read and what they make of it: units in, documents and rejects out.
 
-A unit is whatever an extractor promises to account for: a WARC response, a line of JSONL, a row. Each ends as exactly one
-`Document` or one `Reject`.
+A unit is whatever an extractor promises to account for: a WARC response, a line of JSONL, a row. Each ends as exactly
+one `Document` or one `Reject`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.table.schema import RejectReason
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a unit was found: the input file's name, the byte offset (WARC: of the record) or row, the record's own id."""
+    """Where a unit was found: the input's name, the byte offset (WARC: of the record) or row, the record's own id."""
 
     file: str
     offset: int
@@ -25,8 +25,9 @@ class Origin:
 class Page:
     """One HTML (or plain text) body waiting to be extracted.
 
-    `payload` is the HTTP body with transfer and content codings undone. `media_type` and `charset` are what the HTTP header
-    claims, lower case, None when it says nothing. `headers` has the response headers that metadata uses, lower-case names.
+    `payload` is the HTTP body with transfer and content codings undone. `media_type` and `charset` are what the HTTP
+    header claims, lower case, None when it says nothing. `headers` has the response headers that metadata uses, with
+    lower-case names.
     """
 
     origin: Origin

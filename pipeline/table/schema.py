@@ -86,7 +86,10 @@ RejectReason = Literal[
 ]
 REJECT_REASONS: frozenset[str] = frozenset(get_args(RejectReason))
 
-RESERVED_SOURCES = frozenset({"main", "mix", "train", "report"})
+RESERVED_SOURCES = frozenset(
+    {"main", "mix", "train", "report", "temp", "system", "memory", "information_schema", "pg_catalog"}
+)
+"""Names that no source may have: folders of a workspace, and schemas of DuckDB's own."""
 
 
 def require(table: pa.Table, *columns: str) -> None:

@@ -307,12 +307,14 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a part's rows in order, a row group at a time.
+    """Yield a part's rows in order, a row group at a time; at least one table, so that an empty part has a schema.
 
     Raises: ShardError when the part cannot be read.
     """
     try:
         with group.storage.open(group.path(name)) as stream, pq.ParquetFile(stream) as file:
+            if not file.num_row_groups:
+                yield file.read(columns=columns)
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=columns, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
@@ -321,7 +323,7 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
 
 
 def map_part(source: Group, part: Part, row_maps: Sequence[RowMap]) -> list[Part]:
-    """Make a part of each target from one part of `source` in one pass, a row group at a time; rows neither drop nor move.
+    """Make a part of each target from one part of `source`, in one pass; rows neither drop nor move.
 
     Raises: ConservationError when a function returns other rows than it was given.
     """

@@ -1,0 +1,98 @@
+"""The Prefect flows: one a stage, and `curate` for all of them. Importing this imports Prefect.
+
+To schedule curation on a Prefect server of yours:
+
+    from flows.curate import curate
+    curate.serve("nightly-web", cron="0 2 * * *", parameters={"config": "/data/curate.yaml"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import Flow, flow
+from prefect.artifacts import create_table_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.config import STAGES, RunConfig, load
+from flows.engine import PrefectEngine
+from flows.plans import plan_stage, steps
+from flows.progress import StageReport
+from flows.runs import opened
+
+
+@flow(name="extract", flow_run_name="extract {sources}", validate_parameters=False)
+def extract(config: RunConfig, sources: Sequence[str]) -> StageReport:
+    """Extract documents from the raw inputs of a source that are not extracted yet."""
+    return _stage("extract", config, sources)
+
+
+@flow(name="annotate", flow_run_name="annotate {sources}", validate_parameters=False)
+def annotate(config: RunConfig, sources: Sequence[str]) -> StageReport:
+    """Measure language, text statistics and token counts of a source's documents."""
+    return _stage("annotate", config, sources)
+
+
+@flow(name="dedup", flow_run_name="dedup {sources}", validate_parameters=False)
+def dedup(config: RunConfig, sources: Sequence[str]) -> StageReport:
+    """Find the duplicates within a source, or among the sources of a scope."""
+    return _stage("dedup", config, sources)
+
+
+@flow(name="classify", flow_run_name="classify {sources}", validate_parameters=False)
+def classify(config: RunConfig, sources: Sequence[str]) -> StageReport:
+    """Score every document of a source with each classifier."""
+    return _stage("classify", config, sources)
+
+
+@flow(name="select", flow_run_name="select {sources}", validate_parameters=False)
+def select(config: RunConfig, sources: Sequence[str]) -> StageReport:
+    """Decide every document's outcome and write the curated shards."""
+    return _stage("select", config, sources)
+
+
+FLOWS: dict[str, Flow[Any, StageReport]] = {
+    "extract": extract,
+    "annotate": annotate,
+    "dedup": dedup,
+    "classify": classify,
+    "select": select,
+}
+assert tuple(FLOWS) == STAGES
+
+
+@flow(name="curate", validate_parameters=False)
+def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = "select") -> list[StageReport]:
+    """Bring a workspace up to date: every stage up to `until`, for every source or those in `only`."""
+    loaded = load(config) if isinstance(config, str) else config
+    with opened(loaded, "curate flow") as run:
+        reports = []
+        for stage, sources in steps(loaded, only, until):
+            run.check()
+            bounded = FLOWS[stage].with_options(task_runner=ThreadPoolTaskRunner(max_workers=loaded.engine.workers))
+            reports.append(bounded(loaded, sources))
+        create_table_artifact(key="curate", table=[_row(report) for report in reports], description="What the run did")
+        return reports
+
+
+def _stage(stage: str, config: RunConfig, sources: Sequence[str]) -> StageReport:
+    with opened(config, f"{stage} flow") as run:
+        run.engine = PrefectEngine(run.stop)
+        report = plan_stage(stage, run, tuple(sources)).execute()
+        key = f"{stage}-{'-'.join(sources)}".replace("_", "-")
+        create_table_artifact(key=key, table=[_row(report)], description=f"{stage} of {', '.join(sources)}")
+        return report
+
+
+def _row(report: StageReport) -> dict[str, object]:
+    return {
+        "source": report.source,
+        "stage": report.stage,
+        "shards": report.shards,
+        "done before": report.shards_done_before,
+        "rows in": report.rows_in,
+        "rows out": report.rows_out,
+        "seconds": round(report.elapsed_s, 1),
+        "notes": report.notes,
+    }

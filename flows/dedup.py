@@ -1,0 +1,184 @@
+"""The `dedup` stage of a run: signatures a shard, then components among all sources of a scope."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+
+from flows.progress import StageReport
+from flows.runs import Run
+from flows.stages import MapPlan, Plan, execute_map, nothing, plan_map
+from pipeline.dedup import components as dedup
+from pipeline.dedup.config import DedupConfig
+from pipeline.dedup.minhash import HASH_VERSION, permutations, sign_table, signatures_schema
+from pipeline.table import schema
+from pipeline.table.errors import GuardrailError
+from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, RowMap, Tally, Work, made_from, read_batches
+
+SCHEME = "affine32"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One signatures part of a scope, and where its duplicates go."""
+
+    signatures: Group
+    part: Part
+    duplicates: Group
+
+
+def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
+    """Plan the duplicates of a scope: signatures that are missing, and the components when anything changed."""
+    label = "+".join(sources)
+    config = run.config.sources[sources[0]].dedup
+    if config is None:
+        return nothing(label, "dedup")
+    maps = {source: _plan_signatures(run, source, config) for source in sources}
+    pending = sum(len(plan.jobs) for plan in maps.values())
+    stale = bool(pending) or any(not _is_current(run, source, _key(run, sources, config)) for source in sources)
+
+    def execute() -> StageReport:
+        started = time.monotonic()
+        for source, plan in maps.items():
+            execute_map(run, source, "dedup", plan)
+        rows = sum(plan.rows for plan in maps.values())
+        notes = _find(run, sources, config) if stale else ""
+        return StageReport(label, "dedup", pending, _done(maps), rows, rows, time.monotonic() - started, notes)
+
+    return Plan(label, "dedup", pending + int(stale), _done(maps) + int(not stale), execute)
+
+
+def _done(maps: dict[str, MapPlan]) -> int:
+    return sum(len(plan.parts) - len(plan.jobs) for plan in maps.values())
+
+
+def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
+    target = run.group(source, "signatures")
+    identity = Identity(
+        "signatures",
+        "signatures_v1",
+        {
+            "num_bands": config.num_bands,
+            "rows_per_band": config.rows_per_band,
+            "shingle_words": config.shingle_words,
+            "seed": config.seed,
+            "scheme": SCHEME,
+        },
+        {"datasketch": version("datasketch"), "hashes": HASH_VERSION},
+    )
+    sign = partial(
+        sign_table,
+        num_bands=config.num_bands,
+        rows_per_band=config.rows_per_band,
+        shingle_words=config.shingle_words,
+        perms=permutations(config.num_perm, config.seed, SCHEME),
+    )
+    columns = (schema.DOC_ID, schema.TEXT)
+    out = signatures_schema(config.num_perm)
+
+    def row_maps(part: Part) -> list[RowMap]:
+        return [RowMap(target, Work(part.stem, identity, (made_from(part),)), out, columns, sign)]
+
+    return plan_map(run, source, [target], row_maps)
+
+
+def _identity(sources: Sequence[str], config: DedupConfig) -> Identity:
+    return Identity("dedup", "dedup_v1", {**config.model_dump(mode="json"), "scope": list(sources)})
+
+
+def _members(run: Run, sources: Sequence[str]) -> list[Member]:
+    """Return the signatures parts of a scope in canonical order, which does not depend on workers or inputs' order."""
+    return [
+        Member(run.group(source, "signatures"), part, run.group(source, "duplicates"))
+        for source in sources
+        for part in run.group(source, "signatures").parts()
+    ]
+
+
+def _key(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
+    return _identity(sources, config).key([made_from(member.part) for member in _members(run, sources)])
+
+
+def _is_current(run: Run, source: str, key: str) -> bool:
+    index = run.group(source, "duplicates").index()
+    return index is not None and index.key == key
+
+
+def _find(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
+    """Find the components of a scope, write every source's duplicates and return a note on them."""
+    members = _members(run, sources)
+    parts = [
+        dedup.SignaturePart(m.part.name, m.part.rows, partial(read_batches, m.signatures, m.part.name)) for m in members
+    ]
+    settings = dedup.ComponentSettings(
+        config.num_bands, config.rows_per_band, verify=config.verify, memory_mb=run.config.engine.memory_mb
+    )
+    with run.storage.scratch_folder("dedup-") as scratch:
+        found = dedup.find_components(parts, settings, Path(scratch))
+    run.check()
+    _guard(found, config)
+    ids = dedup.component_ids(parts, found)
+    key = _key(run, sources, config)
+    work = [_write(member, found, start, ids, key) for member, start in zip(members, _starts(members), strict=True)]
+    for source in sources:
+        group = run.group(source, "duplicates")
+        made = [part for member, part in zip(members, work, strict=True) if member.duplicates == group]
+        group.complete(made, Index(stage="dedup", key=key, counts=_counts(found), details={"scope": list(sources)}))
+    return f"{found.removable:,} copies, largest component {found.largest:,}"
+
+
+def _starts(members: Sequence[Member]) -> list[int]:
+    """Return the document number at which each part begins."""
+    starts, total = [], 0
+    for member in members:
+        starts.append(total)
+        total += member.part.rows
+    return starts
+
+
+def _write(member: Member, found: dedup.Components, start: int, ids: pa.Table, key: str) -> Part:
+    work = Work(member.part.stem, Identity("dedup", "dedup_v1", {"components": key}), (made_from(member.part),))
+    row = start
+    with PartWriter(member.duplicates, work, schema.DUPLICATES) as writer:
+        for table in read_batches(member.signatures, member.part.name, [schema.DOC_ID, "text_hash"]):
+            writer.write(dedup.duplicates_table(table, found, row, ids))
+            row += table.num_rows
+    return writer.finish(Tally(rows_in=member.part.rows))
+
+
+def _guard(found: dedup.Components, config: DedupConfig) -> None:
+    share = found.removable / found.documents if found.documents else 0.0
+    if config.max_removed is not None and share > config.max_removed:
+        raise GuardrailError(
+            f"dedup would remove {found.removable:,} of {found.documents:,} documents ({share:.1%}), more than "
+            f"dedup.max_removed = {config.max_removed:.1%}; the largest component has {found.largest:,} documents. "
+            "Look at the input, or raise the limit"
+        )
+
+
+def _counts(found: dedup.Components) -> dict[str, int]:
+    """Return the facts of a run over components, and how many components have how many members."""
+    sizes = found.sizes[found.sizes > 0]
+    facts = {
+        "documents": found.documents,
+        "components": found.components,
+        "removable": found.removable,
+        "largest_component": found.largest,
+        "candidate_pairs": found.candidate_pairs,
+        "verified_pairs": found.verified_pairs,
+        "exact_pairs": found.exact_pairs,
+        "capped": found.capped,
+    }
+    bounds = [(1, 1), (2, 2), (3, 5), (6, 10), (11, 100), (101, 1000), (1001, 2**32)]
+    labels = ("1", "2", "3_to_5", "6_to_10", "11_to_100", "101_to_1000", "over_1000")
+    spread = {
+        f"components_of_{label}": int(((sizes >= low) & (sizes <= high)).sum())
+        for label, (low, high) in zip(labels, bounds, strict=True)
+    }
+    return facts | spread

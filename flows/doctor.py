@@ -1,0 +1,141 @@
+"""`gristmill doctor`: what this machine has, and what would stop a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.table.errors import GristmillError
+
+_PACKAGES = (
+    "gristmill",
+    "prefect",
+    "pyarrow",
+    "duckdb",
+    "trafilatura",
+    "resiliparse",
+    "fastwarc",
+    "fasttext-community",
+    "datasketch",
+    "numba",
+    "numpy",
+)
+_OTHER_FASTTEXT = ("fasttext", "fasttext-wheel", "fasttext-predict", "fasttext-numpy2", "fasttext-numpy2-wheel")
+
+
+def examine() -> int:
+    """Print one line a check and return 0 when a run would work here, 1 otherwise."""
+    failed = 0
+    for name, check in _CHECKS:
+        try:
+            lines = list(check())
+        except (GristmillError, OSError, ImportError) as error:
+            lines = []
+            failed += 1
+            _print("FAIL", name, str(error))
+        for line in lines:
+            _print("ok", name, line)
+    return 1 if failed else 0
+
+
+def _print(state: str, name: str, line: str) -> None:
+    sys.stdout.write(f"{state:<5}{name:<16}{' '.join(line.split())}\n")
+    sys.stdout.flush()
+
+
+def _machine() -> Iterator[str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    free = shutil.disk_usage(".").free / 2**30
+    python = platform.python_version()
+    yield f"Python {python}, {os.cpu_count()} cores, {memory:.0f} GiB memory, {free:.0f} GiB disk free"
+    if sys.platform != "linux":
+        raise GristmillError(f"{sys.platform}: isolated extraction needs Linux (parent-death signals, /proc)")
+
+
+def _packages() -> Iterator[str]:
+    yield ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    for other in _OTHER_FASTTEXT:
+        try:
+            version(other)
+        except PackageNotFoundError:
+            continue
+        raise GristmillError(
+            f"{other} is installed and overwrites the fasttext module: pip uninstall {other}, "
+            "then pip install --force-reinstall --no-deps fasttext-community"
+        )
+
+
+def _language() -> Iterator[str]:
+    from pipeline.signals.language import load_model
+    from pipeline.table.models import lid_model_path
+
+    model = load_model(lid_model_path())
+    yield f"lid.176.ftz, {len(model.labels)} languages"
+
+
+def _kernels() -> Iterator[str]:
+    import pyarrow as pa
+
+    from pipeline.dedup.minhash import sign_table
+    from pipeline.signals.text_stats import text_stats
+
+    started = time.monotonic()
+    documents = pa.table({"doc_id": ["0"], "text": ["one two three four five six"]})
+    text_stats(documents)
+    sign_table(documents, 2, 2, 5)
+    yield f"compiled or loaded from the cache in {time.monotonic() - started:.1f} s"
+
+
+def _extraction() -> Iterator[str]:
+    from pipeline.extract.config import ExtractConfig
+    from pipeline.extract.exchange import HtmlOptions
+    from pipeline.extract.pages import extract_pages
+    from pipeline.extract.shard import page_pool
+    from pipeline.extract.units import Document, Origin, Page
+
+    started = time.monotonic()
+    body = (
+        b"<html><body><article><p>"
+        + b"A sentence that is long enough to be text. " * 20
+        + b"</p></article></body></html>"
+    )
+    page = Page(Origin("doctor", 0), None, body, "text/html", "utf-8", None, None)
+    with page_pool(1, ExtractConfig()) as pool:
+        (result,) = extract_pages(pool, [page], HtmlOptions())
+    if not isinstance(result, Document):
+        raise GristmillError(f"an isolated worker refused a plain page: {result.reason} {result.detail}")
+    yield f"an isolated worker extracted a page in {time.monotonic() - started:.1f} s"
+
+
+def _prefect() -> Iterator[str]:
+    from flows.server import prefect_server
+
+    started = time.monotonic()
+    named = os.environ.get("PREFECT_API_URL")
+    with prefect_server(threading.Event()):
+        yield named or f"our own server answered in {time.monotonic() - started:.1f} s"
+
+
+def _home() -> Iterator[str]:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
+    folder.mkdir(parents=True, exist_ok=True)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield f"{folder}: {size / 2**20:.0f} MiB of compiled kernels and Prefect's database; may be deleted any time"
+
+
+_CHECKS: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
+    ("machine", _machine),
+    ("packages", _packages),
+    ("language model", _language),
+    ("kernels", _kernels),
+    ("extraction", _extraction),
+    ("caches", _home),
+    ("Prefect", _prefect),
+)

@@ -1,0 +1,98 @@
+"""The `extract` stage of a run: raw inputs to documents and rejects."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from flows.progress import ShardReport, StageProgress, StageReport
+from flows.runs import Run
+from flows.stages import Plan
+from pipeline.extract.readers import read
+from pipeline.extract.shard import ExtractJob, Shard, Tools, extract_input
+from pipeline.table.inputs import resolve
+from pipeline.table.shards import Group, Index, Part
+
+Parts = tuple[list[Part], list[Part]]
+"""An input's parts: of documents and of rejects."""
+
+
+def plan_extract(run: Run, sources: Sequence[str]) -> Plan:
+    """Plan the extraction of one source: every input whose shards are not all there."""
+    (source,) = sources
+    jobs = _jobs(run, source)
+    done = _finished(run, source, jobs)
+    pending = [job for job in jobs if job.input.name not in done]
+
+    def execute() -> StageReport:
+        started = time.monotonic()
+        with run.reporter.stage(source, "extract", len(pending)) as progress:
+            made = run.engine.map(f"{source} extract", lambda job: _extract(run, job, progress), pending)
+        parts = dict(done)
+        for job, shards in zip(pending, made, strict=True):
+            parts[job.input.name] = [s.documents for s in shards], [s.rejects for s in shards]
+        documents, rejects = _complete(run, source, parts)
+        notes = _reasons(Counter({key: n for shards in made for s in shards for key, n in s.reasons.items()}))
+        units = documents + rejects
+        return StageReport(
+            source, "extract", len(pending), len(done), units, documents, time.monotonic() - started, notes
+        )
+
+    return Plan(source, "extract", len(pending), len(done), execute)
+
+
+def _jobs(run: Run, source: str) -> list[ExtractJob]:
+    config = run.config.sources[source]
+    files = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
+    return [ExtractJob(run.storage, source, file, config.format, config.columns, config.extract) for file in files]
+
+
+def _extract(run: Run, job: ExtractJob, progress: StageProgress) -> list[Shard]:
+    def watch(rows: int) -> None:
+        run.check()
+        progress.rows(rows)
+
+    begun = time.monotonic()
+    shards = extract_input(job, Tools(read, lambda: run.pages(job.config), watch))
+    documents = sum(shard.documents.rows for shard in shards)
+    units = documents + sum(shard.rejects.rows for shard in shards)
+    notes = _reasons(Counter({key: n for shard in shards for key, n in shard.reasons.items()}))
+    progress.shard(ShardReport(job.input.name, units, documents, job.input.size, time.monotonic() - begun, notes))
+    return shards
+
+
+def _finished(run: Run, source: str, jobs: Sequence[ExtractJob]) -> dict[str, Parts]:
+    """Return the parts of the inputs that the indexes prove to be done, by the input's name."""
+    documents, rejects = run.group(source, "documents"), run.group(source, "rejects")
+    index = documents.index()
+    if index is None:
+        return {}
+    listed = _present(documents), _present(rejects)
+    done: dict[str, Parts] = {}
+    for job in jobs:
+        names = [job.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
+        if names and all(name in parts for name in names for parts in listed):
+            done[job.input.name] = [listed[0][name] for name in names], [listed[1][name] for name in names]
+    return done
+
+
+def _present(group: Group) -> dict[str, Part]:
+    """Return the listed parts whose files are there, by name."""
+    names = group.storage.names(group.folder)
+    return {part.name: part for part in group.parts() if {f"{part.name}.parquet", f"{part.name}.json"} <= names}
+
+
+def _complete(run: Run, source: str, parts: Mapping[str, Parts]) -> tuple[int, int]:
+    """Replace both indexes, so that exactly the current inputs' parts are read; return documents and rejects."""
+    documents = [part for listed, _ in parts.values() for part in listed]
+    rejects = [part for _, listed in parts.values() for part in listed]
+    details = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
+    run.group(source, "rejects").complete(rejects, Index(stage="extract"))
+    run.group(source, "documents").complete(documents, Index(stage="extract", details=details))
+    return sum(part.rows for part in documents), sum(part.rows for part in rejects)
+
+
+def _reasons(counts: Counter[str]) -> str:
+    """Return the most common reasons of rejection as one short note."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common(5))

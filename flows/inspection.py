@@ -1,0 +1,72 @@
+"""Reading a workspace from the command line: `sql`, `explain`, `funnel`, `gc`. Never starts Prefect."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from pipeline.table.storage import Storage
+
+
+def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"]) -> int:
+    """Print the rows of one SELECT; their number goes to stderr. Returns the exit code.
+
+    Raises: WorkspaceError, QueryError.
+    """
+    from pipeline.table.format import write
+    from pipeline.table.sql import connect
+
+    if form == "csv":
+        sys.stdout.reconfigure(newline="")  # type: ignore[union-attr]  # RFC 4180 wants its own line ends
+    with connect(Storage.at(workspace)) as session:
+        rows = write(session.query(sql), form, sys.stdout)
+    if form == "table":
+        sys.stderr.write(f"{rows:,} {'row' if rows == 1 else 'rows'}\n")
+    return 0
+
+
+def print_explanation(workspace: str, document: str, as_json: bool) -> int:
+    """Print what is known of a document or URL. Returns the exit code.
+
+    Raises: WorkspaceError when nothing has this id or URL.
+    """
+    from pipeline.select.explain import explain
+
+    explanation = explain(Storage.at(workspace), document)
+    print(explanation.as_json() if as_json else explanation.as_text())  # noqa: T201
+    return 0
+
+
+def print_funnel(workspace: str, as_json: bool) -> int:
+    """Print what each stage and each rule left. Returns the exit code.
+
+    Raises: WorkspaceError.
+    """
+    from pipeline.select import funnel
+
+    storage = Storage.at(workspace)
+    rows = funnel.funnel(storage)
+    print(funnel.as_json(rows) if as_json else funnel.as_text(rows))  # noqa: T201
+    return 0
+
+
+def collect_garbage(workspace: str, dry_run: bool) -> int:
+    """Delete what no index lists and say what it was. Returns the exit code.
+
+    Raises: WorkspaceError when a run holds the workspace, or it is none.
+    """
+    from pipeline.table.catalog import Catalog
+    from pipeline.table.gc import collect
+    from pipeline.table.lock import hold
+
+    storage = Storage.at(workspace)
+    Catalog.read(storage)  # a mistyped path must not become a new workspace
+    with hold(storage, f"gristmill gc {workspace}"):
+        report = collect(storage, dry_run)
+    for path in report.files:
+        print(path)  # noqa: T201
+    verb = "would be deleted" if dry_run else "deleted"
+    sys.stderr.write(f"{len(report.files):,} files {verb}, {report.bytes:,} bytes\n")
+    for path in report.unknown:
+        sys.stderr.write(f"left alone, not made by Gristmill: {path}\n")
+    return 0

@@ -1,0 +1,118 @@
+"""`gristmill run`: check what can be checked, then do what is not done, under Prefect when it is worth it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from flows.config import chosen_sources, load
+from flows.engine import InterruptedRunError
+from flows.plans import plan_stage, steps
+from flows.preflight import check_everything
+from flows.progress import StageReport
+from flows.runs import Run, opened
+from flows.stages import Plan
+
+GRACE_S = 4.0
+"""Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
+
+_ORCHESTRATED = ("extract", "annotate", "dedup", "classify")
+"""Stages whose work is worth Prefect's start of some seconds; `select` alone is seconds of SQL."""
+
+
+def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> int:
+    """Bring the workspace up to date with a configuration file. Returns the exit code.
+
+    Raises: UsageError for what is found before work begins; GristmillError when the run failed.
+    """
+    config = load(path, assignments)
+    only = chosen_sources(config, only)
+    check_everything(config, only, until)
+    stop = threading.Event()
+    with stopping_on_signals(stop, f"gristmill run {path}"), opened(config, f"gristmill run {path}", stop) as run:
+        started = time.monotonic()
+        if _is_worth_prefect(run, only, until):
+            reports = _orchestrated(run, only, until)
+        else:
+            reports = [plan_stage(stage, run, sources).execute() for stage, sources in steps(config, only, until)]
+        run.check()
+        _close(run, reports, time.monotonic() - started)
+    return 0
+
+
+def dry_run(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> int:
+    """Print the stages of a run, their shards to do and done, and an estimate from a sample. Changes nothing."""
+    from flows.estimate import print_plan
+
+    config = load(path, assignments)
+    only = chosen_sources(config, only)
+    check_everything(config, only, until)
+    print_plan(config, only, until)
+    return 0
+
+
+def _is_worth_prefect(run: Run, only: Sequence[str], until: str) -> bool:
+    plans: Iterator[Plan] = (
+        plan_stage(stage, run, sources) for stage, sources in steps(run.config, only, until) if stage in _ORCHESTRATED
+    )
+    return any(plan.shards_to_do for plan in plans)
+
+
+def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
+    from flows.server import prefect_server
+
+    run.reporter.line("starting Prefect ...")
+    with prefect_server(run.stop):
+        from flows.curate import curate
+
+        return list(curate(run.config, only, until))
+
+
+def _close(run: Run, reports: Sequence[StageReport], elapsed_s: float) -> None:
+    if any(report.shards for report in reports):
+        run.reporter.table(list(reports))
+        run.reporter.line(f"done in {elapsed_s:.1f} s; next: gristmill funnel {run.config.workspace}")
+    else:
+        run.reporter.line("nothing to do: every shard's manifest matches the configuration")
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a clean stop: shards in progress are left, finished ones kept.
+
+    Whatever still hangs after some seconds ends with the process: every file is written so that a kill does no harm.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        sys.stderr.write("\nstopping ...\n")
+        threading.Thread(target=leave, args=(number,), daemon=True).start()
+
+    def leave(number: int) -> None:
+        time.sleep(GRACE_S)
+        sys.stderr.write(f"gristmill: {_stopped(command)}\n")
+        sys.stderr.flush()
+        os._exit(128 + number)
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException as error:
+        if stop.is_set():
+            raise InterruptedRunError(_stopped(command)) from error
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _stopped(command: str) -> str:
+    return f"stopped; finished shards are kept: `{command}` goes on from there"

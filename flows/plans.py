@@ -1,0 +1,39 @@
+"""The stages of a run in order, and the function that plans each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from flows.annotate import plan_annotate
+from flows.classify import plan_classify
+from flows.config import STAGES, RunConfig
+from flows.dedup import plan_dedup
+from flows.extract import plan_extract
+from flows.runs import Run
+from flows.select import plan_select
+from flows.stages import Plan
+
+_PLANNERS: dict[str, Callable[[Run, Sequence[str]], Plan]] = {
+    "extract": plan_extract,
+    "annotate": plan_annotate,
+    "dedup": plan_dedup,
+    "classify": plan_classify,
+    "select": plan_select,
+}
+_JOINT = ("dedup", "select")
+"""Stages that look at all sources of a dedup scope together."""
+
+
+def plan_stage(stage: str, run: Run, sources: Sequence[str]) -> Plan:
+    """Return what a stage has to do for `sources`: one source, or the sources of a scope for the joint stages."""
+    return _PLANNERS[stage](run, sources)
+
+
+def steps(config: RunConfig, only: Sequence[str], until: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each stage up to `until` with the sources that it takes together; none in `only` means all."""
+    chosen = set(only or config.sources)
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        groups = config.scopes() if stage in _JOINT else [(source,) for source in config.sources]
+        for group in groups:
+            if set(group) <= chosen:
+                yield stage, group

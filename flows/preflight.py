@@ -1,0 +1,2 @@
+def check_everything(config, only, until):
+    pass

@@ -1,0 +1,5 @@
+from flows.stages import nothing
+
+
+def plan_select(run, sources):
+    return nothing("+".join(sources), "select")

@@ -1,0 +1,295 @@
+"""One raw input to its shards of documents and rejects.
+
+A large input becomes several shards, cut where the decoded bytes read so far reach `part_bytes`. Each manifest says
+where the next shard begins, so a killed run goes on after the last complete one, and cutting never depends on where it
+went on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, BinaryIO, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.extract.config import ExtractConfig
+from pipeline.extract.exchange import HtmlOptions
+from pipeline.extract.isolation import WorkerLimits, WorkerPool
+from pipeline.extract.pages import HANDLER, extract_pages
+from pipeline.extract.units import Document, Page, Reject
+from pipeline.table import schema
+from pipeline.table.errors import ShardError
+from pipeline.table.shards import Group, Identity, Part, PartWriter, Tally, Work, read_batches
+from pipeline.table.storage import InputFile, Storage
+
+VERSION = "extract_v1"
+MAX_UNITS = 200_000
+"""Units of one shard at most, for inputs whose units are tiny or all rejected."""
+_BUFFER_ROWS = 1_000
+_BUFFER_CHARACTERS = 8 << 20
+
+Result = Page | Document | Reject
+
+
+class Item(Protocol):
+    """What every reader yields: a unit's content, a damaged stretch, or a record that is only counted."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def resumable(self) -> bool: ...
+    @property
+    def record_type(self) -> str: ...
+    @property
+    def result(self) -> Result | None: ...
+
+
+@dataclass(frozen=True)
+class ExtractJob:
+    """One raw input of a source and how to read it."""
+
+    storage: Storage
+    source: str
+    input: InputFile
+    format: str
+    columns: Mapping[str, str]
+    config: ExtractConfig
+
+    @property
+    def documents(self) -> Group:
+        return Group(self.storage, f"{self.source}/documents")
+
+    @property
+    def rejects(self) -> Group:
+        return Group(self.storage, f"{self.source}/rejects")
+
+    def work(self, number: int) -> Work:
+        """Return the work of the input's shard `number`."""
+        origin = hashlib.blake2b(f"{self.source}\0{self.input.name}".encode(), digest_size=6).hexdigest()
+        url, name, size, seen = self.input.url, self.input.name, self.input.size, self.input.identity
+        described = {"url": url, "name": name, "size": size, "identity": seen, "shard": number}
+        return Work(f"part-{origin}-{number:05d}", self._identity(), (described,))
+
+    def _identity(self) -> Identity:
+        config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
+        if self.format != "warc":  # what concerns pages alone must not re-read a corpus
+            record_bytes = self.config.limits.record_bytes
+            return Identity("extract", VERSION, {**config, "columns": dict(self.columns), "record_bytes": record_bytes})
+        settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
+        libraries = {name: version(name) for name in ("trafilatura", "resiliparse", "lxml", "justext")}
+        if self.config.language_gate:
+            libraries |= {"fasttext-community": version("fasttext-community"), "lid.176": "ftz"}
+        return Identity("extract", VERSION, {**config, **settings}, libraries)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One finished shard of an input: its two parts and its counts."""
+
+    documents: Part
+    rejects: Part
+    next_offset: int | None
+    reasons: Mapping[str, int]
+    """Rejects by reason."""
+
+
+def page_pool(workers: int, config: ExtractConfig) -> WorkerPool:
+    """Start the isolated workers that extract pages; close them by leaving the `with` block."""
+    limits = WorkerLimits(cpu_s=config.limits.cpu_s, memory_bytes=config.limits.memory_bytes)
+    return WorkerPool(HANDLER, workers, limits)
+
+
+def finished_shards(job: ExtractJob) -> list[Shard]:
+    """Return the input's finished shards, from the first one on."""
+    shards: list[Shard] = []
+    for number in itertools.count():
+        work = job.work(number)
+        documents, rejects = job.documents.manifest(work.name), job.rejects.manifest(work.name)
+        if documents is None or rejects is None or {documents.part.key, rejects.part.key} != {work.key}:
+            break
+        next_offset = documents.details["next_offset"]
+        shards.append(Shard(documents.part, rejects.part, next_offset, rejects.counts))
+        if next_offset is None:
+            break
+    return shards
+
+
+def extract_input(job: ExtractJob, tools: Tools) -> list[Shard]:
+    """Make the shards of one raw input that are not there yet; every unit ends as exactly one document or reject.
+
+    Raises: InputError when the input is not what its format says; ShardError when it cannot be read or written.
+    """
+    shards = finished_shards(job)
+    start = shards[-1].next_offset if shards else 0
+    if start is None:
+        return shards
+    seen = {record_id for shard in shards for record_id in _record_ids(job, shard)}
+    try:
+        with job.input.open() as stream:
+            items = _Feed(tools.read(stream, job, start, seen))
+            while start is not None:
+                shards.append(_make_shard(job, len(shards), items, tools))
+                start = shards[-1].next_offset
+    except OSError as error:
+        raise ShardError(f"{job.input.url} cannot be read: {error.strerror or error}") from error
+    return shards
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What extraction needs of its caller: the format's reader, the workers, and where to tell how it goes."""
+
+    read: Callable[[BinaryIO, ExtractJob, int, set[str]], Iterator[Item]]
+    pool: Callable[[], WorkerPool]
+    watch: Callable[[int], None]
+    """Called with the number of rows finished since the last call; raises to stop."""
+
+
+class _Feed:
+    """The items of an input, handed out a shard at a time."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self._next = next(items, None)
+        self.counts: Counter[str] = Counter()
+        self._decoded_bytes = 0
+
+    def shard(self, part_bytes: int) -> Iterator[Result]:
+        """Yield the results of one shard: up to the first resumable item after enough bytes or units."""
+        self.counts = Counter(units=0)
+        self._decoded_bytes = 0
+        while (item := self._next) is not None:
+            full = self._decoded_bytes >= part_bytes or self.counts["units"] >= MAX_UNITS
+            if full and item.resumable:
+                return
+            self._next = next(self._items, None)
+            self.counts[f"records_{item.record_type}"] += 1
+            if item.result is not None:
+                self.counts["units"] += 1
+                self._decoded_bytes += _size(item.result)
+                yield item.result
+
+    @property
+    def next_offset(self) -> int | None:
+        """Where the next shard begins, or None at the end of the input."""
+        return self._next.offset if self._next is not None else None
+
+
+def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Shard:
+    work = job.work(number)
+    with (
+        PartWriter(job.documents, work, schema.DOCUMENTS) as documents,
+        PartWriter(job.rejects, work, schema.REJECTS) as rejects,
+    ):
+        buffer = _Buffer(job.source, documents, rejects)
+        for result in _results(job, items, tools):
+            buffer.add(result)
+            if buffer.is_full():
+                tools.watch(buffer.flush())
+        tools.watch(buffer.flush())
+    counts = dict(items.counts)
+    rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
+    details = {"next_offset": items.next_offset, "file": job.input.name}
+    tally = Tally(rows_in=counts["units"], rejects=rejects.rows, counts=counts, details=details)
+    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons)
+
+
+def _results(job: ExtractJob, items: _Feed, tools: Tools) -> Iterator[Document | Reject]:
+    results = items.shard(job.config.part_bytes)
+    if job.format != "warc":
+        yield from (result for result in results if not isinstance(result, Page))
+        return
+    limits = job.config.limits
+    options = HtmlOptions(
+        engine=job.config.engine,
+        favor=job.config.favor,
+        language_gate=job.config.language_gate,
+        metadata=job.config.metadata,
+        max_payload_bytes=limits.payload_bytes,
+        max_nodes=limits.nodes,
+        max_depth=limits.depth,
+    )
+    yield from extract_pages(tools.pool(), results, options)
+
+
+class _Buffer:
+    """Documents and rejects on their way into the two parts of a shard, in order."""
+
+    def __init__(self, source: str, documents: PartWriter, rejects: PartWriter) -> None:
+        self._source = source
+        self._writers = documents, rejects
+        self._documents: list[Document] = []
+        self._rejects: list[Reject] = []
+        self._characters = 0
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, result: Document | Reject) -> None:
+        if isinstance(result, Reject):
+            self.reasons[result.reason] += 1
+            self._rejects.append(result)
+        else:
+            self._documents.append(result)
+            self._characters += len(result.text)
+
+    def is_full(self) -> bool:
+        return self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS
+
+    def flush(self) -> int:
+        """Write what is held and return how many rows it was."""
+        rows = len(self._documents) + len(self._rejects)
+        documents, rejects = self._writers
+        if self._documents:
+            documents.write(documents_table(self._source, self._documents))
+        if self._rejects:
+            rejects.write(rejects_table(self._source, self._rejects))
+        self._documents, self._rejects, self._characters = [], [], 0
+        return rows
+
+
+def documents_table(source: str, documents: Sequence[Document]) -> pa.Table:
+    """Return documents as rows of `schema.DOCUMENTS`, with their ids."""
+    rows = [
+        {
+            "doc_id": schema.doc_id(source, d.origin.file, d.origin.offset, d.origin.record_id, d.text),
+            "source": source,
+            "url": d.url,
+            "text": d.text,
+            "title": d.title,
+            "date": d.date,
+            "licence": d.licence,
+            "parent_id": None,
+            "origin": asdict(d.origin),
+            "metadata": json.dumps(d.metadata, ensure_ascii=False, sort_keys=True, allow_nan=False),
+        }
+        for d in documents
+    ]
+    return pa.Table.from_pylist(rows, schema.DOCUMENTS)
+
+
+def rejects_table(source: str, rejects: Sequence[Reject]) -> pa.Table:
+    """Return rejects as rows of `schema.REJECTS`."""
+    rows = [
+        {"source": source, "url": r.url, "reason": r.reason, "detail": r.detail, "origin": asdict(r.origin)}
+        for r in rejects
+    ]
+    return pa.Table.from_pylist(rows, schema.REJECTS)
+
+
+def _record_ids(job: ExtractJob, shard: Shard) -> Iterator[str]:
+    """Yield the record ids of a finished shard, so that one that repeats later is known."""
+    for group, part in ((job.documents, shard.documents), (job.rejects, shard.rejects)):
+        for table in read_batches(group, part.name, ["origin"]):
+            yield from (value for value in pc.struct_field(table["origin"], "record_id").to_pylist() if value)
+
+
+def _size(result: Result) -> int:
+    if isinstance(result, Page):
+        return len(result.payload)
+    return len(result.text) if isinstance(result, Document) else 0
