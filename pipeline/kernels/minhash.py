@@ -177,7 +177,7 @@ def _shingles(words, filled, width, out):  # type: ignore[no-untyped-def]
         rolling = rolling * _SHINGLE_PRIME + words[i]
     out[0] = np.uint32(mix64(rolling) >> np.uint64(32))
     for i in range(width, filled):
-        rolling = rolling * _SHINGLE_PRIME + words[i] - words[i - width] * top
+        rolling = rolling * _SHINGLE_PRIME + (words[i] - words[i - width] * top)
         out[i - width + 1] = np.uint32(mix64(rolling) >> np.uint64(32))
     return filled - width + 1
 

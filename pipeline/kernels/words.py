@@ -56,7 +56,6 @@ _UNSPACED = (
     range(0x20000, 0x40000),  # Han, planes 2 and 3
 )
 
-_FIRST_WORD = np.uint32(WORD << 21)
 _WHOLE_BLOCKS = (
     (range(0x3400, 0x4DC0), SINGLE),
     (range(0x4E00, 0xA000), SINGLE),
@@ -166,33 +165,12 @@ def next_words(data, position, end, table, out, filled):  # type: ignore[no-unty
     (then the fill is `out.size`): the next call goes on there. The hash of a word is a multiplicative hash of its
     normalised code points, mixed.
     """
-    letters = table[:128]
+    begin = filled
     state = SEPARATOR
     value = _WORD_SEED
-    while position < end:
-        byte = data[position]
-        if byte < 0x80 and state != SINGLE:  # the common case, tight: an ASCII word and the separator that ends it
-            entry = letters[byte]
-            while entry >= _FIRST_WORD:
-                state = WORD
-                value = (value ^ np.uint64(entry)) * _WORD_PRIME
-                position += 1
-                if position == end:
-                    break
-                byte = data[position]
-                if byte >= 0x80:
-                    break
-                entry = letters[byte]
-            if position == end or byte >= 0x80:
-                continue
-            position += 1
-            if state == WORD:
-                out[filled] = mix64(value)
-                filled += 1
-                state = SEPARATOR
-                value = _WORD_SEED
-                if filled == out.size:
-                    return filled, position
+    while position < end and filled < out.size:
+        if state != SINGLE and data[position] < 0x80:
+            position, filled, value, state = _ascii_words(data, position, end, table, out, filled, value, state)
             continue
         code, length = decode(data, position, end)
         entry = table[code]
@@ -201,18 +179,41 @@ def next_words(data, position, end, table, out, filled):  # type: ignore[no-unty
             position += length
             continue
         if state != SEPARATOR and kind != MARK and not (kind == WORD and state == WORD):
-            out[filled] = mix64(value)
+            out[filled] = value
             filled += 1
             state = SEPARATOR
             value = _WORD_SEED
-            if filled == out.size:
-                return filled, position
+            continue  # looks at the same code point again, unless `out` is full
         if kind != SEPARATOR:
             value = (value ^ np.uint64(entry)) * _WORD_PRIME
-            if state == SEPARATOR:
-                state = kind
+            state = kind if state == SEPARATOR else state
         position += length
     if state != SEPARATOR:
-        out[filled] = mix64(value)
+        out[filled] = value
         filled += 1
+    for i in range(begin, filled):
+        out[i] = mix64(out[i])
     return filled, position
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ascii_words(data, position, end, table, out, filled, value, state):  # type: ignore[no-untyped-def]
+    """Go on through ASCII bytes without a branch for where words end: mispredicting those costs more than all else.
+
+    Each byte overwrites `out[filled]`, and the byte after a word moves on. Two bytes give one word at most, which
+    bounds the stretch so that it never writes past `out`.
+    """
+    inside = np.int64(state)
+    stop = min(end, position + 2 * (out.size - filled) - 1)
+    while position < stop:
+        byte = data[position]
+        if byte >= 0x80:
+            break
+        entry = table[byte]
+        word = np.int64(entry >> np.uint32(21))
+        out[filled] = value
+        filled += inside & ~word
+        value = (value ^ np.uint64(entry)) * _WORD_PRIME if word else _WORD_SEED
+        inside = word
+        position += 1
+    return position, filled, value, inside
