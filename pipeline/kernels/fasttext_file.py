@@ -1,8 +1,8 @@
 """The fastText model file (`.bin`, `.ftz`), parsed with every length checked against the file.
 
-A file is untrusted: counts and sizes are compared with the bytes that are left before anything is allocated, indices are
-compared with the tables that they point into, and weights must be finite. All damage is a `ValueError` that names the
-file, the part and the byte. Little-endian, as fastText writes on every platform that it is released for.
+A file is untrusted: counts and sizes are compared with the bytes that are left before anything is allocated, indices
+are compared with the tables that they point into, and weights must be finite. All damage is a `ValueError` that names
+the file, the part and the byte. Little-endian, as fastText writes on every platform that it is released for.
 
 Source: `Args::load`, `Dictionary::load`, `DenseMatrix::load`, `QuantMatrix::load` and `ProductQuantizer::load` of
 facebookresearch/fastText 0.9.2 (file version 12; version 11 had no character n-grams in supervised models).
@@ -144,7 +144,9 @@ def read_dictionary(reader: Reader, header: Header) -> Dictionary:
     reader.check(0 < size <= MAX_ENTRIES, "dictionary", f"{size} entries")
     reader.check(n_words >= 0 and n_labels > 0 and n_words + n_labels == size, "dictionary", "its counts do not add up")
     reader.check(n_labels <= MAX_LABELS, "dictionary", f"{n_labels} labels are more than {MAX_LABELS}")
-    reader.check(size * 10 <= reader.left(), "dictionary", f"{size} entries do not fit into the {reader.left()} bytes left")
+    reader.check(
+        size * 10 <= reader.left(), "dictionary", f"{size} entries do not fit into the {reader.left()} bytes left"
+    )
     blob, starts, lengths, counts, kinds = _read_entries(reader, size)
     in_order = not kinds[:n_words].any() and bool((kinds[n_words:] == 1).all())
     reader.check(in_order, "dictionary", "words and labels are not in order")
@@ -164,7 +166,9 @@ def _read_entries(reader: Reader, size: int) -> tuple[np.ndarray[Any, Any], ...]
     entry, position = 0, 0
     while entry < size:
         block = reader.take(min(BLOCK_BYTES, reader.left()), "dictionary")
-        reader.check(len(block) > 0, "dictionary", f"it ends after {entry} of {size} entries; the file is cut or damaged")
+        reader.check(
+            len(block) > 0, "dictionary", f"it ends after {entry} of {size} entries; the file is cut or damaged"
+        )
         data += block
         view = np.frombuffer(data, np.uint8)
         entry, position = _scan_entries(view, position, entry, starts, lengths, counts, kinds)
@@ -178,7 +182,7 @@ def _read_entries(reader: Reader, size: int) -> tuple[np.ndarray[Any, Any], ...]
 def _scan_entries(
     data: Any, position: int, first: int, starts: Any, lengths: Any, counts: Any, kinds: Any
 ) -> tuple[int, int]:
-    """Fill the entries from `first` on that lie wholly in `data`; return the next entry and its position (-1: too long)."""
+    """Fill the entries from `first` on that lie wholly in `data`; return the next and its position (-1: too long)."""
     for entry in range(first, starts.size):
         end = position
         while end < data.size and data[end] != 0:
@@ -249,7 +253,7 @@ def _matrix(reader: Reader, dimension: int, quantised: bool, part: str) -> Matri
         return _quantised(reader, dimension, part)
     n_rows, columns = reader.values("<qq", part)
     reader.check(columns == dimension, part, f"{columns} columns for dimension {dimension}")
-    fits = 0 < n_rows and n_rows * columns * 4 <= reader.left()
+    fits = n_rows > 0 and n_rows * columns * 4 <= reader.left()
     reader.check(fits, part, f"{n_rows} x {columns} floats do not fit into the {reader.left()} bytes left")
     origin = reader.position
     reader.seek(origin + n_rows * columns * 4)
