@@ -1,0 +1,176 @@
+"""The narrow columns of a source as one wide table: documents without their text, signals, duplicates, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.select.binding import column_types
+from pipeline.table.errors import ConservationError, SchemaError, WorkspaceError
+from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES
+from pipeline.table.shards import Group, Part, aligned, read_batches
+from pipeline.table.storage import Storage
+
+DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent_id")
+"""What rules may read of `documents`: everything but the text, its metadata and where it came from."""
+DUPLICATE_COLUMNS = tuple(name for name in DUPLICATES.names if name != DOC_ID)
+CHUNK_ROWS = 32_768
+"""Rows judged at a time: some 30 MB with eighty columns."""
+
+_SCORES = "scores/"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a group under the name that rules and outcomes give it."""
+
+    folder: str
+    stored: str
+    field: pa.Field
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedPart:
+    """A documents part and the parts that are row-aligned with it, by folder; `documents` is the first."""
+
+    source: str
+    parts: tuple[tuple[str, Part], ...]
+
+    @property
+    def documents(self) -> Part:
+        return self.parts[0][1]
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowSource:
+    """The narrow columns and aligned parts of one source, parts in the order of their stems."""
+
+    storage: Storage
+    source: str
+    columns: tuple[Column, ...]
+    parts: tuple[AlignedPart, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The wide table: `doc_id`, `url`, `source`, then every other column in the order of the groups."""
+        return pa.schema([column.field for column in self.columns])
+
+    @property
+    def rows(self) -> int:
+        return sum(part.documents.rows for part in self.parts)
+
+
+def narrow_columns(storage: Storage, source: str, folders: Sequence[str]) -> dict[str, str]:
+    """Return the DuckDB type of every narrow column that a source has now; none before documents exist."""
+    return column_types(narrow_source(storage, source, folders).schema)
+
+
+def narrow_source(storage: Storage, source: str, folders: Sequence[str]) -> NarrowSource:
+    """Return the source's narrow columns; `folders` are the groups beside `documents` (`signals/x`, `duplicates`).
+
+    Without duplicates their columns are there, all null.
+
+    Raises: WorkspaceError when a group lacks a part, SchemaError when two groups have a column of one name,
+    ConservationError when row counts differ.
+    """
+    names = ("documents", *(folder for folder in folders if folder != "documents"))
+    listed = {folder: {part.stem: part for part in Group(storage, f"{source}/{folder}").parts()} for folder in names}
+    parts = tuple(_aligned_part(source, stem, listed) for stem in sorted(listed["documents"]))
+    columns = _document_columns()
+    for folder in names[1:]:
+        example = next(iter(listed[folder].values()), None)
+        if example is not None:
+            columns += _group_columns(Group(storage, f"{source}/{folder}"), folder, example)
+    if "duplicates" not in names:
+        columns += [Column("", name, pa.field(name, DUPLICATES.field(name).type)) for name in DUPLICATE_COLUMNS]
+    seen: dict[str, str] = {}
+    for column in columns:
+        name = column.field.name
+        if name in seen:
+            raise SchemaError(f"{source}: both {seen[name]} and {column.folder} have a column {name!r}; rename one")
+        seen[name] = column.folder
+    return NarrowSource(storage, source, tuple(columns), parts)
+
+
+def _aligned_part(source: str, stem: str, listed: Mapping[str, Mapping[str, Part]]) -> AlignedPart:
+    documents = listed["documents"][stem]
+    for folder, parts in listed.items():
+        if stem not in parts:
+            raise WorkspaceError(f"{source}/{folder} has no part for {stem}; run the stage that makes it first")
+        if parts[stem].rows != documents.rows:
+            raise ConservationError(
+                f"{source}/{folder}/{parts[stem].name}: {parts[stem].rows} rows for {documents.rows} documents; "
+                "delete the part and run again"
+            )
+    return AlignedPart(source, tuple((folder, parts[stem]) for folder, parts in listed.items()))
+
+
+def _document_columns() -> list[Column]:
+    return [Column("documents", name, DOCUMENTS.field(name)) for name in DOCUMENT_COLUMNS]
+
+
+def _group_columns(group: Group, folder: str, part: Part) -> list[Column]:
+    with group.storage.open(group.path(part.name)) as stream:
+        schema = pq.read_schema(stream)
+    prefix = f"{folder.removeprefix(_SCORES)}_" if folder.startswith(_SCORES) else ""
+    return [
+        Column(folder, item.name, pa.field(f"{prefix}{item.name}", item.type)) for item in schema if item.name != DOC_ID
+    ]
+
+
+def read_narrow(narrow: NarrowSource, part: AlignedPart, only: Collection[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a part's narrow rows in order, `CHUNK_ROWS` at a time; with `only`, `doc_id` and those columns alone.
+
+    Raises: ConservationError when the groups' ids differ, SchemaError when a part has other columns than the first.
+    """
+    wanted = [column for column in narrow.columns if only is None or column.field.name in {DOC_ID, *only}]
+    folders = dict.fromkeys(["documents", *(column.folder for column in wanted if column.folder)])
+    parts = dict(part.parts)
+    streams = []
+    for folder in folders:
+        stored = list(dict.fromkeys([DOC_ID, *(column.stored for column in wanted if column.folder == folder)]))
+        group = Group(narrow.storage, f"{narrow.source}/{folder}")
+        streams.append(rechunked(read_batches(group, parts[folder].name, stored), CHUNK_ROWS))
+    for tables in zip(*streams, strict=True):
+        by_folder = dict(zip(folders, tables, strict=True))
+        for folder, table in by_folder.items():
+            aligned(by_folder["documents"], table, f"{narrow.source}/{folder}/{parts[folder].name}")
+        yield _wide(by_folder, wanted, f"{narrow.source}/{part.documents.stem}")
+
+
+def _wide(tables: Mapping[str, pa.Table], wanted: Sequence[Column], where: str) -> pa.Table:
+    arrays = []
+    for column in wanted:
+        if not column.folder:
+            arrays.append(pa.nulls(tables["documents"].num_rows, column.field.type))
+        elif column.stored not in tables[column.folder].column_names:
+            raise SchemaError(
+                f"{where}: {column.folder} has no column {column.stored!r}; delete the part and run again"
+            )
+        else:
+            arrays.append(tables[column.folder][column.stored])
+    try:
+        return pa.Table.from_arrays(arrays, schema=pa.schema([column.field for column in wanted]))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{where}: {error}; delete the part and run again") from error
+
+
+def rechunked(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of exactly `rows`, the last one shorter; none when there are no rows."""
+    pending: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        pending.append(table)
+        count += table.num_rows
+        if count < rows:
+            continue
+        joined, start = pa.concat_tables(pending), 0
+        while count - start >= rows:
+            yield joined.slice(start, rows)
+            start += rows
+        pending, count = [joined.slice(start)], count - start
+    if count:
+        yield pa.concat_tables(pending)
