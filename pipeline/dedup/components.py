@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.dedup.exchange import RANGE_RECORDS, Exchange
+from pipeline.dedup.exchange import RANGE_RECORDS, Exchange, append
 from pipeline.dedup.minhash import SIGNATURE, signature_matrix
 from pipeline.kernels import components as kernel
 from pipeline.kernels.minhash import band_keys
@@ -91,8 +92,8 @@ def find_components(parts: Sequence[SignaturePart], settings: ComponentSettings,
     Documents without words are never joined. `scratch` is an existing folder for temporary files, removed at the end;
     they need 12 bytes a document and band, and with `verify` 4 bytes a document and permutation.
 
-    Raises: UsageError for impossible settings; ConservationError when a part has other rows than it says; OSError when
-        `scratch` cannot be written.
+    Raises: UsageError for impossible settings; ConservationError when a part has other rows than it says; ShardError
+        when `scratch` is full.
     """
     total = sum(part.rows for part in parts)
     _check(settings, total)
@@ -147,7 +148,7 @@ def duplicates_table(signatures: pa.Table, components: Components, start: int, i
     methods = pa.array(METHODS, pa.string()).take(pa.array(components.methods[start:stop]))
     columns = {
         schema.DOC_ID: doc_ids,
-        "component_id": pa.compute.coalesce(shared, doc_ids),
+        "component_id": pc.coalesce(shared, doc_ids),
         "component_size": pa.array(sizes.astype(np.int64)),
         "method": methods,
         "text_hash": signatures["text_hash"],
@@ -172,7 +173,8 @@ class _Matrix:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             self._path.unlink(missing_ok=True)
 
     def add(self, signatures: NDArray[np.uint32]) -> None:
@@ -180,7 +182,7 @@ class _Matrix:
         if self._file is None:
             self._rows[self._filled : self._filled + len(signatures)] = signatures
         else:
-            self._file.write(np.ascontiguousarray(signatures).data)
+            append(self._file, self._path, signatures)
         self._filled += len(signatures)
 
     def finish(self) -> NDArray[np.uint32]:
@@ -189,7 +191,6 @@ class _Matrix:
             rows = self._rows.view()
             rows.flags.writeable = False
             return rows
-        self._file.flush()
         return np.memmap(self._file, np.uint32, "r", shape=self._shape).view(np.ndarray)
 
 

@@ -7,16 +7,18 @@ to the file. A hash range is then read as its slices of all runs, in the order i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels.components import Records, partition
 from pipeline.table.errors import ShardError
+from pipeline.table.storage import write_failure
 
 RECORD_BYTES = 12
 RANGE_RECORDS = 1 << 16
@@ -59,7 +61,8 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk fails again when the buffer is flushed; the file is thrown away
+                self._file.close()
             self._path.unlink(missing_ok=True)
 
     @property
@@ -69,7 +72,7 @@ class Exchange:
     def add(self, keys: NDArray[np.uint64], docs: NDArray[np.uint32]) -> None:
         """Append records.
 
-        Raises: OSError when the file cannot be written.
+        Raises: ShardError when the file cannot be written.
         """
         done = 0
         while done < keys.size:
@@ -115,8 +118,8 @@ class Exchange:
             self._runs.append(_Run(starts, ordered, 0))
             return
         self._runs.append(_Run(starts, None, self._file.tell()))
-        self._file.write(ordered.keys.data)
-        self._file.write(ordered.docs.data)
+        append(self._file, self._path, ordered.keys)
+        append(self._file, self._path, ordered.docs)
 
     def _read(self, offset: int, count: int, kind: type[np.generic]) -> NDArray[Any]:
         assert self._file is not None
@@ -125,6 +128,18 @@ class Exchange:
         if self._file.readinto(values.data) != values.nbytes:
             raise ShardError(f"{self._path}: cut short at byte {offset}; run the same command again")
         return values
+
+
+def append(file: BinaryIO, path: Path, values: NDArray[Any]) -> None:
+    """Write an array's bytes.
+
+    Raises: ShardError when the disk is full.
+    """
+    try:
+        file.write(np.ascontiguousarray(values).data)
+        file.flush()
+    except OSError as error:
+        raise ShardError(write_failure(str(path), error)) from error
 
 
 def _empty(count: int) -> Records:

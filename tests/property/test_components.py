@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import resource
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from pipeline.dedup.exchange import Exchange
 from pipeline.dedup.minhash import signatures_schema
 from pipeline.kernels.components import BUCKET_CAP
 from pipeline.table import schema
-from pipeline.table.errors import ConservationError, UsageError
+from pipeline.table.errors import ConservationError, ShardError, UsageError
 
 BANDS, ROWS = 3, 2
 PERMS = BANDS * ROWS
@@ -148,14 +151,38 @@ def same(left: Components, right: Components) -> bool:
     )
 
 
+def traced(work: Callable[[], Components]) -> tuple[Components, int]:
+    """Return the result and the most bytes allocated on the way."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("verify", [None, 0.8])
+def test_a_full_disk_is_one_line(tmp_path: Path, verify: float | None) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    config = ComponentSettings(BANDS, ROWS, verify=verify, memory_mb=16)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(ShardError, match=r"cannot write .*\.bin: File too large"):
+            find_components(split(synthetic(500_000, seed=5), []), config, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("verify", [None, 0.8])
 def test_spilling_gives_what_memory_gives(tmp_path: Path, verify: float | None) -> None:
     whole = synthetic(500_000, seed=5)
     roomy = ComponentSettings(BANDS, ROWS, verify=verify, memory_mb=1024)
     tight = ComponentSettings(BANDS, ROWS, verify=verify, memory_mb=16)
-    first = find_components(split(whole, []), roomy, tmp_path)
-    second = find_components(split(whole, [1, 100_001, 350_000]), tight, tmp_path)
+    first, roomy_bytes = traced(lambda: find_components(split(whole, []), roomy, tmp_path))
+    second, tight_bytes = traced(lambda: find_components(split(whole, [1, 100_001, 350_000]), tight, tmp_path))
     assert same(first, second)
+    assert tight_bytes < (16 << 20) + 9 * whole.num_rows
+    assert roomy_bytes > 2 * tight_bytes
     assert 0 < first.removable < whole.num_rows
     assert not list(tmp_path.iterdir())
 

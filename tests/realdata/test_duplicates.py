@@ -9,7 +9,6 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import datasketch
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -94,8 +93,8 @@ def test_verification_only_removes_pairs(tmp_path: Path) -> None:
 def test_planted_duplicates_are_found(tmp_path: Path) -> None:
     """The first 3,000 rows: no pair that was not planted, and of the planted ones what 14 bands of 8 rows promise.
 
-    With 1 % of words replaced the 5-gram similarity is about 0.91 and a pair is missed once in ten thousand; with 3 % it
-    is about 0.75 and 77 % are found.
+    With 1 % of words replaced the 5-gram similarity is about 0.91 and a pair is missed once in ten thousand; with 3 %
+    it is about 0.75 and 77 % are found.
     """
     if not PLANTED.exists():
         pytest.skip(f"{PLANTED} is not there")
