@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tracemalloc
 import zlib
 from datetime import UTC, datetime
 
@@ -334,3 +335,17 @@ def test_a_dictionary_for_zstandard() -> None:
     items = read(data)
     assert [getattr(item.result, "reason", "page") for item in items] == ["page", "page"]
     assert items[1:] == list(read_warc(io.BytesIO(data), "f.warc", items[1].offset, LIMITS))
+
+
+@pytest.mark.parametrize("member", [bytes, lambda data: gzip.compress(data, 1)], ids=["plain", "gzip"])
+def test_a_huge_record_streams_past(member: object) -> None:
+    assert callable(member)
+    huge = member(record(answer(b"x" * 150_000_000)))
+    data = io.BytesIO(huge + member(record(answer())))
+    del huge
+    tracemalloc.start()
+    results = [item.result for item in read_warc(data, "f.warc", 0, LIMITS)]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [getattr(result, "reason", "page") for result in results] == ["oversize", "page"]
+    assert peak_bytes < 10_000_000

@@ -1,0 +1,235 @@
+"""Existing corpora as Parquet or CSV to documents and rejects."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.extract.config import ExtractLimits
+from pipeline.extract.lines import BOM, Line, read_lines
+from pipeline.extract.rows import RowItem, row_damage, row_reject, to_item
+from pipeline.table.errors import InputError, nearest
+
+BATCH_ROWS = 256
+RETRY_BYTES = 1 << 30  # of lines parsed again behind a quote that nothing closes
+MAX_ROW_LINES = 100_000
+_DELIMITERS = (",", "\t", ";", "|")
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    file: str
+    columns: Mapping[str, str]
+    limits: ExtractLimits
+
+    @property
+    def text(self) -> str:
+        return self.columns.get("text", "text")
+
+    def item(self, offset: int, fields: Mapping[str, object]) -> RowItem:
+        return to_item(self.file, offset, fields, self.columns, self.limits.record_bytes)
+
+
+def read_parquet(
+    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+) -> Iterator[RowItem]:
+    """Yield one item for every row from the row number `start` on, in batches of bounded size; none can drop.
+
+    Rows of a row group that cannot be read are one damaged stretch, whose detail says which.
+
+    Raises: InputError when the file is no Parquet, or lacks a mapped column or text.
+    """
+    corpus = _Corpus(file, columns, limits)
+    try:
+        parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable Parquet file: {error}") from error
+    _check_columns(corpus, parquet.schema_arrow.names)
+    _check_text_type(corpus, parquet.schema_arrow.field(corpus.text))
+    first = 0
+    for group in range(parquet.num_row_groups):
+        end = first + parquet.metadata.row_group(group).num_rows
+        if end > start:
+            yield from _read_group(corpus, parquet, group, range(first, end), start)
+        first = end
+
+
+def _read_group(corpus: _Corpus, parquet: pq.ParquetFile, group: int, rows: range, start: int) -> Iterator[RowItem]:
+    row = rows.start
+    try:
+        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group]):
+            skipped = min(max(0, start - row), batch.num_rows)
+            yield from _batch_items(corpus, row + skipped, batch.slice(skipped))
+            row += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        reached = max(row, start)
+        lost = f"rows {reached} to {rows.stop - 1} (row group {group}) cannot be read: {error}"
+        yield row_damage(corpus.file, reached, lost)
+
+
+def _batch_items(corpus: _Corpus, row: int, batch: pa.RecordBatch) -> Iterator[RowItem]:
+    names = batch.schema.names
+    for number, cells in enumerate(zip(*(_to_python(column) for column in batch.columns), strict=True), row):
+        fields = dict(zip(names, cells, strict=True))
+        text = fields[corpus.text]
+        if text is _UNREADABLE:
+            yield row_reject(corpus.file, number, "damaged", f"column {corpus.text!r} holds invalid UTF-8")
+        elif text is None:
+            yield row_reject(corpus.file, number, "empty", f"column {corpus.text!r} is null")
+        else:
+            yield corpus.item(number, {name: None if cell is _UNREADABLE else cell for name, cell in fields.items()})
+
+
+_UNREADABLE = object()
+
+
+def _to_python(column: pa.Array) -> Sequence[Any]:
+    """Return a column's values; a value that Python cannot hold becomes `_UNREADABLE`."""
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except (UnicodeDecodeError, ValueError, OverflowError):
+        return [_cell(scalar) for scalar in column]
+
+
+def _cell(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (UnicodeDecodeError, ValueError, OverflowError):
+        return _UNREADABLE
+
+
+def _check_text_type(corpus: _Corpus, field: pa.Field) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        hint = "map another one: `columns: {text: NAME}`"
+        raise InputError(f"{corpus.file}: column {field.name!r} is {field.type}, not text; {hint}")
+
+
+def _check_columns(corpus: _Corpus, known: Sequence[str]) -> None:
+    for ours, theirs in {"text": "text", **corpus.columns}.items():
+        if theirs not in known:
+            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            hint = "" if ours in corpus.columns else "; map one: `columns: {text: NAME}`"
+            raise InputError(f"{corpus.file}: no column {theirs!r}{nearest(theirs, known)}; it has {listed}{hint}")
+
+
+class _LineFeed:
+    """Lines for the CSV parser, which pulls them as a row needs them; remembers those of the current row."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._again: list[Line] = []
+        self._retried_bytes = 0
+        self.taken: list[Line] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= MAX_ROW_LINES:
+            raise csv.Error(f"a row of over {MAX_ROW_LINES} lines")
+        line = self._again.pop() if self._again else next(self._lines)
+        self.taken.append(line)
+        if line.data is None or line.damage is not None:
+            raise _BadLineError
+        return line.data.decode(errors="replace") + "\n"
+
+    def retry_after_first(self) -> bool:
+        """Let all lines of the row but its first come again: a stray quote must not cost more than its line.
+
+        False when there is none, or when that has been done too often: in hostile files only.
+        """
+        again = self.taken[1:]
+        self._retried_bytes += sum(len(line.data or b"") for line in again)
+        if not again or self._retried_bytes > RETRY_BYTES:
+            return False
+        self._again.extend(reversed(again))
+        return True
+
+
+class _BadLineError(Exception):
+    """The next line is over the limit, or the file is damaged there."""
+
+
+def read_csv(
+    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+) -> Iterator[RowItem]:
+    """Yield one item for every row from the byte `start` of the decompressed file on; none can drop.
+
+    The first row names the columns; commas, tabs, semicolons or bars separate, whichever the first row has most of. A
+    row with more or fewer fields than that, or with bytes that are not UTF-8, is rejected.
+
+    Raises: InputError when the file is of another format, has no first row or lacks a mapped column.
+    """
+    corpus = _Corpus(file, columns, limits)
+    csv.field_size_limit(limits.record_bytes)
+    names, delimiter, body = _read_head(stream, file, limits)
+    _check_columns(corpus, names)
+    feed = _LineFeed(read_lines(stream, file, max(start, body), limits.record_bytes))
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    while True:
+        feed.taken = []
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except (_BadLineError, csv.Error) as error:
+            yield _broken(corpus, feed, error)
+            reader = csv.reader(feed, delimiter=delimiter, strict=True)  # the old one may hold half a row
+            continue
+        if cells:
+            yield _row(corpus, feed.taken, names, cells)
+
+
+def _read_head(stream: BinaryIO, file: str, limits: ExtractLimits) -> tuple[list[str], str, int]:
+    """Return the columns' names, the delimiter and the offset of the first row behind them."""
+    feed = _LineFeed(read_lines(stream, file, 0, limits.record_bytes))
+    try:
+        first = next(feed).removeprefix(BOM.decode())
+        delimiter = max(_DELIMITERS, key=first.count)
+        rest = _LineFeed(iter([Line(0, first.removesuffix("\n").encode())]))
+        names = next(csv.reader(_chain(rest, feed), delimiter=delimiter, strict=True))
+    except (StopIteration, _BadLineError, csv.Error) as error:
+        raise InputError(f"{file}: no first row with the columns' names can be read: {error}") from error
+    return names, delimiter, sum(len(line.data or b"") + 1 for line in feed.taken)
+
+
+def _chain(first: Iterator[str], second: Iterator[str]) -> Iterator[str]:
+    yield from first
+    yield from second
+
+
+def _broken(corpus: _Corpus, feed: _LineFeed, error: Exception) -> RowItem:
+    """Return the reject of the row that the parser gave up on; the lines behind its first come again."""
+    offset, last = feed.taken[0].offset, feed.taken[-1]
+    if feed.retry_after_first() or isinstance(error, csv.Error):
+        return row_reject(
+            corpus.file, offset, "damaged", f"invalid CSV: {error}" if str(error) else "a quote stays open"
+        )
+    if last.damage is not None:
+        return row_damage(corpus.file, offset, str(last.damage), cut=last.damage.cut)
+    return row_reject(corpus.file, offset, "oversize", f"a line of over {corpus.limits.record_bytes} bytes")
+
+
+def _row(corpus: _Corpus, lines: Sequence[Line], names: Sequence[str], cells: Sequence[str]) -> RowItem:
+    offset = lines[0].offset
+    if len(cells) != len(names):
+        detail = f"{len(cells)} fields where the first row has {len(names)}"
+        return row_reject(corpus.file, offset, "damaged", detail)
+    if any("\ufffd" in cell for cell in cells) and not _are_utf8(lines):
+        return row_reject(corpus.file, offset, "damaged", "invalid UTF-8")
+    return corpus.item(offset, dict(zip(names, cells, strict=True)))
+
+
+def _are_utf8(lines: Sequence[Line]) -> bool:
+    try:
+        return all((line.data or b"").decode() is not None for line in lines)
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,49 @@
+"""Existing corpora as JSON Lines (plain, gzip, zstd or lz4, by content) to documents and rejects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
+
+from pipeline.extract.config import ExtractLimits
+from pipeline.extract.lines import BOM, Line, read_lines
+from pipeline.extract.rows import MAX_DEPTH, RowItem, row_damage, row_reject, to_item
+
+MAX_BLANK = 4096
+
+
+def read_jsonl(
+    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+) -> Iterator[RowItem]:
+    """Yield one item for every line that is not blank, from byte `start` of the decompressed file on; none can drop.
+
+    `columns` maps our names (text, url, title, date, licence, id) to the file's; names that it lacks are the same.
+
+    Raises: InputError when the file is of another format.
+    """
+    for line in read_lines(stream, file, start, limits.record_bytes):
+        if line.damage is not None:
+            yield row_damage(file, line.offset, str(line.damage), cut=line.damage.cut)
+        elif line.data is None:
+            yield row_reject(file, line.offset, "oversize", f"a line of over {limits.record_bytes} bytes")
+        elif line.data and not (len(line.data) < MAX_BLANK and line.data.isspace()):
+            yield _to_item(file, line, columns, limits.record_bytes)
+
+
+def _to_item(file: str, line: Line, columns: Mapping[str, str], limit: int) -> RowItem:
+    assert line.data is not None
+    data = line.data.removeprefix(BOM) if line.offset == 0 else line.data
+    try:
+        fields = json.loads(data.decode())
+    except UnicodeDecodeError as error:
+        return row_reject(
+            file, line.offset, "damaged", f"invalid UTF-8: {error.reason} at byte {error.start} of the line"
+        )
+    except RecursionError:
+        return row_reject(file, line.offset, "too_deep", f"fields are nested over {MAX_DEPTH} deep")
+    except ValueError as error:  # bad JSON, and integers of thousands of digits
+        return row_reject(file, line.offset, "damaged", f"invalid JSON: {error}")
+    if not isinstance(fields, dict):
+        return row_reject(file, line.offset, "damaged", f"a JSON {type(fields).__name__}, not an object")
+    return to_item(file, line.offset, fields, columns, limit)

@@ -1,0 +1,312 @@
+"""Existing corpora: every line or row ends as one document or reject, and reading can begin at any of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import lz4.frame
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.extract.columnar import read_csv, read_parquet
+from pipeline.extract.config import ExtractLimits
+from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.rows import RowItem, to_date
+from pipeline.extract.units import Document, Reject
+from pipeline.table.errors import InputError
+
+LIMITS = ExtractLimits(record_bytes=10_000)
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "members": lambda data: b"".join(gzip.compress(data[i : i + 7]) for i in range(0, len(data), 7)),
+    "zstd": zstandard.compress,
+    "lz4": lz4.frame.compress,
+}
+Reader = Callable[[BinaryIO, str, int, Mapping[str, str], ExtractLimits], Iterator[RowItem]]
+
+
+def jsonl(data: bytes, start: int = 0, **columns: str) -> list[RowItem]:
+    return list(read_jsonl(io.BytesIO(data), "f", start, columns, LIMITS))
+
+
+def table(data: bytes, start: int = 0, **columns: str) -> list[RowItem]:
+    return list(read_csv(io.BytesIO(data), "f", start, columns, LIMITS))
+
+
+def parquet(rows: pa.Table, start: int = 0, *, group_rows: int = 2, **columns: str) -> list[RowItem]:
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, row_group_size=group_rows)
+    return list(read_parquet(sink, "f", start, columns, LIMITS))
+
+
+def outcomes(items: list[RowItem]) -> list[str]:
+    return [item.result.reason if isinstance(item.result, Reject) else item.result.text for item in items]
+
+
+def only(items: list[RowItem]) -> Document:
+    (item,) = items
+    assert isinstance(item.result, Document)
+    return item.result
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "detail"),
+    [
+        (b"{", "damaged", "invalid JSON"),
+        (b"[1]", "damaged", "a JSON list, not an object"),
+        (b"null", "damaged", "a JSON NoneType, not an object"),
+        (b"{}", "damaged", "there is no field 'text'"),
+        (b'{"texts": "x"}', "damaged", "there is no field 'text' (nearest: 'texts')"),
+        (b'{"text": 3}', "damaged", "is int, not a string"),
+        (b'{"text": null}', "damaged", "is NoneType, not a string"),
+        (b'{"text": ""}', "empty", "is empty"),
+        (b'{"text": " \\n\\u2028"}', "empty", "is empty"),
+        (b'{"text": "\\u0000\\u0000"}', "damaged", "NUL"),
+        (b"\0\0\0", "damaged", "invalid JSON"),
+        (b'{"text": "\xff"}', "damaged", "invalid UTF-8"),
+        ('{"text": "x"}'.encode("utf-16"), "damaged", "invalid"),
+        (b'{"text": "x", "n": ' + b"9" * 5000 + b"}", "damaged", "invalid JSON"),
+        (b'{"text": "x", "n": ' + b"[" * 5000, "too_deep", "nested"),
+        (b'{"text": "x", "n": ' + b"[" * 80 + b"]" * 80 + b"}", "too_deep", "nested"),
+        (b'{"text": "' + b"x" * 10_000 + b'"}', "oversize", "over 10000 bytes"),
+    ],
+)
+def test_a_bad_line_is_one_reject(line: bytes, reason: str, detail: str) -> None:
+    items = jsonl(b'{"text": "before"}\n' + line + b'\n{"text": "behind"}\n')
+    if line[:2] == b"\xff\xfe":  # its newlines are no newlines
+        assert set(outcomes(items)[1:-1]) == {reason}
+        return
+    assert outcomes(items) == ["before", reason, "behind"]
+    assert detail in items[1].result.detail if isinstance(items[1].result, Reject) else False
+    assert [item.offset for item in items] == [0, 19, 20 + len(line)]
+
+
+def test_the_fields_of_a_line() -> None:
+    line = {
+        "body": "T\ud800",
+        "link": "http://a.example/",
+        "text": "mine",
+        "title": 7,
+        "when": "2020-01-02T03:04:05+01:00",
+        "date": "someday",
+        "id": 12,
+        "nan": float("nan"),
+        "huge": 1e308 * 10,
+        "nested": {"a": [1, None, "\udfff"]},
+        "big": "x" * 70_000,
+        "none": None,
+    }
+    data = json.dumps(line).encode()
+    limits = ExtractLimits(record_bytes=1_000_000)
+    columns = {"text": "body", "url": "link", "date": "when"}
+    document = only(list(read_jsonl(io.BytesIO(data), "f", 0, columns, limits)))
+    assert (document.text, document.url, document.title) == ("T\ufffd", "http://a.example/", None)
+    assert document.date == datetime(2020, 1, 2, 2, 4, 5, tzinfo=UTC)
+    assert document.origin.record_id == "12"
+    assert document.metadata == {
+        "text": "mine",
+        "title": 7,
+        "date": "someday",
+        "nested": {"a": [1, None, "\ufffd"]},
+        "_omitted": ["big"],
+    }
+    json.dumps(document.metadata, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2020-01-02", datetime(2020, 1, 2, tzinfo=UTC)),
+        ("2020-01-02T03:04:05Z", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        (" 2020-01-02 03:04:05.123456 ", datetime(2020, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)),
+        ("2020-05", datetime(2020, 5, 1, tzinfo=UTC)),
+        ("2020", datetime(2020, 1, 1, tzinfo=UTC)),
+        (1577934245, datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("1577934245", datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        (1577934245.5, datetime(2020, 1, 2, 3, 4, 5, 500000, tzinfo=UTC)),
+        (1577934245000, datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        (1577934245000000, datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        ("2020-13", None),
+        ("yesterday", None),
+        ("", None),
+        (True, None),
+        (float("nan"), None),
+        (1e300, None),
+        (10**400, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_dates(value: object, expected: datetime | None) -> None:
+    assert to_date(value) == expected
+
+
+def test_lines_end_at_newlines_alone_and_blank_ones_do_not_count() -> None:
+    data = '\ufeff{"text": "a\u2028b"}\r\n\n  \n{"text": "c\x85d"}'.encode()
+    items = jsonl(data)
+    assert outcomes(items) == ["a\u2028b", "c\x85d"]
+    assert outcomes(jsonl(b"")) == outcomes(jsonl(b"\n\n")) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(sorted(COMPRESS)),
+    st.lists(st.sampled_from(['{"text": "ä"}', "", "nonsense", '{"text": ""}', '{"text": "%s"}' % ("y" * 11_000)])),
+    st.booleans(),
+)
+def test_reading_from_any_line_gives_the_same_rest(codec: str, lines: list[str], ends: bool) -> None:
+    data = COMPRESS[codec](("\n".join(lines) + "\n" * ends).encode())
+    items = jsonl(data)
+    assert len(items) == len([line for line in lines if line])
+    for index, item in enumerate(items):
+        assert item.resumable
+        assert jsonl(data, item.offset) == items[index:]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_cut_file_keeps_its_whole_lines(codec: str) -> None:
+    lines = [json.dumps({"text": f"{number} {number**50}"}) for number in range(3000)]
+    data = COMPRESS[codec]("\n".join(lines).encode())
+    items = jsonl(data[: len(data) // 2])
+    assert outcomes(items)[-1] == "truncated_input"
+    assert items[-1].record_type == "damage"
+    assert not items[-1].is_unit
+    assert len(items) > 1
+    assert outcomes(items)[:-1] == [json.loads(line)["text"] for line in lines[: len(items) - 1]]
+
+
+def test_a_huge_line_streams_past() -> None:
+    data = gzip.compress(b'{"text": "' + b"x" * 200_000_000 + b'"}\n{"text": "behind"}', compresslevel=1)
+    tracemalloc.start()
+    assert outcomes(jsonl(data)) == ["oversize", "behind"]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 8_000_000
+
+
+def test_a_file_of_another_format_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="format: parquet"):
+        jsonl(b"PAR1....")
+    with pytest.raises(InputError, match="format: warc"):
+        jsonl(b"WARC/1.0\r\n")
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        list(read_parquet(io.BytesIO(b"text,url\n"), "f", 0, {}, LIMITS))
+    with pytest.raises(InputError, match="no first row"):
+        table(b"")
+
+
+CSV = b'text,url,date\nplain,http://a/,2020\n"two\nlines, ""quoted""",,\n\nlast,,soon'
+
+
+@pytest.mark.parametrize("codec", sorted(COMPRESS))
+def test_csv(codec: str) -> None:
+    data = COMPRESS[codec](CSV)
+    items = table(data)
+    assert outcomes(items) == ["plain", 'two\nlines, "quoted"', "last"]
+    assert [item.offset for item in items] == [14, 35, 62]
+    for index, item in enumerate(items):
+        assert table(data, item.offset) == items[index:]
+    documents = [item.result for item in items if isinstance(item.result, Document)]
+    assert [document.url for document in documents] == ["http://a/", None, None]
+    assert documents[0].date == datetime(2020, 1, 1, tzinfo=UTC)
+    assert documents[2].metadata == {"date": "soon"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (b"a,b\nc\nd,e,f\ng,h\n", ["a", "damaged", "damaged", "g"]),
+        (b'"a"x,b\nc,d\n', ["damaged", "c"]),
+        (b'"open,b\nc,d\ne,f\n', ["damaged", "c", "e"]),
+        (b'a,b\n"open', ["a", "damaged"]),
+        (b"\xff,b\nc,\xff\ne,f\n", ["damaged", "damaged", "e"]),
+        ("\ufffd,b\n".encode(), ["\ufffd"]),
+        (b",b\n\0,b\nc,d\n", ["empty", "damaged", "c"]),
+        (b"x" * 11_000 + b",b\nc,d\n", ["oversize", "c"]),
+        (b'"' + b"x\n" * 8000 + b"c,d\n", ["damaged"] * 8000 + ["c"]),
+        (b'"a,b\n' + b"x" * 11_000 + b"\nc,d\n", ["damaged", "oversize", "c"]),
+        (b'a,b\r\n"c\r\nd",e\r\n', ["a", "c\r\nd"]),
+    ],
+)
+def test_broken_csv_rows_cost_themselves_alone(rows: bytes, expected: list[str]) -> None:
+    assert outcomes(table(b"text,url\n" + rows)) == expected
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+def test_csv_delimiters(delimiter: str) -> None:
+    data = "\ufefftext,url,more\na,b,c\n".replace(",", delimiter).encode()
+    document = only(table(data))
+    assert (document.text, document.url, document.metadata) == ("a", "b", {"more": "c"})
+
+
+def test_a_missing_column_is_an_input_error_that_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"f: no column 'bodyy' \(nearest: 'body'\); it has body, url"):
+        table(b"body,url\n", text="bodyy")
+    with pytest.raises(InputError, match=r"no column 'text'.*columns: \{text: NAME\}"):
+        table(b"body,url\n")
+    rows = pa.table({"body": ["x"], "n": [1]})
+    with pytest.raises(InputError, match=r"no column 'boddy' \(nearest: 'body'\)"):
+        parquet(rows, text="boddy")
+    with pytest.raises(InputError, match="no column 'link'"):
+        parquet(rows, text="body", url="link")
+    with pytest.raises(InputError, match="column 'n' is int64, not text"):
+        parquet(rows, text="n")
+
+
+def test_parquet() -> None:
+    rows = pa.table(
+        {
+            "body": pa.array(["a", None, "", "d", "e" * 10_001], pa.large_string()),
+            "url": pa.array(["http://a/", None, None, None, None]).dictionary_encode(),
+            "date": pa.array([1, 2, 3, 1_600_000_000_000_000_001, None], pa.timestamp("ns")),
+            "id": pa.array([5, 6, 7, 8, 9]),
+            "extra": pa.array([{"x": [1.5, float("nan")]}, None, None, None, None]),
+            "blob": pa.array([b"\xff", None, None, None, None]),
+        }
+    )
+    items = parquet(rows, text="body")
+    assert outcomes(items) == ["a", "empty", "empty", "d", "oversize"]
+    assert [item.offset for item in items] == [0, 1, 2, 3, 4]
+    for index in range(5):
+        assert parquet(rows, index, text="body") == items[index:]
+    first = items[0].result
+    assert isinstance(first, Document)
+    assert (first.url, first.date, first.origin.record_id) == ("http://a/", datetime(1970, 1, 1, tzinfo=UTC), "5")
+    assert first.metadata == {"extra": {"x": [1.5, None]}}
+    fourth = items[3].result
+    assert isinstance(fourth, Document)
+    assert fourth.date == datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)
+
+
+def test_invalid_utf8_in_parquet_costs_its_row() -> None:
+    raw = pa.array([b"good", b"\xff\xfe", b"fine"])
+    text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    items = parquet(pa.table({"text": text}), group_rows=10)
+    assert outcomes(items) == ["good", "damaged", "fine"]
+
+
+def test_a_damaged_row_group_costs_its_rows() -> None:
+    sink = io.BytesIO()
+    rows = pa.table({"text": [f"row {number} {number**40}" for number in range(3000)]})
+    pq.write_table(rows, sink, row_group_size=1000, compression="zstd", use_dictionary=False)
+    data = bytearray(sink.getvalue())
+    middle = pq.ParquetFile(sink).metadata.row_group(1).column(0).data_page_offset + 2000
+    data[middle : middle + 400] = bytes(400)
+    items = list(read_parquet(io.BytesIO(bytes(data)), "f", 0, {}, LIMITS))
+    damage = [item for item in items if not item.is_unit]
+    assert [item.offset for item in damage] == [1000]
+    assert (
+        "rows 1000 to 1999 (row group 1)" in damage[0].result.detail if isinstance(damage[0].result, Reject) else False
+    )
+    assert len(items) == 2001
