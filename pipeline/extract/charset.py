@@ -145,6 +145,8 @@ def _is_damaged_utf8(payload: bytes) -> bool:
     """Whether broken bytes are few among valid multi-byte characters: UTF-8 with a pasted foreign fragment."""
     text = payload.decode("utf-8", "replace")
     replaced = text.count("\ufffd")
+    if text.isascii():  # only NULs kept it from being plain UTF-8
+        return True
     return len(_NON_ASCII.findall(text)) - replaced > 4 * replaced
 
 

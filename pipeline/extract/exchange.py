@@ -107,8 +107,10 @@ def decode_result(message: bytes) -> Extracted | Refusal:
     Raises: ExchangeError when the answer is not exactly a result: not JSON, a wrong type, a lone surrogate.
     """
     try:
-        fields = json.loads(message)
-        json.dumps(fields, ensure_ascii=False).encode()  # an escaped lone surrogate fails here, not in Arrow
+        text = message.decode("utf-8")
+        fields = json.loads(text)
+        if "\\u" in text:  # an escaped lone surrogate fails here, not in Arrow
+            json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ExchangeError(f"a worker's answer is not JSON: {error}") from error
     if not isinstance(fields, dict):

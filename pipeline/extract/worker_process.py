@@ -14,8 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from pipeline.extract import worker as protocol
@@ -25,6 +27,7 @@ FailureReason = Literal["timeout", "crash", "memory"]
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _CHUNK = 256 * 1024
+_MAX_BUFFERS = 64  # in one system call
 _WATCH_EVERY_S = 0.25
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -198,15 +201,14 @@ class WorkerProcess:
             yield self._end(Ending("crash", "the worker answered what nobody asked"))
             return
         self._poll.register(self._connection, select.POLLIN | select.POLLOUT)
-        frames = [protocol.COUNT.pack(len(requests))]
+        unsent = deque([memoryview(protocol.COUNT.pack(len(requests)))])
         for request in requests:
-            frames += (protocol.COUNT.pack(len(request)), request)
-        unsent = memoryview(b"".join(frames))
+            unsent += (memoryview(protocol.COUNT.pack(len(request))), memoryview(request))
         watch = _Watch(self.pid, self._limits)
         for _ in requests:
             while (answer := self._take_answer()) is None:
                 try:
-                    unsent = self._exchange(unsent)
+                    self._exchange(unsent)
                 except OSError:  # the connection ended, and so did the worker
                     yield self._end(None)
                     return
@@ -233,8 +235,8 @@ class WorkerProcess:
         self._connection.close()
         return self._template.end(self.pid)
 
-    def _exchange(self, unsent: memoryview) -> memoryview:
-        """Wait for the connection a moment; send what it takes, receive what is there. Return what is left to send.
+    def _exchange(self, unsent: deque[memoryview]) -> None:
+        """Wait for the connection a moment; send what it takes of `unsent`, receive what is there.
 
         Raises: OSError when the connection has ended.
         """
@@ -245,16 +247,19 @@ class WorkerProcess:
                     raise ConnectionResetError("the worker closed its connection")
                 self._received += data
             elif unsent:
-                unsent = self._send(unsent)
+                self._send(unsent)
             if not unsent:
                 self._poll.modify(self._connection, select.POLLIN)
-        return unsent
 
-    def _send(self, unsent: memoryview) -> memoryview:
+    def _send(self, unsent: deque[memoryview]) -> None:
         try:
-            return unsent[self._connection.send(unsent[:_CHUNK]) :]
+            sent = self._connection.sendmsg(list(islice(unsent, _MAX_BUFFERS)))
         except BlockingIOError:  # writable, but not by this much
-            return unsent
+            return
+        while unsent and sent >= len(unsent[0]):
+            sent -= len(unsent.popleft())
+        if unsent:
+            unsent[0] = unsent[0][sent:]
 
     def _take_answer(self) -> bytes | Ending | None:
         """Return the next whole answer received, None before it is whole."""
