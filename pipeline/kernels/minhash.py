@@ -26,6 +26,7 @@ MAX_HASH = np.uint32(0xFFFFFFFF)
 CHUNK_SHINGLES = 512
 """Shingles that are permuted together: 2 KiB, so that they stay in the first-level cache for all permutations."""
 
+_VECTOR = 32
 _SHINGLE_PRIME = np.uint64(0xD6E8FEB86659FD93)
 _TEXT_PRIME = np.uint64(0xA0761D6478BD642F)
 _BAND_PRIME = np.uint64(0xE7037ED1A0B428DB)
@@ -133,7 +134,7 @@ def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
 def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts):  # type: ignore[no-untyped-def]
     a32, b32, a64, b64 = permutations
     words = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64)
-    shingles = np.empty(CHUNK_SHINGLES + shingle_words, np.uint32)
+    shingles = np.empty(CHUNK_SHINGLES, np.uint32)
     for row in range(offsets.size - 1):
         position, end = offsets[row], offsets[row + 1]
         text = np.uint64(0)
@@ -150,6 +151,9 @@ def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts
             if width > 0 and filled >= width:
                 made = _shingles(words, filled, width, shingles)
                 total += made
+                while made % _VECTOR:  # a repeated shingle changes no minimum, and vector loops are left no remainder
+                    shingles[made] = shingles[made - 1]
+                    made += 1
                 _affine32(shingles[:made], a32, b32, out[row])
                 _legacy(shingles[:made], a64, b64, out[row])
             if last:
