@@ -1,0 +1,174 @@
+"""A trained classifier on disk: a folder with `model.bin` (fastText) and `artefact.json`, which says how to use it.
+
+There is no date and no absolute path in it: the same texts, configuration and seed give the same bytes. `artefact.json`
+is written last and holds the model's hash, so a half-written folder cannot be mistaken for a classifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from classifiers import preprocess
+from classifiers.calibration import Calibration
+from classifiers.config import Corpus, FastTextConfig, PreprocessConfig
+from pipeline.kernels import fasttext
+from pipeline.kernels.fasttext import FastTextModel
+from pipeline.table.config import StageConfig, validate
+from pipeline.table.errors import ConfigError, InputError
+from pipeline.table.storage import write_failure
+
+MODEL = "model.bin"
+ARTEFACT = "artefact.json"
+POSITIVE, NEGATIVE = "positive", "negative"
+_MAX_JSON_BYTES = 16 << 20
+_RETRAIN = "train it again with `gristmill classifier train`"
+
+
+class SourceRecord(StageConfig):
+    """One corpus as training read it. `content` is a hash over its distinct texts, whatever their order."""
+
+    corpus: Corpus
+    rows: int
+    empty: int
+    duplicates: int
+    used: int
+    content: str
+
+
+class ClassRecord(StageConfig):
+    """One class: its corpora, and how many distinct texts went where.
+
+    `test_below`: a text whose keyed hash is below this was set aside for the test, so it can be found again.
+    """
+
+    sources: tuple[SourceRecord, ...]
+    conflicting: int = Field(description="texts that the other class has, too; used for neither")
+    trained: int
+    calibrated: int
+    tested: int
+    repeats: float
+    test_below: str = Field(pattern=r"^[0-9a-f]{32}$")
+
+
+class Measured(StageConfig):
+    """Area under the ROC curve on held-out texts with its 95 % interval, and the balanced Brier score."""
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    brier: float
+    n_positives: int
+    n_negatives: int
+
+
+class Training(StageConfig):
+    """Where the model comes from."""
+
+    seed: int
+    hold_out: float
+    balance: str
+    fasttext: FastTextConfig
+    fasttext_version: str
+    positives: ClassRecord
+    negatives: ClassRecord
+    measured: Measured
+
+
+class Artefact(StageConfig):
+    """The content of `artefact.json`."""
+
+    format: Literal[1] = 1
+    name: str
+    labels: tuple[str, str] = (POSITIVE, NEGATIVE)
+    positive_label: Literal["positive"] = "positive"
+    preprocess_version: int
+    preprocess: PreprocessConfig
+    calibration: Calibration
+    training: Training
+    model_hash: str = Field(pattern=r"^[0-9a-f]{32}$", description="BLAKE2b of model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A loaded classifier. `content_hash` changes with anything that changes a score."""
+
+    folder: Path
+    artefact: Artefact
+    model: FastTextModel
+    content_hash: str
+
+
+def save(folder: Path, model_file: Path, artefact: Artefact) -> None:
+    """Move `model_file` (on the same disk) into `folder` and write `artefact.json` last.
+
+    Raises: InputError when the folder cannot be written.
+    """
+    text = json.dumps(artefact.model_dump(mode="json"), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(model_file, folder / MODEL)
+        temporary = folder / f".{ARTEFACT}.tmp"
+        temporary.write_text(text, "utf-8", newline="\n")
+        os.replace(temporary, folder / ARTEFACT)
+    except OSError as error:
+        raise InputError(write_failure(str(folder), error)) from error
+
+
+def load(path: str | os.PathLike[str]) -> Classifier:
+    """Read a classifier from its folder, or from either of the two files in it.
+
+    Raises: InputError when it is missing, incomplete, damaged, or of another format or preprocessing version.
+    """
+    folder = Path(path)
+    if folder.name in (MODEL, ARTEFACT):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"classifier {folder} does not exist; train it with `gristmill classifier train`")
+    try:
+        raw = _read_json(folder / ARTEFACT)
+        artefact = validate(Artefact, json.loads(raw), str(folder / ARTEFACT))
+        found = file_hash(folder / MODEL)
+        if found != artefact.model_hash:
+            raise InputError(f"{folder / MODEL} is not the model that {ARTEFACT} was written for; {_RETRAIN}")
+        model = fasttext.load(folder / MODEL)
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} is missing: {folder} is no complete classifier; {_RETRAIN}") from error
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or error}; the classifier cannot be read") from error
+    except (ConfigError, ValueError, RecursionError) as error:
+        raise InputError(f"classifier {folder} is damaged: {error}; {_RETRAIN}") from error
+    _check(folder, artefact, model)
+    return Classifier(folder, artefact, model, hashlib.blake2b(raw, digest_size=16).hexdigest())
+
+
+def _check(folder: Path, artefact: Artefact, model: FastTextModel) -> None:
+    if artefact.preprocess_version != preprocess.VERSION:
+        raise InputError(
+            f"classifier {folder} was trained with preprocessing version {artefact.preprocess_version}, "
+            f"this is version {preprocess.VERSION}; {_RETRAIN}"
+        )
+    if sorted(model.labels) != sorted(artefact.labels):
+        raise InputError(
+            f"{folder / MODEL} has the labels {', '.join(model.labels[:10])}, not {artefact.labels}; {_RETRAIN}"
+        )
+
+
+def _read_json(path: Path) -> bytes:
+    with path.open("rb") as file:
+        raw = file.read(_MAX_JSON_BYTES + 1)
+    if len(raw) > _MAX_JSON_BYTES:
+        raise ValueError(f"{path} is larger than {_MAX_JSON_BYTES} bytes")
+    return raw
+
+
+def file_hash(path: Path) -> str:
+    """Return the BLAKE2b hash of a file, 32 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

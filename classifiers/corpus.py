@@ -1,0 +1,128 @@
+"""Reading the texts of a class: Parquet, JSON lines, or SQL over a workspace. Strict: a bad record is an error."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from classifiers.config import Corpus
+from pipeline.table.errors import InputError, ShardError, nearest
+from pipeline.table.inputs import resolve
+from pipeline.table.storage import InputFile
+
+RunSql = Callable[[str, str], Iterator[pa.RecordBatch]]
+"""Runs a statement over a workspace: (workspace, sql) -> record batches."""
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 32 << 20
+MAX_LINE_BYTES = 64 << 20
+_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+
+
+def read(corpus: Corpus, where: str, run_sql: RunSql) -> Iterator[pa.Array]:
+    """Yield the texts of `corpus` as string arrays, in order; every row counts, nulls included.
+
+    `where` is the config key for messages.
+
+    Raises: InputError for a missing file, an unknown format, a missing text column, or a damaged record.
+    """
+    if corpus.path is not None:
+        for file in resolve([corpus.path], where):
+            yield from _read_file(file, corpus, where)
+        return
+    if corpus.workspace is None or corpus.sql is None:
+        raise InputError(f"{where}: give either `path`, or `workspace` and `sql`")
+    for batch in run_sql(corpus.workspace, corpus.sql):
+        yield _column(batch, corpus.text, f"{where}: {corpus.describe()}")
+
+
+def _read_file(file: InputFile, corpus: Corpus, where: str) -> Iterator[pa.Array]:
+    name = file.url.lower()
+    place = f"{where}: {file.url}"
+    if not name.endswith(_SUFFIXES):
+        raise InputError(f"{place}: its name must end in {', '.join(_SUFFIXES)}")
+    try:
+        with file.open() as stream:
+            if name.endswith(".parquet"):
+                yield from _read_parquet(stream, corpus.text, place)
+            else:
+                yield from _read_jsonl(stream, name, corpus.text, place)
+    except ShardError as error:
+        raise InputError(f"{place}: {error}") from error
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise InputError(f"{place}: damaged or not what its name says ({error}); replace the file") from error
+
+
+def _read_parquet(stream: BinaryIO, column: str, place: str) -> Iterator[pa.Array]:
+    file = pq.ParquetFile(stream)
+    names = file.schema_arrow.names
+    if column not in names:
+        raise InputError(_no_column(column, names, place))
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
+        yield _column(batch, column, place)
+
+
+def _column(batch: pa.RecordBatch, column: str, place: str) -> pa.Array:
+    if column not in batch.schema.names:
+        raise InputError(_no_column(column, batch.schema.names, place))
+    texts = batch.column(column)
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise InputError(f"{place}: column {column!r} is {texts.type}, not text; name another with `text:`")
+    return texts
+
+
+def _no_column(column: str, names: list[str], place: str) -> str:
+    found = nearest(column, names) or f" (there are: {', '.join(names[:20])})"
+    return f"{place}: there is no column {column!r}{found}; name the text column with `text:`"
+
+
+def _read_jsonl(stream: BinaryIO, name: str, column: str, place: str) -> Iterator[pa.Array]:
+    lines = _decompressed(stream, name)
+    texts: list[str | None] = []
+    size, number = 0, 0
+    while line := lines.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(f"{place}: line {number} is longer than {MAX_LINE_BYTES} bytes")
+        if not line.strip():
+            continue
+        texts.append(_text_of(line, column, f"{place}: line {number}"))
+        size += len(line)
+        if len(texts) == BATCH_ROWS or size > BATCH_BYTES:
+            yield pa.array(texts, pa.large_string())
+            texts, size = [], 0
+    if texts:
+        yield pa.array(texts, pa.large_string())
+
+
+def _decompressed(stream: BinaryIO, name: str) -> BinaryIO:
+    if name.endswith(".gz"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+    if name.endswith(".zst"):
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader), 1 << 20))
+    return stream
+
+
+def _text_of(line: bytes, column: str, place: str) -> str | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{place} is no JSON object")
+    if column not in record:
+        raise InputError(_no_column(column, list(record), place))
+    text = record[column]
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"{place}: {column!r} is {type(text).__name__}, not text")
+    # JSON may name half of a surrogate pair, which is no character and cannot be written as UTF-8.
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
