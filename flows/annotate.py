@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from functools import partial
+
+import pyarrow as pa
 
 from flows.progress import StageReport
 from flows.runs import Run
@@ -17,6 +20,9 @@ from pipeline.table.models import lid_model_path
 from pipeline.table.shards import Identity, Part, RowMap, Work, made_from
 
 TEXT_COLUMNS = (schema.DOC_ID, schema.TEXT)
+STATS_SCHEMA = pa.schema(
+    [schema.DOCUMENTS.field(schema.DOC_ID), *((name, column.type) for name, column in text_stats.COLUMNS.items())]
+)
 
 
 def signal_groups(config: AnnotateConfig) -> list[str]:
@@ -29,17 +35,18 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
     (source,) = sources
     config = run.config.sources[source].annotate
     groups = {name: run.group(source, f"signals/{name}") for name in signal_groups(config)}
-    model = language.load_model(lid_model_path())
+    lid = lid_model_path()
+    model, lid_hash = language.load_model(lid), hashlib.blake2b(lid.read_bytes(), digest_size=16).hexdigest()
     tokenizer = tokens.load_tokenizer(config.tokenizer) if config.tokenizer else None
 
     def row_maps(part: Part) -> list[RowMap]:
         inputs = (made_from(part),)
-        lid = Identity("language", "language_v1", libraries={"lid.176": model.content_hash})
+        spoken = Identity("language", "language_v1", libraries={"lid.176": lid_hash})
         stats = Identity("text_stats", text_stats.VERSION, libraries={"unicode": UNICODE_VERSION})
         maps = [
             RowMap(
                 groups["language"],
-                Work(part.stem, lid, inputs),
+                Work(part.stem, spoken, inputs),
                 language.LANGUAGE,
                 TEXT_COLUMNS,
                 partial(language.language, model=model),
@@ -47,7 +54,7 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
             RowMap(
                 groups["text_stats"],
                 Work(part.stem, stats, inputs),
-                text_stats.SCHEMA,
+                STATS_SCHEMA,
                 TEXT_COLUMNS,
                 text_stats.text_stats,
             ),

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.config import STAGES, RunConfig, load
 from flows.engine import PrefectEngine
@@ -70,7 +70,8 @@ def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = "sele
         reports = []
         for stage, sources in steps(loaded, only, until):
             run.check()
-            bounded = FLOWS[stage].with_options(task_runner=ThreadPoolTaskRunner(max_workers=loaded.engine.workers))
+            threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=loaded.engine.workers)
+            bounded = FLOWS[stage].with_options(task_runner=threads)
             reports.append(bounded(loaded, sources))
         create_table_artifact(key="curate", table=[_row(report) for report in reports], description="What the run did")
         return reports

@@ -83,6 +83,8 @@ class PrefectEngine:
     stop: threading.Event
 
     def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        if not jobs:
+            return []
         from prefect import task
         from prefect.cache_policies import NO_CACHE
         from prefect.futures import wait as wait_for_futures

@@ -18,6 +18,13 @@ Parts = tuple[list[Part], list[Part]]
 """An input's parts: of documents and of rejects."""
 
 
+def pending_jobs(run: Run, source: str) -> list[ExtractJob]:
+    """Return the inputs of a source whose shards are not all there."""
+    jobs = _jobs(run, source)
+    done = _finished(run, source, jobs)
+    return [job for job in jobs if job.input.name not in done]
+
+
 def plan_extract(run: Run, sources: Sequence[str]) -> Plan:
     """Plan the extraction of one source: every input whose shards are not all there."""
     (source,) = sources
@@ -33,7 +40,7 @@ def plan_extract(run: Run, sources: Sequence[str]) -> Plan:
         for job, shards in zip(pending, made, strict=True):
             parts[job.input.name] = [s.documents for s in shards], [s.rejects for s in shards]
         documents, rejects = _complete(run, source, parts)
-        notes = _reasons(Counter({key: n for shards in made for s in shards for key, n in s.reasons.items()}))
+        notes = _reasons([shard for shards in made for shard in shards])
         units = documents + rejects
         return StageReport(
             source, "extract", len(pending), len(done), units, documents, time.monotonic() - started, notes
@@ -57,7 +64,7 @@ def _extract(run: Run, job: ExtractJob, progress: StageProgress) -> list[Shard]:
     shards = extract_input(job, Tools(read, lambda: run.pages(job.config), watch))
     documents = sum(shard.documents.rows for shard in shards)
     units = documents + sum(shard.rejects.rows for shard in shards)
-    notes = _reasons(Counter({key: n for shard in shards for key, n in shard.reasons.items()}))
+    notes = _reasons(shards)
     progress.shard(ShardReport(job.input.name, units, documents, job.input.size, time.monotonic() - begun, notes))
     return shards
 
@@ -93,6 +100,9 @@ def _complete(run: Run, source: str, parts: Mapping[str, Parts]) -> tuple[int, i
     return sum(part.rows for part in documents), sum(part.rows for part in rejects)
 
 
-def _reasons(counts: Counter[str]) -> str:
+def _reasons(shards: Sequence[Shard]) -> str:
     """Return the most common reasons of rejection as one short note."""
-    return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common(5))
+    total: Counter[str] = Counter()
+    for shard in shards:
+        total.update(shard.reasons)
+    return ", ".join(f"{reason} {count:,}" for reason, count in total.most_common(5))
