@@ -99,12 +99,10 @@ def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
     head = _head(raw, form, 0)
     if starts_arc(head):
         return form, "arc"
-    if starts_warc(head) or form.codec != "plain":
-        return form, "warc"
-    return _identify_damaged(raw)
+    return (form, "warc") if starts_warc(head) else _identify_damaged(raw, form)
 
 
-def _identify_damaged(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
+def _identify_damaged(raw: RawInput, seeming: Format) -> tuple[Format, Literal["warc", "arc"]]:
     """Do the same for a file that begins with garbage: by the first record to be found in it."""
     plain = Format("plain")
     found: list[tuple[int, Format, Literal["warc", "arc"]]] = []
@@ -112,11 +110,11 @@ def _identify_damaged(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
         offset = RecordReader(raw, plain, kind, 0).find(0)
         found += [] if offset is None else [(offset, plain, kind)]
     for codec in MAGIC:
-        form = Format(codec)
+        form = seeming if codec == seeming.codec else Format(codec)
         offset = next(candidates(raw, form, 0, lambda head: starts_warc(head) or starts_arc(head)), None)
         if offset is not None:
             found.append((offset, form, "arc" if starts_arc(_head(raw, form, offset)) else "warc"))
-    return min(found, key=lambda place: place[0])[1:] if found else (plain, "warc")
+    return min(found, key=lambda place: place[0])[1:] if found else (seeming, "warc")
 
 
 def _head(raw: RawInput, form: Format, position: int) -> bytes:

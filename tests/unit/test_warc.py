@@ -308,6 +308,11 @@ def test_what_is_no_archive_is_an_input_error(data: bytes) -> None:
         (gzip.compress(record(answer()))[:15], ["truncated_input"]),
         (gzip.compress(record(answer()))[:-3], ["truncated_input"]),
         (b"garbage" + gzip.compress(record(answer())), ["damaged", "page"]),
+        (
+            b"\x04\x22\x4d\x18" + gzip.compress(record(answer()))[4:] + gzip.compress(record(answer())),
+            ["damaged", "page"],
+        ),
+        (gzip.compress(b"") + gzip.compress(record(answer())), ["page"]),
         (b"garbage\r\n" + record(answer()), ["damaged", "page"]),
         (gzip.compress(HTML) + gzip.compress(record(answer())), ["damaged", "page"]),
         (record(answer()) + b"WARC/1.0\r\nContent-Length: -5\r\n\r\n" + record(answer()), ["page", "damaged", "page"]),
