@@ -16,12 +16,12 @@ from flows.runs import Run
 from flows.stages import MapPlan, Plan, execute_map, nothing, plan_map
 from pipeline.dedup import components as dedup
 from pipeline.dedup.config import DedupConfig
-from pipeline.dedup.minhash import HASH_VERSION, permutations, sign_table, signatures_schema
+from pipeline.dedup.minhash import HASH_VERSION, Scheme, permutations, sign_table, signatures_schema
 from pipeline.table import schema
 from pipeline.table.errors import GuardrailError
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, RowMap, Tally, Work, made_from, read_batches
 
-SCHEME = "affine32"
+SCHEME: Scheme = "affine32"
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,19 @@ def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
         },
         {"datasketch": version("datasketch"), "hashes": HASH_VERSION},
     )
-    sign = partial(
-        sign_table,
-        num_bands=config.num_bands,
-        rows_per_band=config.rows_per_band,
-        shingle_words=config.shingle_words,
-        perms=permutations(config.num_perm, config.seed, SCHEME),
-    )
     columns = (schema.DOC_ID, schema.TEXT)
     out = signatures_schema(config.num_perm)
+    sign = partial(_sign, config=config)
 
     def row_maps(part: Part) -> list[RowMap]:
         return [RowMap(target, Work(part.stem, identity, (made_from(part),)), out, columns, sign)]
 
     return plan_map(run, source, [target], row_maps)
+
+
+def _sign(documents: pa.Table, config: DedupConfig) -> pa.Table:
+    perms = permutations(config.num_perm, config.seed, SCHEME)
+    return sign_table(documents, config.num_bands, config.rows_per_band, config.shingle_words, perms)
 
 
 def _identity(sources: Sequence[str], config: DedupConfig) -> Identity:

@@ -7,9 +7,8 @@ compared there with others of the same seed and scheme, if their shingles are ha
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasketch
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from pipeline.kernels import minhash
 from pipeline.kernels.words import UNICODE_VERSION
 from pipeline.table import schema
 from pipeline.table.errors import SchemaError
+
+if TYPE_CHECKING:
+    import datasketch
 
 Scheme = Literal["affine32", "legacy"]
 SIGNATURE = "signature"
@@ -30,6 +32,8 @@ Permutations = tuple[NDArray[Any], NDArray[Any]]
 @lru_cache(maxsize=8)
 def permutations(num_perm: int, seed: int = 1, scheme: Scheme = "affine32") -> Permutations:
     """Return datasketch's permutation parameters (a, b), each (num_perm,): uint32 for affine32, uint64 for legacy."""
+    import datasketch  # a second, of which a run with nothing to do needs none
+
     a, b = datasketch.MinHash(num_perm=num_perm, seed=seed, scheme=scheme).permutations
     return np.array(a), np.array(b)
 
@@ -91,6 +95,8 @@ def signature_matrix(signatures: pa.Array) -> NDArray[np.uint32]:
 
 def to_datasketch(signature: NDArray[np.uint32], seed: int = 1, scheme: Scheme = "affine32") -> datasketch.MinHash:
     """Return a signature as a `datasketch.MinHash` that was made with the same seed and scheme."""
+    import datasketch
+
     return datasketch.MinHash(seed=seed, hashvalues=signature, scheme=scheme)
 
 
