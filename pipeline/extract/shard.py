@@ -32,6 +32,8 @@ from pipeline.table.storage import InputFile, Storage
 VERSION = "extract_v1"
 MAX_UNITS = 200_000
 """Units of one shard at most, for inputs whose units are tiny or all rejected."""
+_UNSOUND = ("damaged", "truncated_input")
+"""Reasons after which a later, readable record of the same id is no repetition."""
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
 
@@ -47,6 +49,8 @@ class Item(Protocol):
     def resumable(self) -> bool: ...
     @property
     def record_type(self) -> str: ...
+    @property
+    def is_unit(self) -> bool: ...
     @property
     def result(self) -> Result | None: ...
 
@@ -163,7 +167,7 @@ class _Feed:
 
     def shard(self, part_bytes: int) -> Iterator[Result]:
         """Yield the results of one shard: up to the first resumable item after enough bytes or units."""
-        self.counts = Counter(units=0)
+        self.counts = Counter(units=0, damage=0)
         self._decoded_bytes = 0
         while (item := self._next) is not None:
             full = self._decoded_bytes >= part_bytes or self.counts["units"] >= MAX_UNITS
@@ -172,7 +176,7 @@ class _Feed:
             self._next = next(self._items, None)
             self.counts[f"records_{item.record_type}"] += 1
             if item.result is not None:
-                self.counts["units"] += 1
+                self.counts["units" if item.is_unit else "damage"] += 1
                 self._decoded_bytes += _size(item.result)
                 yield item.result
 
@@ -197,7 +201,7 @@ def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Sha
     counts = dict(items.counts)
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
     details = {"next_offset": items.next_offset, "file": job.input.name}
-    tally = Tally(rows_in=counts["units"], rejects=rejects.rows, counts=counts, details=details)
+    tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
     return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons)
 
 
@@ -283,10 +287,15 @@ def rejects_table(source: str, rejects: Sequence[Reject]) -> pa.Table:
 
 
 def _record_ids(job: ExtractJob, shard: Shard) -> Iterator[str]:
-    """Yield the record ids of a finished shard, so that one that repeats later is known."""
-    for group, part in ((job.documents, shard.documents), (job.rejects, shard.rejects)):
-        for table in read_batches(group, part.name, ["origin"]):
-            yield from (value for value in pc.struct_field(table["origin"], "record_id").to_pylist() if value)
+    """Yield the record ids of a finished shard's sound units, so that one that repeats later is known."""
+    for table in read_batches(job.documents, shard.documents.name, ["origin"]):
+        yield from _ids(table)
+    for table in read_batches(job.rejects, shard.rejects.name, ["origin", "reason"]):
+        yield from _ids(table.filter(pc.invert(pc.is_in(table["reason"], pa.array(_UNSOUND)))))
+
+
+def _ids(table: pa.Table) -> Iterator[str]:
+    yield from (record_id for record_id in pc.struct_field(table["origin"], "record_id").to_pylist() if record_id)
 
 
 def _size(result: Result) -> int:
