@@ -33,7 +33,7 @@ def print_explanation(workspace: str, document: str, as_json: bool) -> int:
     from pipeline.select.explain import explain
 
     explanation = explain(Storage.at(workspace), document)
-    print(explanation.as_json() if as_json else explanation.as_text())  # noqa: T201
+    sys.stdout.write((explanation.as_json() if as_json else explanation.as_text()) + "\n")
     return 0
 
 
@@ -46,7 +46,8 @@ def print_funnel(workspace: str, as_json: bool) -> int:
 
     storage = Storage.at(workspace)
     rows = funnel.funnel(storage)
-    print(funnel.as_json(rows) if as_json else funnel.as_text(rows))  # noqa: T201
+    text = funnel.as_json(rows) if as_json else funnel.as_text(rows, funnel.reject_reasons(storage))
+    sys.stdout.write(text + "\n")
     return 0
 
 
@@ -64,7 +65,7 @@ def collect_garbage(workspace: str, dry_run: bool) -> int:
     with hold(storage, f"gristmill gc {workspace}"):
         report = collect(storage, dry_run)
     for path in report.files:
-        print(path)  # noqa: T201
+        sys.stdout.write(path + "\n")
     verb = "would be deleted" if dry_run else "deleted"
     sys.stderr.write(f"{len(report.files):,} files {verb}, {report.bytes:,} bytes\n")
     for path in report.unknown:

@@ -14,7 +14,7 @@ from copy import copy
 from datetime import datetime
 from typing import Protocol
 
-import fasttext_pybind  # type: ignore[import-not-found]  # compiled, without stubs
+import fasttext_pybind
 import lxml.html
 import trafilatura
 from lxml import etree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.table.catalog import Source
@@ -20,7 +20,7 @@ _MEASURING = (("annotate", "signals/"), ("dedup", "duplicates"), ("classify", "s
 
 @dataclass(frozen=True, slots=True)
 class FunnelRow:
-    """What entered and left one stage, reject reason or rule; tokens are None where nothing has counted them."""
+    """What entered and left one stage or rule; tokens are None where nothing has counted them."""
 
     source: str
     stage: str
@@ -46,9 +46,9 @@ class _Share:
 def funnel(storage: Storage) -> list[FunnelRow]:
     """Return the funnel of every source, from units to curated documents, for the stages that have run.
 
-    `extract` begins with a row for the whole stage (units in, documents out); its reject reasons follow, largest first,
-    each taking what the one before left. `annotate`, `dedup` and `classify` only measure. `select` has a row a rule, in
-    the rules' order: a document leaves at the first rule that it fails, a non-keeper at the end.
+    Each row takes what the one before left. `extract` is one row (units in, documents out); `annotate`, `dedup` and
+    `classify` only measure. `select` has a row a rule, in the rules' order: a document leaves at the first rule that it
+    fails, a non-keeper at the end.
 
     Raises: WorkspaceError when there is no workspace or a part cannot be read.
     """
@@ -62,37 +62,40 @@ def as_json(rows: Sequence[FunnelRow]) -> str:
     return f"[\n{lines}\n]"
 
 
-def as_text(rows: Sequence[FunnelRow]) -> str:
+def reject_reasons(storage: Storage) -> dict[str, dict[str, int]]:
+    """Return how many rejects each source has by reason, most frequent first.
+
+    Raises: WorkspaceError when there is no workspace or a part cannot be read.
+    """
+    query = "SELECT reason, count(*) AS units FROM {}.rejects GROUP BY reason ORDER BY units DESC, reason"
+    with connect(storage) as session:
+        return {
+            source.name: {row["reason"]: row["units"] for row in session.execute(query.format(quote(source.name)))}
+            for source in session.catalog.sources
+            if source.rows("rejects")
+        }
+
+
+def as_text(rows: Sequence[FunnelRow], reasons: Mapping[str, Mapping[str, int]]) -> str:
     """Return a table for people, a block a source, with what each row kept of its own input and of the units."""
-    sources = dict.fromkeys(row.source for row in rows)
-    return "\n\n".join(_block(source, [row for row in rows if row.source == source]) for source in sources)
+    blocks = []
+    for source in dict.fromkeys(row.source for row in rows):
+        rejects = ", ".join(f"{visible(reason)} {units:,}" for reason, units in reasons.get(source, {}).items())
+        note = f"\n  rejects: {rejects}" if rejects else ""
+        blocks.append(_block(source, [row for row in rows if row.source == source]) + note)
+    return "\n\n".join(blocks)
 
 
 def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
     counted = _token_column(session, source)
     total = _Share(source.rows("documents"), _tokens(session, source, counted))
-    yield from _extract_rows(session, source, total)
+    units = _Share(total.documents + source.rows("rejects"), None)
+    yield _row(source, "extract", None, units, total)
     for stage, folder in _MEASURING:
         if any(path.startswith(folder) for path in source.groups):
             yield _row(source, stage, None, total, total)
     if "outcomes" in source.groups:
         yield from _select_rows(session, source, counted)
-
-
-def _extract_rows(session: Session, source: Source, total: _Share) -> Iterator[FunnelRow]:
-    units = _Share(total.documents + source.rows("rejects"), None)
-    yield _row(source, "extract", None, units, total)
-    if not source.rows("rejects"):
-        return
-    rejects = f"{quote(source.name)}.rejects"
-    reasons = session.execute(
-        f"SELECT reason, count(*) AS units FROM {rejects} GROUP BY reason ORDER BY units DESC, reason"
-    )
-    left = units
-    for number, reason in enumerate(reasons, start=1):
-        after = left.less(_Share(reason["units"], None))
-        yield _row(source, "extract", reason["reason"], left, total if number == len(reasons) else after)
-        left = after
 
 
 def _select_rows(session: Session, source: Source, counted: str | None) -> Iterator[FunnelRow]:
