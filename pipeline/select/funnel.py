@@ -130,7 +130,7 @@ def _lost_by_first_rule(
             coalesce(
                 list_filter($written::VARCHAR[], lambda name: list_contains(names, name))[1],
                 list_filter(names, lambda name: NOT list_contains($last::VARCHAR[], name))[1],
-                names[1]
+                list_filter($last::VARCHAR[], lambda name: list_contains(names, name))[1]
             ) AS rule,
             count(*) AS documents,
             coalesce(sum(tokens), 0)::BIGINT AS tokens
