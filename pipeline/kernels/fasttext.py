@@ -116,6 +116,7 @@ def _tables(header: files.Header, dictionary: files.Dictionary, rows: Array) -> 
         hashes=np.empty(n_entries, np.uint64),
         slots=slots,
         pruned=dictionary.pruned,
+        kept_bits=np.packbits(dictionary.pruned >= 0, bitorder="little"),
         rows=rows,
         row_counts=np.ones(dictionary.n_words, np.int32),
         n_words=dictionary.n_words,

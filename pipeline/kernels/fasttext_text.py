@@ -35,6 +35,7 @@ class Tables(NamedTuple):
     hashes: Array  # uint64, of each entry
     slots: Array  # open addressing: entry, or -1
     pruned: Array  # bucket -> row, -1 dropped
+    kept_bits: Array  # a bit for each bucket, in `pruned` or not: small enough to stay in a near cache
     rows: Array  # float32 (words, then buckets; width)
     row_counts: Array  # how many of fastText's rows a word's row is the sum of
     n_words: int
@@ -49,6 +50,7 @@ class Grams(NamedTuple):
     """The part of `Tables` that character n-grams need: handing on the whole of it costs more than the work itself."""
 
     pruned: Array
+    kept_bits: Array
     buckets_kept: int
     n_words: int
     bucket: int
@@ -115,22 +117,13 @@ def _find(tables: Tables, data: Array, start: int, end: int, h: np.uint64) -> An
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _bucket_row(tables: Tables, bucket: Any) -> Any:
-    """Return the row of an n-gram's bucket, or -1 where it was pruned."""
-    if tables.buckets_kept == 2:
-        bucket = np.int64(tables.pruned[bucket])
-        return bucket if bucket < 0 else tables.n_words + bucket
-    return tables.n_words + bucket if tables.buckets_kept == 1 else -1
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def _add_subwords(grams: Grams, rows: Array, token: Array, found: Array, total: Array) -> Any:
     """Add the rows of the character n-grams of `token` (which has its `<` and `>`) to `total`; return how many.
 
-    Two passes, with `found` between them: the look-ups of the first do not depend on each other, so that the processor
-    overlaps their cache misses.
+    Most n-grams of a pruned model are gone. The first pass, without a branch on that, gathers in `found` the buckets
+    that are left; the second looks up their rows.
     """
-    pruned, kept, first, bucket, min_gram, max_gram = grams
+    pruned, kept_bits, kept, first, bucket, min_gram, max_gram = grams
     size, added, n_found = token.size, 0, 0
     for i in range(size):
         if token[i] & 0xC0 == 0x80:  # inside a character
@@ -143,23 +136,21 @@ def _add_subwords(grams: Grams, rows: Array, token: Array, found: Array, total: 
                 h = (h ^ np.uint64(np.int8(token[j]))) * _FNV_PRIME
                 j += 1
             if n >= min_gram and not (n == 1 and (i == 0 or j == size)):
-                row: Any = np.int64(np.uint32(h) % np.uint32(bucket))
-                if kept == 2:
-                    row = np.int64(pruned[row])
-                found[n_found] = first + row
-                n_found += row >= 0
+                place = np.uint32(h) % np.uint32(bucket)
+                found[n_found] = place
+                n_found += 1 if kept == 1 else (kept_bits[place >> 3] >> (place & 7)) & 1
             n += 1
         if n_found > found.size - 1 - max_gram:
-            _add_rows(total, rows, found, n_found)
+            _add_rows(total, rows, pruned, first, found[:n_found])
             added, n_found = added + n_found, 0
-    _add_rows(total, rows, found, n_found)
+    _add_rows(total, rows, pruned, first, found[:n_found])
     return added + n_found
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _add_rows(total: Array, rows: Array, found: Array, n_found: int) -> None:
-    for i in range(n_found):
-        row = np.uint64(found[i])
+def _add_rows(total: Array, rows: Array, pruned: Array, first: int, buckets: Array) -> None:
+    for bucket in buckets:
+        row = np.uint64(first + (pruned[bucket] if pruned.size else bucket))
         for k in range(total.size):
             total[k] += rows[row, k]
 
@@ -183,7 +174,7 @@ def _wrap(data: Array, start: int, end: int, token: Array) -> int:
 @njit(nogil=True, cache=True, error_model="numpy")
 def _grams(tables: Tables) -> Grams:
     kept, first = tables.buckets_kept, tables.n_words
-    return Grams(tables.pruned, kept, first, tables.bucket, tables.min_gram, tables.max_gram)
+    return Grams(tables.pruned, tables.kept_bits, kept, first, tables.bucket, tables.min_gram, tables.max_gram)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -243,8 +234,8 @@ def embed(tables: Tables, text: tuple[Array, Array], limit: int, result: tuple[A
                 n += memo.counts[slot]
             hashes[n_hashes] = np.int32(np.uint32(h))
             n_hashes += 1
-        if tables.word_ngrams > 1:
-            n += _add_word_ngrams(tables, hashes, n_hashes, total)
+        if tables.word_ngrams > 1 and tables.buckets_kept > 0:
+            n += _add_word_ngrams(grams, rows, hashes[:n_hashes], tables.word_ngrams, total)
         counts[document] = n
         if n > 0:
             for k in range(width):
@@ -308,16 +299,18 @@ def _unknown_word(grams: Grams, rows: Array, word: tuple[Array, int, int, np.uin
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _add_word_ngrams(tables: Tables, hashes: Array, n_hashes: int, total: Array) -> int:
-    """Add the rows of all n-grams of 2 to `word_ngrams` words; return how many. fastText takes hashes as signed."""
+def _add_word_ngrams(grams: Grams, rows: Array, hashes: Array, longest: int, total: Array) -> Any:
+    """Add the rows of all n-grams of 2 to `longest` words; return how many. fastText takes word hashes as signed."""
+    pruned, kept, first, bucket = grams.pruned, grams.buckets_kept, grams.n_words, np.uint64(grams.bucket)
     added = 0
-    bucket = np.uint64(tables.bucket)
-    for i in range(n_hashes):
+    for i in range(hashes.size):
         h = np.uint64(np.int64(hashes[i]))
-        for j in range(i + 1, min(n_hashes, i + tables.word_ngrams)):
+        for j in range(i + 1, min(hashes.size, i + longest)):
             h = h * _NGRAM_FACTOR + np.uint64(np.int64(hashes[j]))
-            row = _bucket_row(tables, np.int64(h % bucket))
+            row: Any = np.int64(h % bucket)
+            if kept == 2:
+                row = np.int64(pruned[row])
             if row >= 0:
-                _add(total, tables.rows, row)
+                _add(total, rows, first + row)
                 added += 1
     return added

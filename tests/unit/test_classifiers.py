@@ -22,8 +22,10 @@ from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, Preproces
 from classifiers.preprocess import preprocess
 from classifiers.score import ClassifierScorer, score
 from classifiers.train import TrainReport, train
+from pipeline.table.config import read_yaml, validate
 from pipeline.table.errors import ConfigError, InputError, SchemaError
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "classifiers"
 GOOD = [
     "theorem",
     "proof",
@@ -289,6 +291,12 @@ def test_evaluation_config_takes_a_training_config(tmp_path):
         evaluation(lists | {"positives": []}, "e.yaml")
     with pytest.raises(ConfigError, match="give either `path`, or `workspace` and `sql`"):
         evaluation(lists | {"positives": [{"sql": "SELECT 1"}]}, "e.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_are_valid(path):
+    value, lines = read_yaml(path)
+    assert validate(TrainConfig, value, str(path), lines).name == "quality"
 
 
 def test_preprocess_by_hand():
