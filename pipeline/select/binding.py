@@ -87,7 +87,7 @@ def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
     """
     with expressions.sandbox() as connection:
         fields = ", ".join(f"{quoted(name)} {type_}" for name, type_ in columns.items())
-        connection.execute(f"CREATE TABLE {TABLE} ({fields})")
+        connection.execute(f"CREATE TEMP TABLE {TABLE} ({fields})")
         connection.execute(f"INSERT INTO {TABLE} ({quoted(next(iter(columns)))}) VALUES (NULL)")
         bound = [_bind(connection, rule, rules.origin, columns) for rule in rules.rules]
         keep = tuple(
@@ -260,8 +260,8 @@ def _check_literal(connection: duckdb.DuckDBPyConnection, where: str, text: Node
     """Refuse text compared with a date or a boolean, but for a literal that reads as one."""
     (shown,) = expressions.render(connection, [text])
     if text.get("class") == "CONSTANT":
-        value = connection.execute(f"SELECT TRY_CAST({shown} AS {type_})").fetchone()
-        if value and value[0] is not None:
+        ((reads,),) = connection.execute(f"SELECT TRY_CAST({shown} AS {type_}) IS NOT NULL").fetchall()
+        if reads:
             return
         raise RuleError(f"{where}: {shown} does not read as {type_}, with which it is compared")
     raise RuleError(f"{where}: compares text with {type_}: {shown}; write TRY_CAST({shown} AS {type_})")

@@ -154,8 +154,8 @@ def _threshold(connection: duckdb.DuckDBPyConnection, constant: Constant, paths:
         return None
     valid = "x IS NOT NULL" + (" AND NOT isnan(x)" if constant.type in {"FLOAT", "DOUBLE"} else "")
     counted = valid if constant.function == QUANTILE else "true"
-    row = connection.execute(f"SELECT sum(w)::DOUBLE FROM {files(present)} WHERE {counted}").fetchone()
-    total = Fraction(row[0]) if row and row[0] is not None else Fraction(0)
+    ((weight,),) = connection.execute(f"SELECT sum(w)::DOUBLE FROM {files(present)} WHERE {counted}").fetchall()
+    total = Fraction(weight or 0)
     wanted = constant.share * total
     goal = float(wanted) if constant.function == TOP_TOKEN_SHARE else float(ceil(wanted))
     order = "ASC" if constant.function == QUANTILE else "DESC"
@@ -177,8 +177,8 @@ def _printed(connection: duckdb.DuckDBPyConnection, value: pa.Array, constant: C
     """Return a value as DuckDB prints and reads it back without loss."""
     cursor = connection.cursor()  # the reader of the sorted values may still be open
     cursor.register("one", pa.table({"x": value}))
-    row = cursor.execute(f"SELECT CAST(CAST(x AS {constant.type}) AS VARCHAR) FROM one").fetchone()
-    return str(row[0]) if row else ""
+    ((text,),) = cursor.execute(f"SELECT CAST(CAST(x AS {constant.type}) AS VARCHAR) FROM one").fetchall()
+    return str(text)
 
 
 def described(constant: Constant, value: str | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
 
 MAX_EXPRESSION_CHARS = 10_000
 MAX_DEPTH = 100
+_ENGINE_MEMORY = "512MiB"
 
 _EXPRESSIONS = frozenset(
     {
@@ -63,25 +64,35 @@ _POSITION_KEYS = frozenset({"query_location", "query_location_length"})
 
 
 @contextmanager
-def sandbox(memory_mb: int = 256) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a connection that reads only the tables registered with it: no files, no network, no settings."""
-    connection = duckdb.connect(
+def sandbox() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a connection that reads only the tables registered with it: no files, no network, no settings.
+
+    Each has its own tables. They share one engine, since making an engine takes longer than judging a small part, and
+    its queries run in the thread that asks.
+    """
+    connection = _engine().cursor()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@lru_cache(maxsize=1)
+def _engine() -> duckdb.DuckDBPyConnection:
+    engine = duckdb.connect(
         ":memory:",
         config={
             "enable_external_access": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "threads": 1,
-            "memory_limit": f"{memory_mb}MiB",
+            "memory_limit": _ENGINE_MEMORY,
         },
     )
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET python_enable_replacements = false")
-        connection.execute("SET lock_configuration = true")
-        yield connection
-    finally:
-        connection.close()
+    engine.execute("SET GLOBAL TimeZone = 'UTC'")
+    engine.execute("SET GLOBAL python_enable_replacements = false")
+    engine.execute("SET lock_configuration = true")
+    return engine
 
 
 def parse_predicates(connection: duckdb.DuckDBPyConnection, predicates: Mapping[str, str]) -> list[Node]:

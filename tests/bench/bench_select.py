@@ -1,0 +1,112 @@
+"""How long rules take: `python tests/bench/bench_select.py [documents]`. CPU seconds, one thread.
+
+Documents have 40 measured columns and 37 rules, which about three quarters of them fail: more than FineWeb has.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.select import expressions
+from pipeline.select.binding import check_rules, column_types
+from pipeline.select.evaluate import answer, failure_value, relation, resolve
+from pipeline.select.narrow import CHUNK_ROWS
+from pipeline.select.rules import load_rules
+from pipeline.select.stage import SelectRequest, SourceSelection, select
+from pipeline.table import schema
+from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
+from pipeline.table.storage import Storage
+
+COLUMNS = 40
+RULES = {f"rule_{number}": f"x{number} between 0.02 and 0.98" for number in range(37)}
+FOLDERS = ("signals/stats", "duplicates", "scores/quality")
+
+
+def measured(rows: int) -> dict[str, pa.Table]:
+    """Return the groups of `rows` documents of 3 KB, a third of which lie in components of three."""
+    random = np.random.default_rng(0)
+    ids = pa.array([f"{value:032x}" for value in random.permutation(rows)])
+    lone = random.random((rows, COLUMNS), np.float32)
+    first = np.arange(rows) - np.where(np.arange(rows) % 9 < 3, np.arange(rows) % 9, 0)
+    size = np.where((np.arange(rows) % 9 < 3) & (first + 2 < rows), 3, 1)
+    first = np.where(size == 1, np.arange(rows), first)
+    text = "".join(chr(97 + value) for value in random.integers(0, 26, 3100))
+    nulls = pa.nulls(rows, pa.string())
+    origin = {"file": pa.array(["f"] * rows), "offset": pa.array(np.arange(rows)), "record_id": nulls}
+    documents = {
+        "doc_id": ids,
+        "source": pa.array(["web"] * rows),
+        "url": pa.array([f"https://example.org/page/{number}" for number in range(rows)]),
+        "text": pa.array([text] * rows),
+        **dict.fromkeys(("title", "licence", "parent_id", "metadata"), nulls),
+        "date": pa.nulls(rows, schema.TIMESTAMP),
+        "origin": pa.StructArray.from_arrays(list(origin.values()), names=list(origin)),
+    }
+    stats = {"text_length": pa.array(random.integers(10, 9000, rows)), "estimated_tokens": pa.array(lone[:, 0] * 4)}
+    duplicates = {"component_id": ids.take(pa.array(first)), "component_size": pa.array(size)}
+    duplicates |= {"method": nulls, "text_hash": pa.array(np.arange(rows, dtype=np.uint64))}
+    scores = {"score": pa.array(lone[:, 1]), "probability": pa.array(lone[:, 1]), "rank": pa.nulls(rows, pa.int8())}
+    return {
+        "documents": schema.conform(pa.table(documents), schema.DOCUMENTS),
+        "signals/stats": pa.table({"doc_id": ids, **{f"x{i}": lone[:, i] for i in range(COLUMNS)}, **stats}),
+        "duplicates": schema.conform(pa.table({"doc_id": ids, **duplicates}), schema.DUPLICATES),
+        "scores/quality": schema.conform(pa.table({"doc_id": ids, **scores}), schema.SCORES),
+    }
+
+
+def write(storage: Storage, groups: dict[str, pa.Table]) -> None:
+    """Write the groups as one part each."""
+    for folder, table in groups.items():
+        group = Group(storage, f"web/{folder}")
+        with PartWriter(group, Work("part", Identity("bench", "1"), ()), table.schema) as writer:
+            for start in range(0, table.num_rows, 4096):
+                writer.write(table.slice(start, 4096))
+        group.complete([writer.finish(Tally(rows_in=table.num_rows))], Index(stage="bench"))
+
+
+def time_rules(table: pa.Table) -> float:
+    """Return CPU seconds of every rule, with the values that failed, over narrow rows in memory."""
+    policy = resolve(check_rules(load_rules(RULES, "bench", "text_length desc"), column_types(table.schema)), {})
+    values = [f"{failure_value(rule, policy.columns)} AS v{number}" for number, rule in enumerate(policy.rules)]
+    sql = f"SELECT {', '.join(values)} FROM {relation(policy.columns)}"
+    started = time.process_time()
+    with expressions.sandbox() as connection:
+        for start in range(0, table.num_rows, CHUNK_ROWS):
+            answer(connection, table.slice(start, CHUNK_ROWS), sql, policy.rules, "bench")
+    return time.process_time() - started
+
+
+def time_select(storage: Storage, rules: dict[str, str]) -> float:
+    """Return CPU seconds of the whole stage, curated shards included."""
+    selection = SourceSelection("web", load_rules(rules, "bench"), FOLDERS)
+    started = time.process_time()
+    report = select(SelectRequest(storage, (selection,)))
+    seconds = time.process_time() - started
+    (source,) = report.sources
+    print(f"  kept {source.kept:,} of {source.documents:,}")
+    return seconds
+
+
+def main() -> None:
+    """Print microseconds a document."""
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    groups = measured(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Storage.at(folder)
+        write(storage, groups)
+        timings = {
+            "37 rules with failed values, in memory": time_rules(groups["signals/stats"]),
+            "37 rules, keepers, ledger, curated": time_select(storage, RULES),
+            "the same and top_share of a score": time_select(storage, RULES | {"q": "top_share(quality_score, 0.5)"}),
+        }
+    for name, seconds in timings.items():
+        print(f"{name:42} {seconds:7.2f} s  {seconds / rows * 1e6:6.1f} us/doc  {rows / seconds:9,.0f} docs/s")
+
+
+if __name__ == "__main__":
+    main()
