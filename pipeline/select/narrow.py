@@ -68,6 +68,17 @@ def narrow_columns(storage: Storage, source: str, folders: Sequence[str]) -> dic
     return column_types(narrow_source(storage, source, folders).schema)
 
 
+def planned_columns(groups: Mapping[str, pa.Schema]) -> dict[str, str]:
+    """Return the DuckDB type of every narrow column that a source will have, from the schemas of the groups to come.
+
+    So rules can be checked before a workspace exists. Keys are folders, as for `narrow_source`.
+
+    Raises: SchemaError when two groups have a column of one name.
+    """
+    fields = [column.field for column in _columns("the plan", groups)]
+    return column_types(pa.schema(fields))
+
+
 def narrow_source(storage: Storage, source: str, folders: Sequence[str]) -> NarrowSource:
     """Return the source's narrow columns; `folders` are the groups beside `documents` (`signals/x`, `duplicates`).
 
@@ -79,20 +90,32 @@ def narrow_source(storage: Storage, source: str, folders: Sequence[str]) -> Narr
     names = ("documents", *(folder for folder in folders if folder != "documents"))
     listed = {folder: {part.stem: part for part in Group(storage, f"{source}/{folder}").parts()} for folder in names}
     parts = tuple(_aligned_part(source, stem, listed) for stem in sorted(listed["documents"]))
-    columns = _document_columns()
+    schemas: dict[str, pa.Schema] = {}
     for folder in names[1:]:
         example = next(iter(listed[folder].values()), None)
         if example is not None:
-            columns += _group_columns(Group(storage, f"{source}/{folder}"), folder, example)
-    if "duplicates" not in names:
+            group = Group(storage, f"{source}/{folder}")
+            with storage.open(group.path(example.name)) as stream:
+                schemas[folder] = pq.read_schema(stream)
+    return NarrowSource(storage, source, tuple(_columns(source, schemas)), parts)
+
+
+def _columns(where: str, schemas: Mapping[str, pa.Schema]) -> list[Column]:
+    """Return every narrow column; those of duplicates are there in any case, in no folder when there are none."""
+    columns = [Column("documents", name, DOCUMENTS.field(name)) for name in DOCUMENT_COLUMNS]
+    for folder, schema in schemas.items():
+        prefix = f"{folder.removeprefix(_SCORES)}_" if folder.startswith(_SCORES) else ""
+        stored = [item for item in schema if item.name != DOC_ID]
+        columns += [Column(folder, item.name, pa.field(f"{prefix}{item.name}", item.type)) for item in stored]
+    if "duplicates" not in schemas:
         columns += [Column("", name, pa.field(name, DUPLICATES.field(name).type)) for name in DUPLICATE_COLUMNS]
     seen: dict[str, str] = {}
     for column in columns:
         name = column.field.name
-        if name in seen:
-            raise SchemaError(f"{source}: both {seen[name]} and {column.folder} have a column {name!r}; rename one")
-        seen[name] = column.folder
-    return NarrowSource(storage, source, tuple(columns), parts)
+        if name.lower() in seen:
+            raise SchemaError(f"{where}: both {seen[name.lower()]} and {column.folder} have a column {name!r}")
+        seen[name.lower()] = column.folder
+    return columns
 
 
 def _aligned_part(source: str, stem: str, listed: Mapping[str, Mapping[str, Part]]) -> AlignedPart:
@@ -106,19 +129,6 @@ def _aligned_part(source: str, stem: str, listed: Mapping[str, Mapping[str, Part
                 "delete the part and run again"
             )
     return AlignedPart(source, tuple((folder, parts[stem]) for folder, parts in listed.items()))
-
-
-def _document_columns() -> list[Column]:
-    return [Column("documents", name, DOCUMENTS.field(name)) for name in DOCUMENT_COLUMNS]
-
-
-def _group_columns(group: Group, folder: str, part: Part) -> list[Column]:
-    with group.storage.open(group.path(part.name)) as stream:
-        schema = pq.read_schema(stream)
-    prefix = f"{folder.removeprefix(_SCORES)}_" if folder.startswith(_SCORES) else ""
-    return [
-        Column(folder, item.name, pa.field(f"{prefix}{item.name}", item.type)) for item in schema if item.name != DOC_ID
-    ]
 
 
 def read_narrow(narrow: NarrowSource, part: AlignedPart, only: Collection[str] | None = None) -> Iterator[pa.Table]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -40,7 +41,7 @@ VERSION = "select_v1"
 DEFAULT_PART_BYTES = 256 << 20
 
 Progress = Callable[[str, str, int], None]
-"""Called with step, source and documents as parts are done; steps are `outcomes` and `curated`."""
+"""Called with step (`outcomes`, `curated`), source and documents as each part is done; may raise to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,7 @@ def select(request: SelectRequest, progress: Progress | None = None) -> SelectRe
     tell = progress or _silent
     with request.storage.scratch_folder("select-") as folder:
         judged = _judge(request, sources, key, Resources(folder, request.threads, request.memory_mb), tell)
-    indexes = []
-    for item in judged:
-        indexes.append(_curate(request, item, key))
-        tell("curated", item.source.selection.name, indexes[-1][2].counts["documents"])
+    indexes = [_curate(request, item, key, tell) for item in judged]
     for group, parts, index in [*indexes, *(_outcome_index(request, item, key) for item in judged)]:
         group.complete(parts, index)
     return _report(request, key, skipped=False)
@@ -270,12 +268,13 @@ def _outcomes(request: SelectRequest, jobs: Sequence[OutcomeJob], tell: Progress
     return tuple(found[job.work.stem] for job in jobs)
 
 
-def _curate(request: SelectRequest, judged: _Judged, key: str) -> tuple[Group, list[Part], Index]:
+def _curate(request: SelectRequest, judged: _Judged, key: str, tell: Progress) -> tuple[Group, list[Part], Index]:
     """Write a source's curated shards and return what its index will be."""
     name = judged.source.selection.name
     identity = Identity(STAGE, VERSION, {"selection": key, "part_bytes": request.part_bytes}, _libraries())
     outcomes = tuple(outcome.part for outcome in judged.parts)
-    parts = write_curated(CuratedJob(judged.source.narrow, outcomes, identity, request.part_bytes))
+    job = CuratedJob(judged.source.narrow, outcomes, identity, request.part_bytes)
+    parts = write_curated(job, partial(tell, "curated", name))
     rows, kept = sum(part.rows for part in parts), counted(judged.parts, judged.policy)[KEPT]
     if rows != kept:
         raise ConservationError(f"{name}/curated: {rows} rows for {kept} documents that were kept; a bug in Gristmill")

@@ -6,17 +6,18 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.select.narrow import narrow_columns
+from pipeline.select.narrow import narrow_columns, planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SelectRequest, SourceSelection, is_done, select
-from pipeline.table.errors import ConservationError, RuleError, ShardError, WorkspaceError
-from pipeline.table.schema import DOCUMENTS
+from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
+from pipeline.table.schema import DOCUMENTS, DUPLICATES, SCORES
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
-from tests.select_workspace import FOLDERS, component, doc_id, ledger, read, request, row, write
+from tests.select_workspace import FOLDERS, STATS, component, doc_id, ledger, read, request, row, write
 
 
 @pytest.fixture
@@ -216,7 +217,32 @@ def test_documents_without_text_stats_rows_or_parts(storage: Storage) -> None:
     assert [(source.documents, source.kept) for source in report.sources] == [(0, 0), (1, 1)]
     assert len(Group(storage, "web/outcomes").parts()) == 2
     assert Group(storage, "empty/outcomes").parts() == []
-    assert narrow_columns(storage, "web", FOLDERS)["quality_rank"] == "TINYINT"
+
+
+def test_columns_are_known_before_there_is_a_workspace(storage: Storage) -> None:
+    write(storage, "web", {"a": [row(1)]})
+    planned = planned_columns({"signals/stats": STATS, "duplicates": DUPLICATES, "scores/quality": SCORES})
+    assert planned == narrow_columns(storage, "web", FOLDERS)
+    assert planned["quality_rank"] == "TINYINT"
+    with pytest.raises(SchemaError, match="both documents and signals/licence have a column 'licence'"):
+        planned_columns({"signals/licence": pa.schema([("doc_id", pa.string()), ("licence", pa.string())])})
+
+
+def test_the_report_of_progress_may_stop_the_work(storage: Storage) -> None:
+    write(storage, "web", {"a": [row(1)], "b": [row(2)]})
+    seen: list[tuple[str, str, int]] = []
+
+    def stop(*step: object) -> None:
+        seen.append(step)  # type: ignore[arg-type]
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        select(request(storage, {}), stop)
+    assert seen == [("outcomes", "web", 1)]
+    assert Group(storage, "web/outcomes").index() is None
+    steps: list[tuple[str, str, int]] = []
+    select(request(storage, {}), lambda *step: steps.append(step))
+    assert steps == [("outcomes", "web", 1), ("curated", "web", 2)]  # the first part was done before the stop
 
 
 def test_without_duplicates_and_scores(storage: Storage) -> None:
