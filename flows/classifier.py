@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from classifiers.artefact import load
 from classifiers.config import TrainConfig, evaluation
-from classifiers.evaluate import evaluate_corpora
+from classifiers.evaluate import Evaluation, evaluate_corpora
 from classifiers.train import train
 from pipeline.table.config import read_yaml, validate
 from pipeline.table.format import encode
@@ -21,7 +21,11 @@ def train_from(path: str) -> int:
     """
     value, lines = read_yaml(path)
     report = train(validate(TrainConfig, value, path, lines), run_sql)
-    print(report.as_text())  # noqa: T201
+    sys.stdout.write(
+        f"{report.folder}: trained on {report.trained_positives:,} positives and {report.trained_negatives:,} negatives"
+        f" ({report.conflicting:,} texts stood in both classes and were left out), content {report.content_hash}\n"
+        f"held out, never trained on: {_as_text(report.evaluation)}\n"
+    )
     return 0
 
 
@@ -32,5 +36,11 @@ def evaluate_from(model: str, path: str, as_json: bool) -> int:
     """
     value, lines = read_yaml(path)
     result = evaluate_corpora(load(model), evaluation(value, path, lines), run_sql)
-    sys.stdout.write((encode(asdict(result)) if as_json else result.as_text()) + "\n")
+    sys.stdout.write((encode(asdict(result)) if as_json else _as_text(result)) + "\n")
     return 0
+
+
+def _as_text(result: Evaluation) -> str:
+    interval = f"{result.auc_low:.4f} to {result.auc_high:.4f}"
+    texts = f"{result.n_positives:,} positives, {result.n_negatives:,} negatives"
+    return f"AUC {result.auc:.4f} (95 % interval {interval}; {texts}), Brier score {result.brier:.4f}"
