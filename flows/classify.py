@@ -13,7 +13,7 @@ from classifiers.artefact import load
 from classifiers.score import PREDICTIONS, ClassifierScorer
 from flows.progress import StageReport
 from flows.runs import Run
-from flows.stages import MapPlan, Plan, execute_map, nothing, plan_map
+from flows.stages import MapPlan, Plan, execute_map, plan_map
 from pipeline.signals import ranks
 from pipeline.table import schema
 from pipeline.table.shards import (
@@ -57,10 +57,7 @@ class Ranked:
 def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
     """Plan the scores of one source by every configured classifier."""
     (source,) = sources
-    config = run.config.sources[source]
-    if not config.classify:
-        return nothing(source, "classify")
-    ranked = [_ranked(run, source, name) for name in config.classify]
+    ranked = [_ranked(run, source, name) for name in run.config.sources[source].classify]
     plan = _plan_predictions(run, source)
     stale = [item for item in ranked if plan.jobs or not _is_current(item)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.dedup.config import DedupConfig
 from pipeline.extract.config import ExtractConfig
@@ -25,6 +25,31 @@ Format = Literal["warc", "jsonl", "parquet", "csv"]
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 
+def _classifier_name(name: str) -> str:
+    if not _IDENTIFIER.fullmatch(name):
+        raise ValueError(f"classifier name {name!r} must be an identifier in lower case: it becomes column names")
+    return name
+
+
+def _source_name(name: str) -> str:
+    if not _IDENTIFIER.fullmatch(name):
+        raise ValueError(f"source name {name!r} must be an identifier in lower case: it becomes an SQL schema")
+    if name in RESERVED_SOURCES:
+        raise ValueError(f"source name {name!r} is reserved; choose another")
+    return name
+
+
+def _column_name(name: str) -> str:
+    if name not in COLUMNS:
+        raise ValueError(f"unknown column {name!r}{nearest(name, COLUMNS)}; known: {', '.join(COLUMNS)}")
+    return name
+
+
+ClassifierName = Annotated[str, AfterValidator(_classifier_name)]
+SourceName = Annotated[str, AfterValidator(_source_name)]
+ColumnName = Annotated[str, AfterValidator(_column_name)]
+
+
 class ClassifierUse(StageConfig):
     """One classifier that scores every document."""
 
@@ -37,18 +62,8 @@ class StageConfigs(StageConfig):
     extract: ExtractConfig = ExtractConfig()
     annotate: AnnotateConfig = AnnotateConfig()
     dedup: DedupConfig | None = None
-    classify: dict[str, ClassifierUse] = Field(default_factory=dict)
+    classify: dict[ClassifierName, ClassifierUse] = Field(default_factory=dict)
     select: SelectConfig = SelectConfig()
-
-    @field_validator("classify")
-    @classmethod
-    def _classifier_names(cls, value: dict[str, ClassifierUse]) -> dict[str, ClassifierUse]:
-        for name in value:
-            if not _IDENTIFIER.fullmatch(name):
-                raise ValueError(
-                    f"classifier name {name!r} must be an identifier in lower case: it becomes column names"
-                )
-        return value
 
 
 class SourceConfig(StageConfigs):
@@ -56,7 +71,7 @@ class SourceConfig(StageConfigs):
 
     format: Format
     inputs: tuple[str, ...] = Field(min_length=1)
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[ColumnName, str] = Field(default_factory=dict)
     identity: Literal["stat", "content"] = Field(
         "stat", description="content: hash inputs instead of trusting their dates"
     )
@@ -65,14 +80,6 @@ class SourceConfig(StageConfigs):
     @classmethod
     def _one_input_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
-
-    @field_validator("columns")
-    @classmethod
-    def _columns_are_ours(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if name not in COLUMNS:
-                raise ValueError(f"unknown column {name!r}{nearest(name, COLUMNS)}; known: {', '.join(COLUMNS)}")
-        return value
 
     @model_validator(mode="after")
     def _columns_fit_the_format(self) -> SourceConfig:
@@ -95,7 +102,7 @@ class RunConfig(StageConfigs):
     """A whole run, as `gristmill run` reads it."""
 
     workspace: str = Field(min_length=1)
-    sources: dict[str, SourceConfig] = Field(min_length=1)
+    sources: dict[SourceName, SourceConfig] = Field(min_length=1)
     engine: EngineConfig = Field(default_factory=EngineConfig)
 
     @model_validator(mode="before")
@@ -107,16 +114,6 @@ class RunConfig(StageConfigs):
         common = {stage: value[stage] for stage in STAGES if stage in value}
         sources = {name: _merged(common, source) for name, source in value["sources"].items()}
         return {**value, "sources": sources}
-
-    @field_validator("sources")
-    @classmethod
-    def _source_names(cls, value: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-        for name in value:
-            if not _IDENTIFIER.fullmatch(name):
-                raise ValueError(f"source name {name!r} must be an identifier in lower case: it becomes an SQL schema")
-            if name in RESERVED_SOURCES:
-                raise ValueError(f"source name {name!r} is reserved; choose another")
-        return value
 
     @model_validator(mode="after")
     def _scopes_name_sources(self) -> RunConfig:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from flows.progress import StageReport
 from flows.runs import Run
-from flows.stages import MapPlan, Plan, execute_map, nothing, plan_map
+from flows.stages import MapPlan, Plan, execute_map, plan_map
 from pipeline.dedup import components as dedup
 from pipeline.dedup.config import DedupConfig
 from pipeline.dedup.minhash import HASH_VERSION, Scheme, permutations, sign_table, signatures_schema
@@ -37,8 +37,7 @@ def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
     """Plan the duplicates of a scope: signatures that are missing, and the components when anything changed."""
     label = "+".join(sources)
     config = run.config.sources[sources[0]].dedup
-    if config is None:
-        return nothing(label, "dedup")
+    assert config is not None, "steps() leaves out sources without dedup"
     maps = {source: _plan_signatures(run, source, config) for source in sources}
     pending = sum(len(plan.jobs) for plan in maps.values())
     stale = bool(pending) or any(not _is_current(run, source, _key(run, sources, config)) for source in sources)

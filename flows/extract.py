@@ -11,6 +11,7 @@ from flows.runs import Run
 from flows.stages import Plan
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob, Shard, Tools, extract_input
+from pipeline.table.catalog import group_folders
 from pipeline.table.inputs import resolve
 from pipeline.table.shards import Group, Index, Part
 
@@ -97,7 +98,17 @@ def _complete(run: Run, source: str, parts: Mapping[str, Parts]) -> tuple[int, i
     details = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
     run.group(source, "rejects").complete(rejects, Index(stage="extract"))
     run.group(source, "documents").complete(documents, Index(stage="extract", details=details))
+    _prune(run, source, {part.stem for part in documents})
     return sum(part.rows for part in documents), sum(part.rows for part in rejects)
+
+
+def _prune(run: Run, source: str, stems: set[str]) -> None:
+    """Take what was measured of documents that are gone out of every index, also of stages no longer configured."""
+    for folder in group_folders(run.storage, source):
+        group = run.group(source, folder)
+        index = group.index() if folder not in ("documents", "rejects", "curated") else None
+        if index is not None and any(part.stem not in stems for part in index.parts):
+            group.complete([part for part in index.parts if part.stem in stems], index)
 
 
 def _reasons(shards: Sequence[Shard]) -> str:

@@ -35,5 +35,10 @@ def steps(config: RunConfig, only: Sequence[str], until: str) -> Iterator[tuple[
     for stage in STAGES[: STAGES.index(until) + 1]:
         groups = config.scopes() if stage in _JOINT else [(source,) for source in config.sources]
         for group in groups:
-            if set(group) <= chosen:
+            if set(group) <= chosen and _is_configured(config, stage, group[0]):
                 yield stage, group
+
+
+def _is_configured(config: RunConfig, stage: str, source: str) -> bool:
+    settings = config.sources[source]
+    return {"dedup": settings.dedup is not None, "classify": bool(settings.classify)}.get(stage, True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from classifiers.artefact import load
 from flows.annotate import STATS_SCHEMA
 from flows.config import STAGES, RunConfig, SourceConfig
 from flows.select import rules_of
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob
-from pipeline.select.binding import check_rules, column_types
-from pipeline.select.narrow import DOCUMENT_COLUMNS
+from pipeline.select.binding import check_rules
+from pipeline.select.narrow import planned_columns
 from pipeline.signals import language, tokens
 from pipeline.table import schema
 from pipeline.table.errors import InputError
@@ -62,11 +60,9 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
 
 def expected_columns(settings: SourceConfig) -> dict[str, str]:
     """Return the DuckDB types of the narrow columns that a source will have once its stages have run."""
-    fields = [schema.DOCUMENTS.field(name) for name in DOCUMENT_COLUMNS]
-    fields += [f for group in (language.LANGUAGE, STATS_SCHEMA) for f in group if f.name != schema.DOC_ID]
+    groups = {"signals/language": language.LANGUAGE, "signals/text_stats": STATS_SCHEMA}
     if settings.annotate.tokenizer:
-        fields += [f for f in tokens.SCHEMA if f.name != schema.DOC_ID]
-    fields += [f for f in schema.DUPLICATES if f.name != schema.DOC_ID]
-    for name in settings.classify:
-        fields += [pa.field(f"{name}_{f.name}", f.type) for f in schema.SCORES if f.name != schema.DOC_ID]
-    return column_types(pa.schema(fields))
+        groups["signals/tokens"] = tokens.SCHEMA
+    if settings.dedup:
+        groups["duplicates"] = schema.DUPLICATES
+    return planned_columns(groups | {f"scores/{name}": schema.SCORES for name in settings.classify})

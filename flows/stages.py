@@ -33,11 +33,6 @@ class Plan:
     execute: Callable[[], StageReport]
 
 
-def nothing(source: str, stage: str) -> Plan:
-    """Return the plan of a stage that the configuration does not ask for."""
-    return Plan(source, stage, 0, 0, lambda: StageReport(source, stage, 0, 0, 0, 0, 0.0, "not configured"))
-
-
 @dataclass(frozen=True)
 class PartJob:
     """One documents part and what is still to be made of it."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.kernels import minhash
 from pipeline.kernels.words import UNICODE_VERSION
 from pipeline.table import schema
-from pipeline.table.errors import SchemaError
+from pipeline.table.text import text_buffers
 
 if TYPE_CHECKING:
     import datasketch
@@ -68,23 +68,6 @@ def sign_table(
     pieces = [_sign_chunk(chunk, shingle_words, a, b) for chunk in documents[schema.TEXT].chunks]
     columns = [pa.chunked_array([piece[i] for piece in pieces], type=out.field(i + 1).type) for i in range(3)]
     return pa.Table.from_arrays([documents[schema.DOC_ID], *columns], schema=out)
-
-
-def text_buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the UTF-8 bytes (no copy) and the n + 1 offsets of a string array, sliced or not.
-
-    Raises: SchemaError for another type.
-    """
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        raise SchemaError(f"column {schema.TEXT!r} is {texts.type}, expected string")
-    if texts.null_count:
-        texts = texts.fill_null("")  # a null may still have bytes between its offsets
-    if not len(texts):
-        return np.empty(0, np.uint8), np.zeros(1, np.int64)
-    kind = np.dtype(np.int64 if pa.types.is_large_string(texts.type) else np.int32)
-    _, offsets, data = texts.buffers()
-    numbers = np.frombuffer(offsets, kind, count=len(texts) + 1, offset=texts.offset * kind.itemsize)
-    return np.frombuffer(data if data is not None else b"", np.uint8), numbers.astype(np.int64)
 
 
 def signature_matrix(signatures: pa.Array) -> NDArray[np.uint32]:

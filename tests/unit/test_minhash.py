@@ -23,11 +23,11 @@ from pipeline.dedup.minhash import (
     sign_table,
     signature_matrix,
     signatures_schema,
-    text_buffers,
     to_datasketch,
 )
 from pipeline.kernels import minhash, words
 from pipeline.table.errors import SchemaError
+from pipeline.table.text import text_buffers
 
 TEXTS = [
     "",
@@ -271,7 +271,7 @@ def test_sign_table_of_no_documents() -> None:
 
 
 def test_sign_table_refuses_other_types() -> None:
-    with pytest.raises(SchemaError, match="'text' is int64, expected string"):
+    with pytest.raises(SchemaError, match="text is int64, expected string"):
         sign_table(pa.table({"doc_id": ["a"], "text": [1]}), 2, 2, 2)
     with pytest.raises(SchemaError, match="'text' is missing"):
         sign_table(pa.table({"doc_id": ["a"]}), 2, 2, 2)
