@@ -15,6 +15,8 @@ from pipeline.table.errors import ConfigError, nearest
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
+_KEY = "[key]"
+"""What pydantic puts behind a mapping's key that is itself wrong."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Lines = dict[tuple[str, ...], int]
@@ -150,8 +152,10 @@ def _line(location: tuple[int | str, ...], lines: Lines) -> int:
 
 
 def _describe(model: type[BaseModel], problem: Any, where: str, lines: Lines) -> str:
-    location = problem["loc"]
-    line = _line(location, lines)
+    location = tuple(item for item in problem["loc"] if item != _KEY)
+    message = problem["msg"].removeprefix("Value error, ")
+    named = message.split(" ", 1)[0].rstrip(":").split(".")  # a check over several keys begins with the one to blame
+    line = _line((*location, *named), lines)
     place = f"{where}:{line}" if line else where
     key = ".".join(str(item) for item in location)
     if problem["type"] == "extra_forbidden":
@@ -159,10 +163,11 @@ def _describe(model: type[BaseModel], problem: Any, where: str, lines: Lines) ->
         return f"{place}: unknown key {key!r}{nearest(str(location[-1]), known) or _list(known)}"
     if problem["type"] == "missing":
         return f"{place}: key {key!r} is missing"
+    if isinstance(problem["input"], Mapping) or problem["loc"][-1:] == (_KEY,) or not key:
+        return f"{place}: {key}: {message}" if key else f"{place}: {message}"
     value = repr(problem["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {key} = {shown}: {message}" if key else f"{place}: {message}"
+    return f"{place}: {key} = {shown}: {message}"
 
 
 def _list(known: list[str]) -> str:
