@@ -6,6 +6,7 @@ Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -154,6 +155,19 @@ def _classifier_evaluate(arguments: argparse.Namespace) -> int:
     return evaluate_from(arguments.model, arguments.config, arguments.json)
 
 
+def _os_failure(error: OSError) -> str:
+    """Return one line for what the machine refused: what, where, what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or str(error) or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}disk full; free space (TMPDIR names the temporary folder) and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}{what}; change its permissions, or choose another place"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{where}{what}; raise the limit (`ulimit -n`) or lower engine.workers"
+    return f"{where}{what}; run the same command again, finished work is kept"
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line: every foreseeable mistake becomes one line and an exit code, never a traceback."""
     namespace = parser().parse_args(arguments)
@@ -165,9 +179,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except GristmillError as error:
         sys.stderr.write(f"gristmill: {' '.join(str(error).split())}\n")
         code = error.exit_code
+    except MemoryError:
+        sys.stderr.write("gristmill: out of memory; lower engine.workers or engine.memory_mb and run it again\n")
+        code = 1
     except BrokenPipeError:  # `gristmill sql ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        sys.stderr.write(f"gristmill: {' '.join(_os_failure(error).split())}\n")
+        code = 1
     except KeyboardInterrupt:
         sys.stderr.write("gristmill: stopped\n")
         code = 130

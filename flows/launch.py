@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+import duckdb
+
 from flows.config import chosen_sources, load
 from flows.engine import InterruptedRunError
 from flows.plans import plan_stage, steps
@@ -18,6 +20,8 @@ from flows.preflight import check_everything
 from flows.progress import StageReport
 from flows.runs import Run, opened
 from flows.stages import Plan
+from pipeline.table.errors import ShardError, UsageError
+from pipeline.table.sql import one_line
 
 GRACE_S = 4.0
 """Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
@@ -37,10 +41,9 @@ def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: st
     stop = threading.Event()
     with stopping_on_signals(stop, f"gristmill run {path}"), opened(config, f"gristmill run {path}", stop) as run:
         started = time.monotonic()
-        if _is_worth_prefect(run, only, until):
-            reports = _orchestrated(run, only, until)
-        else:
-            reports = [plan_stage(stage, run, sources).execute() for stage, sources in steps(config, only, until)]
+        orchestrated = _is_worth_prefect(run, only, until)
+        with _failing():
+            reports = _orchestrated(run, only, until) if orchestrated else _in_this_process(run, only, until)
         run.check()
         _close(run, reports, time.monotonic() - started)
     return 0
@@ -62,6 +65,21 @@ def _is_worth_prefect(run: Run, only: Sequence[str], until: str) -> bool:
         plan_stage(stage, run, sources) for stage, sources in steps(run.config, only, until) if stage in _ORCHESTRATED
     )
     return any(plan.shards_to_do for plan in plans)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """From here on work is done: what was not found before it fails the run."""
+    try:
+        yield
+    except UsageError as error:
+        raise ShardError(str(error)) from error
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        raise ShardError(f"{one_line(error)}; raise engine.memory_mb or free disk, then run it again") from error
+
+
+def _in_this_process(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
+    return [plan_stage(stage, run, sources).execute() for stage, sources in steps(run.config, only, until)]
 
 
 def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:

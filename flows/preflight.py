@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from classifiers.artefact import load
 from flows.annotate import STATS_SCHEMA
 from flows.config import STAGES, RunConfig, SourceConfig
 from flows.select import rules_of
 from pipeline.extract.readers import read
-from pipeline.extract.shard import ExtractJob
+from pipeline.extract.shard import ExtractJob, Item
+from pipeline.extract.units import Reject
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.signals import language, tokens
 from pipeline.table import schema
-from pipeline.table.errors import InputError
+from pipeline.table.errors import InputError, ShardError
 from pipeline.table.inputs import resolve
 from pipeline.table.models import lid_model_path
 from pipeline.table.storage import Storage
 
 MAX_OPENED = 100
 """Inputs of a source that are opened to see whether they are what their format says."""
+MAX_ROWS = 100
+"""Rows of a corpus of which one at least must be readable, in one input at least."""
 
 
 def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None:
@@ -29,6 +33,7 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     Raises: UsageError for the first thing that would stop the run.
     """
     storage = Storage.at(config.workspace)
+    storage.check_writable()
     last = STAGES.index(until)
     for source in only:
         settings = config.sources[source]
@@ -38,24 +43,55 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
         if last >= STAGES.index("annotate") and settings.annotate.tokenizer:
             tokens.load_tokenizer(settings.annotate.tokenizer)
         if last >= STAGES.index("classify"):
-            for use in settings.classify.values():
-                load(use.model)
+            for name, use in settings.classify.items():
+                check_classifier(f"sources.{source}.classify.{name}.model", use.model)
         check_rules(rules_of(source, settings), expected_columns(settings))
+
+
+def check_classifier(where: str, model: str) -> None:
+    """Check that a classifier can be loaded.
+
+    Raises: InputError naming the config key.
+    """
+    try:
+        load(model)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
     """Check that a source's inputs are there and begin as their format says.
 
+    One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
+    that format or columns are wrong.
+
     Raises: InputError naming the entry or file.
     """
     where = f"sources.{source}.inputs"
+    complaints: list[str] = []
+    any_readable = False
     for file in resolve(settings.inputs, where, "stat")[:MAX_OPENED]:
         job = ExtractJob(storage, source, file, settings.format, settings.columns, settings.extract)
         try:
             with file.open() as stream:
-                next(iter(read(stream, job, 0, set())), None)
-        except PermissionError as error:
-            raise InputError(f"{where}: {file.url}: {error.strerror}; make it readable") from error
+                items = iter(read(stream, job, 0, set()))
+                damage = _damage(itertools.islice(items, 1 if settings.format == "warc" or any_readable else MAX_ROWS))
+        except (InputError, ShardError) as error:
+            raise InputError(f"{where}: {error}") from error
+        any_readable = any_readable or damage is None
+        complaints += [f"{file.name}: {damage}"] if damage else []
+    if complaints and not any_readable and settings.format != "warc":
+        raise InputError(f"{where}: no row can be read: {complaints[0]}; correct `inputs`, `format` or `columns`")
+
+
+def _damage(items: Iterator[Item]) -> str | None:
+    """Return what is wrong with the first unit when none can be read; None when one can, or there is none."""
+    first: str | None = None
+    for item in items:
+        if not isinstance(item.result, Reject) or item.result.reason != "damaged":
+            return None
+        first = first or item.result.detail
+    return first
 
 
 def expected_columns(settings: SourceConfig) -> dict[str, str]:

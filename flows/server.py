@@ -49,7 +49,8 @@ def prefect_server(stop: threading.Event) -> Iterator[None]:
     """
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)
-    if os.environ.get("PREFECT_API_URL"):
+    if named := os.environ.get("PREFECT_API_URL"):
+        _check_answer(named)
         yield
         return
     with _home() as home:
@@ -105,6 +106,20 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _check_answer(url: str) -> None:
+    """Refuse a server of the user's that is not there: Prefect would try for minutes and end in a traceback.
+
+    Raises: GristmillError.
+    """
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10).close()
+    except urllib.error.HTTPError:
+        return  # it answers: whether it lets us in is between it and Prefect
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise GristmillError(f"PREFECT_API_URL={url} does not answer ({reason}); start that server or unset it") from error
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, stop: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,13 @@ from pipeline.table.errors import ConfigError, nearest
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _KEY = "[key]"
-"""What pydantic puts behind a mapping's key that is itself wrong."""
+_ADDED = re.compile(r"\[key\]|str|int|float|bool|(dict|list|tuple|literal|constrained-\w+|function-\w+|nullable)\[.*\]")
+"""What pydantic adds to a problem's location: the mark of a mapping's key that is itself wrong, a union's member."""
+_MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
 
 Model = TypeVar("Model", bound=BaseModel)
-Lines = dict[tuple[str, ...], int]
+_Path = tuple[str, ...]
+Lines = dict[_Path, int]
 
 
 class StageConfig(BaseModel):
@@ -86,6 +90,7 @@ def _check(node: yaml.Node, path: tuple[str, ...], lines: Lines, where: str) -> 
         raise ConfigError(f"{where}:{node.start_mark.line + 1}: nested deeper than {_MAX_DEPTH}")
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
+            lines[(*path, str(number))] = item.start_mark.line + 1
             _check(item, (*path, str(number)), lines, where)
     if not isinstance(node, yaml.MappingNode):
         return
@@ -132,35 +137,44 @@ def validate(model: type[Model], value: Mapping[str, Any], where: str, lines: Li
     try:
         return model.model_validate(dict(value))
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
-        first = min(problems, key=lambda problem: _precedence(problem["loc"], lines or {}))
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(_describe(model, first, where, lines or {}) + more) from error
+        places = lines or {}
+        problems: dict[_Path, list[Any]] = {}
+        for problem in error.errors(include_url=False, include_context=False):
+            problems.setdefault(_path(problem["loc"], places), []).append(problem)
+        paths = [path for path in problems if not _is_copy(path, problems)]
+        first = min(paths, key=lambda path: (path not in places, _line(path, places), -len(path)))
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        raise ConfigError(_describe(model, first, problems[first], where, places) + more) from error
 
 
-def _precedence(location: tuple[int | str, ...], lines: Lines) -> tuple[bool, int]:
-    """Order problems: those at a key that stands in the file come first, then the outermost."""
-    return tuple(str(item) for item in location) not in lines, len(location)
+def _path(location: tuple[int | str, ...], lines: Lines) -> _Path:
+    """Return a problem's keys without what pydantic adds: the member of a union, the mark of a mapping's key."""
+    path: _Path = ()
+    for item in map(str, location):
+        if (*path, item) in lines or not _ADDED.fullmatch(item):
+            path = (*path, item)
+    return path
 
 
-def _line(location: tuple[int | str, ...], lines: Lines) -> int:
-    path = tuple(str(item) for item in location)
-    for end in range(len(path), 0, -1):
-        if path[:end] in lines:
-            return lines[path[:end]]
-    return 0
+def _is_copy(path: _Path, problems: Mapping[_Path, Any]) -> bool:
+    """Tell whether a problem below a source only repeats that of the common settings, which reach every source."""
+    return path[:1] == ("sources",) and path[2:] in problems
 
 
-def _describe(model: type[BaseModel], problem: Any, where: str, lines: Lines) -> str:
-    location = tuple(item for item in problem["loc"] if item != _KEY)
-    message = problem["msg"].removeprefix("Value error, ")
+def _line(path: _Path, lines: Lines) -> int:
+    return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), 0)
+
+
+def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: str, lines: Lines) -> str:
+    problem = problems[0]
+    message = "; or: ".join(dict.fromkeys(_in_yaml(problem["msg"]) for problem in problems))
     named = message.split(" ", 1)[0].rstrip(":").split(".")  # a check over several keys begins with the one to blame
-    line = _line((*location, *named), lines)
+    line = _line((*path, *named), lines)
     place = f"{where}:{line}" if line else where
-    key = ".".join(str(item) for item in location)
+    key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _fields(model, location[:-1])
-        return f"{place}: unknown key {key!r}{nearest(str(location[-1]), known) or _list(known)}"
+        known = _fields(model, problem["loc"][:-1])
+        return f"{place}: unknown key {key!r}{nearest(path[-1], known) or _list(known)}"
     if problem["type"] == "missing":
         return f"{place}: key {key!r} is missing"
     if isinstance(problem["input"], Mapping) or problem["loc"][-1:] == (_KEY,) or not key:
@@ -168,6 +182,11 @@ def _describe(model: type[BaseModel], problem: Any, where: str, lines: Lines) ->
     value = repr(problem["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{place}: {key} = {shown}: {message}"
+
+
+def _in_yaml(message: str) -> str:
+    """Return pydantic's message with YAML's names for types."""
+    return _MAPPING.sub("a mapping", message.removeprefix("Value error, ")).replace("a valid tuple", "a list")
 
 
 def _list(known: list[str]) -> str:

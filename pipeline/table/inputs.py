@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from pipeline.table.errors import InputError
+from pipeline.table.errors import InputError, UsageError
 from pipeline.table.storage import InputFile, filesystem
 
 _CHUNK_BYTES = 1 << 20
@@ -40,7 +40,10 @@ def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "conte
 
 def _expand(entry: str, where: str) -> list[tuple[str, str, dict[str, Any]]]:
     """Return (url, name, info) for each file that one entry names."""
-    fs, path = filesystem(entry)
+    try:
+        fs, path = filesystem(entry)
+    except UsageError as error:
+        raise type(error)(f"{where}: {error}") from error
     prefix = entry.split("://", 1)[0] + "://" if "://" in entry else ""
     try:
         if glob.has_magic(entry):

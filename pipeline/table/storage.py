@@ -68,6 +68,22 @@ class Storage:
         """Return the path or URL as DuckDB and error messages use it."""
         return self.path(relative) if self.is_local else f"{self.url}/{relative}"
 
+    def check_writable(self) -> None:
+        """Check that the folder can be written, or created where it is not there yet; nothing is created.
+
+        Raises: WorkspaceError. Whether a remote place can be written only shows when it is.
+        """
+        if not self.is_local:
+            return
+        folder = Path(self.root)
+        while not os.path.lexists(folder) and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            made_of = "is a file" if folder.is_file() else "is no folder"
+            raise WorkspaceError(f"workspace {self.url}: {folder} {made_of}; name a folder, it is made when needed")
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            raise WorkspaceError(f"workspace {self.url}: {folder} is not writable; change that or choose another")
+
     def exists(self, relative: str) -> bool:
         return bool(self.fs.exists(self.path(relative)))
 
@@ -204,9 +220,13 @@ class InputFile:
     identity: str
 
     def open(self) -> BinaryIO:
-        """Open for reading. Raises: ShardError when it vanished since it was listed."""
+        """Open for reading. Raises: ShardError when it cannot be read or vanished since it was listed."""
         fs, path = filesystem(self.url)
         try:
             return cast(BinaryIO, fs.open(path, "rb"))
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.url} is gone; it was there when the run began") from error
+        except PermissionError as error:
+            raise ShardError(f"{self.url}: {error.strerror or error}; make it readable") from error
         except OSError as error:
-            raise ShardError(f"{self.url}: {error.strerror or error}; it was there when the run began") from error
+            raise ShardError(f"{self.url} cannot be read: {error.strerror or error}") from error
