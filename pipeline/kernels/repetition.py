@@ -1,0 +1,235 @@
+"""Repetition inside one document: repeated lines and word n-grams, exactly and in near-linear time.
+
+Equal elements get equal integer ids by a hash table; an n-gram is identified by the pair of ids of its two (n-1)-grams,
+so n-grams are compared exactly (never as joined text, where "of" + "terms" would equal "ofterms"). Only positions whose
+shorter gram repeats are looked at again: ordinary text loses most of its positions at each n, and a page of
+"a b a b ..." costs one look-up a position and n.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.kernels.jit import inlined, inner
+
+TOP_NGRAMS: Final = (2, 3, 4)
+DUPLICATE_NGRAMS: Final = (5, 6, 7, 8, 9, 10)
+NUM_NGRAM_COUNTS: Final = len(TOP_NGRAMS) + len(DUPLICATE_NGRAMS)
+
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
+_FIRST_TOP: Final = TOP_NGRAMS[0]
+_LAST_TOP: Final = TOP_NGRAMS[-1]
+_LAST: Final = DUPLICATE_NGRAMS[-1]
+_MIN_TABLE_BITS: Final = 4
+
+Ints = npt.NDArray[np.int64]
+ShortInts = npt.NDArray[np.int32]
+Keys = npt.NDArray[np.uint64]
+
+
+class Table(NamedTuple):
+    """An open-addressing hash table that is emptied by counting up `generation[0]`, not by writing."""
+
+    keys: Keys
+    entries: Ints  # generation << 32 | value
+    generation: Ints  # shape (1,)
+
+
+class Grams(NamedTuple):
+    """Scratch for one document's n-grams; all arrays hold one entry a word."""
+
+    ids: ShortInts
+    counts: ShortInts
+    starts: ShortInts  # positions whose current gram repeats, ascending
+    chars_before: Ints  # code points of all words before position i; one entry more than words
+
+
+class Elements(NamedTuple):
+    """A list of lines or paragraphs: a hash and a length in code points for each."""
+
+    hashes: Keys
+    lengths: ShortInts
+
+
+def new_table(max_elements: int) -> Table:
+    """Return a table for at most `max_elements` different keys.
+
+    The operating system zeroes its pages as they are touched, so a generous size costs address space alone (Numba's own
+    `zeros` would write it all).
+    """
+    size = 1 << table_bits(max_elements)
+    return Table(np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(1, np.int64))
+
+
+def new_grams(max_words: int) -> Grams:
+    """Return scratch for documents of at most `max_words` words."""
+    n = max_words + 1
+    return Grams(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int64))
+
+
+def new_elements(max_elements: int) -> Elements:
+    """Return room for at most `max_elements` elements."""
+    return Elements(np.empty(max_elements, np.uint64), np.empty(max_elements, np.int32))
+
+
+@inlined
+def table_bits(num_elements: int) -> int:
+    """Return the base-2 logarithm of a table size that `num_elements` fill by half at most."""
+    bits = _MIN_TABLE_BITS
+    while (1 << bits) < 2 * num_elements:
+        bits += 1
+    return bits
+
+
+@inlined
+def find_or_add(table: Table, bits: int, key: np.uint64, value: int) -> int:
+    """Return the value stored for `key` in the current generation; store and return `value` when there is none."""
+    generation = table.generation[0]
+    mask = (1 << bits) - 1
+    slot = np.int64((key * _MIX) >> np.uint64(64 - bits))
+    while True:
+        entry = table.entries[slot]
+        if (entry >> 32) != generation:
+            table.keys[slot] = key
+            table.entries[slot] = (generation << 32) | value
+            return value
+        if table.keys[slot] == key:
+            return entry & 0xFFFFFFFF
+        slot = (slot + 1) & mask
+
+
+@inner
+def duplicate_totals(table: Table, elements: Elements, n: int) -> tuple[int, int]:
+    """Return how many of the first `n` elements repeat an earlier one, and the sum of those elements' lengths."""
+    if n < 2:
+        return 0, 0
+    table.generation[0] += 1
+    bits = table_bits(n)
+    duplicates = 0
+    chars = 0
+    for i in range(n):
+        if find_or_add(table, bits, elements.hashes[i], i) != i:
+            duplicates += 1
+            chars += elements.lengths[i]
+    return duplicates, chars
+
+
+@inner
+def number_words(table: Table, hashes: Keys, n: int, grams: Grams) -> int:
+    """Give equal words equal ids in `grams.ids`, count them in `grams.counts`; return the number of different words."""
+    table.generation[0] += 1
+    bits = table_bits(n)
+    num_ids = 0
+    for i in range(n):
+        word = find_or_add(table, bits, hashes[i], num_ids)
+        if word == num_ids:
+            num_ids += 1
+            grams.counts[word] = 0
+        grams.ids[i] = word
+        grams.counts[word] += 1
+    return num_ids
+
+
+@inner
+def contains_word(table: Table, num_words: int, key: np.uint64) -> bool:
+    """Say whether a word with this hash was numbered by the latest `number_words` over `num_words` words."""
+    generation = table.generation[0]
+    bits = table_bits(num_words)
+    slot = np.int64((key * _MIX) >> np.uint64(64 - bits))
+    while (table.entries[slot] >> 32) == generation:
+        if table.keys[slot] == key:
+            return True
+        slot = (slot + 1) & ((1 << bits) - 1)
+    return False
+
+
+@inner
+def ngram_counts(table: Table, grams: Grams, lengths: ShortInts, n: int, out: Ints) -> int:
+    """Fill `out` with the character counts of the top and the duplicate n-grams of `n` numbered words.
+
+    `out` has shape (9,): for 2, 3, 4 the characters in all occurrences (overlapping ones too) of the most frequent
+    n-gram, joined by one space, 0 when none occurs twice, the first seen among equals; for 5 to 10 the characters,
+    without spaces, of the n-grams that repeat an earlier one, found greedily from the left without overlap.
+    `grams` is as `number_words` left it and is overwritten. Returns the number of table look-ups.
+    """
+    grams.chars_before[0] = 0
+    num_starts = 0
+    for i in range(n):
+        grams.chars_before[i + 1] = grams.chars_before[i] + lengths[i]
+        if grams.counts[grams.ids[i]] > 1:
+            grams.starts[num_starts] = i
+            num_starts += 1
+    out[:] = 0
+    lookups = 0
+    for size in range(_FIRST_TOP, _LAST + 1):
+        lookups += num_starts
+        num_starts = _lengthen(table, grams, num_starts)
+        if num_starts == 0:
+            break
+        if size <= _LAST_TOP:
+            out[size - _FIRST_TOP] = _top_chars(grams, num_starts, size)
+        else:
+            out[size - _FIRST_TOP] = _duplicate_chars(table, grams, num_starts, size)
+    return lookups
+
+
+@inner
+def _lengthen(table: Table, grams: Grams, num_starts: int) -> int:
+    """Replace the repeated (n-1)-grams by the repeated n-grams; return how many positions are left."""
+    table.generation[0] += 1
+    bits = table_bits(num_starts)
+    ids, counts, starts = grams.ids, grams.counts, grams.starts
+    num_ids = 0
+    num_pairs = 0
+    for k in range(num_starts - 1):
+        i = starts[k]
+        if starts[k + 1] != i + 1:
+            continue
+        key = (np.uint64(ids[i]) << np.uint64(32)) | np.uint64(ids[i + 1])
+        gram = find_or_add(table, bits, key, num_ids)
+        if gram == num_ids:
+            num_ids += 1
+            counts[gram] = 0
+        counts[gram] += 1
+        ids[i] = gram
+        starts[num_pairs] = i
+        num_pairs += 1
+    kept = 0
+    for k in range(num_pairs):
+        i = starts[k]
+        if counts[ids[i]] > 1:
+            starts[kept] = i
+            kept += 1
+    return kept
+
+
+@inlined
+def _top_chars(grams: Grams, num_starts: int, size: int) -> int:
+    """Return occurrences times length, spaces included, of the most frequent n-gram, the first seen among equals."""
+    best = grams.starts[0]
+    for k in range(1, num_starts):
+        i = grams.starts[k]
+        if grams.counts[grams.ids[i]] > grams.counts[grams.ids[best]]:
+            best = i
+    chars = grams.chars_before[best + size] - grams.chars_before[best] + size - 1
+    return grams.counts[grams.ids[best]] * chars
+
+
+@inlined
+def _duplicate_chars(table: Table, grams: Grams, num_starts: int, size: int) -> int:
+    """Return the characters in n-grams seen before, going on behind each one that is found."""
+    table.generation[0] += 1
+    bits = table_bits(num_starts)
+    chars = 0
+    following = 0
+    for k in range(num_starts):
+        i = grams.starts[k]
+        if i < following:
+            continue
+        if find_or_add(table, bits, np.uint64(grams.ids[i]), i) != i:
+            chars += grams.chars_before[i + size] - grams.chars_before[i]
+            following = i + size
+    return chars

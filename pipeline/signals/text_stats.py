@@ -1,0 +1,215 @@
+"""Text statistics: every number that the Gopher, C4 and FineWeb rules ask for, as narrow columns beside the documents.
+
+`COLUMNS` has each column's type and definition, in order. Formulas are datatrove's (`gopher_quality_filter.py`,
+`gopher_repetition_filter.py`, `c4_filters.py`, `fineweb_quality_filter.py` at commit a649de7, 2026-08-13), so that
+thresholds written for it mean the same here; the same names mean other formulas elsewhere (of four lines with one
+repeat the duplicate line fraction is 0.25 here and 0.50 in Dolma). Where this differs from datatrove:
+
+- Words are split by the rule in `pipeline.kernels.word_split`, not by spaCy. A word counts for `word_count` when it
+  holds a letter, mark or number of any script; datatrove uses a list of punctuation, for which "•" is a word.
+- N-grams are compared word by word; datatrove joins duplicate n-grams without a separator, so "of terms" equals
+  "oft erms". A top n-gram must occur twice; datatrove also counts one that is seen once.
+- A ratio whose denominator is zero is 0; datatrove raises ZeroDivisionError or drops the document.
+- Sentences are counted by line (a line break ends one), by the rule of spaCy's sentencizer.
+- C4's phrases are found without regard to the case of ASCII letters only; "[1]" is a citation for ASCII digits only.
+- FineWeb's own rules see the lines that C4 leaves, as in its recipe: the columns `fineweb_*`. The same numbers for the
+  whole text are `line_punct_ratio`, `short_line_ratio`, `duplicate_line_char_ratio` and `newline_word_ratio`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.kernels.character_classes import UNICODE_VERSION
+from pipeline.kernels.text_stats import Count, count_texts
+from pipeline.table import schema
+from pipeline.table.errors import SchemaError
+
+VERSION: Final = f"text_stats_v1 unicode {UNICODE_VERSION}"
+
+Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64] | npt.NDArray[np.bool_]
+
+
+class Column(NamedTuple):
+    """A column's Arrow type, its definition, and how it follows from the kernel's counts, shape (len(Count), n)."""
+
+    type: pa.DataType
+    meaning: str
+    compute: Callable[[npt.NDArray[np.int64]], Numbers]
+
+
+def _count(count: Count, meaning: str) -> Column:
+    return Column(pa.int64(), meaning, lambda counts: counts[count])
+
+
+def _flag(count: Count, meaning: str) -> Column:
+    return Column(pa.bool_(), meaning, lambda counts: counts[count] > 0)
+
+
+def _ratio(numerator: Count, denominator: Count, meaning: str) -> Column:
+    return Column(pa.float64(), meaning, lambda counts: _divide(counts[numerator], counts[denominator]))
+
+
+def _divide(numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Divide, with 0 where the denominator is 0."""
+    result = np.zeros(len(numerator), np.float64)
+    return np.divide(numerator, denominator, out=result, where=denominator != 0)
+
+
+def _chars_without_newlines(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    chars: npt.NDArray[np.int64] = counts[Count.text_length] - counts[Count.newlines]
+    return chars
+
+
+def _fineweb_newlines(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    newlines: npt.NDArray[np.int64] = np.maximum(counts[Count.fineweb_lines] - 1, 0)
+    return newlines
+
+
+_C4 = "lines that C4 keeps (3 words or more, none over 1,000 characters, no 'javascript', no policy phrase)"
+_C4_FULL = f"{_C4} and that end in . ? ! \" ' but not in ..."
+_NGRAMS = (
+    "characters, spaces left out, in word {n}-grams that repeat an earlier one, found from the left without overlap"
+)
+_TOP = "characters in all occurrences of the most frequent word {n}-gram, 0 if none occurs twice; overlaps count"
+
+COLUMNS: Final[dict[str, Column]] = {
+    "text_length": _count(Count.text_length, "code points"),
+    "text_bytes": _count(Count.text_bytes, "bytes in UTF-8"),
+    "estimated_tokens": Column(pa.float64(), "text_bytes / 4", lambda counts: counts[Count.text_bytes] / 4),
+    "word_count": _count(Count.words, "words with a letter, mark or number in them"),
+    "word_and_symbol_count": _count(Count.tokens, "words and stand-alone symbols; the denominator of word ratios"),
+    "mean_word_length": _ratio(Count.word_chars, Count.words, "code points a word, over the words of word_count"),
+    "alpha_word_ratio": _ratio(Count.alpha_words, Count.tokens, "share of word_and_symbol_count that holds a letter"),
+    "stop_word_count": _count(
+        Count.stop_words, "how many of the, be, to, of, and, that, have, with occur in lower case (0 to 8)"
+    ),
+    "hash_word_ratio": _ratio(Count.hashes, Count.tokens, "number signs per word_and_symbol_count"),
+    "ellipsis_word_ratio": _ratio(Count.ellipses, Count.tokens, "'...' and '…' per word_and_symbol_count"),
+    "sentence_count": _count(Count.sentences, "sentences, line by line"),
+    "digit_ratio": _ratio(Count.digits, Count.text_length, "share of code points that are decimal digits"),
+    "uppercase_ratio": _ratio(Count.capitals, Count.text_length, "share of code points that are capitals"),
+    "whitespace_ratio": _ratio(Count.spaces, Count.text_length, "share of code points that are whitespace"),
+    "url_count": _count(Count.urls, "occurrences of '://'"),
+    "line_count": _count(Count.lines, "lines by str.splitlines(), empty ones included"),
+    "bullet_line_ratio": _ratio(Count.bullet_lines, Count.lines, "share of lines that begin with • or -"),
+    "ellipsis_line_ratio": _ratio(Count.ellipsis_lines, Count.lines, "share of lines that end in '...' or '…'"),
+    "terminal_punctuation_line_ratio": _ratio(
+        Count.punctuated_lines, Count.lines, "share of lines that end in . ? ! \" ' but not in '...'"
+    ),
+    "few_word_line_count": _count(Count.few_word_lines, "lines of one or two words by str.split()"),
+    "long_word_line_count": _count(Count.long_word_lines, "lines with a word of over 1,000 code points by str.split()"),
+    "javascript_line_count": _count(Count.javascript_lines, "lines that hold 'javascript' in any case"),
+    "policy_line_count": _count(
+        Count.policy_lines,
+        "lines that hold 'terms of use', 'privacy policy', 'cookie policy', 'uses cookies', 'use of cookies' or "
+        "'use cookies' in any case",
+    ),
+    "has_lorem_ipsum": _flag(Count.lorem_ipsum_lines, "whether 'lorem ipsum' occurs, in any case"),
+    "has_curly_bracket": _flag(Count.curly_bracket_lines, "whether { occurs"),
+    "duplicate_line_fraction": _ratio(
+        Count.run_line_duplicates,
+        Count.run_lines,
+        "share of lines, split at runs of newlines, that repeat an earlier one",
+    ),
+    "duplicate_line_char_fraction": _ratio(
+        Count.run_line_duplicate_chars, Count.text_length, "code points in those lines per text_length"
+    ),
+    "duplicate_paragraph_fraction": _ratio(
+        Count.paragraph_duplicates,
+        Count.paragraphs,
+        "share of paragraphs, split at two or more newlines in the stripped text, that repeat an earlier one",
+    ),
+    "duplicate_paragraph_char_fraction": _ratio(
+        Count.paragraph_duplicate_chars, Count.text_length, "code points in those paragraphs per text_length"
+    ),
+    **{
+        f"top_{n}gram_char_fraction": _ratio(
+            Count[f"top_{n}gram_chars"], Count.text_length, f"{_TOP.format(n=n)}; per text_length"
+        )
+        for n in (2, 3, 4)
+    },
+    **{
+        f"duplicate_{n}gram_char_fraction": _ratio(
+            Count[f"duplicate_{n}gram_chars"], Count.text_length, f"{_NGRAMS.format(n=n)}; per text_length"
+        )
+        for n in (5, 6, 7, 8, 9, 10)
+    },
+    "line_punct_ratio": _ratio(
+        Count.terminal_lines,
+        Count.text_lines,
+        "share of lines, split at newlines and not blank, whose last character ends a sentence in any script",
+    ),
+    "short_line_ratio": _ratio(Count.short_lines, Count.text_lines, "share of those lines of 30 code points or fewer"),
+    "duplicate_line_char_ratio": Column(
+        pa.float64(),
+        "code points in those lines that repeat an earlier one, per code points that are not newlines",
+        lambda counts: _divide(counts[Count.text_line_duplicate_chars], _chars_without_newlines(counts)),
+    ),
+    "newline_word_ratio": _ratio(Count.newlines, Count.tokens, "newlines per word_and_symbol_count"),
+    "c4_line_count": _count(Count.c4_lines, _C4_FULL),
+    "c4_sentence_count": _count(Count.c4_sentences, "sentences in the lines of c4_line_count"),
+    "c4_lorem_ipsum": _flag(
+        Count.c4_lorem_ipsum_lines, "whether 'lorem ipsum' is in a line of enough words and with end punctuation"
+    ),
+    "c4_curly_bracket": _flag(
+        Count.c4_curly_bracket_lines, "whether { is in such a line without 'javascript': C4 drops the document"
+    ),
+    "fineweb_line_count": _count(Count.fineweb_lines, f"{_C4}; their end is of no matter"),
+    "fineweb_sentence_count": _count(Count.fineweb_sentences, "sentences in the lines of fineweb_line_count"),
+    "fineweb_lorem_ipsum": _flag(Count.fineweb_lorem_ipsum_lines, "whether 'lorem ipsum' is in a line of enough words"),
+    "fineweb_curly_bracket": _flag(
+        Count.fineweb_curly_bracket_lines, "whether { is in such a line without 'javascript'"
+    ),
+    "fineweb_line_punct_ratio": _ratio(
+        Count.fineweb_terminal_lines, Count.fineweb_text_lines, "line_punct_ratio over the lines of fineweb_line_count"
+    ),
+    "fineweb_short_line_ratio": _ratio(
+        Count.fineweb_short_lines, Count.fineweb_text_lines, "short_line_ratio over the lines of fineweb_line_count"
+    ),
+    "fineweb_duplicate_line_char_ratio": _ratio(
+        Count.fineweb_duplicate_chars,
+        Count.fineweb_chars,
+        "duplicate_line_char_ratio over the lines of fineweb_line_count",
+    ),
+    "fineweb_newline_word_ratio": Column(
+        pa.float64(),
+        "newline_word_ratio over the lines of fineweb_line_count",
+        lambda counts: _divide(_fineweb_newlines(counts), counts[Count.fineweb_tokens]),
+    ),
+}
+
+
+def text_stats(documents: pa.Table) -> pa.Table:
+    """Return `doc_id` and every column of `COLUMNS` for each row of `documents`, in order; no row can drop.
+
+    Reads the Arrow buffers of `text` in place, chunk by chunk and sliced or not. A null text counts as an empty one.
+    Releases the GIL while it counts.
+
+    Raises: SchemaError when `doc_id` or `text` is missing or `text` is neither string nor large_string.
+    """
+    schema.require(documents, schema.DOC_ID, schema.TEXT)
+    texts = documents[schema.TEXT]
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise SchemaError(f"column {schema.TEXT!r} has type {texts.type}; it must be string or large_string")
+    parts = [count_texts(*_buffers(chunk)) for chunk in texts.chunks]
+    counts = np.concatenate(parts, axis=1) if parts else np.zeros((len(Count), 0), np.int64)
+    columns = {name: pa.array(column.compute(counts), column.type) for name, column in COLUMNS.items()}
+    return schema.signals(documents, **columns)
+
+
+def _buffers(chunk: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return a string array's bytes, not copied, and its offsets as int64."""
+    if chunk.null_count:
+        chunk = chunk.fill_null("")
+    offset_type = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
+    _, offsets, data = chunk.buffers()
+    if len(chunk) == 0 or offsets is None:
+        return np.frombuffer(b"", np.uint8), np.zeros(1, np.int64)
+    positions = np.frombuffer(offsets, offset_type)[chunk.offset : chunk.offset + len(chunk) + 1]
+    return np.frombuffer(data if data is not None else b"", np.uint8), positions.astype(np.int64)

@@ -1,0 +1,101 @@
+"""The kernel equals the plain-Python oracle on any Unicode, exactly."""
+
+from __future__ import annotations
+
+import math
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from text_stats_oracle import TERMINALS, text_stats_oracle
+
+from pipeline.kernels import character_classes as classes
+from pipeline.signals.text_stats import COLUMNS, text_stats
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+CHARS = "abZ .,-'’1\n\r\u2028\x85\u0301\u200d中ーカ🙂é°+*/:wW|#…\"[](){}\tR\u00a0ſİK١_=<>@~^\\$%—–;!?。\x00"
+PIECES = [
+    *(
+        "lorem ipsum ",
+        "Javascript",
+        "use cookies",
+        "privacy policy",
+        "terms of use",
+        "[1]",
+        "[edit]",
+        "[citation needed]",
+    ),
+    *("don't", "you’ll", "Mr.", "e.g.", "U.S.", "the of.", "{", "• ", "- ", "...", "http://a.b/c-d?e:f", "www.x-y.z"),
+    *("a b c d.", "\n", "\r\n", " ", "\n\n", "中文", "Foo-bar/baz:qux,Quux", "x=1+2", "C++", "50+"),
+]
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    st.text(st.sampled_from(CHARS), max_size=80),
+    st.lists(st.sampled_from(PIECES), max_size=40).map("".join),
+    st.lists(st.sampled_from(["a", "b", "of", "terms", "oft", "erms"]), max_size=60).map(" ".join),
+)
+
+
+def table(texts: list[str]) -> pa.Table:
+    return pa.table({"doc_id": [str(i) for i in range(len(texts))], "text": pa.array(texts, pa.string())})
+
+
+def assert_equals_oracle(texts: list[str]) -> None:
+    stats = text_stats(table(texts)).to_pylist()
+    for text, row in zip(texts, stats, strict=True):
+        expected = text_stats_oracle(text)
+        assert set(expected) == set(COLUMNS)
+        difference = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
+        assert not difference, text
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=8))
+@example(["", "word", "\n\n\n", "\u2028", "\u0301\u0301", "中文", "🙂❤️", "a" * 1001 + " b c", "x" * 1000 + " y z."])
+def test_kernel_equals_oracle(texts: list[str]) -> None:
+    assert_equals_oracle(texts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=6), st.integers(1, 400))
+def test_repeating_a_text_keeps_the_oracle(texts: list[str], copies: int) -> None:
+    assert_equals_oracle([(text * copies)[:3000] for text in texts])
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS)
+def test_shares_are_shares(text: str) -> None:
+    row = text_stats(table([text])).to_pylist()[0]
+    for name in COLUMNS:
+        assert math.isfinite(row[name])
+        assert row[name] >= 0
+        if name.startswith("duplicate_") or name.endswith("_line_ratio"):
+            assert row[name] <= 1
+
+
+def test_character_classes_agree_with_python() -> None:
+    table = classes.character_classes()
+    for code in range(sys.maxunicode + 1):
+        char = chr(code)
+        flags = int(table[code])
+        assert bool(flags & classes.SPACE) == char.isspace()
+        assert bool(flags & classes.LETTER) == char.isalpha()
+        assert bool(flags & classes.TERMINAL) == (char in TERMINALS)
+        assert bool(flags & classes.SYMBOL) == (unicodedata.category(char)[0] in "PS")
+    breaks = [code for code in range(sys.maxunicode + 1) if len(f"a{chr(code)}b".splitlines()) == 2]
+    assert np.flatnonzero(table & classes.LINE_BREAK).tolist() == breaks
+
+
+@pytest.mark.realdata
+def test_kernel_equals_oracle_on_real_pages() -> None:
+    path = SHARED / "peers" / "datatrove" / "texts" / "00000.parquet"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    assert_equals_oracle(pq.read_table(path, columns=["text"])["text"].slice(5000, 60).to_pylist())
