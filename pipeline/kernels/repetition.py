@@ -8,6 +8,7 @@ shorter gram repeats are looked at again: ordinary text loses most of its positi
 
 from __future__ import annotations
 
+import secrets
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ TOP_NGRAMS: Final = (2, 3, 4)
 DUPLICATE_NGRAMS: Final = (5, 6, 7, 8, 9, 10)
 NUM_NGRAM_COUNTS: Final = len(TOP_NGRAMS) + len(DUPLICATE_NGRAMS)
 
-_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST_TOP: Final = TOP_NGRAMS[0]
 _LAST_TOP: Final = TOP_NGRAMS[-1]
 _LAST: Final = DUPLICATE_NGRAMS[-1]
@@ -31,11 +31,16 @@ Keys = npt.NDArray[np.uint64]
 
 
 class Table(NamedTuple):
-    """An open-addressing hash table that is emptied by counting up `generation[0]`, not by writing."""
+    """An open-addressing hash table that is emptied by counting up `generation[0]`, not by writing.
+
+    `multiplier` is odd and random, so that no text can be made to fill one stretch of slots. No
+    result depends on it.
+    """
 
     keys: Keys
     entries: Ints  # generation << 32 | value
     generation: Ints  # shape (1,)
+    multiplier: Keys  # shape (1,)
 
 
 class Grams(NamedTuple):
@@ -61,7 +66,8 @@ def new_table(max_elements: int) -> Table:
     `zeros` would write it all).
     """
     size = 1 << table_bits(max_elements)
-    return Table(np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(1, np.int64))
+    multiplier = np.array([secrets.randbits(64) | 1], np.uint64)
+    return Table(np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(1, np.int64), multiplier)
 
 
 def new_grams(max_words: int) -> Grams:
@@ -89,7 +95,7 @@ def find_or_add(table: Table, bits: int, key: np.uint64, value: int) -> int:
     """Return the value stored for `key` in the current generation; store and return `value` when there is none."""
     generation = table.generation[0]
     mask = (1 << bits) - 1
-    slot = np.int64((key * _MIX) >> np.uint64(64 - bits))
+    slot = np.int64((key * table.multiplier[0]) >> np.uint64(64 - bits))
     while True:
         entry = table.entries[slot]
         if (entry >> 32) != generation:
@@ -138,7 +144,7 @@ def contains_word(table: Table, num_words: int, key: np.uint64) -> bool:
     """Say whether a word with this hash was numbered by the latest `number_words` over `num_words` words."""
     generation = table.generation[0]
     bits = table_bits(num_words)
-    slot = np.int64((key * _MIX) >> np.uint64(64 - bits))
+    slot = np.int64((key * table.multiplier[0]) >> np.uint64(64 - bits))
     while (table.entries[slot] >> 32) == generation:
         if table.keys[slot] == key:
             return True

@@ -272,8 +272,7 @@ def _apply_c4(text: Bytes, s: Scratch, out: Ints) -> None:
         last = without_citations(text, first, last, s.edited)
         first = 0
         text = s.edited_view
-        s.words.sums[TOKENS] = tokens  # the words of the edited line go behind the document's and are then forgotten
-        scan_line(text, 0, last, s)
+        scan_line(text, 0, last, s)  # its words go behind the document's and are forgotten below
         state, length = s.hashes[FULL], line[Line.length]
         tokens_before = tokens
     tokens_after = s.words.sums[TOKENS]

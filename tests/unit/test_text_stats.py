@@ -92,7 +92,7 @@ GOLDEN: list[tuple[str, dict[str, object]]] = [
             "fineweb_sentence_count": 5,
             "fineweb_line_punct_ratio": 2 / 4,  # a quotation mark ends no sentence, three full stops do
             "fineweb_short_line_ratio": 3 / 4,
-            # Oslo is the capital of Norway . It is old . | He asked " is it cold ? " | And so on and on ... | No ... here
+            # Oslo is the capital of Norway . It is old . | He asked " is it cold ? " | And so on and on ... | No ...
             "fineweb_newline_word_ratio": 3 / 29,
         },
     ),
