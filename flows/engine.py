@@ -7,6 +7,7 @@ Dask and Ray will come through the same `map`.
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -99,10 +100,10 @@ class PrefectEngine:
                     return results
                 try:
                     results.append(function(job))
-                except (OSError, GristmillError) as error:
-                    if not is_transient(error):
+                finally:
+                    error = sys.exception()
+                    if error is not None and not is_transient(error):
                         failed.set()
-                    raise
             return results
 
         def retry(task: Any, run: Any, state: Any) -> bool:

@@ -119,7 +119,8 @@ def _check_answer(url: str) -> None:
         return  # it answers: whether it lets us in is between it and Prefect
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise GristmillError(f"PREFECT_API_URL={url} does not answer ({reason}); start that server or unset it") from error
+        hint = "start that server or unset the variable"
+        raise GristmillError(f"PREFECT_API_URL={url} does not answer ({reason}); {hint}") from error
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, stop: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flows.plans import plan_stage, steps
 from flows.progress import StageReport
 from flows.runs import opened
 
-WORDS = "river stone cloud garden window market silver morning paper music forest bridge".split()
+WORDS = ("river", "stone", "cloud", "garden", "window", "market", "silver", "morning", "paper", "music", "forest")
 
 
 def run_all(config: Mapping[str, Any], until: str = "select") -> list[StageReport]:
@@ -26,7 +27,7 @@ def rows(count: int, start: int = 0) -> list[dict[str, str]]:
     """Return documents of some sixty words, each unlike the others."""
     return [
         {
-            "text": " ".join(f"{WORDS[(number * 7 + i * (number + 1)) % len(WORDS)]}{number}" for i in range(60)),
+            "text": " ".join(random.Random(number).choices(WORDS, k=60)),
             "url": f"https://example.org/{number}",
         }
         for number in range(start, start + count)

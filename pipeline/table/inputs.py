@@ -46,10 +46,9 @@ def _expand(entry: str, where: str) -> list[tuple[str, str, dict[str, Any]]]:
         raise type(error)(f"{where}: {error}") from error
     prefix = entry.split("://", 1)[0] + "://" if "://" in entry else ""
     try:
-        if glob.has_magic(entry):
+        if glob.has_magic(entry) and not fs.exists(path):  # a file may be called `crawl [1].warc.gz`
             root = path[: len(path) - len(path.lstrip("/"))] + _root(path)
-            paths = [p for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"]
-            infos = {p: fs.info(p) for p in paths}
+            infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
         elif not fs.exists(path):
             raise InputError(f"{where}: {entry} does not exist (working directory {os.getcwd()}); correct the path")
         elif fs.isdir(path):

@@ -225,18 +225,23 @@ class PartWriter:
         self._written: tuple[int, str] | None = None
 
     def __enter__(self) -> PartWriter:
-        self._file = self._context.__enter__()
-        self._writer = pq.ParquetWriter(self._file, self.schema, **write_options(self.schema))
+        with ExitStack() as stack:
+            self._file = stack.enter_context(self._context)
+            self._writer = pq.ParquetWriter(self._file, self.schema, **write_options(self.schema))
+            stack.pop_all()
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if kind is None:
+        if kind is not None:
+            self._writer.is_open = False  # closing would write a footer to a file that is thrown away
+            self._context.__exit__(kind, error, traceback)
+            return
+        with ExitStack() as stack:  # the last rows can fail as any others: that, too, must throw the file away
+            stack.push(self._context)
+            stack.callback(setattr, self._writer, "is_open", False)
             self._flush()
             self._writer.close()
             self._written = _size_and_content(self._file)
-        else:
-            self._writer.is_open = False  # closing would write a footer to a file that is thrown away
-        self._context.__exit__(kind, error, traceback)
 
     def write(self, table: pa.Table) -> None:
         """Append rows in order.

@@ -24,15 +24,22 @@ TEMPORARY = "_tmp"
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
-@lru_cache(maxsize=64)
 def filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of `url` and the path inside it (absolute for local paths).
 
     Raises: MissingDependencyError when the protocol's package is not installed; InputError for an unknown protocol.
     """
+    # Made absolute here, for what is remembered must not depend on the working directory.
+    return _filesystem(url if "://" in url else os.path.abspath(os.path.expanduser(url)))
+
+
+@lru_cache(maxsize=64)
+def _filesystem(url: str) -> tuple[Any, str]:
     protocol = url.split("://", 1)[0] if "://" in url else "file"
+    # Listings of an object store are never remembered: another run may have changed them.
+    options = {} if protocol in ("file", "local") else {"use_listings_cache": False}
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         hint = f"pip install 'gristmill[{extra}]'" if extra else f"install the fsspec package for it ({error})"
