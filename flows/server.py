@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from flows.engine import stop_if_asked
 from pipeline.table.errors import GristmillError
 
 START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for
+DATABASE = "prefect.db"
 _MAX_DATABASE_BYTES = 256 << 20
 
 OFFLINE = {
@@ -89,17 +91,32 @@ def _home() -> Iterator[Path]:
         if handle is not None:
             os.close(handle)
         with tempfile.TemporaryDirectory(prefix="gristmill-prefect-") as folder:
+            _copy_database(shared / DATABASE, Path(folder) / DATABASE)
             yield Path(folder)
         return
     try:
-        database = shared / "prefect.db"
+        database = shared / DATABASE
         if database.exists() and database.stat().st_size > _MAX_DATABASE_BYTES:
-            for path in shared.glob("prefect.db*"):
+            for path in shared.glob(f"{DATABASE}*"):
                 path.unlink()
         shutil.rmtree(shared / "storage", ignore_errors=True)
         yield shared
     finally:
         os.close(handle)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Start from another run's database where there is one: creating the tables takes longer than all the rest."""
+    if not source.exists():
+        return
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
+            closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+    except sqlite3.Error:  # being created right now, perhaps: then this run creates its own
+        target.unlink(missing_ok=True)
 
 
 def _free_port() -> int:

@@ -7,6 +7,7 @@ side is `pipeline.extract.pages`.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 from trafilatura.meta import reset_caches
 from trafilatura.metadata import extract_metadata
-from trafilatura.utils import load_html
+from trafilatura.utils import HTML_PARSER, load_html
 
 from pipeline.extract.charset import decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
@@ -31,6 +32,7 @@ from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metada
 from pipeline.table.models import lid_model_path
 
 RESET_CACHES_EVERY_PAGES = 500
+GC_THRESHOLDS = 20_000, 20, 20
 GATE_CHARACTERS = 4000
 GATE_LINE_CHARACTERS = 30  # shorter lines are mostly navigation, which says little about the language
 GATE_CONFIDENCE = 0.5  # a less certain verdict lets the page pass: the language signal decides later, on better text
@@ -66,6 +68,7 @@ class LanguageModel(Protocol):
 def make_handler() -> Callable[[bytes], bytes]:
     """Return the function that a worker runs on each request."""
     logging.disable(logging.CRITICAL)  # a parser's remarks on one page of millions are of no use to anybody
+    _spare_work()
     pages = 0
 
     def handle(message: bytes) -> bytes:
@@ -76,6 +79,23 @@ def make_handler() -> Callable[[bytes], bytes]:
         return encode_result(extract(decode_request(message)))
 
     return handle
+
+
+def _spare_work() -> None:
+    """Take out two costs of trafilatura that change no result: about a tenth of its time, measured on web pages.
+
+    lxml.html chooses a class for every element it touches by a function in Python, for forms and inputs that nobody
+    asks for; and the garbage collector runs all the time over trees that hold no cycles.
+    """
+    classes = etree.ElementDefaultClassLookup(
+        element=lxml.html.HtmlElement,
+        comment=lxml.html.HtmlComment,
+        pi=lxml.html.HtmlProcessingInstruction,
+        entity=lxml.html.HtmlEntity,
+    )
+    HTML_PARSER.set_element_class_lookup(classes)
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def extract(request: PageRequest) -> Extracted | Refusal:
