@@ -73,7 +73,8 @@ def read_warc(
     if start == 0 and (first is None or first.kind == "damage"):
         second = next(records, None) if first is not None else None
         if second is None and not _is_broken_archive(raw, form):
-            raise InputError(f"{file}: not a WARC or ARC file (starts with {raw.exactly(0, 24)!r}); correct `inputs` or `format`")
+            head = raw.exactly(0, 24)
+            raise InputError(f"{file}: not a WARC or ARC file (starts with {head!r}); correct `inputs` or `format`")
         if first is not None:
             yield _to_item(file, first, limits, seen)
         first = second

@@ -28,7 +28,7 @@ import pyarrow as pa
 from pipeline.kernels.character_classes import UNICODE_VERSION
 from pipeline.kernels.text_stats import Count, count_texts
 from pipeline.table import schema
-from pipeline.table.errors import SchemaError
+from pipeline.table.text import text_buffers
 
 VERSION: Final = f"text_stats_v1 unicode {UNICODE_VERSION}"
 
@@ -195,21 +195,7 @@ def text_stats(documents: pa.Table) -> pa.Table:
     """
     schema.require(documents, schema.DOC_ID, schema.TEXT)
     texts = documents[schema.TEXT]
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        raise SchemaError(f"column {schema.TEXT!r} has type {texts.type}; it must be string or large_string")
-    parts = [count_texts(*_buffers(chunk)) for chunk in texts.chunks]
+    parts = [count_texts(*text_buffers(chunk)) for chunk in texts.chunks]
     counts = np.concatenate(parts, axis=1) if parts else np.zeros((len(Count), 0), np.int64)
     columns = {name: pa.array(column.compute(counts), column.type) for name, column in COLUMNS.items()}
     return schema.signals(documents, **columns)
-
-
-def _buffers(chunk: pa.Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return a string array's bytes, not copied, and its offsets as int64."""
-    if chunk.null_count:
-        chunk = chunk.fill_null("")
-    offset_type = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
-    _, offsets, data = chunk.buffers()
-    if len(chunk) == 0 or offsets is None:
-        return np.frombuffer(b"", np.uint8), np.zeros(1, np.int64)
-    positions = np.frombuffer(offsets, offset_type)[chunk.offset : chunk.offset + len(chunk) + 1]
-    return np.frombuffer(data if data is not None else b"", np.uint8), positions.astype(np.int64)
