@@ -58,8 +58,7 @@ def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     """
     lines: Lines = {}
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{where}: YAML aliases (`*name`) are not read; repeat the value")
+        _check_events(text, where)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
             raise ConfigError(f"{where} is empty; `gristmill init` prints a starting configuration")
@@ -74,6 +73,18 @@ def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     return value, lines
 
 
+def _check_events(text: str, where: str) -> None:
+    """Refuse aliases and deep nesting before anything is built: YAML's parser takes minutes for a file of brackets."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{where}:{line}: YAML aliases (`*name`) are not read; repeat the value")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ConfigError(f"{where}:{line}: nested deeper than {_MAX_DEPTH}")
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML whose integers may have `_` and whose dates stay text."""
 
@@ -85,9 +96,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _check(node: yaml.Node, path: tuple[str, ...], lines: Lines, where: str) -> None:
-    """Refuse repeated keys and deep nesting; note each key's line."""
-    if len(path) > _MAX_DEPTH:
-        raise ConfigError(f"{where}:{node.start_mark.line + 1}: nested deeper than {_MAX_DEPTH}")
+    """Refuse repeated keys; note each key's line."""
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             lines[(*path, str(number))] = item.start_mark.line + 1
@@ -141,7 +150,7 @@ def validate(model: type[Model], value: Mapping[str, Any], where: str, lines: Li
         problems: dict[_Path, list[Any]] = {}
         for problem in error.errors(include_url=False, include_context=False):
             problems.setdefault(_path(problem["loc"], places), []).append(problem)
-        paths = [path for path in problems if not _is_copy(path, problems)]
+        paths = [path for path in problems if not _is_said_elsewhere(path, problems)]
         first = min(paths, key=lambda path: (path not in places, _line(path, places), -len(path)))
         more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
         raise ConfigError(_describe(model, first, problems[first], where, places) + more) from error
@@ -156,9 +165,10 @@ def _path(location: tuple[int | str, ...], lines: Lines) -> _Path:
     return path
 
 
-def _is_copy(path: _Path, problems: Mapping[_Path, Any]) -> bool:
-    """Tell whether a problem below a source only repeats that of the common settings, which reach every source."""
-    return path[:1] == ("sources",) and path[2:] in problems
+def _is_said_elsewhere(path: _Path, problems: Mapping[_Path, Any]) -> bool:
+    """Tell whether a problem repeats that of the common settings, which reach every source, or one further inside."""
+    is_copy = path[:1] == ("sources",) and path[2:] in problems
+    return is_copy or any(other != path and other[: len(path)] == path for other in problems)
 
 
 def _line(path: _Path, lines: Lines) -> int:

@@ -44,7 +44,6 @@ def _expand(entry: str, where: str) -> list[tuple[str, str, dict[str, Any]]]:
         fs, path = filesystem(entry)
     except UsageError as error:
         raise type(error)(f"{where}: {error}") from error
-    prefix = entry.split("://", 1)[0] + "://" if "://" in entry else ""
     try:
         if glob.has_magic(entry) and not fs.exists(path):  # a file may be called `crawl [1].warc.gz`
             root = path[: len(path) - len(path.lstrip("/"))] + _root(path)
@@ -59,7 +58,17 @@ def _expand(entry: str, where: str) -> list[tuple[str, str, dict[str, Any]]]:
             infos = {path: fs.info(path)}
     except PermissionError as error:
         raise InputError(f"{where}: {entry}: {error.strerror}; make it readable") from error
-    return [(f"{prefix}{p.lstrip('/') if prefix else p}", os.path.relpath(p, root or "/"), i) for p, i in infos.items()]
+    except OSError as error:
+        raise InputError(f"{where}: {entry} cannot be listed: {error.strerror or error}; correct it") from error
+    return [(_url(p, entry), os.path.relpath(p, root or "/"), info) for p, info in infos.items()]
+
+
+def _url(path: str, entry: str) -> str:
+    """Return how a path of an entry's file system is written: local ones as they are, others as URLs."""
+    protocol = entry.split("://", 1)[0] if "://" in entry else "file"
+    if protocol in ("file", "local") or "://" in path:  # HTTP's paths are URLs already
+        return path
+    return f"{protocol}://{path.lstrip('/')}"
 
 
 def _root(pattern: str) -> str:
