@@ -1,0 +1,280 @@
+"""Every command, option, key, view, column, reason and preset is in the README, and what it names exists."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from classifiers.config import EvaluateConfig, TrainConfig
+from flows.cli import parser
+from flows.config import RunConfig, load
+from flows.preflight import STATS_SCHEMA
+from pipeline.select.binding import check_rules
+from pipeline.select.narrow import planned_columns
+from pipeline.select.rules import load_rules
+from pipeline.signals import language, text_stats
+from pipeline.table import schema
+from pipeline.table.presets import preset_names
+from tests.docs.readme_file import BLOCKS, README, ROOT, SHELL, VIEWS, Block, commands, section, tables
+
+# Commands ----------------------------------------------------------------------------------------------------------
+
+
+def leaves(top: argparse.ArgumentParser, name: str = "gristmill") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the full name and parser of every command that does something."""
+    groups = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield name, top
+    for group in groups:
+        assert {choice.dest for choice in group._choices_actions} == set(group.choices), f"{name}: help is missing"
+        for choice in group._choices_actions:
+            assert choice.help, f"{name} {choice.dest} has no help"
+        for word, child in group.choices.items():
+            yield from leaves(child, f"{name} {word}")
+
+
+LEAVES = dict(leaves(parser()))
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_and_option_is_documented(name: str) -> None:
+    text = section(f"#### `{name}")
+    heading = text.splitlines()[0]
+    for action in LEAVES[name]._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        if action.option_strings:
+            assert action.help, f"{name} {action.option_strings} has no help"
+            shown = f"{action.option_strings[-1]} {action.metavar}" if action.metavar else action.option_strings[-1]
+            assert f"`{shown}" in text, f"{name}: {shown} is not in its section"
+        elif not action.choices:
+            assert str(action.metavar) in heading
+        for choice in action.choices or ():
+            assert choice in text, f"{name}: {choice} is not in its section"
+
+
+def test_documented_commands_and_options_exist() -> None:
+    headings = re.findall(r"^#### `(gristmill [a-z]+(?: [a-z]+)?)", README, re.MULTILINE)
+    assert set(headings) == set(LEAVES)
+    for name in headings:
+        known = {string for action in LEAVES[name]._actions for string in action.option_strings}
+        for options in tables(section(f"#### `{name}"), "option"):
+            assert options.split()[0] in known, f"{name} has no {options}"
+
+
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.text.split("\n")[0][:50])
+def test_commands_in_shell_blocks_exist(block: Block) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for words in commands(block.text):
+        if words[0] == "gristmill":
+            parser().parse_args(words[1:])  # ends the test with SystemExit where argparse refuses it
+        elif words[0] == "make":
+            assert set(words[1:]) <= targets, words
+        else:
+            assert words[:2] == ["pip", "install"], f"what is {words}?"
+            for path in re.findall(r"-c (\S+)", " ".join(words)):
+                assert (ROOT / path).is_file()
+
+
+def test_commands_within_the_text_exist() -> None:
+    named = re.findall(r"`gristmill ([a-z]+)", README)
+    assert named
+    assert {name.split()[1] for name in LEAVES} >= set(named)
+
+
+# Configuration -----------------------------------------------------------------------------------------------------
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the dotted path and field of every key of a configuration, those of nested models included."""
+    for name, field in model.model_fields.items():
+        nested, wildcard = nested_model(field.annotation)
+        if nested is None:
+            yield prefix + name, field
+        else:
+            yield from keys(nested, f"{prefix}{name}.{'NAME.' if wildcard else ''}")
+
+
+def nested_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Return the model inside an annotation, and whether it is the value of a mapping with free names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    arguments = get_args(annotation)
+    wildcard = get_origin(annotation) is dict
+    for inner in arguments[1:] if wildcard else arguments:
+        model, below = nested_model(inner)
+        if model is not None:
+            return model, wildcard or below
+    return None, False
+
+
+def shown_default(field: FieldInfo) -> str | None:
+    """Return the default as the README writes it; None where the machine decides."""
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is PydanticUndefined:
+        if field.default_factory is not dict:
+            return None
+        value = {}
+    return f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
+
+
+def run_keys() -> dict[str, FieldInfo]:
+    """Return the keys of a run; the stages' keys, which every source may repeat, once."""
+    stages = {name.split(".")[0] for name, _ in keys(RunConfig)} - {"workspace", "sources", "engine"}
+    repeated = tuple(f"sources.NAME.{stage}" for stage in stages)
+    return {name: field for name, field in keys(RunConfig) if not name.startswith(repeated)}
+
+
+def classifier_keys() -> dict[str, FieldInfo]:
+    """Return the keys of training and evaluation; those of a corpus, the same for both classes, once."""
+    lists = {name: TrainConfig.model_fields[name] for name in ("positives", "negatives")}
+    found = dict(keys(EvaluateConfig)) | dict(keys(TrainConfig)) | lists
+    return {name: field for name, field in found.items() if not name.startswith("negatives.")}
+
+
+def check_keys(rows: Mapping[str, list[str]], expected: Mapping[str, FieldInfo]) -> None:
+    assert sorted(rows) == sorted(expected)
+    for name, field in expected.items():
+        default = shown_default(field)
+        if default is not None:
+            assert rows[name][0] == default, f"{name}: the default is {default}, the README says {rows[name][0]}"
+
+
+def test_every_configuration_key_is_documented_with_its_default() -> None:
+    expected = run_keys()
+    assert {"extract.limits.nodes", "classify.NAME.model", "sources.NAME.identity", "engine.workers"} <= set(expected)
+    rows = tables(section("## Configuration"), "key")
+    check_keys(rows, expected)
+    assert all(row[1] for row in rows.values()), "every key has a meaning"
+
+
+def test_every_classifier_key_is_documented_with_its_default() -> None:
+    expected = classifier_keys()
+    assert {"positives.path", "preprocess.lowercase", "fasttext.epochs", "held_out"} <= set(expected)
+    check_keys(tables(section("## Classifiers"), "key"), expected)
+
+
+@pytest.mark.parametrize("name", ["web", "corpus", "quickstart"])
+def test_shipped_configurations_are_valid(name: str) -> None:
+    assert load(str(ROOT / "configs" / f"{name}.yaml")).sources
+
+
+def test_rules_in_the_readme_are_rules() -> None:
+    groups = {
+        "signals/language": language.LANGUAGE,
+        "signals/text_stats": STATS_SCHEMA,
+        "scores/quality": schema.SCORES,
+    }
+    found = [yaml.safe_load(block.text) for block in BLOCKS if block.language == "yaml" and "rules:" in block.text]
+    assert found
+    for content in found:
+        check_rules(load_rules(content["rules"], "README.md", content.get("keep")), planned_columns(groups))
+
+
+# Views, columns, reasons, presets ----------------------------------------------------------------------------------
+
+
+def test_every_reject_reason_is_documented() -> None:
+    assert set(tables(README, "reason")) == schema.REJECT_REASONS
+
+
+def test_every_text_statistic_is_documented_as_the_code_defines_it() -> None:
+    rows = tables(section("**`signals_text_stats`**"), "column")
+    expected = {name: column.meaning for name, column in text_stats.COLUMNS.items()}
+    table = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in expected.items())
+    assert {name: row[0] for name, row in rows.items()} == expected, f"the table should be\n{table}"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_and_column_is_documented(view: str) -> None:
+    text = section(f"**`{view}`**")
+    missing = [column for column in VIEWS[view] if f"`{column}`" not in text]
+    assert not missing
+
+
+def test_every_preset_is_named() -> None:
+    assert set(tables(section("## Rules"), "preset")) == set(preset_names("rules"))
+
+
+# The repository ----------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_version_of_the_changelog_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d{2}-\d{2}$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert versions[0] == project["version"]
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_resolve(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    anchors = {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", text, re.MULTILINE):
+        link = target[0] or target[1]
+        if link.startswith("#"):
+            assert link[1:] in anchors, f"{name} has no heading for {link}"
+        elif not link.startswith("https://"):
+            assert (ROOT / link).exists(), f"{name} links to {link}, which is not there"
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    named = set(re.findall(r"`((?:pipeline|configs|flows|classifiers|tests)/[\w/.]+)`", README))
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+# Spelled in two pieces, so that this file does not find itself.
+_PRIVATE = re.compile(
+    "|".join(
+        [
+            "/wor" + "k/",
+            "/roo" + "t/",
+            r"pypi\.org/" + "simple",
+            "python" + "hosted",
+            "index" + "-url",
+            "/tmp/" + r"\w+\.(?:py|md|json|txt)",
+        ]
+    )
+    + r"|(?i:\bcl"
+    + r"aude\b|\banth"
+    + r"ropic\b|language model ses"
+    + r"sion|this ses"
+    + r"sion\b)"
+)
+
+
+def tracked() -> list[Path]:
+    """Return the files of the repository."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_nothing_private_is_in_the_repository() -> None:
+    files = tracked()
+    assert len(files) > 50
+    found = []
+    for path in files:
+        for number, line in enumerate(path.read_bytes().decode("utf-8", "replace").splitlines(), start=1):
+            if _PRIVATE.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not found
