@@ -28,7 +28,6 @@ MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 2048
 """Rows fetched at a time: with their text some ten megabytes."""
 
-SQL_RESERVED = frozenset({"information_schema", "memory", "pg_catalog", "system", "temp"})
 """DuckDB's own schemas and databases: a source of such a name could not be told from them."""
 
 _STAGES = {
@@ -245,8 +244,6 @@ def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> di
     broken: dict[tuple[str, str], str] = {}
     owners: dict[str, list[str]] = {}
     for source in catalog.sources:
-        if source.name.lower() in SQL_RESERVED:
-            raise WorkspaceError(f"source {source.name!r} has the name of an SQL schema of DuckDB; rename its folder")
         try:
             connection.execute(f"CREATE SCHEMA {quote(source.name)}")
         except duckdb.CatalogException as error:

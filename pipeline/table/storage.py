@@ -21,7 +21,7 @@ import fsspec
 from pipeline.table.errors import InputError, MissingDependencyError, ShardError, WorkspaceError
 
 TEMPORARY = "_tmp"
-_EXTRAS = {"s3": "s3", "s3a": "s3"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
 
 def filesystem(url: str) -> tuple[Any, str]:

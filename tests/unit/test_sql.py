@@ -20,7 +20,7 @@ from pipeline.table.catalog import Catalog
 from pipeline.table.errors import QueryError, WorkspaceError
 from pipeline.table.format import write
 from pipeline.table.shards import Index
-from pipeline.table.sql import SQL_RESERVED, Session, connect, run_sql
+from pipeline.table.sql import Session, connect, run_sql
 from pipeline.table.storage import Storage
 
 
@@ -266,11 +266,11 @@ def test_no_workspace_is_a_workspace_error(tmp_path: Path, make: Callable[[Path]
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", sorted(SQL_RESERVED))
-def test_a_source_named_like_a_schema_of_duckdb_is_refused(tmp_path: Path, name: str) -> None:
-    storage = wb.build(str(tmp_path), name, until="extract")
-    with pytest.raises(WorkspaceError, match="rename"), connect(storage):
-        pass
+@pytest.mark.parametrize("name", ["information_schema", "pg_catalog", "temp", "main"])
+def test_a_folder_named_like_a_schema_of_duckdb_is_no_source(tmp_path: Path, name: str) -> None:
+    wb.build(str(tmp_path), name, until="extract")
+    with connect(wb.build(str(tmp_path), "web", until="extract")) as opened:
+        assert rows(opened, "SELECT DISTINCT source FROM documents") == [("web",)]
 
 
 def test_remote_workspace() -> None:
