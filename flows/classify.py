@@ -60,6 +60,8 @@ def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
     ranked = [_ranked(run, source, name) for name in run.config.sources[source].classify]
     plan = _plan_predictions(run, source)
     stale = [item for item in ranked if plan.jobs or not _is_current(item)]
+    to_do = len(plan.jobs) + len(stale)  # each classifier's ranks are one more shard of work
+    done = len(plan.parts) - len(plan.jobs) + len(ranked) - len(stale)
 
     def execute() -> StageReport:
         started = time.monotonic()
@@ -67,11 +69,9 @@ def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
         for item in stale:
             run.check()
             _rank(item)
-        done = len(plan.parts) - len(plan.jobs)
-        return StageReport(source, "classify", len(plan.jobs), done, plan.rows, plan.rows, time.monotonic() - started)
+        return StageReport(source, "classify", to_do, done, plan.rows, plan.rows, time.monotonic() - started)
 
-    to_do = len(plan.jobs) + len(stale)
-    return Plan(source, "classify", to_do, len(plan.parts) - len(plan.jobs), execute)
+    return Plan(source, "classify", to_do, done, execute)
 
 
 def _plan_predictions(run: Run, source: str) -> MapPlan:

@@ -88,7 +88,7 @@ def _add_classifier(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("config", metavar="CONFIG", help="YAML configuration of the training")
     command.set_defaults(run=_classifier_train)
 
-    command = _command(classifier, "evaluate", "print a classifier's AUC with its 95 %% interval on labelled documents")
+    command = _command(classifier, "evaluate", "print a classifier's AUC on labelled documents, with its interval")
     command.add_argument("model", metavar="MODEL", help="folder of a trained classifier")
     command.add_argument("config", metavar="CONFIG", help="YAML with `positives` and `negatives`")
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -96,7 +96,9 @@ def _add_classifier(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, text: str) -> _Parser:
-    return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    return commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:].rstrip(".") + ".", allow_abbrev=False
+    )
 
 
 def _init(arguments: argparse.Namespace) -> int:

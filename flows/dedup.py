@@ -41,6 +41,7 @@ def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
     maps = {source: _plan_signatures(run, source, config) for source in sources}
     pending = sum(len(plan.jobs) for plan in maps.values())
     stale = bool(pending) or any(not _is_current(run, source, _key(run, sources, config)) for source in sources)
+    to_do, done = pending + int(stale), _done(maps) + int(not stale)  # the components are one more shard of work
 
     def execute() -> StageReport:
         started = time.monotonic()
@@ -48,9 +49,9 @@ def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
             execute_map(run, source, "dedup", plan)
         rows = sum(plan.rows for plan in maps.values())
         notes = _find(run, sources, config) if stale else ""
-        return StageReport(label, "dedup", pending, _done(maps), rows, rows, time.monotonic() - started, notes)
+        return StageReport(label, "dedup", to_do, done, rows, rows, time.monotonic() - started, notes)
 
-    return Plan(label, "dedup", pending + int(stale), _done(maps) + int(not stale), execute)
+    return Plan(label, "dedup", to_do, done, execute)
 
 
 def _done(maps: dict[str, MapPlan]) -> int:

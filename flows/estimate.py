@@ -84,10 +84,14 @@ def _print_estimate(run: Run, source: str) -> None:
         return
     seconds, size = sampled.elapsed_s * total, sampled.bytes_on_disk * total
     sys.stdout.write(
-        f"{source}: {len(jobs):,} inputs of {_bytes(total)}: about {_duration(seconds)} on "
+        f"{source}: {_count(len(jobs), 'input')} of {_bytes(total)}: extraction about {_duration(seconds)} on "
         f"{run.config.engine.workers} workers and {_bytes(size)} on disk "
-        f"(from {sampled.units} units of {jobs[0].input.name}; other inputs may differ)\n"
+        f"(from {_count(sampled.units, 'unit')} of {jobs[0].input.name}; other inputs may differ)\n"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -96,8 +96,8 @@ def _complete(run: Run, source: str, parts: Mapping[str, Parts]) -> tuple[int, i
     documents = [part for listed, _ in parts.values() for part in listed]
     rejects = [part for _, listed in parts.values() for part in listed]
     details = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
-    run.group(source, "rejects").complete(rejects, Index(stage="extract"))
-    run.group(source, "documents").complete(documents, Index(stage="extract", details=details))
+    _replace(run.group(source, "rejects"), rejects, Index(stage="extract"))
+    _replace(run.group(source, "documents"), documents, Index(stage="extract", details=details))
     _prune(run, source, {part.stem for part in documents})
     return sum(part.rows for part in documents), sum(part.rows for part in rejects)
 
@@ -109,6 +109,13 @@ def _prune(run: Run, source: str, stems: set[str]) -> None:
         index = group.index() if folder not in ("documents", "rejects", "curated") else None
         if index is not None and any(part.stem not in stems for part in index.parts):
             group.complete([part for part in index.parts if part.stem in stems], index)
+
+
+def _replace(group: Group, parts: list[Part], index: Index) -> None:
+    """Replace a group's index unless it already says the same: a run with nothing to do writes nothing."""
+    parts.sort(key=lambda part: part.name)
+    if group.index() != index.model_copy(update={"parts": parts}):
+        group.complete(parts, index)
 
 
 def _reasons(shards: Sequence[Shard]) -> str:

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import FrameType
 
 import duckdb
@@ -86,10 +88,11 @@ def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport
     from flows.server import prefect_server
 
     run.reporter.line("starting Prefect ...")
-    with prefect_server(run.stop):
+    with prefect_server(run.stop), ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
         from flows.curate import curate
 
-        return list(curate(run.config, only, until))
+        # In the main thread Prefect would take SIGTERM over, and the run would go on until the page at hand ends.
+        return list(thread.submit(copy_context().run, curate, run.config, only, until).result())
 
 
 def _close(run: Run, reports: Sequence[StageReport], elapsed_s: float) -> None:
@@ -107,10 +110,13 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
     Whatever still hangs after some seconds ends with the process: every file is written so that a kill does no harm.
     """
 
+    sent: list[int] = []
+
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             return
         stop.set()
+        sent.append(number)
         sys.stderr.write("\nstopping ...\n")
         threading.Thread(target=leave, args=(number,), daemon=True).start()
 
@@ -125,7 +131,9 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
         yield
     except BaseException as error:
         if stop.is_set():
-            raise InterruptedRunError(_stopped(command)) from error
+            interrupted = InterruptedRunError(_stopped(command))
+            interrupted.exit_code = 128 + sent[0] if sent else interrupted.exit_code
+            raise interrupted from error
         raise
     finally:
         for number, handler in previous.items():

@@ -45,7 +45,7 @@ class StageReport:
 class Reporter:
     """Prints lines or moves bars. Threads may call it at once."""
 
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True, width=160))
     bars: Progress | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,10 +113,10 @@ class StageProgress:
         if self.task is not None and self.reporter.bars is not None:
             self.reporter.bars.advance(self.task)
             return
-        speed = report.input_bytes / 1e6 / max(report.elapsed_s, 1e-9)
-        kept = f"{report.rows_in:,} rows in, {report.rows_out:,} out"
+        rows = f"{report.rows_in:,} rows in, {report.rows_out:,} out"
+        speed = f", {report.input_bytes / 1e6 / max(report.elapsed_s, 1e-9):.1f} MB/s" if report.input_bytes else ""
         notes = f" ({report.notes})" if report.notes else ""
-        self.reporter.line(f"{self.source} {self.stage} {report.name}: {kept}, {speed:.1f} MB/s{notes}")
+        self.reporter.line(f"{self.source} {self.stage} {report.name}: {rows}{speed}{notes}")
 
 
 @contextmanager

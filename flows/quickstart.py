@@ -335,13 +335,13 @@ def spdx(expression: str, field: str, classifiers: list[str]) -> str | None:
 
 
 def _home_page(fields: dict[str, str | list[str]]) -> str:
-    """Return the package's home page, else its page on the package index."""
+    """Return the package's home page, else a made-up address that names the package."""
     pairs = [line.partition(",") for line in _lines(fields, "project_url")]
     links = {label.strip().lower(): url.strip() for label, _, url in pairs}
     for url in (_field(fields, "home_page"), links.get("homepage"), links.get("repository"), links.get("source")):
         if url and url != "UNKNOWN":
             return url
-    return f"https://pypi.org/project/{_field(fields, 'name')}/"
+    return f"https://packages.example/{_field(fields, 'name')}/"
 
 
 def main() -> None:

@@ -28,8 +28,6 @@ MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 2048
 """Rows fetched at a time: with their text some ten megabytes."""
 
-"""DuckDB's own schemas and databases: a source of such a name could not be told from them."""
-
 _STAGES = {
     "documents": "extract",
     "rejects": "extract",
