@@ -1,0 +1,185 @@
+"""Runs that are killed, stopped, or out of disk: nothing is left running, and going on gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import quickstart
+from tests.cli_runs import OUTCOMES, Ran, Started, gristmill, hashes, running, select, started, survivors, write_config
+
+EXIT_LIMIT_S = 5.0
+"""From Ctrl-C to the end of the process."""
+LOADED_S = 4.0
+"""What a machine that runs other tests beside this one may add."""
+
+
+def kill_at(moment: float, command: Started, lines: int, chance: random.Random) -> None:
+    """Kill a run when it has written that share of an uninterrupted run's lines, or a little later."""
+    command.wait_for(lambda err: len(err.splitlines()) >= moment * lines)
+    time.sleep(chance.uniform(0, 0.4))
+    command.kill()
+
+
+def killed_and_resumed(folder: Path, moment: float, first_run: Ran, **extra: str) -> bool:
+    """Kill a run in a new folder, resume it, and tell whether the kill came before its end."""
+    lines = len(first_run.err.splitlines()) - 8  # the closing table comes at once
+    with started("run", "curate.yaml", cwd=folder, **extra) as command:
+        kill_at(moment, command, lines, random.Random(f"{moment}"))
+        interrupted = command.process.returncode == -signal.SIGKILL
+    resumed = gristmill("run", "curate.yaml", cwd=folder, **extra)
+    assert resumed.code == 0, resumed.err
+    return interrupted
+
+
+def assert_same(folder: Path, finished: Path) -> None:
+    assert hashes(folder / "ws") == hashes(finished / "ws") != {}
+    assert select(folder / "ws", OUTCOMES) == select(finished / "ws", OUTCOMES)
+    assert not list((folder / "ws" / "_tmp").iterdir())
+
+
+@pytest.mark.parametrize("moment", [0.1, 0.45, 0.8])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    finished: Path, first_run: Ran, config: dict[str, Any], tmp_path: Path, prefect_api: str, moment: float
+) -> None:
+    write_config(tmp_path / "curate.yaml", config)
+    assert killed_and_resumed(tmp_path, moment, first_run, PREFECT_API_URL=prefect_api)
+    assert_same(tmp_path, finished)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(3000)
+def test_twenty_killed_runs_go_on_to_the_same_bytes(
+    finished: Path, first_run: Ran, config: dict[str, Any], tmp_path: Path, prefect_api: str, own_cache: Path
+) -> None:
+    chance = random.Random(20)
+    interrupted = 0
+    for number in range(20):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        write_config(folder / "curate.yaml", config)
+        extra = {"PREFECT_API_URL": prefect_api} if number % 4 else {"XDG_CACHE_HOME": str(own_cache)}
+        interrupted += killed_and_resumed(folder, chance.random(), first_run, **extra)
+        assert_same(folder, finished)
+    assert interrupted >= 18
+
+
+# Nothing is left running ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a crawl of one page, on which extraction takes minutes of CPU time, and its `curate.yaml`."""
+    folder = tmp_path_factory.mktemp("looping")
+    page = b"<html><body>" + b"<div><p>word word word word.</p></div>" * 49_000 + b"</body></html>"
+    quickstart.write_warc(folder / "slow.warc.gz", [quickstart.Visit("https://slow.example/", page)])
+    sources = {"web": {"format": "warc", "inputs": [str(folder / "slow.warc.gz")]}}
+    write_config(folder / "curate.yaml", {"workspace": "ws", "sources": sources, "engine": {"workers": 2}})
+    return folder
+
+
+def in_page(command: Started) -> None:
+    """Wait until extraction has been busy with the page for a while."""
+    command.wait_for(lambda err: "web extract: 1 shard" in err)
+    time.sleep(2)
+    assert command.process.poll() is None, command.err()
+
+
+def in_start(command: Started) -> None:
+    """Wait until Prefect's server is starting, in its own session."""
+    command.wait_for(lambda err: "starting Prefect" in err)
+    deadline = time.monotonic() + 20
+    while not any("flows.server" in line for line in running(command.mark).values()):
+        assert time.monotonic() < deadline
+    assert command.process.poll() is None
+
+
+@pytest.mark.parametrize("during", [in_page, in_start])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_running(
+    looping: Path, tmp_path: Path, own_cache: Path, prefect_api: str, during: Any, sent: signal.Signals
+) -> None:
+    extra = {"XDG_CACHE_HOME": str(own_cache)} if during is in_start else {"PREFECT_API_URL": prefect_api}
+    config = str(looping / "curate.yaml")
+    with started("run", config, "--set", f"workspace={tmp_path}/ws", cwd=tmp_path, **extra) as command:
+        during(command)
+        if sent == signal.SIGKILL:
+            os.kill(command.process.pid, sent)  # the process alone: what it started must notice
+        else:
+            os.killpg(command.process.pid, sent)  # as a terminal does
+        code, elapsed_s = command.end(30)
+        assert survivors(command.mark) == []
+        if sent == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+            return
+        assert code == 128 + sent, command.err()
+        assert elapsed_s < EXIT_LIMIT_S + LOADED_S
+        assert f"`gristmill run {config}" in command.err().splitlines()[-1]
+        assert "goes on" in command.err().splitlines()[-1]
+        assert "Traceback" not in command.err()
+
+
+def test_ctrl_c_under_a_server_of_ours_leaves_nothing(looping: Path, tmp_path: Path, own_cache: Path) -> None:
+    config = str(looping / "curate.yaml")
+    arguments = ("run", config, "--set", f"workspace={tmp_path}/ws")
+    with started(*arguments, cwd=tmp_path, XDG_CACHE_HOME=str(own_cache)) as command:
+        in_page(command)
+        assert any("flows.server" in line for line in running(command.mark).values())
+        os.killpg(command.process.pid, signal.SIGINT)
+        code, elapsed_s = command.end(30)
+        assert survivors(command.mark) == []
+        assert (code, elapsed_s < EXIT_LIMIT_S + LOADED_S) == (130, True), command.err()
+
+
+def test_a_page_that_loops_costs_itself_alone(looping: Path, tmp_path: Path, prefect_api: str) -> None:
+    limit = ("--set", "extract.limits.cpu_s=1", "--set", f"workspace={tmp_path}/ws")
+    ran = gristmill("run", str(looping / "curate.yaml"), *limit, cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    assert ran.code == 0, ran.err
+    assert select(tmp_path / "ws", "SELECT url, reason FROM web.rejects") == [
+        {"url": "https://slow.example/", "reason": "timeout"}
+    ]
+
+
+# A full disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on(
+    finished: Path, config: dict[str, Any], tmp_path: Path, small_disk: Path, prefect_api: str
+) -> None:
+    write_config(tmp_path / "curate.yaml", {**config, "workspace": str(small_disk / "ws")})
+    (small_disk / "ballast").write_bytes(b"\0" * (400 << 10))
+    full = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    assert full.code == 1, full.err
+    errors = [line for line in full.err.splitlines() if line.startswith("gristmill: ")]
+    assert len(errors) == 1
+    assert errors[0] == full.err.splitlines()[-1]
+    assert "disk full" in errors[0]
+    assert str(small_disk) in errors[0]
+    assert "Traceback" not in full.err
+    (small_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resumed = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    assert resumed.code == 0, resumed.err
+    assert hashes(small_disk / "ws") == hashes(finished / "ws")
