@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from flows.progress import StageReport
 from flows.runs import Run
 from flows.stages import Plan, execute_map, plan_map
 from pipeline.kernels.character_classes import UNICODE_VERSION
+from pipeline.kernels.fasttext import FastTextModel
 from pipeline.signals import language, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
@@ -36,7 +38,7 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
     config = run.config.sources[source].annotate
     groups = {name: run.group(source, f"signals/{name}") for name in signal_groups(config)}
     lid = lid_model_path()
-    model, lid_hash = language.load_model(lid), hashlib.blake2b(lid.read_bytes(), digest_size=16).hexdigest()
+    lid_hash = hashlib.blake2b(lid.read_bytes(), digest_size=16).hexdigest()
     tokenizer = tokens.load_tokenizer(config.tokenizer) if config.tokenizer else None
 
     def row_maps(part: Part) -> list[RowMap]:
@@ -49,7 +51,7 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
                 Work(part.stem, spoken, inputs),
                 language.LANGUAGE,
                 TEXT_COLUMNS,
-                partial(language.language, model=model),
+                partial(_language, lid=lid),
             ),
             RowMap(
                 groups["text_stats"],
@@ -74,3 +76,13 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
         return StageReport(source, "annotate", len(plan.jobs), done, plan.rows, plan.rows, time.monotonic() - started)
 
     return Plan(source, "annotate", len(plan.jobs), len(plan.parts) - len(plan.jobs), execute)
+
+
+def _language(documents: pa.Table, lid: Path) -> pa.Table:
+    return language.language(documents, _model(lid))
+
+
+@lru_cache(maxsize=1)
+def _model(lid: Path) -> FastTextModel:
+    """Read the language model when the first part needs it: a plan with nothing to do would wait a second for it."""
+    return language.load_model(lid)
