@@ -70,6 +70,10 @@ def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = "sele
         reports = []
         for stage, sources in steps(loaded, only, until):
             run.check()
+            plan = plan_stage(stage, run, sources)
+            if not plan.shards_to_do:  # an index to bring up to date at most: not worth a flow run, half a second each
+                reports.append(plan.execute())
+                continue
             threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=loaded.engine.workers)
             bounded = FLOWS[stage].with_options(task_runner=threads)
             reports.append(bounded(loaded, sources))
