@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Scheme = Literal["affine32", "legacy"]
 SIGNATURE = "signature"
-HASH_VERSION = f"words-1 unicode-{UNICODE_VERSION}"
+HASH_VERSION = f"words-2 unicode-{UNICODE_VERSION}"
 """What decides word and shingle hashes besides the parameters; part of the identity of all signatures."""
 
 Permutations = tuple[NDArray[Any], NDArray[Any]]

@@ -3,9 +3,11 @@
 The hashes, from words to signature (a change of any of them needs a new stage version):
 
 - word: 64 bits over its normalised code points (`pipeline.kernels.words`);
-- shingle of k words: sum of word_j * P^(k-1-j) modulo 2^64, mixed, upper 32 bits. A text with fewer than k words has
-  one shingle of all its words; a text without words has none, and its signature is all ones;
-- text: the same sum over all of its words with another prime, mixed, 64 bits;
+- shingle of k words: sum of word_j * P^(k-1-j) modulo 2^64, mixed, upper 32 bits. A number counts as "any number"
+  unless a number stands right before it: pages that differ in a year or a counter are near duplicates, tables of
+  different numbers are not. A text with fewer than k words has one shingle of all its words; a text without words has
+  none, and its signature is all ones;
+- text: the same sum over all of its words, numbers as they are, with another prime, mixed, 64 bits;
 - permutation, scheme `affine32`: a * fmix32(shingle) + b modulo 2^32; scheme `legacy`: (a * shingle + b modulo 2^64)
   modulo 2^61 - 1, lower 32 bits. Source: datasketch 2.0 `minhash.py`, bit for bit.
 """
@@ -30,6 +32,7 @@ _VECTOR = 32
 _SHINGLE_PRIME = np.uint64(0xD6E8FEB86659FD93)
 _TEXT_PRIME = np.uint64(0xA0761D6478BD642F)
 _BAND_PRIME = np.uint64(0xE7037ED1A0B428DB)
+_ANY_NUMBER = np.uint64(0x8EBC6AF09C88C6E2)
 _MERSENNE = np.uint64((1 << 61) - 1)
 
 
@@ -105,6 +108,7 @@ def shingle_hashes(text: bytes, shingle_words: int) -> NDArray[np.uint32]:
     """Return the 32-bit shingle hashes of one text in order, as they are before any permutation."""
     words = np.empty(len(text) + 1, np.uint64)
     filled, _ = next_words(_frozen(np.frombuffer(text, np.uint8)), 0, len(text), class_table(), words, 0)
+    _generalise_numbers(words, 0, filled, False)
     out = np.empty(filled, np.uint32)
     return out[: _shingles(words, filled, min(shingle_words, max(filled, 1)), out)]
 
@@ -140,11 +144,13 @@ def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts
         text = np.uint64(0)
         filled = 0
         total = 0
+        after_number = False
         while True:
             fresh = filled
             filled, position = next_words(data, position, end, table, words, filled)
             for i in range(fresh, filled):
                 text = text * _TEXT_PRIME + words[i]
+            after_number = _generalise_numbers(words, fresh, filled, after_number)
             last = filled < words.size
             # Only a text shorter than one shingle ends with fewer words than that and nothing counted before.
             width = min(shingle_words, filled) if total == 0 else shingle_words
@@ -166,6 +172,17 @@ def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts
         if total > 0:
             text = mix64(text)
             hashes[row] = text if text != EMPTY_TEXT_HASH else np.uint64(1)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _generalise_numbers(words, start, stop, after_number):  # type: ignore[no-untyped-def]
+    """Replace the hash of each number that follows no other one; return whether the last word is a number."""
+    for i in range(start, stop):
+        number = words[i] & np.uint64(1) == np.uint64(0)
+        if number and not after_number:
+            words[i] = _ANY_NUMBER
+        after_number = number
+    return after_number
 
 
 @njit(cache=True, nogil=True)

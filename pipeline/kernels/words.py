@@ -29,6 +29,8 @@ UNICODE_VERSION = unicodedata.unidata_version
 SEPARATOR, WORD, SINGLE, MARK, SKIPPED = range(5)
 
 _CLASS_SHIFT = 21
+_CLASSES = np.uint32(7)
+_LETTER = 1 << 24  # set for whatever can be in a word but the digits 0 to 9
 _CODE_POINTS = 0x110000
 _LAST_MIXED_PLANE_END = 0x20000  # beyond: Han, tags, variation selectors, private use
 _HAN_COMPATIBILITY = range(0x2F800, 0x2FA20)
@@ -71,7 +73,9 @@ _WORD_PRIME = np.uint64(0x9FB21C651E98DF25)
 
 @lru_cache(maxsize=1)
 def class_table() -> NDArray[np.uint32]:
-    """Return the table of all code points: normalised code point in the low 21 bits, class above them.
+    """Return the table of all code points: normalised code point in the low 21 bits, class in the three above them.
+
+    Bit 24 is set for all that can be in a word but the digits 0 to 9.
 
     Built once a process (about a fifth of a second); read-only. Han and Hangul syllables are filled in whole blocks,
     unassigned places included: that is quicker, and what Unicode assigns there later will be of their kind.
@@ -83,6 +87,8 @@ def class_table() -> NDArray[np.uint32]:
     for code in (*range(_LAST_MIXED_PLANE_END), *_HAN_COMPATIBILITY, *_TAGS):
         if not table[code]:
             table[code] = _entry(code, unspaced, diacritics)
+    normalised = table & np.uint32((1 << _CLASS_SHIFT) - 1)
+    table[(table != SEPARATOR) & ((normalised < ord("0")) | (normalised > ord("9")))] |= np.uint32(_LETTER)
     table.flags.writeable = False
     return table
 
@@ -163,46 +169,57 @@ def next_words(data, position, end, table, out, filled):  # type: ignore[no-unty
 
     `data` uint8, `table` from `class_table`, `out` uint64. Stops at `end`, or where the word that filled `out` closed
     (then the fill is `out.size`): the next call goes on there. The hash of a word is a multiplicative hash of its
-    normalised code points, mixed.
+    normalised code points, mixed; its lowest bit is 0 for a number, made of the digits 0 to 9 alone, otherwise 1.
     """
     begin = filled
     state = SEPARATOR
     value = _WORD_SEED
+    letters = np.uint64(0)
     while position < end and filled < out.size:
         if state != SINGLE and data[position] < 0x80:
-            position, filled, value, state = _ascii_words(data, position, end, table, out, filled, value, state)
+            reached = _ascii_words(data, position, end, table, out, (filled, value, state, letters))
+            position, filled, value, state, letters = reached
             continue
         code, length = decode(data, position, end)
         entry = table[code]
-        kind = entry >> np.uint32(21)
+        kind = (entry >> np.uint32(21)) & _CLASSES
         if kind == SKIPPED or (kind == MARK and state == SEPARATOR):
             position += length
             continue
         if state != SEPARATOR and kind != MARK and not (kind == WORD and state == WORD):
-            out[filled] = value
+            out[filled] = _flagged(value, letters)
             filled += 1
             state = SEPARATOR
             value = _WORD_SEED
+            letters = np.uint64(0)
             continue  # looks at the same code point again, unless `out` is full
         if kind != SEPARATOR:
             value = (value ^ np.uint64(entry)) * _WORD_PRIME
+            letters |= np.uint64(entry >> np.uint32(24))
             state = kind if state == SEPARATOR else state
         position += length
     if state != SEPARATOR:
-        out[filled] = value
+        out[filled] = _flagged(value, letters)
         filled += 1
     for i in range(begin, filled):
-        out[i] = mix64(out[i])
+        out[i] = (mix64(out[i]) & ~np.uint64(1)) | (out[i] & np.uint64(1))
     return filled, position
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _ascii_words(data, position, end, table, out, filled, value, state):  # type: ignore[no-untyped-def]
+def _flagged(value, letters):  # type: ignore[no-untyped-def]
+    """Return the hash of a word with its lowest bit set if it holds a letter."""
+    return (value & ~np.uint64(1)) | letters
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _ascii_words(data, position, end, table, out, reached):  # type: ignore[no-untyped-def]
     """Go on through ASCII bytes without a branch for where words end: mispredicting those costs more than all else.
 
     Each byte overwrites `out[filled]`, and the byte after a word moves on. Two bytes give one word at most, which
     bounds the stretch so that it never writes past `out`.
     """
+    filled, value, state, letters = reached
     inside = np.int64(state)
     stop = min(end, position + 2 * (out.size - filled) - 1)
     while position < stop:
@@ -210,10 +227,11 @@ def _ascii_words(data, position, end, table, out, filled, value, state):  # type
         if byte >= 0x80:
             break
         entry = table[byte]
-        word = np.int64(entry >> np.uint32(21))
-        out[filled] = value
+        word = np.int64(entry >> np.uint32(21)) & 1
+        out[filled] = _flagged(value, letters)
         filled += inside & ~word
         value = (value ^ np.uint64(entry)) * _WORD_PRIME if word else _WORD_SEED
+        letters = (letters | np.uint64(entry >> np.uint32(24))) & np.uint64(word)
         inside = word
         position += 1
-    return position, filled, value, inside
+    return position, filled, value, inside, letters

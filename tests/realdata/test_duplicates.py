@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dedup.components import ComponentSettings, SignaturePart, find_components
-from pipeline.dedup.minhash import sign_table
+from pipeline.dedup.minhash import permutations, sign_table
 from pipeline.kernels.minhash import shingle_hashes
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -25,10 +25,9 @@ BANDS, ROWS, WORDS = 14, 8, 5
 pytestmark = pytest.mark.realdata
 
 
-def ours(texts: list[str], folder: Path, verify: float | None = None) -> list[int]:
-    table = sign_table(
-        pa.table({"doc_id": [f"{i:032x}" for i in range(len(texts))], "text": texts}), BANDS, ROWS, WORDS
-    )
+def ours(texts: list[str], folder: Path, verify: float | None = None, seed: int = 1) -> list[int]:
+    documents = pa.table({"doc_id": [f"{i:032x}" for i in range(len(texts))], "text": texts})
+    table = sign_table(documents, BANDS, ROWS, WORDS, permutations(BANDS * ROWS, seed))
     part = SignaturePart("all", table.num_rows, lambda: [table])
     return find_components([part], ComponentSettings(BANDS, ROWS, verify=verify), folder).roots.tolist()
 

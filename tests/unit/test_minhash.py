@@ -65,7 +65,7 @@ def split(text: str) -> list[str]:
     state = words.SEPARATOR
     for character in text:
         entry = int(table[ord(character)])
-        kind, mapped = entry >> 21, chr(entry & 0x1FFFFF)
+        kind, mapped = entry >> 21 & 7, chr(entry & 0x1FFFFF)
         if kind == words.SKIPPED or (kind == words.MARK and state == words.SEPARATOR):
             continue
         if kind == words.SEPARATOR:
@@ -91,11 +91,15 @@ def reference_shingles(text: str, size: int) -> list[int]:
     """Return the shingle hashes as `pipeline.kernels.minhash` documents them, in plain Python."""
     table = words.class_table()
     hashes = []
+    after_number = False
     for word in split(text):
         value = 0x9E3779B97F4A7C15
         for character in word:
             value = ((value ^ int(table[ord(character)])) * 0x9FB21C651E98DF25) & MASK
-        hashes.append(mix(value))
+        number = all(character in "0123456789" for character in word)
+        flagged = value & ~1 | (not number)
+        hashes.append(0x8EBC6AF09C88C6E2 if number and not after_number else mix(flagged) & ~1 | (not number))
+        after_number = number
     size = min(size, len(hashes))
     windows = [hashes[i : i + size] for i in range(len(hashes) - size + 1)] if hashes else []
     out = []
@@ -143,7 +147,7 @@ def test_table_normalises_to_itself() -> None:
     """Normalising twice changes nothing."""
     table = words.class_table()
     mapped = table & np.uint32(0x1FFFFF)
-    wordlike = np.flatnonzero((table >> 21 == words.WORD) | (table >> 21 == words.SINGLE))
+    wordlike = np.flatnonzero((table >> 21 & 7 == words.WORD) | (table >> 21 & 7 == words.SINGLE))
     assert wordlike.size > 130_000
     unstable = wordlike[table[mapped[wordlike]] != table[wordlike]]
     assert [hex(code) for code in unstable] == []
@@ -155,8 +159,8 @@ def test_table_knows_every_letter_and_digit() -> None:
         category = unicodedata.category(chr(code))
         if category[0] == "L" or category == "Nd":
             halfwidth_mark = code in (0xFF9E, 0xFF9F)  # they stand for the combining voicing marks
-            assert (table[code] >> 21 == words.MARK) == halfwidth_mark, hex(code)
-            assert halfwidth_mark or table[code] >> 21 in (words.WORD, words.SINGLE), hex(code)
+            assert (table[code] >> 21 & 7 == words.MARK) == halfwidth_mark, hex(code)
+            assert halfwidth_mark or table[code] >> 21 & 7 in (words.WORD, words.SINGLE), hex(code)
 
 
 @settings(deadline=None, max_examples=200)
@@ -227,10 +231,21 @@ def test_text_hash_does_not_depend_on_the_shingle_size() -> None:
         assert signed.text_hashes.tolist() == minhash.text_hashes(data, offsets).tolist()
 
 
-PINNED_SHINGLES = [2891785554, 2526929504]
-PINNED_SIGNATURES = [[801263197, 778196232, 787931], [2884192060, 1884799043, 944822405]]
-PINNED_TEXTS = [802519165368454511, 11849485553932756736]
-PINNED_KEYS = [[14874087213784356275], [5539263999892001309]]
+def test_a_number_counts_as_any_number_unless_it_follows_one() -> None:
+    """Pages that differ in a counter are near duplicates but not exact ones; tables of numbers are neither."""
+    counters = [b"page 12 of the annual report", b"page 7 of the annual report"]
+    tables = [b"1 22 333 4444 55555", b"1 99 888 7777 66666"]
+    assert len({tuple(minhash.shingle_hashes(text, 3).tolist()) for text in counters}) == 1
+    assert not set(minhash.shingle_hashes(tables[0], 3).tolist()) & set(minhash.shingle_hashes(tables[1], 3).tolist())
+    for texts in (counters, tables):
+        data, offsets = text_buffers(arrow([text.decode() for text in texts]))
+        assert len(set(minhash.text_hashes(data, offsets).tolist())) == 2
+
+
+PINNED_SHINGLES = [3674148629, 3015179187]
+PINNED_SIGNATURES = [[1211979016, 431615383, 575088161], [1146672455, 2829612762, 1308700382]]
+PINNED_TEXTS = [5864133490258559192, 18276488346161757140]
+PINNED_KEYS = [[17262677383535076087], [11062307082404044161]]
 
 
 def test_hashes_are_pinned() -> None:
@@ -299,7 +314,7 @@ def test_estimates_are_unbiased() -> None:
     pairs = []
     for _ in range(2000):
         numbers = random.integers(0, 1 << 40, 60)
-        pairs += [" ".join(map(str, numbers[:40])), " ".join(map(str, numbers[20:]))]
+        pairs += [" ".join(f"w{n}" for n in numbers[:40]), " ".join(f"w{n}" for n in numbers[20:])]
     signatures = minhash.signatures(*text_buffers(arrow(list(pairs))), 1, *permutations(112))
     estimates = (signatures[::2] == signatures[1::2]).mean(axis=1)
     deviation = (1 / 3 * 2 / 3 / 112) ** 0.5
