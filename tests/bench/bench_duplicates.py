@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.realdata.test_duplicates import BANDS, PLANTED, REVISIONS, ROWS, ours, scores, theirs
+from tests.realdata.test_duplicates import PLANTED, REVISIONS, ours, scores, theirs
 
 PEER_SIGNATURES = """
 import json, sys
