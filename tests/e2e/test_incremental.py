@@ -52,7 +52,7 @@ def test_a_change_of_select_runs_select_alone(copied: Path) -> None:
 
 
 def test_a_change_of_bands_runs_dedup_and_select(copied: Path, prefect_api: str) -> None:
-    ran, parts = again(copied, "dedup.num_bands=20", "web", PREFECT_API_URL=prefect_api)
+    ran, parts = again(copied, "dedup.num_bands=1", "notes", PREFECT_API_URL=prefect_api)
     assert groups(parts) == {"signatures", "duplicates", "outcomes", "curated"}
     assert {stage for (_, stage), (to_do, _) in table(ran.err).items() if to_do} == {"dedup", "select"}
 
