@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import pyarrow as pa
 
-from classifiers.artefact import load
+from classifiers.artefact import Classifier, load
 from classifiers.score import PREDICTIONS, ClassifierScorer
 from flows.progress import StageReport
 from flows.runs import Run
@@ -31,6 +32,23 @@ from pipeline.table.shards import (
 )
 
 VERSION = "classify_v1"
+
+
+def classifier(path: str) -> Classifier:
+    """Return a trained classifier, read once for all sources and plans of a process; retrained, it is read again.
+
+    Raises: InputError.
+    """
+    try:
+        trained_ns = os.stat(path).st_mtime_ns
+    except OSError:
+        trained_ns = 0  # reading it tells what is wrong
+    return _read(path, trained_ns)
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, trained_ns: int) -> Classifier:
+    return load(path)
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,9 @@ def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
 
 
 def _plan_predictions(run: Run, source: str) -> MapPlan:
-    scorers = {name: ClassifierScorer(load(use.model)) for name, use in run.config.sources[source].classify.items()}
+    scorers = {
+        name: ClassifierScorer(classifier(use.model)) for name, use in run.config.sources[source].classify.items()
+    }
     targets = {name: run.group(source, f"predictions/{name}") for name in scorers}
     columns = (schema.DOC_ID, schema.TEXT)
 

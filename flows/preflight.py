@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from classifiers.artefact import load
 from flows.annotate import STATS_SCHEMA
+from flows.classify import classifier
 from flows.config import STAGES, RunConfig, SourceConfig
 from flows.select import rules_of
 from pipeline.extract.readers import read
@@ -54,7 +54,7 @@ def check_classifier(where: str, model: str) -> None:
     Raises: InputError naming the config key.
     """
     try:
-        load(model)
+        classifier(model)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
