@@ -162,13 +162,22 @@ def _prepared(request: SelectRequest) -> list[_Source]:
 
 
 def _key(request: SelectRequest, sources: Sequence[_Source]) -> str:
-    """Return the identity of everything that decides the outcomes and curated shards of these sources."""
+    """Return the identity of everything that decides the outcomes and curated shards of these sources.
+
+    What components and ranks were made for is part of it, even where another setting gave the same ones: outcomes then
+    always come from the settings that the workspace shows.
+    """
     described_sources = [
         {
             "source": source.selection.name,
             "rules": [[rule.name, rule.tree] for rule in source.selection.rules.rules],
             "keep": [str(term) for term in source.selection.rules.keep],
             "columns": [[c.folder, c.field.name, str(c.field.type)] for c in source.narrow.columns],
+            "made_for": [
+                index.key
+                for folder in source.selection.folders
+                if (index := Group(request.storage, f"{source.selection.name}/{folder}").index()) and index.key
+            ],
             "inputs": [
                 [folder, made_from(part)] for aligned_part in source.narrow.parts for folder, part in aligned_part.parts
             ],
