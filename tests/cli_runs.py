@@ -169,7 +169,15 @@ def hashes(workspace: Path, group: str = "curated") -> dict[str, str]:
     return found
 
 
-OUTCOMES = "SELECT * FROM outcomes ORDER BY doc_id"
+def assert_same(workspace: Path, other: Path) -> None:
+    """Check that every source of a workspace has the curated bytes and the outcomes that it has in another one."""
+    sources = sorted(path.parent.parent.name for path in workspace.glob("*/curated/_index.json"))
+    assert sources
+    expected = {name: value for name, value in hashes(other).items() if name.split("/")[0] in sources}
+    assert hashes(workspace) == expected != {}
+    for source in sources:
+        outcomes = f"SELECT * FROM {source}.outcomes ORDER BY doc_id"
+        assert select(workspace, outcomes) == select(other, outcomes)
 
 
 def snapshot(workspace: Path) -> dict[str, tuple[int, int]]:
