@@ -77,7 +77,7 @@ def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
     (source,) = sources
     ranked = [_ranked(run, source, name) for name in run.config.sources[source].classify]
     plan = _plan_predictions(run, source)
-    stale = [item for item in ranked if plan.jobs or not _is_current(item)]
+    stale = [item for item in ranked if plan.jobs or not item.scores.is_complete(item.key())]
     to_do = len(plan.jobs) + len(stale)  # each classifier's ranks are one more shard of work
     done = len(plan.parts) - len(plan.jobs) + len(ranked) - len(stale)
 
@@ -124,11 +124,6 @@ def _ranked(run: Run, source: str, name: str) -> Ranked:
         column,
         run.group(source, f"scores/{name}"),
     )
-
-
-def _is_current(item: Ranked) -> bool:
-    index = item.scores.index()
-    return index is not None and index.key == item.key()
 
 
 def _rank(item: Ranked) -> None:

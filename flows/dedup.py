@@ -40,7 +40,8 @@ def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
     assert config is not None, "steps() leaves out sources without dedup"
     maps = {source: _plan_signatures(run, source, config) for source in sources}
     pending = sum(len(plan.jobs) for plan in maps.values())
-    stale = bool(pending) or any(not _is_current(run, source, _key(run, sources, config)) for source in sources)
+    key = _key(run, sources, config)
+    stale = bool(pending) or not all(run.group(source, "duplicates").is_complete(key) for source in sources)
     to_do, done = pending + int(stale), _done(maps) + int(not stale)  # the components are one more shard of work
 
     def execute() -> StageReport:
@@ -102,11 +103,6 @@ def _members(run: Run, sources: Sequence[str]) -> list[Member]:
 
 def _key(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
     return _identity(sources, config).key([made_from(member.part) for member in _members(run, sources)])
-
-
-def _is_current(run: Run, source: str, key: str) -> bool:
-    index = run.group(source, "duplicates").index()
-    return index is not None and index.key == key
 
 
 def _find(run: Run, sources: Sequence[str], config: DedupConfig) -> str:

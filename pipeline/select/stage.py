@@ -193,15 +193,11 @@ def _libraries() -> dict[str, str]:
 
 
 def _is_current(request: SelectRequest, sources: Sequence[_Source], key: str) -> bool:
-    for source in sources:
-        for folder in ("outcomes", "curated"):
-            group = Group(request.storage, f"{source.selection.name}/{folder}")
-            index = group.index()
-            if index is None or index.key != key:
-                return False
-            if not {f"{part.name}.parquet" for part in index.parts} <= request.storage.names(group.folder):
-                return False
-    return True
+    return all(
+        Group(request.storage, f"{source.selection.name}/{folder}").is_complete(key)
+        for source in sources
+        for folder in ("outcomes", "curated")
+    )
 
 
 def _judge(

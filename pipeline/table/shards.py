@@ -167,6 +167,16 @@ class Group:
         except (FileNotFoundError, ValidationError):
             return None
 
+    def present(self) -> dict[str, Part]:
+        """Return the listed parts that lie there with their manifests, by name: files may have been lost or deleted."""
+        names = self.storage.names(self.folder)
+        return {part.name: part for part in self.parts() if {f"{part.name}.parquet", f"{part.name}.json"} <= names}
+
+    def is_complete(self, key: str) -> bool:
+        """Tell whether the group as a whole was made for `key`, and every part that it lists is still there."""
+        index = self.index()
+        return index is not None and index.key == key and len(self.present()) == len(index.parts)
+
     def complete(self, parts: Iterable[Part], index: Index) -> None:
         """Replace the index by one that lists `parts`: from now on readers see exactly these."""
         listed = sorted(parts, key=lambda part: part.name)
