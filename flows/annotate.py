@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import cache, partial
 
 import pyarrow as pa
 
@@ -18,7 +16,7 @@ from pipeline.kernels.fasttext import FastTextModel
 from pipeline.signals import language, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
-from pipeline.table.models import lid_model_path
+from pipeline.table.models import lid_model_hash, lid_model_path
 from pipeline.table.shards import Identity, Part, RowMap, Work, made_from
 
 TEXT_COLUMNS = (schema.DOC_ID, schema.TEXT)
@@ -37,13 +35,11 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
     (source,) = sources
     config = run.config.sources[source].annotate
     groups = {name: run.group(source, f"signals/{name}") for name in signal_groups(config)}
-    lid = lid_model_path()
-    lid_hash = hashlib.blake2b(lid.read_bytes(), digest_size=16).hexdigest()
     tokenizer = tokens.load_tokenizer(config.tokenizer) if config.tokenizer else None
 
     def row_maps(part: Part) -> list[RowMap]:
         inputs = (made_from(part),)
-        spoken = Identity("language", "language_v1", libraries={"lid.176": lid_hash})
+        spoken = Identity("language", language.VERSION, libraries={"lid.176": lid_model_hash()})
         stats = Identity("text_stats", text_stats.VERSION, libraries={"unicode": UNICODE_VERSION})
         maps = [
             RowMap(
@@ -51,7 +47,7 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
                 Work(part.stem, spoken, inputs),
                 language.LANGUAGE,
                 TEXT_COLUMNS,
-                partial(_language, lid=lid),
+                _language,
             ),
             RowMap(
                 groups["text_stats"],
@@ -78,11 +74,11 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
     return Plan(source, "annotate", len(plan.jobs), len(plan.parts) - len(plan.jobs), execute)
 
 
-def _language(documents: pa.Table, lid: Path) -> pa.Table:
-    return language.language(documents, _model(lid))
+def _language(documents: pa.Table) -> pa.Table:
+    return language.language(documents, _model())
 
 
-@lru_cache(maxsize=1)
-def _model(lid: Path) -> FastTextModel:
+@cache
+def _model() -> FastTextModel:
     """Read the language model when the first part needs it: a plan with nothing to do would wait a second for it."""
-    return language.load_model(lid)
+    return language.load_model(lid_model_path())

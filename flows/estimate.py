@@ -21,7 +21,7 @@ from flows.runs import Run
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.pages import extract_pages
 from pipeline.extract.readers import read
-from pipeline.extract.shard import ExtractJob, documents_table
+from pipeline.extract.shard import ExtractJob, documents_table, html_options
 from pipeline.extract.units import Document, Page
 from pipeline.table.shards import write_options
 from pipeline.table.storage import Storage
@@ -123,8 +123,7 @@ def _sample(run: Run, job: ExtractJob) -> Estimate | None:
         pool = run.pages(job.config)
         list(extract_pages(pool, results[:1], HtmlOptions()))  # the workers' start is not the sample's
         started = time.monotonic()
-        options = HtmlOptions(job.config.engine, job.config.favor, job.config.language_gate, job.config.metadata)
-        done = list(extract_pages(pool, results, options))
+        done = list(extract_pages(pool, results, html_options(job.config)))
     else:
         done = [result for result in results if not isinstance(result, Page)]
     elapsed_s = time.monotonic() - started

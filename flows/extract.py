@@ -12,7 +12,6 @@ from flows.stages import Plan
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob, Shard, Tools, extract_input
 from pipeline.table.catalog import group_folders
-from pipeline.table.inputs import resolve
 from pipeline.table.shards import Group, Index, Part
 
 Parts = tuple[list[Part], list[Part]]
@@ -52,8 +51,10 @@ def plan_extract(run: Run, sources: Sequence[str]) -> Plan:
 
 def _jobs(run: Run, source: str) -> list[ExtractJob]:
     config = run.config.sources[source]
-    files = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
-    return [ExtractJob(run.storage, source, file, config.format, config.columns, config.extract) for file in files]
+    return [
+        ExtractJob(run.storage, source, file, config.format, config.columns, config.extract)
+        for file in run.inputs(source)
+    ]
 
 
 def _extract(run: Run, job: ExtractJob, progress: StageProgress) -> list[Shard]:
@@ -76,19 +77,13 @@ def _finished(run: Run, source: str, jobs: Sequence[ExtractJob]) -> dict[str, Pa
     index = documents.index()
     if index is None:
         return {}
-    listed = _present(documents), _present(rejects)
+    listed = documents.present(), rejects.present()
     done: dict[str, Parts] = {}
     for job in jobs:
         names = [job.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
         if names and all(name in parts for name in names for parts in listed):
             done[job.input.name] = [listed[0][name] for name in names], [listed[1][name] for name in names]
     return done
-
-
-def _present(group: Group) -> dict[str, Part]:
-    """Return the listed parts whose files are there, by name."""
-    names = group.storage.names(group.folder)
-    return {part.name: part for part in group.parts() if {f"{part.name}.parquet", f"{part.name}.json"} <= names}
 
 
 def _complete(run: Run, source: str, parts: Mapping[str, Parts]) -> tuple[int, int]:

@@ -14,9 +14,10 @@ from flows.progress import Reporter, reporter
 from pipeline.extract.config import ExtractConfig, ExtractLimits
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import page_pool
+from pipeline.table.inputs import resolve
 from pipeline.table.lock import hold
 from pipeline.table.shards import Group
-from pipeline.table.storage import Storage
+from pipeline.table.storage import InputFile, Storage
 
 _current: ContextVar[Run | None] = ContextVar("gristmill_run", default=None)
 
@@ -31,12 +32,20 @@ class Run:
     reporter: Reporter
     stop: threading.Event
     resources: ExitStack = field(default_factory=ExitStack)
+    _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
     _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def group(self, source: str, folder: str) -> Group:
         """Return the group at `<source>/<folder>`."""
         return Group(self.storage, f"{source}/{folder}")
+
+    def inputs(self, source: str) -> list[InputFile]:
+        """Return a source's raw inputs, listed once: a file that appears while the run goes on is the next run's."""
+        if source not in self._inputs:
+            config = self.config.sources[source]
+            self._inputs[source] = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
+        return self._inputs[source]
 
     def pages(self, config: ExtractConfig) -> WorkerPool:
         """Return the isolated extraction workers under a source's limits, started at the first call."""

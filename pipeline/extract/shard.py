@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO, Protocol
 
@@ -26,7 +27,8 @@ from pipeline.extract.pages import HANDLER, extract_pages
 from pipeline.extract.units import Document, Page, Reject
 from pipeline.table import schema
 from pipeline.table.errors import ShardError
-from pipeline.table.shards import Group, Identity, Part, PartWriter, Tally, Work, read_batches
+from pipeline.table.models import lid_model_hash
+from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import InputFile, Storage
 
 VERSION = "extract_v1"
@@ -87,10 +89,14 @@ class ExtractJob:
             record_bytes = self.config.limits.record_bytes
             return Identity("extract", VERSION, {**config, "columns": dict(self.columns), "record_bytes": record_bytes})
         settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
-        libraries = {name: version(name) for name in ("trafilatura", "resiliparse", "lxml", "justext")}
-        if self.config.language_gate:
-            libraries |= {"fasttext-community": version("fasttext-community"), "lid.176": "ftz"}
+        libraries = _libraries() | ({"lid.176": lid_model_hash()} if self.config.language_gate else {})
         return Identity("extract", VERSION, {**config, **settings}, libraries)
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    """Return the versions that decide a page's text; once, since a look-up reads files and a crawl has many inputs."""
+    return {name: version(name) for name in ("trafilatura", "resiliparse", "lxml", "justext", "fasttext-community")}
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,21 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
     shards: list[Shard] = []
     for number in itertools.count():
         work = job.work(number)
-        documents, rejects = job.documents.manifest(work.name), job.rejects.manifest(work.name)
-        if documents is None or rejects is None or {documents.part.key, rejects.part.key} != {work.key}:
+        documents, rejects = _proof(job.documents, work), _proof(job.rejects, work)
+        if documents is None or rejects is None:
             break
         next_offset = documents.details["next_offset"]
         shards.append(Shard(documents.part, rejects.part, next_offset, rejects.counts))
         if next_offset is None:
             break
     return shards
+
+
+def _proof(group: Group, work: Work) -> Manifest | None:
+    """Return the manifest that proves a part done, or None when it is missing or the part itself is."""
+    manifest = group.manifest(work.name)
+    done = manifest is not None and manifest.part.key == work.key and group.storage.exists(group.path(work.name))
+    return manifest if done else None
 
 
 def extract_input(job: ExtractJob, tools: Tools) -> list[Shard]:
@@ -210,17 +223,20 @@ def _results(job: ExtractJob, items: _Feed, tools: Tools) -> Iterator[Document |
     if job.format != "warc":
         yield from (result for result in results if not isinstance(result, Page))
         return
-    limits = job.config.limits
-    options = HtmlOptions(
-        engine=job.config.engine,
-        favor=job.config.favor,
-        language_gate=job.config.language_gate,
-        metadata=job.config.metadata,
-        max_payload_bytes=limits.payload_bytes,
-        max_nodes=limits.nodes,
-        max_depth=limits.depth,
+    yield from extract_pages(tools.pool(), results, html_options(job.config))
+
+
+def html_options(config: ExtractConfig) -> HtmlOptions:
+    """Return what a worker has to know of the configuration."""
+    return HtmlOptions(
+        engine=config.engine,
+        favor=config.favor,
+        language_gate=config.language_gate,
+        metadata=config.metadata,
+        max_payload_bytes=config.limits.payload_bytes,
+        max_nodes=config.limits.nodes,
+        max_depth=config.limits.depth,
     )
-    yield from extract_pages(tools.pool(), results, options)
 
 
 class _Buffer:

@@ -84,16 +84,6 @@ def read_warc(
         yield _to_item(file, record, limits, seen)
 
 
-def find_record(stream: BinaryIO, position: int) -> int | None:
-    """Return the raw offset of the first record found at or after `position`, or None; for cutting files in parts.
-
-    A web archive stored inside another one can look like a record; only reading from the beginning tells for certain.
-    """
-    raw = RawInput(stream)
-    form, kind = _identify(raw)
-    return RecordReader(raw, form, kind, 0).find(position)
-
-
 def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
     """Return how the file is stored and which kind of records it has, from its beginning."""
     form = detect(raw)

@@ -17,6 +17,7 @@ from pipeline.table import schema
 from pipeline.table.errors import InputError
 from pipeline.table.text import text_buffers
 
+VERSION = "language_v1"
 LANGUAGE = pa.schema(
     [pa.field(schema.DOC_ID, pa.string(), nullable=False), ("language", pa.string()), ("language_score", pa.float32())]
 )

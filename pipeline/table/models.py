@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -28,3 +30,12 @@ def lid_model_path() -> Path:
         if str(file).endswith(_LID_FILE) and path.is_file():
             return path
     raise MissingDependencyError(f"the language model lid.176.ftz is not installed; run: {LID_INSTALL_LINE}")
+
+
+@cache
+def lid_model_hash() -> str:
+    """Return a 128-bit hash of the language model: part of the identity of all that it decides.
+
+    Raises: MissingDependencyError as `lid_model_path`.
+    """
+    return hashlib.blake2b(lid_model_path().read_bytes(), digest_size=16).hexdigest()

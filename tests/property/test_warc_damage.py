@@ -7,14 +7,13 @@ import io
 import random
 
 import lz4.frame
-import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import WarcItem, find_record, read_warc
+from pipeline.extract.warc import WarcItem, read_warc
 
 LIMITS = ExtractLimits()
 CODECS = {
@@ -126,13 +125,3 @@ def test_a_wrong_content_length_costs_one_record(codec: str, sizes: list[int], e
     items = read(b"".join(parts))
     assert [number for number in pages(items) if number != wrong] == [n for n in range(len(parts)) if n != wrong]
     assert len([item for item in items if item.is_unit]) == len(parts)
-
-
-@pytest.mark.parametrize("codec", sorted(CODECS))
-def test_find_record_gives_the_next_border(codec: str) -> None:
-    parts = members(codec, [10, 5000, 300, 40_000])
-    whole = b"".join(parts)
-    begins = starts(parts)
-    for position in range(0, len(whole), 997):
-        expected = next((begin for begin in begins[:-1] if begin >= position), None)
-        assert find_record(io.BytesIO(whole), position) == expected
