@@ -194,3 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write("gristmill: stopped\n")
         code = 130
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ To schedule curation on a Prefect server of yours:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,32 +22,35 @@ from flows.plans import plan_stage, steps
 from flows.progress import StageReport
 from flows.runs import opened
 
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1)
+"""For a stage's flow that is called by itself; `curate` gives each as many as `engine.workers` says."""
 
-@flow(name="extract", flow_run_name="extract {sources}", validate_parameters=False)
+
+@flow(name="extract", flow_run_name="extract {sources}", task_runner=THREADS, validate_parameters=False)
 def extract(config: RunConfig, sources: Sequence[str]) -> StageReport:
     """Extract documents from the raw inputs of a source that are not extracted yet."""
     return _stage("extract", config, sources)
 
 
-@flow(name="annotate", flow_run_name="annotate {sources}", validate_parameters=False)
+@flow(name="annotate", flow_run_name="annotate {sources}", task_runner=THREADS, validate_parameters=False)
 def annotate(config: RunConfig, sources: Sequence[str]) -> StageReport:
     """Measure language, text statistics and token counts of a source's documents."""
     return _stage("annotate", config, sources)
 
 
-@flow(name="dedup", flow_run_name="dedup {sources}", validate_parameters=False)
+@flow(name="dedup", flow_run_name="dedup {sources}", task_runner=THREADS, validate_parameters=False)
 def dedup(config: RunConfig, sources: Sequence[str]) -> StageReport:
     """Find the duplicates within a source, or among the sources of a scope."""
     return _stage("dedup", config, sources)
 
 
-@flow(name="classify", flow_run_name="classify {sources}", validate_parameters=False)
+@flow(name="classify", flow_run_name="classify {sources}", task_runner=THREADS, validate_parameters=False)
 def classify(config: RunConfig, sources: Sequence[str]) -> StageReport:
     """Score every document of a source with each classifier."""
     return _stage("classify", config, sources)
 
 
-@flow(name="select", flow_run_name="select {sources}", validate_parameters=False)
+@flow(name="select", flow_run_name="select {sources}", task_runner=THREADS, validate_parameters=False)
 def select(config: RunConfig, sources: Sequence[str]) -> StageReport:
     """Decide every document's outcome and write the curated shards."""
     return _stage("select", config, sources)

@@ -18,7 +18,6 @@ from pipeline.kernels.jit import inlined, inner
 
 TOP_NGRAMS: Final = (2, 3, 4)
 DUPLICATE_NGRAMS: Final = (5, 6, 7, 8, 9, 10)
-NUM_NGRAM_COUNTS: Final = len(TOP_NGRAMS) + len(DUPLICATE_NGRAMS)
 
 _FIRST_TOP: Final = TOP_NGRAMS[0]
 _LAST_TOP: Final = TOP_NGRAMS[-1]

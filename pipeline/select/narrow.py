@@ -63,11 +63,6 @@ class NarrowSource:
         return sum(part.documents.rows for part in self.parts)
 
 
-def narrow_columns(storage: Storage, source: str, folders: Sequence[str]) -> dict[str, str]:
-    """Return the DuckDB type of every narrow column that a source has now; none before documents exist."""
-    return column_types(narrow_source(storage, source, folders).schema)
-
-
 def planned_columns(groups: Mapping[str, pa.Schema]) -> dict[str, str]:
     """Return the DuckDB type of every narrow column that a source will have, from the schemas of the groups to come.
 

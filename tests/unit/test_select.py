@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.select.narrow import narrow_columns, planned_columns
+from pipeline.select.binding import column_types
+from pipeline.select.narrow import narrow_source, planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SelectRequest, SourceSelection, is_done, select
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
@@ -222,7 +223,7 @@ def test_documents_without_text_stats_rows_or_parts(storage: Storage) -> None:
 def test_columns_are_known_before_there_is_a_workspace(storage: Storage) -> None:
     write(storage, "web", {"a": [row(1)]})
     planned = planned_columns({"signals/stats": STATS, "duplicates": DUPLICATES, "scores/quality": SCORES})
-    assert planned == narrow_columns(storage, "web", FOLDERS)
+    assert planned == column_types(narrow_source(storage, "web", FOLDERS).schema)
     assert planned["quality_rank"] == "TINYINT"
     with pytest.raises(SchemaError, match="both documents and signals/licence have a column 'licence'"):
         planned_columns({"signals/licence": pa.schema([("doc_id", pa.string()), ("licence", pa.string())])})
