@@ -1,0 +1,1 @@
+"""From slices of curated text to a mixture: swarm, proxies, regression, proposal, token shards."""

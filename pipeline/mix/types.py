@@ -1,0 +1,141 @@
+"""What the steps of a mix hand to one another: plain immutable values.
+
+Shapes: `n` runs or mixtures, `k` slices, `m` tasks (metrics). A metric is always a loss: smaller is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RunKind = Literal["swarm", "corner", "natural", "uniform", "unimax", "best_seen", "proposal"]
+
+
+@dataclass(frozen=True)
+class SliceTokens:
+    """The training tokens of one slice, on disk: documents in the order of a hash of their ids, each ended by EOS.
+
+    `tokens` is a memory-mapped array of uint16 or uint32, shape (n_tokens,). `documents` is a Parquet file with
+    `doc_id` (string), `source` (string), `start` (int64: first token), `tokens` (int32, EOS included) and `bytes`
+    (int64, UTF-8).
+    """
+
+    name: str
+    tokens_path: Path
+    documents_path: Path
+    n_documents: int
+    n_tokens: int
+    n_bytes: int
+
+    def tokens(self) -> NDArray[Any]:
+        """Return the tokens, memory-mapped for reading."""
+        return np.load(self.tokens_path, mmap_mode="r")  # allow_pickle is False
+
+
+@dataclass(frozen=True)
+class Item:
+    """One evaluation item: bits per byte are measured on `continuation`, given `prompt` (both may hold any text)."""
+
+    id: str
+    prompt: str
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items of one task. `key` is 32 hex digits over the items' content: what was measured for it stays valid."""
+
+    name: str
+    key: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class TokenItem:
+    """An item as tokens: the model sees `tokens[:start]` and is scored on `tokens[start:]`, of `n_bytes` in UTF-8."""
+
+    tokens: NDArray[np.int32]
+    start: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class TokenTask:
+    """A task's items as tokens, in the task's order."""
+
+    name: str
+    key: str
+    items: tuple[TokenItem, ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a model lost on each item of a task: nats (float64) and UTF-8 bytes (int64), both shape (n_items,)."""
+
+    nats: Floats
+    n_bytes: NDArray[np.int64]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """All bits over all bytes."""
+        return float(self.nats.sum() / np.log(2) / self.n_bytes.sum())
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One proxy run: a mixture and a seed. `weights` has shape (k,), in the order of the slices, and sums to 1."""
+
+    run_id: str
+    kind: RunKind
+    weights: Floats
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What is known of a proxy run: how far it came, what it cost, and its training loss on the way."""
+
+    tokens: int
+    steps: int
+    cpu_s: float
+    flops: float
+    curve: Sequence[tuple[int, float]]
+    """(tokens seen, mean training loss in nats a token since the last point)."""
+
+
+@dataclass(frozen=True)
+class ProxyData:
+    """What proxies train on: the slices in order, how much of each a proxy may draw from, and the vocabulary.
+
+    `pool_tokens` (k,) int64: a proxy sees only the first so many tokens of a slice (whole documents), so that it
+    repeats the slice as often as the target run would (`match_target_epochs`).
+    """
+
+    slices: tuple[SliceTokens, ...]
+    pool_tokens: NDArray[np.int64]
+    vocabulary: int
+    eos: int
+
+
+class Proxy(Protocol):
+    """A kind of small model. Training is deterministic: same run and data, same model, same measures on one machine."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides a model besides run and data (JSON-serialisable); part of each run's key."""
+        ...
+
+    def train(self, run: RunSpec, folder: Path, until: float = 1.0) -> TrainedRun:
+        """Train (or resume) a run in its folder up to this share of its tokens; returns once it is durably there."""
+        ...
+
+    def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
+        """Measure a trained run on tasks, in order."""
+        ...

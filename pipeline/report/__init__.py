@@ -1,0 +1,1 @@
+"""HTML reports: plain tables and plots of what other rooms computed."""
