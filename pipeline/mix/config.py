@@ -224,23 +224,27 @@ class SuiteConfig(StageConfig):
 
     @model_validator(mode="after")
     def _named_once(self) -> SuiteConfig:
-        names = [task.name for task in (*self.tasks, *self.held_out)]
+        names = [task.name for task in self.all()]
         if not names:
             raise ValueError("tasks: a suite needs at least one task, or held-out text")
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"tasks: two are named {name!r}; give each its own name")
-        if not any(task.weight > 0 for task in (*self.tasks, *self.held_out)):
+        if not any(task.weight > 0 for task in self.all()):
             raise ValueError("tasks: all weights are zero; nothing would be optimised")
         return self
 
+    def all(self) -> tuple[TaskConfig | HeldOutConfig, ...]:
+        """Return every task, those of held-out text last."""
+        return (*self.tasks, *self.held_out)
+
     def weights(self) -> dict[str, float]:
         """Return each task's weight, as written; what is computed from them normalises them."""
-        return {task.name: task.weight for task in (*self.tasks, *self.held_out)}
+        return {task.name: task.weight for task in self.all()}
 
     def groups(self) -> dict[str, str]:
         """Return each task's group."""
-        return {task.name: task.group for task in (*self.tasks, *self.held_out)}
+        return {task.name: task.group for task in self.all()}
 
 
 def default_name(path: str) -> str:

@@ -36,7 +36,8 @@ class SliceTokens:
 
     def tokens(self) -> NDArray[Any]:
         """Return the tokens, memory-mapped for reading."""
-        return np.load(self.tokens_path, mmap_mode="r")  # allow_pickle is False
+        tokens: NDArray[Any] = np.load(self.tokens_path, mmap_mode="r")  # allow_pickle is False
+        return tokens
 
 
 @dataclass(frozen=True)
