@@ -77,10 +77,8 @@ def token_counts(documents: pa.Table, tokenizer: Tokenizer) -> pa.Table:
 
 
 def _tokenizers(path: str, content: bytes) -> Callable[[Sequence[str]], list[int]]:
-    try:
-        from tokenizers import Tokenizer as HubTokenizer
-    except ImportError as error:
-        raise _missing(path) from error
+    from tokenizers import Tokenizer as HubTokenizer
+
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our threads are the parallelism
     try:
         tokenizer: Any = HubTokenizer.from_str(content.decode("utf-8"))
@@ -95,7 +93,8 @@ def _tiktoken(path: str, content: bytes) -> Callable[[Sequence[str]], list[int]]
     try:
         import tiktoken
     except ImportError as error:
-        raise _missing(path) from error
+        hint = "pip install 'gristmill[tiktoken]'"
+        raise MissingDependencyError(f"annotate.tokenizer: {path} needs an extra: {hint}") from error
     name = Path(path).name.split(".")[0].split("_")[0]
     if name not in _PATTERNS:
         raise InputError(
@@ -109,7 +108,3 @@ def _tiktoken(path: str, content: bytes) -> Callable[[Sequence[str]], list[int]]
     except (ValueError, binascii.Error) as error:
         raise InputError(f"annotate.tokenizer: {path} is neither a tokenizers nor a tiktoken file: {error}") from error
     return lambda texts: [len(tokens) for tokens in encoding.encode_ordinary_batch(list(texts), num_threads=1)]
-
-
-def _missing(path: str) -> MissingDependencyError:
-    return MissingDependencyError(f"annotate.tokenizer: {path} needs an extra: pip install 'gristmill[tokenizers]'")

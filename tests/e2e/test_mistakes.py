@@ -397,11 +397,11 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return hide
 
 
-def test_missing_tokenizers(folder: Path, without: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "tok.json").write_text("{}")
-    (folder / "run.yaml").write_text(CONFIG + "annotate: {tokenizer: tok.json}\n")
-    without("tokenizers")
-    says(answer(capsys, ["run", "run.yaml"]), "annotate.tokenizer", "tok.json", "pip install 'gristmill[tokenizers]'")
+def test_missing_tiktoken(folder: Path, without: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "cl100k_base.tiktoken").write_text("YQ== 0")
+    (folder / "run.yaml").write_text(CONFIG + "annotate: {tokenizer: cl100k_base.tiktoken}\n")
+    without("tiktoken")
+    says(answer(capsys, ["run", "run.yaml"]), "annotate.tokenizer", "cl100k_base", "pip install 'gristmill[tiktoken]'")
 
 
 @pytest.mark.parametrize("key", ["workspace", "input"])

@@ -1,0 +1,145 @@
+"""A mix's folder: where each step writes, and the proxy runs that are kept in it.
+
+    slices/   token stores, the tokenizer          fit/      the regression and the tables it was made from
+    swarm/    the mixtures to train                mixture/  proposal, verification, mixture.yaml
+    runs/     one folder a proxy run               shards/   token shards        report/  index.html
+
+A run's folder is named by what decides it (mixture, seed, data, kind of model), so that a run is never trained twice
+and one that another configuration made is found again when that configuration comes back.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.mix.types import Measure, RunSpec, TrainedRun
+from pipeline.table.errors import ShardError
+from pipeline.table.shards import digest
+
+RUN = "run.json"
+_MAX_JSON_BYTES = 1 << 28
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, and a kill leaves nothing half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically.
+
+    Raises: ValueError when it holds NaN or infinity: a number that is not known is null.
+    """
+    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any | None:
+    """Return what a JSON file of ours holds; None when it is absent.
+
+    Raises: ShardError when it is damaged.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ShardError(f"{path} is larger than {_MAX_JSON_BYTES} bytes; delete it and run again")
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+@dataclass(frozen=True)
+class MixFolder:
+    """The folder of one mix."""
+
+    root: Path
+
+    @property
+    def slices(self) -> Path:
+        return self.root / "slices"
+
+    @property
+    def swarm(self) -> Path:
+        return self.root / "swarm" / "swarm.json"
+
+    @property
+    def fit(self) -> Path:
+        return self.root / "fit"
+
+    @property
+    def mixture(self) -> Path:
+        return self.root / "mixture"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def run(self, spec: RunSpec, identity: Mapping[str, Any]) -> RunFolder:
+        """Return the folder of a run; `identity` is everything that decides it besides mixture and seed."""
+        key = digest({"run": spec.run_id, "seed": spec.seed, "identity": dict(identity)})
+        return RunFolder(self.root / "runs" / f"{spec.run_id[:16]}-{key[:8]}", key)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One proxy run on disk: its model, its manifest (`run.json`, written last), and what was measured of it."""
+
+    path: Path
+    key: str
+
+    def trained(self) -> TrainedRun | None:
+        """Return the finished training run, or None when it is not done."""
+        value = read_json(self.path / RUN)
+        if value is None or value.get("key") != self.key:
+            return None
+        return TrainedRun(
+            **{**value["trained"], "curve": [(int(t), float(loss)) for t, loss in value["trained"]["curve"]]}
+        )
+
+    def finish(self, spec: RunSpec, names: tuple[str, ...], trained: TrainedRun) -> None:
+        """Write the manifest: from now on the run is done."""
+        weights = {name: float(weight) for name, weight in zip(names, spec.weights, strict=True)}
+        value = {"key": self.key, "kind": spec.kind, "seed": spec.seed, "weights": weights, "trained": asdict(trained)}
+        write_json(self.path / RUN, value)
+
+    def measured(self, task_key: str) -> Measure | None:
+        """Return what was measured for a task, or None."""
+        try:
+            with np.load(self._measure(task_key)) as arrays:
+                return Measure(arrays["nats"], arrays["n_bytes"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, OSError) as error:
+            where = self._measure(task_key)
+            raise ShardError(f"{where} is damaged ({error}); delete it and run again") from error
+
+    def save_measure(self, task_key: str, measure: Measure) -> None:
+        """Keep what was measured for a task."""
+        buffer = io.BytesIO()
+        np.savez(buffer, nats=measure.nats, n_bytes=measure.n_bytes)
+        write_file(self._measure(task_key), buffer.getvalue())
+
+    def _measure(self, task_key: str) -> Path:
+        return self.path / "measures" / f"{task_key}.npz"
