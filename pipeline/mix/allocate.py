@@ -1,0 +1,177 @@
+"""How to spend compute, given a scaling law: parameters N and tokens D of the model to train, with 90 % intervals.
+
+Training costs 6 N D floating-point operations, serving 2 N a token. All three answers are of convex problems in log N,
+so a golden-section search finds them, for the law and every bootstrap draw at once.
+
+Source: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3; Sardana et al. 2023 (arXiv 2401.00448), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.mix.scaling_law import ScalingLaw, quantiles
+from pipeline.mix.types import Floats
+from pipeline.table.errors import UsageError
+
+_GOLDEN = (np.sqrt(5) - 1) / 2
+_DECADES = 12.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 90 % interval; `infeasible` is the share of bootstrap draws for which there is none."""
+
+    value: float
+    lo: float
+    hi: float
+    infeasible: float = 0.0
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A model to train: parameters, training tokens, loss, and all FLOPs, those of serving included."""
+
+    parameters: Estimate
+    tokens: Estimate
+    loss: Estimate
+    flops: Estimate
+
+
+def compute_optimal(law: ScalingLaw, flops: float) -> Allocation:
+    """Return the model of least loss whose training takes `flops` (6 N D): the closed form of Hoffmann et al. 2022."""
+    _check("flops", flops)
+    theta = _all(law)
+    log_n = _log_optimum(theta, flops)
+    log_d = np.log(flops / 6) - log_n
+    return _allocation(log_n, log_d, _loss(theta, log_n, log_d), np.full(len(theta), flops))
+
+
+def serving_budget(law: ScalingLaw, flops: float, served_tokens: float) -> Allocation:
+    """Return the model of least loss whose training and serving together take `flops`: 6 N D + 2 N served_tokens."""
+    _check("flops", flops)
+    _check("served_tokens", served_tokens, least=0)
+    theta = _all(law)
+    start = _log_optimum(theta, flops)
+    most = np.log(flops / 2 / max(served_tokens, flops * 1e-30)) - 1e-9  # here nothing is left to train on
+
+    def log_tokens(log_n: Floats) -> Floats:
+        return np.log(np.maximum(flops / 6 / np.exp(log_n) - served_tokens / 3, 1e-300))
+
+    hi = np.minimum(start + _span(), most)
+    lo = np.minimum(start, most) - _span()
+    log_n = _golden(lambda u: _loss(theta, u, log_tokens(u)), lo, hi)
+    return _allocation(log_n, log_tokens(log_n), _loss(theta, log_n, log_tokens(log_n)), np.full(len(theta), flops))
+
+
+def serving_target(law: ScalingLaw, loss: float, served_tokens: float) -> Allocation:
+    """Return the model that reaches `loss` at the least cost of training and serving: 6 N D + 2 N served_tokens.
+
+    Raises: UsageError when the law says that no model reaches the loss.
+    """
+    _check("loss", loss)
+    _check("served_tokens", served_tokens, least=0)
+    theta = _all(law)
+    if loss <= theta[0, 0]:
+        raise UsageError(
+            f"loss {loss:g} is out of reach: the law's irreducible loss E is {theta[0, 0]:.4g}; ask for more"
+        )
+    feasible = theta[:, 0] < loss
+    log_n, log_d = _cheapest(theta[feasible], np.full(int(feasible.sum()), loss), served_tokens)
+    return _served(log_n, log_d, np.full(log_n.size, loss), served_tokens, float(1 - feasible[1:].mean()))
+
+
+def serving_same_loss(law: ScalingLaw, flops: float, served_tokens: float) -> Allocation:
+    """Return what reaches the loss that is compute-optimal at `flops` of training, at the least cost with serving.
+
+    Each bootstrap draw aims for its own compute-optimal loss, so every draw has an answer.
+    """
+    _check("flops", flops)
+    _check("served_tokens", served_tokens, least=0)
+    theta = _all(law)
+    start = _log_optimum(theta, flops)
+    target = _loss(theta, start, np.log(flops / 6) - start)
+    log_n, log_d = _cheapest(theta, target, served_tokens)
+    return _served(log_n, log_d, target, served_tokens, 0.0)
+
+
+def _check(name: str, value: float, least: float | None = None) -> None:
+    if not np.isfinite(value) or value < (least or 0) or (least is None and value == 0):
+        raise UsageError(
+            f"{name} is {value:g}; give a finite number {'above zero' if least is None else 'of 0 or more'}"
+        )
+    if value > 1e40:
+        raise UsageError(f"{name} is {value:g}; give at most 1e40")
+
+
+def _all(law: ScalingLaw) -> Floats:
+    """Return the law's values, and below them those of the draws."""
+    return np.vstack([law.theta, law.draws])
+
+
+def _span() -> float:
+    return float(_DECADES * np.log(10))
+
+
+def _log_optimum(theta: Floats, flops: float) -> Floats:
+    """Return log N of the compute-optimal models: N = G (C / 6)^(beta / (alpha + beta))."""
+    _, a, alpha, b, beta = theta.T
+    log_g = (np.log(alpha) + np.log(a) - np.log(beta) - np.log(b)) / (alpha + beta)
+    best: Floats = log_g + beta / (alpha + beta) * np.log(flops / 6)
+    return best
+
+
+def _loss(theta: Floats, log_n: Floats, log_d: Floats) -> Floats:
+    e, a, alpha, b, beta = theta.T
+    exponent_n, exponent_d = np.log(a) - alpha * log_n, np.log(b) - beta * log_d
+    loss: Floats = e + np.exp(np.minimum(exponent_n, 600)) + np.exp(np.minimum(exponent_d, 600))
+    return loss
+
+
+def _cheapest(theta: Floats, target: Floats, served_tokens: float) -> tuple[Floats, Floats]:
+    """Return log N and log D that reach each target loss at the least 6 N D + 2 N served_tokens."""
+    e, a, alpha, b, beta = theta.T
+    gap = target - e
+    least = (np.log(a) - np.log(gap)) / alpha  # a smaller model cannot reach the loss with any number of tokens
+
+    def log_tokens(log_n: Floats) -> Floats:
+        left = gap - np.exp(np.log(a) - alpha * log_n)
+        needed: Floats = (np.log(b) - np.log(np.maximum(left, 1e-300))) / beta
+        return needed
+
+    def log_cost(log_n: Floats) -> Floats:
+        return log_n + np.logaddexp(log_tokens(log_n), np.log(max(served_tokens, 1e-300) / 3))
+
+    log_n = _golden(log_cost, least, least + _span())
+    return log_n, log_tokens(log_n)
+
+
+def _golden(objective: Callable[[Floats], Floats], lo: Floats, hi: Floats) -> Floats:
+    """Return where convex functions are least between `lo` and `hi`, each (m,)."""
+    lo, hi = lo.copy(), hi.copy()
+    for _ in range(90):
+        width = _GOLDEN * (hi - lo)
+        left, right = hi - width, lo + width
+        rises = objective(left) < objective(right)
+        hi, lo = np.where(rises, right, hi), np.where(rises, lo, left)
+    middle: Floats = (lo + hi) / 2
+    return middle
+
+
+def _served(log_n: Floats, log_d: Floats, loss: Floats, served_tokens: float, infeasible: float) -> Allocation:
+    flops = 6 * np.exp(log_n) * (np.exp(log_d) + served_tokens / 3)
+    return _allocation(log_n, log_d, loss, flops, infeasible)
+
+
+def _allocation(log_n: Floats, log_d: Floats, loss: Floats, flops: Floats, infeasible: float = 0.0) -> Allocation:
+    """Gather answers whose first is the law's and the others the draws'."""
+    values = np.exp(np.minimum(np.column_stack([log_n, log_d, np.log(loss), np.log(flops)]), 700))
+    ends = quantiles(values[1:] if len(values) > 1 else values)
+    lo, hi = np.minimum(ends[0], values[0]), np.maximum(ends[1], values[0])
+    each = [
+        Estimate(float(v), float(low), float(high), infeasible) for v, low, high in zip(values[0], lo, hi, strict=True)
+    ]
+    return Allocation(*each)

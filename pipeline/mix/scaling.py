@@ -1,0 +1,360 @@
+"""Scaling laws in files: a CSV of runs becomes a folder with `fit.json`; predictions and allocations read that."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.mix import allocate as allocation
+from pipeline.mix.allocate import Allocation, Estimate
+from pipeline.mix.scaling_law import NAMES, Predicted, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
+from pipeline.mix.types import Floats
+from pipeline.table.errors import InputError, ShardError, UsageError, nearest
+
+FIT, PLOT = "fit.json", "isoflop.png"
+COLUMNS = {
+    "parameters": ("parameters", "params", "n", "n_params", "num_params", "n_parameters", "model_size"),
+    "tokens": ("tokens", "d", "n_tokens", "num_tokens", "training_tokens", "train_tokens"),
+    "loss": ("loss", "l", "final_loss", "val_loss", "validation_loss", "eval_loss"),
+}
+FAR = 10.0
+"""A prediction so many times beyond the largest (or below the smallest) fitted value is called an extrapolation."""
+
+_MAX_BYTES, _MAX_RUNS, _MAX_BOOTSTRAP = 32 << 20, 20_000, 10_000
+_VERSION = 1
+
+
+def read_runs(path: str | Path) -> ScalingRuns:
+    """Read runs from CSV: columns `parameters`, `tokens`, `loss` (or N, D, L, in any case); others are ignored.
+
+    Raises: InputError with the line of a value that is no finite number above zero, or the column that is missing.
+    """
+    text = _text(path)
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        places = _places(header, path)
+        values = [_row(row, places, rows.line_num, path) for row in rows if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(f"{path}, line {rows.line_num}: {error}; give a CSV with a header") from error
+    if len(values) > _MAX_RUNS:
+        raise InputError(f"{path}: {len(values)} runs; at most {_MAX_RUNS} are fitted")
+    table = np.array(values, np.float64).reshape(-1, 3)
+    return ScalingRuns(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
+
+
+def fit_file(path: str | Path, out_dir: str | Path, bootstrap: int = 200, seed: int = 1, plot: bool = True) -> str:
+    """Fit the law to a CSV of runs, write `fit.json` and `isoflop.png` to a folder, and return the report's text.
+
+    Raises: InputError (see `read_runs`, `check_identifiable`); UsageError for a number of draws out of range.
+    """
+    if not 8 <= bootstrap <= _MAX_BOOTSTRAP:
+        raise UsageError(f"bootstrap is {bootstrap}; give 8 to {_MAX_BOOTSTRAP}")
+    runs = read_runs(path)
+    try:
+        check_identifiable(runs)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    law = fit_law(runs, bootstrap, seed)
+    if plot:
+        isoflop_plot(law, runs, Path(out_dir, PLOT))
+    save(law, out_dir, {"runs_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), "seed": seed})
+    return describe(law)
+
+
+def predict_file(
+    fit_dir: str | Path, parameters: Sequence[float] | float, tokens: Sequence[float] | float
+) -> Predicted:
+    """Predict losses, with 90 % intervals, from a folder that `fit_file` wrote; one value goes with many.
+
+    Raises: UsageError for values that are not finite and above zero, or lists of two lengths.
+    """
+    law = load(fit_dir)
+    sizes, counts = _positive("parameters", parameters), _positive("tokens", tokens)
+    if sizes.size != counts.size and 1 not in (sizes.size, counts.size):
+        raise UsageError(
+            f"{sizes.size} values of parameters for {counts.size} of tokens; give as many, or one of either"
+        )
+    sizes, counts = np.broadcast_arrays(sizes, counts)
+    return predict(law, sizes, counts)
+
+
+def describe_predictions(
+    fit_dir: str | Path, parameters: Sequence[float] | float, tokens: Sequence[float] | float
+) -> str:
+    """Return one line a prediction: the loss, its 90 % interval, that of a single run, and whether it is far out."""
+    law = load(fit_dir)
+    predicted = predict_file(fit_dir, parameters, tokens)
+    sizes, counts = np.broadcast_arrays(_positive("parameters", parameters), _positive("tokens", tokens))
+    lines = []
+    for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        lines.append(
+            f"parameters {size:.4g}, tokens {count:.4g}: loss {predicted.loss[i]:.4f} "
+            f"(90 % interval {predicted.lo[i]:.4f} to {predicted.hi[i]:.4f}; "
+            f"of a single run {predicted.run_lo[i]:.4f} to {predicted.run_hi[i]:.4f})"
+        )
+        lines += [f"  note: {note}" for note in extrapolation(law, float(size), float(count))]
+    return "\n".join(lines)
+
+
+def allocate(
+    fit_dir: str | Path, flops: float, served_tokens: float = 0, loss: float | None = None
+) -> dict[str, Allocation]:
+    """Return what to train: `compute_optimal`, and with tokens to be served `same_loss` and `same_budget`.
+
+    `same_loss` reaches the compute-optimal model's loss (or `loss`, then named `target_loss`) at the least cost of
+    training plus serving; `same_budget` has the least loss whose training plus serving takes `flops`.
+
+    Raises: UsageError for numbers out of range, or a loss that no model reaches.
+    """
+    law = load(fit_dir)
+    found = {"compute_optimal": allocation.compute_optimal(law, flops)}
+    if loss is not None:
+        found["target_loss"] = allocation.serving_target(law, loss, served_tokens)
+    elif served_tokens:
+        found["same_loss"] = allocation.serving_same_loss(law, flops, served_tokens)
+    if served_tokens:
+        found["same_budget"] = allocation.serving_budget(law, flops, served_tokens)
+    return found
+
+
+def describe_allocations(fit_dir: str | Path, found: dict[str, Allocation], served_tokens: float = 0) -> str:
+    """Return the text of allocations: what each is, its values with 90 % intervals, and what is extrapolated."""
+    law = load(fit_dir)
+    titles = {
+        "compute_optimal": "compute-optimal training",
+        "same_loss": f"the same loss at the least cost of training and serving {served_tokens:.4g} tokens",
+        "target_loss": f"that loss at the least cost of training and serving {served_tokens:.4g} tokens",
+        "same_budget": f"the least loss, if the budget pays for training and serving {served_tokens:.4g} tokens",
+    }
+    lines = []
+    for name, one in found.items():
+        lines.append(f"{titles[name]}:")
+        shown = (("parameters", one.parameters), ("tokens", one.tokens), ("loss", one.loss), ("flops", one.flops))
+        lines += [f"  {key:<11}{_interval(value, '.4f' if key == 'loss' else '.4g')}" for key, value in shown]
+        lines.append(f"  tokens a parameter {one.tokens.value / one.parameters.value:.3g}")
+        if one.loss.infeasible > 0:
+            lines.append(f"  note: {one.loss.infeasible:.0%} of the bootstrap draws cannot reach this loss at any cost")
+        lines += [f"  note: {note}" for note in extrapolation(law, one.parameters.value, one.tokens.value)]
+    return "\n".join(lines)
+
+
+def extrapolation(law: ScalingLaw, parameters: float, tokens: float) -> list[str]:
+    """Return a sentence for each of both values that lies more than ten times outside the fitted range."""
+    notes = []
+    ranges = (("parameters", parameters, law.parameters_range), ("tokens", tokens, law.tokens_range))
+    for name, value, (least, most) in ranges:
+        if value > FAR * most:
+            notes.append(
+                f"{name} {value:.4g} is {value / most:.3g} times the largest fitted ({most:.4g}): extrapolation"
+            )
+        elif value < least / FAR:
+            notes.append(
+                f"{name} {value:.4g} is 1/{least / value:.3g} of the smallest fitted ({least:.4g}): extrapolation"
+            )
+    return notes
+
+
+def describe(law: ScalingLaw) -> str:
+    """Return the report of a fit: the law's values with 90 % intervals, its noise, ranges and notes."""
+    intervals = law.intervals()
+    lines = [f"loss = E + A / parameters^alpha + B / tokens^beta, fitted to {law.n_runs} runs"]
+    for name, value, (lo, hi) in zip(NAMES, law.theta, intervals, strict=True):
+        lines.append(f"  {name:<6}{value:<10.4g} 90 % interval {lo:.4g} to {hi:.4g}")
+    lines.append(f"  noise of one run's loss {law.noise:.2%}; Huber delta {law.delta:.3g} on the log loss")
+    for name, (least, most) in (("parameters", law.parameters_range), ("tokens", law.tokens_range)):
+        lines.append(f"  {name} from {least:.4g} to {most:.4g}")
+    return "\n".join(lines + [f"  note: {note}" for note in law.notes])
+
+
+def save(law: ScalingLaw, out_dir: str | Path, provenance: dict[str, Any]) -> None:
+    """Write a law to `fit.json` in a folder, at once or not at all.
+
+    Raises: ShardError when the folder cannot be written.
+    """
+    intervals = law.intervals()
+    values = {
+        name: {"value": float(value), "lo": float(lo), "hi": float(hi)}
+        for name, value, (lo, hi) in zip(NAMES, law.theta, intervals, strict=True)
+    }
+    content = {
+        "format": "gristmill scaling law",
+        "version": _VERSION,
+        "values": values,
+        "noise": law.noise,
+        "delta": law.delta,
+        "n_runs": law.n_runs,
+        "parameters_range": law.parameters_range,
+        "tokens_range": law.tokens_range,
+        "notes": law.notes,
+        "provenance": provenance,
+        "draws": law.draws.tolist(),
+    }
+    data = json.dumps(content, indent=1, allow_nan=False).encode()
+    _write(Path(out_dir, FIT), data + b"\n")
+
+
+def load(fit_dir: str | Path) -> ScalingLaw:
+    """Read a law from `fit.json` in a folder.
+
+    Raises: InputError when the file is absent or not what `save` writes.
+    """
+    path = Path(fit_dir, FIT)
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; make it with `gristmill scaling fit`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    try:
+        law = _from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a scaling law of this version ({error}); run `gristmill scaling fit`"
+        ) from error
+    return law
+
+
+def isoflop_plot(law: ScalingLaw, runs: ScalingRuns, path: str | Path) -> None:
+    """Write a PNG of loss by parameters: the runs, and the law at five compute budgets with its optimum on each.
+
+    The same law and runs give the same bytes with one version of matplotlib.
+
+    Raises: ShardError when the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=120)
+    axes = figure.add_subplot()
+    compute = np.log10(6 * runs.parameters * runs.tokens)
+    span = float(compute.min()), float(compute.max()) + 1e-9
+    budgets = np.linspace(*span, 5)
+    points = axes.scatter(runs.parameters, runs.loss, c=compute, vmin=span[0], vmax=span[1], s=16, cmap="viridis")
+    for budget in budgets:
+        colour = points.cmap(points.norm(budget))
+        _isoflop(axes, law, runs, 10**budget, colour)
+    axes.set_xscale("log")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("loss")
+    axes.set_title("Loss at equal training compute; crosses are optima")
+    figure.colorbar(points, label="log10 of training FLOPs (6 N D)")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    _write(Path(path), buffer.getvalue())
+
+
+def _isoflop(axes: Any, law: ScalingLaw, runs: ScalingRuns, flops: float, colour: Any) -> None:
+    best = allocation.compute_optimal(law, flops)
+    least = min(float(runs.parameters.min()), best.parameters.value) / 2
+    most = max(float(runs.parameters.max()), best.parameters.value) * 2
+    sizes = np.geomspace(least, most, 200)
+    predicted = predict(law, sizes, flops / 6 / sizes)
+    shown = predicted.loss <= 1.3 * float(runs.loss.max())
+    axes.plot(sizes[shown], predicted.loss[shown], color=colour, lw=1)
+    axes.fill_between(sizes[shown], predicted.lo[shown], predicted.hi[shown], color=colour, alpha=0.15, lw=0)
+    axes.plot([best.parameters.value], [best.loss.value], "x", color=colour, ms=8)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def _text(path: str | Path) -> str:
+    try:
+        if Path(path).stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; a table of runs is not")
+        return Path(path).read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}); give a CSV in UTF-8") from error
+
+
+def _places(header: list[str], path: str | Path) -> list[int]:
+    """Return the places of parameters, tokens and loss; the exact name wins over an alias."""
+    lowered = [name.lower() for name in header]
+    places = []
+    for column, aliases in COLUMNS.items():
+        found = next((alias for alias in aliases if alias in lowered), None)
+        if found is None:
+            close = nearest(column, lowered)
+            known = ", ".join(repr(name) for name in header[:20]) or "none"
+            raise InputError(f"{path}: no column {column!r}{close}; columns are {known}. Name it {aliases[0]!r}")
+        if lowered.count(found) > 1:
+            raise InputError(f"{path}: {lowered.count(found)} columns are named {found!r}; keep one")
+        places.append(lowered.index(found))
+    return places
+
+
+def _row(row: list[str], places: list[int], line: int, path: str | Path) -> list[float]:
+    values = []
+    for column, place in zip(COLUMNS, places, strict=True):
+        cell = row[place].strip() if place < len(row) else ""
+        try:
+            value = float(cell)
+        except ValueError:
+            value = np.nan
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(f"{path}, line {line}: {column} is {cell[:40]!r}; give a finite number above zero")
+        values.append(value)
+    return values
+
+
+def _positive(name: str, given: Sequence[float] | float) -> Floats:
+    values = np.atleast_1d(np.asarray(given, np.float64))
+    bad = values[~(np.isfinite(values) & (values > 0))]
+    if bad.size or not values.size:
+        shown = f"{bad[0]:g}" if bad.size else "empty"
+        raise UsageError(f"{name}: {shown}; give finite numbers above zero")
+    return values
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    value, lo, hi = (format(v, form) for v in (estimate.value, estimate.lo, estimate.hi))
+    return value if lo == hi else f"{value} (90 % interval {lo} to {hi})"
+
+
+def _from_json(content: Any) -> ScalingLaw:
+    if content["format"] != "gristmill scaling law" or content["version"] != _VERSION:
+        raise ValueError(f"format {content['format']!r}, version {content['version']!r}")
+    theta = np.array([content["values"][name]["value"] for name in NAMES], np.float64)
+    draws = np.array(content["draws"], np.float64)
+    if draws.ndim != 2 or draws.shape[1] != len(NAMES) or not len(draws):
+        raise ValueError(f"draws have shape {draws.shape}")
+    if not (np.isfinite(draws).all() and np.isfinite(theta).all() and (theta > 0).all() and (draws > 0).all()):
+        raise ValueError("values are not finite and above zero")
+    sizes, counts = (tuple(float(end) for end in content[name]) for name in ("parameters_range", "tokens_range"))
+    return ScalingLaw(
+        theta=theta,
+        draws=draws,
+        noise=float(content["noise"]),
+        delta=float(content["delta"]),
+        n_runs=int(content["n_runs"]),
+        parameters_range=(sizes[0], sizes[1]),
+        tokens_range=(counts[0], counts[1]),
+        notes=tuple(str(note) for note in content["notes"]),
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file so that readers see either the old bytes or the new ones."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as target:
+            target.write(data)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ShardError(
+            f"cannot write {path}: {error.strerror or error}; free space or name another folder"
+        ) from error
