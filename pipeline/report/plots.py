@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pipeline.report import drawing
 from pipeline.report.drawing import kind_colour, new_figure, points, row_names, rows_height, short
 from pipeline.report.values import Curve, Estimate, Floats, MixReport, Mixture, Predicted, Verification, natural_weights
-from pipeline.table.format import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +103,7 @@ def _changes(report: MixReport) -> Drawn:
     drawing.estimates(axes, [c.difference for c in shown], np.arange(float(len(shown))), color=drawing.RED)
     axes.axvline(0, color=drawing.BLACK, linewidth=0.8)
     row_names(axes, [c.name for c in shown])
-    axes.set_xlabel(f"predicted change against the natural mixture ({visible(report.metric_unit)}; left is better)")
+    axes.set_xlabel(f"predicted change against the natural mixture ({short(report.metric_unit, 20)}; left is better)")
     caption = (
         "Look for intervals that stay left of zero: gains that the fit is sure of. What crosses zero may be no change. "
         "These are predictions; what was measured is under verification."
@@ -122,7 +121,7 @@ def _verification(report: MixReport) -> Drawn:
     panels = list(figure.subplots(count, 1, squeeze=False)[:, 0])
     for axes, verification in zip(panels, report.verifications, strict=True):
         _verified_panel(axes, verification)
-    panels[-1].set_xlabel(f"weighted metric ({visible(report.metric_unit)}; left is better)")
+    panels[-1].set_xlabel(f"weighted metric ({short(report.metric_unit, 20)}; left is better)")
     drawing.legend(figure, panels[0])
     caption = (
         "Filled dots are measured by fresh proxies (mean and one standard deviation over seeds), open squares what the "
@@ -156,9 +155,9 @@ def _predicted(report: MixReport) -> Drawn:
     figure, panels = drawing.panel_grid(len(shown), 1.0, 2 if len(shown) == 4 else min(len(shown), 3))
     for axes, predicted in zip(panels, shown, strict=True):
         _predicted_panel(axes, predicted)
-    unit = visible(report.metric_unit)
+    unit = short(report.metric_unit, 20)
     figure.supxlabel(f"measured ({unit})", fontsize=9)
-    figure.supylabel(f"predicted, {visible(report.prediction_method)} ({unit})", fontsize=9)
+    figure.supylabel(f"predicted, {short(report.prediction_method)} ({unit})", fontsize=9)
     caption = (
         f"Each dot is a proxy run, predicted {report.prediction_method}; bars are {report.level:.0%} intervals. Dots "
         "should lie along the line, and about that share of the bars should cross it. A cloud without slope means that "
@@ -218,7 +217,7 @@ def _sensitivity(report: MixReport) -> Drawn:
             drawing.estimates(axes, [e for _, e in there], np.array([row for row, _ in there]), **looks)
     axes.axvline(0, color=drawing.BLACK, linewidth=0.8)
     row_names(axes, [s.slice for s in shown])
-    axes.set_xlabel(f"predicted change of the weighted metric ({visible(report.metric_unit)}; right is worse)")
+    axes.set_xlabel(f"predicted change of the weighted metric ({short(report.metric_unit, 20)}; right is worse)")
     drawing.legend(figure, axes)
     caption = (
         f"The weight of one slice is changed by {report.sensitivity_step}, the others make room in proportion. Slices "
@@ -322,6 +321,7 @@ def _compute(report: MixReport) -> Drawn:
         right.legend(loc="upper right")
     right.set_ylim(0, 1.08 * max(c.cpu_s for c in costs) or 1.0)
     right.set(xlabel="runs, dearest first", ylabel="CPU seconds")
+    right.locator_params(axis="x", integer=True, min_n_ticks=1)
     caption = (
         "Where the time went. Runs of one size should cost the same; a slope means a busy machine or early stopping. "
         "Extraction, tokenizing, measuring and fitting are not in it."
