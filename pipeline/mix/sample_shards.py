@@ -1,0 +1,283 @@
+"""The shards of a sample: gathering their tokens, writing files, looking at what those hold, and manifests last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.mix.config import SampleConfig
+from pipeline.mix.folder import read_json, write_json
+from pipeline.mix.sample_plan import Integers, Plan, Rows, borders
+from pipeline.mix.shard_formats import (
+    SUFFIX,
+    TRACE,
+    Tokens,
+    Written,
+    data_schema,
+    token_dtype,
+    write_boundaries,
+    write_megatron_index,
+    write_table,
+    write_tokens,
+)
+from pipeline.mix.token_store import Stores
+from pipeline.table.errors import ConservationError, ShardError
+
+BLOCK_TOKENS = 1 << 22
+"""Tokens gathered at once: what a thread holds in memory."""
+_TRACE_ROWS = 1 << 16
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What writing a shard needs. `halted` is set when the run is to end early."""
+
+    folder: Path
+    key: str
+    plan: Plan
+    stores: Stores
+    config: SampleConfig
+    vocabulary: int
+    eos: int
+    on_progress: Callable[[int], None]
+    stop: Callable[[], bool]
+    halted: threading.Event
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return token_dtype(self.config.format, self.vocabulary)
+
+
+class _HaltedError(Exception):
+    """Ends a shard that is being written when another failed or the caller asked to stop."""
+
+
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+def write_shards(work: ShardWork, workers: int) -> tuple[list[Manifest], int]:
+    """Write every unfinished shard; return the manifests of the finished ones, in order, and how many are new."""
+    manifests: dict[int, Manifest] = {}
+    for number in range(work.plan.n_shards):
+        manifest = _finished(work, number)
+        if manifest is not None:
+            manifests[number] = manifest
+    todo = [number for number in range(work.plan.n_shards) if number not in manifests]
+    work.on_progress(sum(sum(m["tokens"].values()) for m in manifests.values()))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        futures = {number: pool.submit(_write_shard, work, number) for number in todo}
+        try:
+            wait(futures.values(), return_when=FIRST_EXCEPTION)
+        finally:
+            if not all(future.done() for future in futures.values()):  # one failed, or the caller was interrupted
+                work.halted.set()  # those being written end at their next block
+            pool.shutdown(cancel_futures=True)
+    return _gathered(manifests, futures)
+
+
+def _gathered(manifests: dict[int, Manifest], futures: Mapping[int, Future[Manifest]]) -> tuple[list[Manifest], int]:
+    """Return all manifests in order; raise what made a shard fail, unless it was only told to stop."""
+    written = 0
+    for number, future in futures.items():
+        if future.cancelled():
+            continue
+        error = future.exception()
+        if error is None:
+            manifests[number] = future.result()
+            written += 1
+        elif not isinstance(error, _HaltedError):
+            raise error
+    return [manifests[number] for number in sorted(manifests)], written
+
+
+def _write_shard(work: ShardWork, number: int) -> Manifest:
+    """Write a shard's files, look at what they hold, and write its manifest.
+
+    Raises: ShardError when the disk refuses.
+    """
+    low, high = int(work.plan.shards[number]), int(work.plan.shards[number + 1])
+    rows = work.plan.rows(low, high)
+    try:
+        files = _write_data(work, number, rows)
+        files.append(write_table(trace_path(work.folder, number), TRACE, _trace_tables(work.plan, rows)))
+        manifest = {
+            "key": work.key,
+            "shard": number,
+            "tokens": _count(work, number, rows),
+            "documents": int(rows.pieces.size - 1),
+            "files": {file.name: {"bytes": file.bytes, "content": file.content} for file in files},
+        }
+        write_json(_manifest_path(work.folder, number), manifest)
+    except OSError as error:
+        size = (high - low) * work.dtype.itemsize
+        raise ShardError(
+            f"{work.folder}: shard {number} ({size / 1e6:.0f} MB) cannot be written: {error.strerror or error}; "
+            "mend that and run again, finished shards are kept"
+        ) from error
+    return manifest
+
+
+def _write_data(work: ShardWork, number: int, rows: Rows) -> list[Written]:
+    path = _data_path(work, number)
+    match work.config.format:
+        case "npy":
+            return [write_tokens(path, _blocks(work, rows)), write_boundaries(path.with_suffix(".csv.gz"), rows.pieces)]
+        case "megatron":
+            index = path.with_suffix(".idx")
+            return [write_tokens(path, _blocks(work, rows)), write_megatron_index(index, rows.pieces, work.dtype)]
+        case "parquet":
+            return [write_table(path, data_schema(work.dtype), _data_tables(work, rows))]
+
+
+def _blocks(work: ShardWork, rows: Rows, limit: int = BLOCK_TOKENS) -> Iterator[Tokens]:
+    """Yield a shard's tokens in blocks of about `limit`, all in one buffer; only a longer document is divided."""
+    cuts = borders(rows.pieces, limit)
+    buffer = np.empty(int(np.diff(cuts).max()), work.dtype)
+    ends = rows.start + rows.length
+    for low, high in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        if work.halted.is_set() or work.stop():
+            work.halted.set()
+            raise _HaltedError
+        block = buffer[: high - low]
+        chosen = slice(int(np.searchsorted(ends, low, side="right")), int(np.searchsorted(rows.start, high)))
+        begin = np.maximum(rows.start[chosen], low)
+        where = rows.document_start[chosen] + (begin - rows.start[chosen])
+        for number in np.unique(rows.slice[chosen]):
+            here = rows.slice[chosen] == number
+            first = work.plan.documents[number].starts[rows.document[chosen][here]] + where[here]
+            lengths = (np.minimum(ends[chosen], high) - begin)[here]
+            work.stores.copy(int(number), first, lengths, block, begin[here] - low, work.vocabulary)
+        yield block
+        work.on_progress(block.size)
+
+
+def _data_tables(work: ShardWork, rows: Rows) -> Iterator[pa.Table]:
+    """Yield a shard's documents, a block's worth a table, none divided."""
+    pieces = rows.pieces
+    limit = max(BLOCK_TOKENS, int(np.diff(pieces).max()))
+    schema = data_schema(work.dtype)
+    first_rows = np.searchsorted(rows.start, pieces[:-1])
+    low = 0
+    for block in _blocks(work, rows, limit):
+        a, b = np.searchsorted(pieces, [low, low + block.size])
+        offsets = pa.array((pieces[a : b + 1] - low).astype(np.int32))
+        chosen = first_rows[a:b]
+        tokens = pa.ListArray.from_arrays(offsets, pa.array(block.copy()))
+        names = _names(work.plan, rows, chosen)
+        epochs = pa.array(rows.epoch[chosen].astype(np.int32))
+        yield pa.Table.from_arrays([_doc_ids(work.plan, rows, chosen), names, epochs, tokens], schema=schema)
+        low += block.size
+
+
+def _trace_tables(plan: Plan, rows: Rows) -> Iterator[pa.Table]:
+    for first in range(0, rows.start.size, _TRACE_ROWS):
+        chosen = np.arange(first, min(first + _TRACE_ROWS, rows.start.size))
+        start, length = rows.start[chosen], rows.length[chosen]
+        numbers = (rows.epoch[chosen].astype(np.int32), start, start + length, rows.document_start[chosen])
+        columns = [_names(plan, rows, chosen), _doc_ids(plan, rows, chosen), *map(pa.array, numbers)]
+        columns += [pa.array(rows.cut[chosen]), pa.array(rows.continues[chosen])]
+        yield pa.Table.from_arrays(columns, schema=TRACE)
+
+
+def _names(plan: Plan, rows: Rows, chosen: Integers) -> pa.Array:
+    names = pa.array([d.name for d in plan.documents], pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(rows.slice[chosen].astype(np.int32)), names)
+
+
+def _doc_ids(plan: Plan, rows: Rows, chosen: Integers) -> pa.Array:
+    slices, documents = rows.slice[chosen], rows.document[chosen]
+    order = np.argsort(slices, kind="stable")
+    ids = [
+        plan.documents[number].doc_ids.take(pa.array(documents[order[slices[order] == number]]))
+        for number in np.unique(slices)
+    ]
+    back = np.empty(order.size, np.int64)
+    back[order] = np.arange(order.size)
+    return pa.concat_arrays(ids).take(pa.array(back)).cast(pa.string())
+
+
+# What the files hold --------------------------------------------------------------------------------------------------
+
+
+def _count(work: ShardWork, number: int, rows: Rows) -> dict[str, int]:
+    """Return the tokens of each slice as the written files have them.
+
+    Raises: ConservationError when they have gaps, differ in size, or a document does not end with EOS.
+    """
+    names, counts, reached = [d.name for d in work.plan.documents], np.zeros(len(work.plan.documents), np.int64), 0
+    path = _data_path(work, number)
+    with pq.ParquetFile(trace_path(work.folder, number)) as file:
+        for table in file.iter_batches(_TRACE_ROWS, columns=["slice", "start", "end"]):
+            start, end = table["start"].to_numpy(), table["end"].to_numpy()
+            if start[0] != reached or not np.array_equal(start[1:], end[:-1]):
+                raise ConservationError(f"{path}: its trace has gaps; this is a bug in Gristmill, delete the folder")
+            reached = int(end[-1])
+            counts += np.bincount(table["slice"].indices.to_numpy(), end - start, counts.size).astype(np.int64)
+    ends = rows.pieces[1:] - 1
+    if rows.continues[-1]:
+        ends = ends[:-1]
+    size, last = _read_back(work, path, ends)
+    if size != reached or not (last == work.eos).all():
+        raise ConservationError(
+            f"{path}: {size} tokens where its trace has {reached}, and {np.count_nonzero(last != work.eos)} documents "
+            f"that do not end with {work.eos}; make the slices again"
+        )
+    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+
+
+def _read_back(work: ShardWork, path: Path, ends: Integers) -> tuple[int, Tokens]:
+    """Return a shard's number of tokens and those at `ends`, from its file."""
+    if work.config.format != "parquet":
+        tokens = np.memmap(path, work.dtype, mode="r")
+        return tokens.size, tokens[ends]
+    size, last = 0, []
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            lists = file.read_row_group(number, columns=["tokens"])["tokens"].combine_chunks()
+            values = lists.values.to_numpy()
+            last.append(values[lists.offsets.to_numpy()[1:] - 1])
+            size += values.size
+    return size, np.concatenate(last)[: ends.size]
+
+
+def _finished(work: ShardWork, number: int) -> Manifest | None:
+    """Return the manifest of a shard that is done, or None: it is absent, another sample's, or files are missing."""
+    try:
+        manifest: Manifest | None = read_json(_manifest_path(work.folder, number))
+    except ShardError:
+        return None
+    if manifest is None or manifest.get("key") != work.key or not lie_there(work.folder, manifest["files"]):
+        return None
+    return manifest
+
+
+def lie_there(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
+    for name, file in files.items():
+        try:
+            if (folder / name).stat().st_size != file["bytes"]:
+                return False
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _data_path(work: ShardWork, number: int) -> Path:
+    return work.folder / f"part-{number:05d}{SUFFIX[work.config.format]}"
+
+
+def trace_path(folder: Path, number: int) -> Path:
+    return folder / f"trace-{number:05d}.parquet"
+
+
+def _manifest_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.json"
