@@ -1,0 +1,437 @@
+"""The token stores of slices: what proxies train on and shards are written from.
+
+A store is a folder: `tokens.npy`, `documents.parquet`, `held_out.parquet` and `manifest.json`, which is written last. A
+matching manifest means done. Tokens are made in the order in which the texts lie and moved into the order of a hash of
+the documents' ids afterwards, through a memory map: reading texts in that order would read every row group once a
+document. Of each document some tens of bytes are held in memory, of the texts one row group.
+
+Which documents are held out does not depend on the suite, contaminated or not: a task made from them stays the same
+when the suite changes. All others that share a run of words with an evaluation item are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.mix import contamination
+from pipeline.mix.contamination import ItemIndex, contaminated_documents, index_items
+from pipeline.mix.curated_texts import Located, locate, read_texts
+from pipeline.mix.folder import read_json, write_json
+from pipeline.mix.hashing import Keys, held_out, id_keys, id_strings, sample_order, training_order
+from pipeline.mix.slices import ChosenDocuments, ResolvedSlice
+from pipeline.mix.tokenizer import MixTokenizer
+from pipeline.mix.types import SliceTokens, Task
+from pipeline.table.errors import ConservationError, InputError, ShardError
+from pipeline.table.shards import digest, made_from
+from pipeline.table.sql import Session
+from pipeline.table.storage import write_failure
+
+VERSION = "slices_v1"
+SAMPLE_BYTES = 32 << 20
+"""About so much text trains a tokenizer: as much of each slice as of any other, as far as it has so much."""
+MAX_SCANS = 8
+"""Texts are read for one slice at a time, unless that would read the workspace more often than this."""
+
+_TOKENS, _DOCUMENTS, _HELD_OUT, _MANIFEST = "tokens.npy", "documents.parquet", "held_out.parquet", "manifest.json"
+_BLOCK_TOKENS = 4 << 20
+_DOCUMENT_ROWS = 100_000
+_DOCUMENT_SCHEMA = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+_HELD_OUT_SCHEMA = pa.schema([pa.field("doc_id", pa.string(), nullable=False), pa.field("text", pa.large_string())])
+
+
+@dataclass(frozen=True)
+class SliceRequest:
+    """What token stores are made of."""
+
+    folder: Path
+    slices: tuple[ResolvedSlice, ...]
+    documents: ChosenDocuments
+    tokenizer: MixTokenizer
+    held_out: float
+    contamination_words: int
+    tasks: tuple[Task, ...]
+    """Whose items are kept out of the training text. Tasks of held-out text are not among them."""
+    keep_filtered: bool = False
+    """Whether a store made with other tasks stays, so that what was trained on it stays valid. The items that a new
+    task shares with it must then be left out of the measurement: `contaminated_items` over `trained_texts`."""
+
+
+@dataclass(frozen=True)
+class BuiltSlice:
+    """A finished store and where its documents went: documents_in = trained + held_out + contaminated."""
+
+    tokens: SliceTokens
+    key: str
+    """32 hex digits over everything that decides the store."""
+    documents_in: int
+    held_out: int
+    contaminated: int
+    contaminated_by_task: Mapping[str, int]
+    """Documents dropped by task; one that two tasks contaminate counts for both."""
+    unchecked_items: Mapping[str, int]
+    """Items a task that are too short to be looked for."""
+    task_keys: Mapping[str, str]
+    """The tasks whose items were kept out, and their keys."""
+    held_out_path: Path
+
+    @property
+    def name(self) -> str:
+        return self.tokens.name
+
+
+def build_slices(
+    session: Session, request: SliceRequest, tell: Callable[[BuiltSlice, bool], None] = lambda _built, _made: None
+) -> list[BuiltSlice]:
+    """Return the stores of all slices in order, made where no matching manifest says that they are.
+
+    `tell` is called for each with whether it was made now. A killed build is done again for the slices that it was at.
+
+    Raises: InputError when contamination leaves a slice nothing; WorkspaceError, ShardError when texts are unreadable.
+    """
+    keys = [_keys(session, request, number) for number in range(len(request.slices))]
+    built = {number: done for number, key in enumerate(keys) if (done := _finished(request, number, *key))}
+    for done in built.values():
+        tell(done, False)
+    missing = [number for number in range(len(request.slices)) if number not in built]
+    if missing:
+        index = index_items(request.tasks, request.contamination_words)
+        located = locate(session.catalog, request.documents.sources, request.documents.keys)
+        for numbers in _passes(request, located, missing):
+            for number, made in _make(located, request, index, {n: keys[n] for n in numbers}):
+                built[number] = made
+                tell(made, True)
+    return [built[number] for number in range(len(request.slices))]
+
+
+def slice_table(
+    built: Sequence[BuiltSlice], slices: Sequence[ResolvedSlice], budget_tokens: int
+) -> list[dict[str, Any]]:
+    """Return what a person wants to know of each slice. `proportion` is the natural one, by training tokens; `cap` the
+    largest weight at which the target run repeats the slice `max_epochs` times: min(1, max_epochs * tokens / budget).
+    """
+    total = sum(each.tokens.n_tokens for each in built)
+    return [
+        {
+            "slice": each.name,
+            "documents": each.tokens.n_documents,
+            "tokens": each.tokens.n_tokens,
+            "bytes": each.tokens.n_bytes,
+            "proportion": each.tokens.n_tokens / total,
+            "cap": min(1.0, config.config.max_epochs * each.tokens.n_tokens / budget_tokens),
+            "held_out": each.held_out,
+            "contaminated": each.contaminated,
+        }
+        for each, config in zip(built, slices, strict=True)
+    ]
+
+
+def tokenizer_sample(
+    session: Session, documents: ChosenDocuments, share: float, limit_bytes: int = SAMPLE_BYTES
+) -> Iterator[str]:
+    """Yield the text that a tokenizer is trained on: about `limit_bytes`, held-out documents (`share`) left out.
+
+    Each slice gives as much as any other (one that has less gives all), not its natural share: mixtures put weight on
+    small slices, and a tokenizer that hardly saw code would make code look expensive. Documents come by a hash of their
+    ids; how long they are is estimated from their row groups. The suite has no say in it.
+    """
+    located = locate(session.catalog, documents.sources, documents.keys)
+    sizes = located.mean_bytes()
+    by_slice = []
+    for number in range(int(documents.slices.max(initial=-1)) + 1):
+        positions = np.flatnonzero(documents.slices == number)
+        by_slice.append(positions[~held_out(documents.keys[positions], share)])
+    shares = _even_shares([float(sizes[positions].sum()) for positions in by_slice], limit_bytes)
+    chosen = []
+    for positions, size in zip(by_slice, shares, strict=True):
+        ordered = positions[np.argsort(sample_order(documents.keys[positions]), kind="stable")]
+        chosen.append(ordered[: 1 + int((np.cumsum(sizes[ordered]) <= size).sum())])
+    for _, texts in read_texts(located, np.concatenate([np.empty(0, np.int64), *chosen])):
+        yield from texts.to_pylist()
+
+
+def trained_texts(session: Session, built: BuiltSlice) -> Iterator[pa.Array]:
+    """Yield the training texts of a store as they lie in the workspace, a row group at a time.
+
+    Raises: WorkspaceError when the workspace no longer has them.
+    """
+    table = pq.read_table(built.tokens.documents_path, columns=["doc_id", "source"])
+    keys = id_keys(table["doc_id"].combine_chunks())
+    keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
+    located = locate(session.catalog, sorted(table["source"].unique().to_pylist()), keys)
+    for _, texts in read_texts(located, np.arange(len(keys))):
+        yield texts
+
+
+def _even_shares(sizes: Sequence[float], total: float) -> list[float]:
+    """Return how much each gives so that all give alike, or everything they have."""
+    shares = dict.fromkeys(range(len(sizes)), 0.0)
+    for place, number in enumerate(sorted(shares, key=lambda number: sizes[number])):
+        shares[number] = min(sizes[number], total / (len(sizes) - place))
+        total -= shares[number]
+    return list(shares.values())
+
+
+def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, str]:
+    """Return the key of a slice's texts and tokens, and that of its store, which the tasks decide too."""
+    documents = request.documents
+    mine = np.flatnonzero(documents.slices == number)
+    used = sorted({documents.sources[code] for code in np.unique(documents.source_codes[mine]).tolist()})
+    parts = {name: [made_from(part) for part in session.catalog.group(name, "curated").parts()] for name in used}
+    text_key = digest(
+        {
+            "version": VERSION,
+            "documents": hashlib.blake2b(documents.keys[mine].tobytes(), digest_size=16).hexdigest(),
+            "curated": parts,
+            "tokenizer": request.tokenizer.content_hash,
+            "tokenizers": version("tokenizers"),
+            "held_out": request.held_out,
+        }
+    )
+    tasks = sorted({task.key for task in request.tasks})
+    words = request.contamination_words if tasks else None
+    return text_key, digest({"text": text_key, "version": contamination.VERSION, "words": words, "tasks": tasks})
+
+
+def _finished(request: SliceRequest, number: int, text_key: str, key: str) -> BuiltSlice | None:
+    """Return a slice's store when its manifest matches and its files are as large as it says."""
+    name = request.slices[number].name
+    folder = request.folder / name
+    manifest = read_json(folder / _MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("text_key") != text_key:
+        return None
+    if manifest.get("key") != key and not request.keep_filtered:
+        return None
+    for file, size in manifest["files"].items():
+        path = folder / file
+        if not path.is_file() or path.stat().st_size != size:
+            return None
+    return _built(folder, name, manifest)
+
+
+def _built(folder: Path, name: str, manifest: Mapping[str, Any]) -> BuiltSlice:
+    counts = manifest["counts"]
+    tokens = SliceTokens(
+        name, folder / _TOKENS, folder / _DOCUMENTS, counts["trained"], manifest["tokens"], manifest["bytes"]
+    )
+    return BuiltSlice(
+        tokens,
+        manifest["key"],
+        counts["documents_in"],
+        counts["held_out"],
+        counts["contaminated"],
+        manifest["contaminated_by_task"],
+        manifest["unchecked_items"],
+        manifest["tasks"],
+        folder / _HELD_OUT,
+    )
+
+
+def _passes(request: SliceRequest, located: Located, missing: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut the missing slices into passes: one each, or more together where each would read most of the texts."""
+    sizes = np.array([each.text_bytes for each in located.row_groups], np.float64)
+    read = 0.0
+    for number in missing:
+        read += sizes[np.unique(located.group_of[request.documents.slices == number])].sum()
+    together = max(1, ceil(read / (MAX_SCANS * max(sizes.sum(), 1.0))))
+    for start in range(0, len(missing), together):
+        yield missing[start : start + together]
+
+
+def _make(
+    located: Located, request: SliceRequest, index: ItemIndex, keys: Mapping[int, tuple[str, str]]
+) -> Iterator[tuple[int, BuiltSlice]]:
+    """Make the stores of some slices, whose texts are read once for all of them."""
+    try:
+        makers = {number: _Maker(request, number, key, index) for number, key in keys.items()}
+        _take_all(located, request, index, makers)
+        for number, maker in makers.items():
+            yield number, maker.finish()
+    except OSError as error:
+        raise ShardError(write_failure(str(request.folder), error)) from error
+
+
+def _take_all(located: Located, request: SliceRequest, index: ItemIndex, makers: Mapping[int, _Maker]) -> None:
+    """Read the texts of some slices once and hand each slice its own."""
+    slices = request.documents.slices
+    chosen = np.flatnonzero(np.isin(slices, list(makers)))
+    try:
+        for positions, texts in read_texts(located, chosen):
+            hits = contaminated_documents(texts, index)
+            for number in np.unique(slices[positions]).tolist():
+                rows = np.flatnonzero(slices[positions] == number)
+                makers[number].take(
+                    positions[rows], texts.take(pa.array(rows)), [hits.get(row, ()) for row in rows.tolist()]
+                )
+    finally:
+        for maker in makers.values():
+            maker.close()
+
+
+@dataclass
+class _Counts:
+    documents_in: int = 0
+    trained: int = 0
+    held_out: int = 0
+    contaminated: int = 0
+
+
+@dataclass
+class _Maker:
+    """One store in the making: tokens as they come, then in order."""
+
+    request: SliceRequest
+    number: int
+    keys: tuple[str, str]
+    index: ItemIndex
+    counts: _Counts = field(default_factory=_Counts)
+    by_task: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = self.request.slices[self.number].name
+        self.folder = self.request.folder / self.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / _MANIFEST).unlink(missing_ok=True)  # what it told of is about to change
+        documents = self.request.documents
+        self.mine = np.flatnonzero(documents.slices == self.number)
+        self.held: NDArray[np.bool_] = held_out(documents.keys[self.mine], self.request.held_out)
+        self.positions: list[NDArray[np.int64]] = []
+        self.lengths: list[NDArray[np.int64]] = []
+        self.sizes: list[NDArray[np.int64]] = []
+        self.raw: BinaryIO = open(self._temporary("raw"), "wb")  # noqa: SIM115
+        self.held_file = pq.ParquetWriter(self._temporary(_HELD_OUT), _HELD_OUT_SCHEMA, compression="zstd")
+
+    def take(self, positions: NDArray[np.int64], texts: pa.Array, hits: Sequence[Sequence[str]]) -> None:
+        """Tokenise the texts of some of the slice's documents, each with the tasks that contaminate it."""
+        held = self.held[np.searchsorted(self.mine, positions)]
+        dirty = np.array([bool(tasks) for tasks in hits], bool) & ~held
+        for row in np.flatnonzero(dirty).tolist():
+            for task in hits[row]:
+                self.by_task[task] = self.by_task.get(task, 0) + 1
+        if held.any():
+            ids = id_strings(self.request.documents.keys[positions[held]])
+            table = pa.table([ids, texts.filter(pa.array(held)).cast(pa.large_string())], schema=_HELD_OUT_SCHEMA)
+            self.held_file.write_table(table)
+        clean = ~held & ~dirty
+        kept = texts.filter(pa.array(clean))
+        flat, counts = self.request.tokenizer.encode_flat(kept)
+        self.raw.write(np.insert(flat, np.cumsum(counts), self.request.tokenizer.eos).tobytes())
+        self.positions.append(positions[clean])
+        self.lengths.append(counts + 1)
+        self.sizes.append(pc.binary_length(kept).to_numpy(zero_copy_only=False).astype(np.int64))
+        self.counts.documents_in += len(positions)
+        self.counts.held_out += int(held.sum())
+        self.counts.contaminated += int(dirty.sum())
+        self.counts.trained += int(clean.sum())
+
+    def close(self) -> None:
+        """Close what is open; the files stay as they are."""
+        self.raw.close()
+        self.held_file.close()
+
+    def finish(self) -> BuiltSlice:
+        """Put the tokens in order and write the store, its manifest last."""
+        counts = self.counts
+        if counts.documents_in != len(self.mine):
+            raise ConservationError(
+                f"slice {self.name}: {len(self.mine)} documents chosen, {counts.documents_in} read; "
+                "this is a bug in Gristmill"
+            )
+        if not counts.trained:
+            raise InputError(
+                f"slices.{self.name}: nothing is left to train on: {counts.contaminated} documents share text with the "
+                f"suite's items and {counts.held_out} are held out; widen its `where`, or leave the tasks out"
+            )
+        positions, lengths, sizes = (np.concatenate(each) for each in (self.positions, self.lengths, self.sizes))
+        documents = self.request.documents
+        keys = documents.keys[positions]
+        order = np.lexsort((keys[:, 1], keys[:, 0], training_order(keys)))
+        self._write_tokens(order, lengths)
+        sources = np.array(documents.sources, object)[documents.source_codes[positions[order]]]
+        self._write_documents(keys[order], sources, lengths[order], sizes[order])
+        _synced(self._temporary(_HELD_OUT))
+        for file in (_TOKENS, _DOCUMENTS, _HELD_OUT):
+            os.replace(self._temporary(file), self.folder / file)
+        self._temporary("raw").unlink()
+        manifest = self._manifest(int(lengths.sum()), int(sizes.sum()))
+        write_json(self.folder / _MANIFEST, manifest)
+        return _built(self.folder, self.name, manifest)
+
+    def _write_tokens(self, order: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        dtype = self.request.tokenizer.dtype
+        total = int(lengths.sum())
+        raw = np.memmap(self._temporary("raw"), dtype, "r", shape=(total,))
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        with open(self._temporary(_TOKENS), "wb") as target:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
+            np.lib.format.write_array_header_1_0(target, header)
+            block = np.cumsum(lengths[order]) // _BLOCK_TOKENS
+            for rows in np.split(order, np.flatnonzero(np.diff(block)) + 1):
+                pieces = [raw[start:end] for start, end in zip(starts[rows].tolist(), ends[rows].tolist(), strict=True)]
+                target.write(np.concatenate(pieces).tobytes())
+            target.flush()
+            os.fsync(target.fileno())
+
+    def _write_documents(
+        self, keys: Keys, sources: NDArray[np.object_], lengths: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> None:
+        starts = np.cumsum(lengths) - lengths
+        path = self._temporary(_DOCUMENTS)
+        with pq.ParquetWriter(path, _DOCUMENT_SCHEMA, compression="zstd", use_dictionary=["source"]) as writer:
+            for first in range(0, len(keys), _DOCUMENT_ROWS):
+                rows = slice(first, first + _DOCUMENT_ROWS)
+                columns = [id_strings(keys[rows]), pa.array(sources[rows], pa.string()), pa.array(starts[rows])]
+                columns += [pa.array(lengths[rows].astype(np.int32)), pa.array(sizes[rows])]
+                writer.write_table(pa.table(columns, schema=_DOCUMENT_SCHEMA))
+        _synced(path)
+
+    def _manifest(self, n_tokens: int, n_bytes: int) -> dict[str, Any]:
+        text_key, key = self.keys
+        files = (_TOKENS, _DOCUMENTS, _HELD_OUT)
+        return {
+            "slice": self.name,
+            "version": VERSION,
+            "key": key,
+            "text_key": text_key,
+            "where": self.request.slices[self.number].where,
+            "tokenizer": self.request.tokenizer.content_hash,
+            "held_out": self.request.held_out,
+            "contamination_words": self.request.contamination_words,
+            "tasks": dict(self.index.keys),
+            "counts": asdict(self.counts),
+            "contaminated_by_task": dict(sorted(self.by_task.items())),
+            "unchecked_items": dict(self.index.unchecked),
+            "tokens": n_tokens,
+            "bytes": n_bytes,
+            "files": {file: (self.folder / file).stat().st_size for file in files},
+        }
+
+    def _temporary(self, name: str) -> Path:
+        """Return a name that a build after a kill uses again, so that nothing is left over."""
+        return self.folder / f".{name}.tmp"
+
+
+def _synced(path: Path) -> None:
+    with open(path, "rb+") as stream:
+        os.fsync(stream.fileno())

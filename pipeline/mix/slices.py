@@ -1,0 +1,304 @@
+"""Which kept documents each slice holds: predicates checked, `by` expanded, nothing chosen twice, nothing empty.
+
+A slice is over the kept rows of `main.everything`; a null in its predicate means that the document is not chosen. A
+predicate reads one document alone, as a rule does: no subqueries, no windows, nothing that depends on clock or chance.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
+from pipeline.mix.hashing import Keys, id_keys
+from pipeline.table.errors import ConfigError, InputError, nearest
+from pipeline.table.sql import BATCH_ROWS, Session, literal, one_line
+
+KEPT = "outcome = 'kept'"
+MAX_PREDICATE_CHARS = 10_000
+
+_REFUSED = {
+    "LAMBDA": "lambdas are not allowed",
+    "PARAMETER": "parameters are not allowed; write the value",
+    "POSITIONAL_REFERENCE": "column numbers are not allowed; write the column's name",
+    "STAR": "`*` is not allowed; name the columns",
+    "SUBQUERY": "subqueries are not allowed; a slice's predicate reads its own document alone",
+    "WINDOW": "window functions are not allowed; a slice's predicate reads its own document alone",
+}
+_MISSING_COLUMN = re.compile(r'Referenced column "(.+?)" (?:not found|was not found)')
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResolvedSlice:
+    """A slice whose predicate is known to work, and how many kept documents it chooses."""
+
+    name: str
+    where: str
+    """SQL; for one that `by` gave with the values that it stands for."""
+    config: SliceConfig
+    documents: int
+
+
+@dataclass(frozen=True)
+class ChosenDocuments:
+    """The documents of all slices, in the order of their ids: what is held of each is 22 bytes.
+
+    `keys` uint64 (n, 2) are the ids' 128 bits, `slices` int32 (n,) the number of each document's slice, `source_codes`
+    int16 (n,) the position of its source in `sources`.
+    """
+
+    keys: Keys
+    slices: NDArray[np.int32]
+    source_codes: NDArray[np.int16]
+    sources: tuple[str, ...]
+
+
+def resolve_slices(session: Session, config: MixConfig) -> list[ResolvedSlice]:
+    """Return every slice, in the order of the configuration, those of one `by` in the order of its values.
+
+    A value of `by` becomes part of the name: lower case, every run of other characters than letters and digits an
+    underscore. Documents for which an expression of `by` is null are in none of its slices.
+
+    Raises: ConfigError for a predicate that cannot be used, two slices of one name, or a document in two of them;
+        InputError for a slice without documents; QueryError when the workspace has no `everything` yet.
+    """
+    relation = _relation(session, config.slices)
+    slices = [expanded for name, item in config.slices.items() for expanded in _expand(session, relation, name, item)]
+    _check_names(slices)
+    return _counted(session, relation, slices)
+
+
+def chosen_documents(session: Session, slices: Sequence[ResolvedSlice]) -> ChosenDocuments:
+    """Return the documents of resolved slices. Nothing but ids, sources and slices is read or held.
+
+    Raises: ConfigError when the data makes a predicate fail.
+    """
+    relation = _relation(session, {each.name: each.config for each in slices})
+    cases = " ".join(f"WHEN {_flag(each.where)} THEN {number}" for number, each in enumerate(slices))
+    inner = f"SELECT doc_id, source, CASE {cases} END AS slice FROM {relation} WHERE {KEPT}"
+    keys: list[Keys] = []
+    numbers: list[NDArray[np.int32]] = []
+    codes: list[NDArray[np.int16]] = []
+    sources: dict[str, int] = {}
+    for batch in _batches(session, f"SELECT doc_id, source, slice::INTEGER AS slice FROM ({inner}) WHERE slice >= 0"):
+        keys.append(id_keys(batch["doc_id"]))
+        numbers.append(batch["slice"].to_numpy())
+        encoded = batch["source"].dictionary_encode()
+        known = [sources.setdefault(name, len(sources)) for name in encoded.dictionary.to_pylist()]
+        codes.append(np.array(known, np.int16)[encoded.indices.to_numpy()])
+    names = sorted(sources)
+    order_of = np.array([names.index(name) for name in sources], np.int16)
+    every = np.concatenate([np.empty((0, 2), np.uint64), *keys])
+    rank = np.lexsort((every[:, 1], every[:, 0]))
+    return ChosenDocuments(
+        every[rank],
+        np.concatenate([np.empty(0, np.int32), *numbers])[rank],
+        order_of[np.concatenate([np.empty(0, np.int16), *codes])[rank]] if names else np.empty(0, np.int16),
+        tuple(names),
+    )
+
+
+def _relation(session: Session, slices: Mapping[str, SliceConfig]) -> str:
+    """Return the view that the predicates are over, all of them checked: `outcomes` where it has what they read.
+
+    Both have the same rows; `everything` joins documents to add text, title, date, licence and origin.
+    """
+    every = {row[0]: str(row[1]) for row in session.query("DESCRIBE FROM main.everything").rows}
+    narrow = {row[0] for row in session.query("DESCRIBE FROM main.outcomes").rows}
+    read: set[str] = set()
+    for name, config in slices.items():
+        read |= _check_expression(session, config.where, f"slices.{name}.where", every, boolean=True)
+        for expression in config.by:
+            read |= _check_expression(session, expression, f"slices.{name}.by", every, boolean=False)
+    return "main.outcomes" if read <= {column.lower() for column in narrow} else "main.everything"
+
+
+def _check_expression(
+    session: Session, text: str, where: str, columns: Mapping[str, str], *, boolean: bool
+) -> set[str]:
+    """Return the columns (in lower case) that one expression reads. Raises: ConfigError when it cannot be used."""
+    tree = _parsed(session, text, where)
+    for node in _walk(tree):
+        kind = str(node.get("class", ""))
+        if kind in _REFUSED:
+            raise ConfigError(f"{where}: {_REFUSED[kind]}")
+        if kind == "FUNCTION":
+            _check_function(session, str(node["function_name"]), where)
+    try:
+        described = session.connection.execute(f"DESCRIBE SELECT (\n{text}\n) FROM main.everything").fetchall()
+    except duckdb.Error as error:
+        missing = _MISSING_COLUMN.search(str(error))
+        if missing:
+            hint = nearest(missing[1].lower(), columns)
+            raise ConfigError(f"{where}: unknown column {missing[1]!r}{hint}") from error
+        raise ConfigError(f"{where}: {one_line(error)}") from error
+    if boolean and described[0][1] != "BOOLEAN":
+        raise ConfigError(f"{where}: {_shown(text)} gives {described[0][1]}, not true or false; write a comparison")
+    return {str(node["column_names"][0]).lower() for node in _walk(tree) if node.get("class") == "COLUMN_REF"}
+
+
+def _parsed(session: Session, text: str, where: str) -> dict[str, Any]:
+    """Return the tree of exactly one expression."""
+    if len(text) > MAX_PREDICATE_CHARS:
+        raise ConfigError(f"{where}: {len(text)} characters; at most {MAX_PREDICATE_CHARS} are allowed")
+    if not text.strip() or "\0" in text:
+        raise ConfigError(f"{where}: expected an SQL expression, got {_shown(text)}")
+    rows = session.connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [f"SELECT (\n{text}\n)"]).fetchall()
+    try:
+        answer = json.loads(rows[0][0])
+    except RecursionError as error:
+        raise ConfigError(f"{where}: nested too deeply") from error
+    if answer["error"]:
+        raise ConfigError(f"{where}: {str(answer.get('error_message', 'not SQL')).splitlines()[0]}: {_shown(text)}")
+    node = answer["statements"][0]["node"] if len(answer["statements"]) == 1 else {}
+    clauses = ("where_clause", "group_expressions", "having", "qualify", "sample", "modifiers")
+    empty = (node.get("from_table") or {}).get("type") == "EMPTY" and not any(node.get(name) for name in clauses)
+    selected = node.get("select_list") or []
+    if node.get("type") != "SELECT_NODE" or not empty or len(selected) != 1 or selected[0].get("alias"):
+        raise ConfigError(f"{where}: expected one expression, got {_shown(text)}")
+    tree: dict[str, Any] = selected[0]
+    return tree
+
+
+def _check_function(session: Session, name: str, where: str) -> None:
+    """Refuse calls that could answer otherwise tomorrow."""
+    rows = session.connection.execute(
+        "SELECT 1 FROM duckdb_functions() WHERE lower(function_name) = lower($1)"
+        " AND function_type = 'scalar' AND stability <> 'CONSISTENT' LIMIT 1",
+        [name],
+    ).fetchall()
+    if rows:
+        raise ConfigError(f"{where}: {name}() depends on more than the document, so the slice would not stay the same")
+
+
+def _walk(tree: Any) -> Iterator[dict[str, Any]]:
+    waiting = [tree]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+
+
+def _expand(session: Session, relation: str, name: str, config: SliceConfig) -> list[ResolvedSlice]:
+    """Return the slice, or one for each combination of the values of its `by`."""
+    if not config.by:
+        return [ResolvedSlice(name, config.where, config, 0)]
+    if config.weight is not None:
+        raise ConfigError(f"slices.{name}: a fixed `weight` does not go with `by`; bound a `group` in propose.groups")
+    texts = [f"CAST((\n{expression}\n) AS VARCHAR)" for expression in config.by]
+    values = _rows(
+        session,
+        f"SELECT DISTINCT {', '.join(texts)} FROM {relation} WHERE {KEPT} AND {_flag(config.where)}"
+        f" AND {' AND '.join(f'{text} IS NOT NULL' for text in texts)} ORDER BY ALL LIMIT {MAX_SLICES + 1}",
+        f"slices.{name}.by",
+    )
+    if len(values) > MAX_SLICES:
+        raise ConfigError(f"slices.{name}.by: more than {MAX_SLICES} combinations of values; use coarser expressions")
+    slices = []
+    for row in values:
+        equal = " AND ".join(f"{text} = {literal(value)}" for text, value in zip(texts, row, strict=True))
+        full = "_".join([name, *(_sanitised(value) for value in row)])
+        slices.append(ResolvedSlice(full, f"(\n{config.where}\n) AND {equal}", config, 0))
+    if not slices:
+        raise InputError(f"slices.{name}: no kept document that it chooses has a value for every expression of `by`")
+    return slices
+
+
+def _sanitised(value: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_") or "none"
+
+
+def _check_names(slices: Sequence[ResolvedSlice]) -> None:
+    if len(slices) > MAX_SLICES:
+        raise ConfigError(f"slices: {len(slices)} of them; at most {MAX_SLICES} can be mixed")
+    seen: dict[str, ResolvedSlice] = {}
+    for each in slices:
+        if each.name in seen:
+            both = f"{_shown(seen[each.name].where)} and {_shown(each.where)}"
+            raise ConfigError(f"slices: two would be named {each.name!r} ({both}); map values apart in `by`")
+        seen[each.name] = each
+
+
+def _counted(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -> list[ResolvedSlice]:
+    """Return the slices with their numbers of documents; refuse overlaps and empty ones."""
+    flags = [f"c{number}" for number in range(len(slices))]
+    columns = ", ".join(f"{_flag(each.where)} AS {flag}" for each, flag in zip(slices, flags, strict=True))
+    table = f"(SELECT doc_id, {columns} FROM {relation} WHERE {KEPT})"
+    times = " + ".join(f"{flag}::INTEGER" for flag in flags)
+    sums = ", ".join(f"count_if({flag})" for flag in flags)
+    statement = f"SELECT count(*), count_if({times} = 0), count_if({times} > 1), {sums} FROM {table}"
+    try:
+        ((kept, unchosen, twice, *counts),) = session.connection.execute(statement).fetchall()
+    except duckdb.Error as error:
+        _name_the_culprit(session, relation, slices)
+        raise ConfigError(f"slices: {one_line(error)}") from error
+    if twice:
+        raise ConfigError(_overlap(session, table, flags, slices))
+    for each, count in zip(slices, counts, strict=True):
+        if not count:
+            raise InputError(
+                f"slices.{each.name}: chooses none of {kept} kept documents ({_shown(each.where)}); change its `where`"
+            )
+    if unchosen:
+        _log.info("slices: %d of %d kept documents are in no slice", unchosen, kept)
+    return [
+        ResolvedSlice(each.name, each.where, each.config, int(count))
+        for each, count in zip(slices, counts, strict=True)
+    ]
+
+
+def _overlap(session: Session, table: str, flags: Sequence[str], slices: Sequence[ResolvedSlice]) -> str:
+    """Return what to say of documents in two slices: which slices, how many documents, and one of them."""
+    times = " + ".join(f"{flag}::INTEGER" for flag in flags)
+    statement = f"SELECT doc_id, {', '.join(flags)} FROM {table} WHERE {times} > 1 ORDER BY doc_id LIMIT 1"
+    (doc_id, *chosen), *_ = session.connection.execute(statement).fetchall()
+    first, second = next(combinations([number for number, is_in in enumerate(chosen) if is_in], 2))
+    both = f"SELECT count(*) FROM {table} WHERE {flags[first]} AND {flags[second]}"
+    count = session.connection.execute(both).fetchall()[0][0]
+    return (
+        f"slices: {count} documents are both in {slices[first].name!r} and in {slices[second].name!r}, {doc_id} among "
+        "them; nothing may be counted twice, so make their `where` exclude one another"
+    )
+
+
+def _name_the_culprit(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -> None:
+    """Raise a ConfigError for the first predicate that fails on the data."""
+    for each in slices:
+        _rows(session, f"SELECT count_if({_flag(each.where)}) FROM {relation} WHERE {KEPT}", f"slices.{each.name}")
+
+
+def _rows(session: Session, statement: str, where: str) -> list[tuple[Any, ...]]:
+    try:
+        return session.connection.execute(statement).fetchall()
+    except duckdb.Error as error:
+        raise ConfigError(f"{where}: {one_line(error)}") from error
+
+
+def _batches(session: Session, statement: str) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from session.connection.cursor().sql(statement).to_arrow_reader(BATCH_ROWS * 16)
+    except (duckdb.Error, OSError, pa.ArrowException) as error:
+        raise ConfigError(f"slices: {one_line(error)}") from error
+
+
+def _flag(where: str) -> str:
+    return f"coalesce((\n{where}\n), false)"
+
+
+def _shown(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= 80 else line[:77] + "...")

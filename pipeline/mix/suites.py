@@ -1,0 +1,240 @@
+"""Evaluation suites: tasks whose items are prompts with a gold continuation, and held-out text as tasks.
+
+What a model is measured by is bits per UTF-8 byte of the continuation, given its prompt.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import zstandard
+
+from pipeline.mix.config import HeldOutConfig, SuiteConfig, TaskConfig
+from pipeline.mix.hashing import held_out_order, id_keys
+from pipeline.mix.tokenizer import MixTokenizer
+from pipeline.mix.types import Item, Task, TokenItem, TokenTask
+from pipeline.table.config import read_yaml, validate
+from pipeline.table.errors import ConfigError, InputError, ShardError, nearest
+from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.shards import digest
+
+MAX_TASK_BYTES = 256 << 20
+"""Bytes of a task's file, unpacked."""
+MAX_LINE_BYTES = 4 << 20
+HELD_OUT_BYTES = 256 << 10
+"""UTF-8 bytes of a slice's held-out text that are measured at most: the first documents in hash order."""
+HELD_OUT_DOCUMENT_BYTES = 16 << 10
+"""Of each held-out document at most its first so many bytes: one book is not a slice."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as it was read: its configuration, and the items of the tasks that have files."""
+
+    path: Path
+    config: SuiteConfig
+    tasks: tuple[Task, ...]
+
+    def hash_with(self, held_out: Sequence[Task] = ()) -> str:
+        """Return `suite_hash` of this suite with the tasks made from held-out text."""
+        return suite_hash(self.config, (*self.tasks, *held_out))
+
+
+def load_suite(name: str) -> Suite:
+    """Return the suite of a file, or of a preset where no file has that name.
+
+    A task's path starts at `folder` where the suite gives one; otherwise at the working directory and, if nothing is
+    there, beside the suite's file. `folder` itself is looked for in the same two places. Items are kept as they are,
+    repeated ones too: a task's author decides what counts twice.
+
+    Raises: ConfigError, InputError naming file and line.
+    """
+    path = _suite_path(name)
+    value, lines = read_yaml(path)
+    config = validate(SuiteConfig, value, str(path), lines)
+    folder = _found(config.folder, (Path(), path.parent)) if config.folder else None
+    bases = (folder,) if folder else (Path(), path.parent)
+    tasks = tuple(_read_task(task, _found(task.path, bases), f"{path}: tasks.{task.name}") for task in config.tasks)
+    return Suite(path, config, tasks)
+
+
+def suite_hash(config: SuiteConfig, tasks: Sequence[Task]) -> str:
+    """Return 32 hex digits over every task's name, key, weight and group; their order does not matter."""
+    keys: Mapping[str, str] = {task.name: task.key for task in tasks}
+    return digest(sorted([t.name, keys.get(t.name, ""), repr(t.weight), t.group] for t in config.all()))
+
+
+def task_key(items: Sequence[Item]) -> str:
+    """Return 32 hex digits over the prompts and continuations in order; ids do not matter."""
+    return digest([[item.prompt, item.continuation] for item in items])
+
+
+def held_out_task(config: HeldOutConfig, path: Path) -> Task:
+    """Return the task of a slice's held-out documents: no prompt, the text as continuation.
+
+    `path` is the Parquet file of `doc_id` and `text` that the slice's build set aside. Documents come in the order of a
+    hash of their ids, each cut to `HELD_OUT_DOCUMENT_BYTES`, until `HELD_OUT_BYTES` are reached.
+
+    Raises: InputError when the slice set nothing aside; ShardError when the file cannot be read.
+    """
+    try:
+        ids = pq.read_table(path, columns=["doc_id"])["doc_id"].combine_chunks()
+        ranks = np.argsort(np.argsort(held_out_order(id_keys(ids)), kind="stable"), kind="stable")
+        chosen = _first_texts(path, ranks, HELD_OUT_BYTES)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ShardError(f"{path} cannot be read: {error}; delete it and run again, it will be made anew") from error
+    items = tuple(Item(ids[int(row)].as_py(), "", text) for row, text in chosen if text)
+    if not items:
+        raise InputError(
+            f"held_out.{config.slice}: slice {config.slice!r} has no held-out text; raise `held_out`, "
+            "or leave the task out"
+        )
+    return Task(config.name, task_key(items), items)
+
+
+def tokenise_task(task: Task, tokenizer: MixTokenizer) -> TokenTask:
+    """Return a task's items as tokens.
+
+    A model sees the end-of-document token, as before every document, then the prompt; so an empty prompt conditions on
+    something. Prompt and continuation are tokenised apart: which bytes are scored does not depend on how the tokenizer
+    would join them, and the continuation's leading space stays with it.
+
+    Raises: InputError when a continuation has no token (a tokenizer that drops characters).
+    """
+    prompts = tokenizer.encode_batch([item.prompt for item in task.items])
+    continuations = tokenizer.encode_batch([item.continuation for item in task.items])
+    eos = np.array([tokenizer.eos], np.int32)
+    items = []
+    for item, prompt, continuation in zip(task.items, prompts, continuations, strict=True):
+        if not continuation.size:
+            raise InputError(f"task {task.name!r}, item {item.id!r}: its continuation has no token in this tokenizer")
+        tokens = np.concatenate([eos, prompt.astype(np.int32), continuation.astype(np.int32)])
+        items.append(TokenItem(tokens, 1 + prompt.size, len(item.continuation.encode())))
+    return TokenTask(task.name, task.key, tuple(items))
+
+
+def _suite_path(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    preset = preset_path("suites", name)
+    if preset is None:
+        known = preset_names("suites")
+        listed = f"; presets: {', '.join(known)}" if known else ""
+        raise ConfigError(f"suite {name!r}: no such file, nor a preset of that name{nearest(name, known)}{listed}")
+    return preset
+
+
+def _found(path: str, bases: Sequence[Path]) -> Path:
+    """Return where `path` is among `bases`; the first place where it could be when it is nowhere."""
+    places = [base / path for base in bases]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _read_task(config: TaskConfig, path: Path, where: str) -> Task:
+    try:
+        with _lines_of(path) as stream:
+            items = tuple(_items(stream, path, config.limit))
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{where}: {path}: {reason}; name a .jsonl, .jsonl.gz or .jsonl.zst file") from error
+    if not items:
+        raise InputError(f"{where}: {path} holds no items; each line is an object with `prompt` and `continuation`")
+    return Task(config.name, task_key(items), items)
+
+
+@contextmanager
+def _lines_of(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as raw:
+        if path.suffix == ".gz":
+            with gzip.open(raw) as unpacked:
+                yield cast(BinaryIO, unpacked)
+        elif path.suffix == ".zst":
+            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader)))
+        else:
+            yield raw
+
+
+def _items(stream: BinaryIO, path: Path, limit: int | None) -> Iterator[Item]:
+    """Yield the items of JSON lines; empty lines are passed over. Raises: InputError naming file and line."""
+    total = count = number = 0
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        total += len(line)
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes; is it one JSON object a line?")
+        if total > MAX_TASK_BYTES:
+            raise InputError(f"{path}:{number}: more than {MAX_TASK_BYTES} bytes; give a smaller sample of the task")
+        if line.strip():
+            yield _item(line, f"{path}:{number}", number)
+            count += 1
+        if count == limit:
+            return
+
+
+def _item(line: bytes, where: str, number: int) -> Item:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not a JSON object in UTF-8: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {type(value).__name__}, not an object with `prompt` and `continuation`")
+    for name in ("prompt", "continuation"):
+        text = value.get(name)
+        if not isinstance(text, str):
+            raise InputError(f"{where}: `{name}` is {_shown(text)}; it must be a text")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{where}: `{name}` holds half a surrogate pair, which is no text; repair the line")
+    if not value["continuation"]:
+        raise InputError(f"{where}: `continuation` is empty; nothing could be measured")
+    given = value.get("id")
+    return Item(str(number if given is None else given), value["prompt"], value["continuation"])
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+
+
+def _first_texts(path: Path, ranks: np.ndarray[tuple[int], np.dtype[np.int64]], limit: int) -> list[tuple[int, str]]:
+    """Return (row, text cut short) in the order of `ranks` until `limit` bytes are reached.
+
+    A document has a byte at least, so no more than `limit` of them can be needed; only those few are held in memory.
+    """
+    best: dict[int, tuple[int, str]] = {}
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(256, columns=["text"]):
+            texts = pc.utf8_slice_codeunits(batch["text"], 0, HELD_OUT_DOCUMENT_BYTES)
+            for row, text in enumerate(texts.to_pylist(), start):
+                best[int(ranks[row])] = (row, _cut(text, HELD_OUT_DOCUMENT_BYTES))
+            start += len(texts)
+            best = dict(_within(best, limit))
+    return [found for _, found in _within(best, limit)]
+
+
+def _within(best: Mapping[int, tuple[int, str]], limit: int) -> Iterator[tuple[int, tuple[int, str]]]:
+    """Yield documents in order until they have `limit` bytes; the last is cut to what is left."""
+    for rank in sorted(best):
+        row, text = best[rank]
+        if limit <= 0:
+            return
+        text = _cut(text, limit)
+        yield rank, (row, text)
+        limit -= len(text.encode())
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return the longest beginning of at most `limit` UTF-8 bytes."""
+    return text.encode()[:limit].decode("utf-8", "ignore")
