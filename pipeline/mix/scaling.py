@@ -354,7 +354,8 @@ def _write(path: Path, data: bytes) -> None:
             os.fsync(target.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
         raise ShardError(
             f"cannot write {path}: {error.strerror or error}; free space or name another folder"
         ) from error
