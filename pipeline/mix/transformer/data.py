@@ -1,0 +1,115 @@
+"""The tokens that a run sees, in order: every slice read in its own order, the slices interleaved by their weights.
+
+A slice's documents are shuffled anew for each epoch, from seeds and the slice's name alone, so that two mixtures of the
+same seeds read the same documents of a slice in the same order, however often each of them turns to it. Which slice
+the next sequence comes from is the one that is furthest behind its share: after any number of sequences each slice is
+within one sequence or so of its exact share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.mix.types import Floats, ProxyData, RunSpec, SliceTokens
+from pipeline.table.errors import InputError, ShardError
+
+Rows = NDArray[np.int64]
+
+
+class SliceStream:
+    """The documents of a slice's pool one after another, epoch after epoch, as one endless row of tokens."""
+
+    def __init__(self, slice_tokens: SliceTokens, pool_tokens: int, seed: tuple[int, ...]) -> None:
+        """Open a slice. `pool_tokens`: only whole documents among the first so many tokens are read, one at least."""
+        table = pq.read_table(slice_tokens.documents_path, columns=["start", "tokens"])
+        starts = table["start"].to_numpy().astype(np.int64)
+        lengths = table["tokens"].to_numpy().astype(np.int64)
+        inside = int(np.searchsorted(starts + lengths, pool_tokens, side="right"))
+        inside = min(len(starts), max(inside, 1))
+        self._tokens = slice_tokens.tokens()
+        self._starts, self._lengths = starts[:inside], lengths[:inside]
+        self.pool_tokens = int(self._lengths.sum())
+        if self.pool_tokens == 0:
+            raise InputError(f"slices.{slice_tokens.name}: no tokens to train on; widen its `where` or drop the slice")
+        if int((self._starts + self._lengths)[-1]) > len(self._tokens):
+            raise ShardError(f"{slice_tokens.tokens_path}: shorter than its documents say; tokenize the slice again")
+        name = hashlib.blake2b(slice_tokens.name.encode(), digest_size=8).digest()
+        self._seed = (*seed, int.from_bytes(name, "big"))
+        self._epoch = -1
+        self._order: Rows = np.zeros(0, np.int64)
+        self._ends: Rows = np.zeros(0, np.int64)
+
+    def read(self, position: int, out: Rows) -> None:
+        """Fill `out` (n,) with the tokens from this position of the endless row on."""
+        filled = 0
+        while filled < len(out):
+            epoch, offset = divmod(position + filled, self.pool_tokens)
+            self._turn_to(epoch)
+            at = int(np.searchsorted(self._ends, offset, side="right"))
+            document = self._order[at]
+            take = min(int(self._ends[at]) - offset, len(out) - filled)
+            stop = int(self._starts[document] + self._lengths[document]) - (int(self._ends[at]) - offset) + take
+            out[filled : filled + take] = self._tokens[stop - take : stop]
+            filled += take
+
+    def _turn_to(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            self._order = np.random.default_rng(np.random.SeedSequence([*self._seed, epoch])).permutation(
+                len(self._starts)
+            )
+            self._ends = np.cumsum(self._lengths[self._order])
+            self._epoch = epoch
+
+
+class MixStream:
+    """Training sequences of a mixture, in order. `counts` (k,) is its whole state: sequences taken of each slice."""
+
+    def __init__(self, data: ProxyData, run: RunSpec, seed: int, context: int) -> None:
+        """Open the slices that the mixture uses.
+
+        Raises: InputError when the weights do not fit the slices or a weighted slice has no tokens.
+        """
+        self.weights = checked_weights(run, len(data.slices))
+        self._context = context
+        self._vocabulary = data.vocabulary
+        self._streams = {
+            i: SliceStream(data.slices[i], int(data.pool_tokens[i]), (seed, run.seed))
+            for i in np.flatnonzero(self.weights).tolist()
+        }
+        self._names = [s.name for s in data.slices]
+        self.counts = np.zeros(len(data.slices), np.int64)
+
+    def rows(self, n: int) -> Rows:
+        """Return the next `n` sequences, (n, context + 1): a sequence's last token is the first of its slice's next.
+
+        Raises: ShardError when a token lies outside the vocabulary.
+        """
+        rows = np.empty((n, self._context + 1), np.int64)
+        total = int(self.counts.sum())
+        for row in rows:
+            total += 1
+            chosen = int(np.argmax(self.weights * total - self.counts))  # a slice of weight 0 is never ahead
+            self._streams[chosen].read(int(self.counts[chosen]) * self._context, row)
+            if int(row.max()) >= self._vocabulary:
+                where = f"slice {self._names[chosen]}: token {row.max()}"
+                raise ShardError(f"{where} is outside the vocabulary of {self._vocabulary}; tokenize the slice again")
+            self.counts[chosen] += 1
+        return rows
+
+
+def checked_weights(run: RunSpec, slices: int) -> Floats:
+    """Return a run's weights, summing to 1 exactly enough.
+
+    Raises: InputError when they are not `slices` finite weights of at least 0 that sum to 1.
+    """
+    weights = np.asarray(run.weights, np.float64)
+    if weights.shape != (slices,) or not np.isfinite(weights).all() or (weights < 0).any():
+        raise InputError(f"run {run.run_id}: needs {slices} weights of at least 0, has {weights.tolist()}")
+    if abs(weights.sum() - 1) > 1e-6:
+        raise InputError(f"run {run.run_id}: weights sum to {weights.sum():.9g}, not 1")
+    normalised: Floats = weights / weights.sum()
+    return normalised

@@ -1,0 +1,174 @@
+"""The transformer as a `Proxy`: what decides its models, and training and measuring in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.mix.config import ProxyConfig
+from pipeline.mix.transformer import checkpoint
+from pipeline.mix.transformer.data import MixStream
+from pipeline.mix.transformer.schedule import Schedule, schedule_for
+from pipeline.mix.transformer.shape import Shape, shape_for
+from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.table.errors import InputError, MissingDependencyError
+from pipeline.table.shards import digest
+
+if TYPE_CHECKING:
+    from pipeline.mix.transformer.training import Plan
+
+VERSION = "1"
+"""Raised when the same settings give another model."""
+_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+
+
+class TransformerProxy:
+    """Small decoders on the mixtures of some slices. Nothing imports torch before the first model is needed."""
+
+    def __init__(self, config: ProxyConfig, data: ProxyData) -> None:
+        """Choose shape and schedule.
+
+        Raises: MissingDependencyError when torch is not installed.
+        """
+        require_torch()
+        self.config, self.data = config, data
+        self.shape: Shape = shape_for(config.parameters, data.vocabulary, config.context)
+        self.schedule: Schedule = schedule_for(config, self.shape)
+
+    @cached_property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """The device; `auto` is the GPU where torch sees one.
+
+        Raises: MissingDependencyError when a GPU was asked for and torch sees none.
+        """
+        if self.config.device == "cpu" or (self.config.device == "auto" and not Path("/dev/nvidiactl").exists()):
+            return "cpu"
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+        if self.config.device == "cuda":
+            raise MissingDependencyError("proxy.device: cuda, but torch sees no GPU; set it to cpu or auto")
+        return "cpu"
+
+    @cached_property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """What matrices are multiplied in: bfloat16 on a GPU and on CPUs with instructions for it (measured faster)."""
+        return "bfloat16" if self.device == "cuda" or _cpu_multiplies_bfloat16() else "float32"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides a model besides run and data, the number type of the machine among it."""
+        return {
+            "kind": "transformer",
+            "version": VERSION,
+            "seed": self.config.seed,
+            "shape": [self.shape.width, self.shape.depth, self.shape.heads, self.shape.hidden],
+            "context": self.shape.context,
+            "steps": self.schedule.steps,
+            "step_tokens": self.schedule.step_tokens,
+            "learning_rate": self.schedule.peak,
+            "device": self.device,
+            "precision": self.precision,
+        }
+
+    def train(
+        self, run: RunSpec, folder: Path, until: float = 1.0, on_progress: Callable[[int], None] | None = None
+    ) -> TrainedRun:
+        """Train (or resume) a run in its folder up to this share of its tokens; returns once it is durably there.
+
+        Raises: InputError when run, data or `until` cannot be used; ShardError when what the folder holds is damaged.
+        """
+        if not (math.isfinite(until) and 0 < until <= 1):
+            raise InputError(f"run {run.run_id}: cannot train up to a share of {until}; it must be above 0, at most 1")
+        known = self.progress(run, folder)
+        if known is not None and known.step >= self.schedule.steps_until(until):
+            return known.trained()
+        from pipeline.mix.transformer import training
+
+        stream = MixStream(self.data, run, self.config.seed, self.config.context)
+        return training.train(self._plan(run), stream, folder, until, on_progress or _ignore).trained()
+
+    def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
+        """Measure a run on tasks, in order, as far as it is trained.
+
+        Raises: InputError when it was never trained, or an item does not fit the vocabulary.
+        """
+        import torch
+
+        from pipeline.mix.transformer import evaluation, shape, training
+
+        with training.one_thread():
+            flat = torch.empty(shape.layout(self.shape)[-1].stop)
+            finished = checkpoint.load(folder / checkpoint.MODEL, self._decides(run))
+            if finished is not None:
+                for weight in shape.layout(self.shape):
+                    flat[weight.start : weight.stop] = torch.from_numpy(finished[1][weight.name]).flatten()
+            else:
+                partly = checkpoint.load(folder / checkpoint.CHECKPOINT, self._decides(run))
+                if partly is None:
+                    raise InputError(f"run {run.run_id}: {folder} holds no model of it; train it first")
+                flat.copy_(torch.from_numpy(partly[1]["flat"]))
+            return evaluation.measure(flat.to(self.device), self.shape, tasks, self.data.eos)
+
+    def progress(self, run: RunSpec, folder: Path) -> checkpoint.Progress | None:
+        """Return how far a run is in its folder, or None.
+
+        Raises: ShardError when what the folder holds is damaged.
+        """
+        finished = checkpoint.peek(folder / checkpoint.MODEL, self._decides(run))
+        return finished or checkpoint.peek(folder / checkpoint.CHECKPOINT, self._decides(run))
+
+    def _decides(self, run: RunSpec) -> dict[str, Any]:
+        """Everything that the run's weights depend on; a slice's tokens stand for themselves by name and counts."""
+        slices = [
+            [s.name, s.n_documents, s.n_tokens, int(pool)]
+            for s, pool in zip(self.data.slices, self.data.pool_tokens, strict=True)
+        ]
+        data = {"slices": slices, "vocabulary": self.data.vocabulary}
+        return {
+            "identity": dict(self.identity),
+            "seed": run.seed,
+            "weights": [float(w) for w in run.weights],
+            "data": digest(data),
+        }
+
+    def _plan(self, run: RunSpec) -> Plan:
+        from pipeline.mix.transformer.training import Plan
+
+        return Plan(
+            run.run_id,
+            self.shape,
+            self.schedule,
+            self.device,
+            self.precision,
+            self.config.seed,
+            run.seed,
+            self._decides(run),
+        )
+
+
+def require_torch() -> None:
+    """Check that torch is installed.
+
+    Raises: MissingDependencyError with the line that installs it.
+    """
+    if "torch" not in sys.modules and importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("proxy.kind: transformer needs an extra: pip install 'gristmill[proxy]'")
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in _BFLOAT16_FLAGS)
+
+
+def _ignore(tokens: int) -> None:
+    """Report to nobody."""

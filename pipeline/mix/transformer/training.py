@@ -1,0 +1,200 @@
+"""Training one run: steps of AdamW over one flat vector, checkpoints on the way, exact resumption.
+
+A run is a function of its seeds, mixture, data and settings. A checkpoint holds all that the next step depends on, so a
+run that was killed anywhere ends in the same bits as one that was not (on the same machine, with one thread).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from pipeline.mix.transformer import checkpoint, model, schedule, shape
+from pipeline.mix.transformer.data import MixStream
+from pipeline.mix.transformer.hand import HandWritten
+from pipeline.mix.transformer.schedule import Schedule
+from pipeline.mix.transformer.shape import Shape
+from pipeline.table.errors import GristmillError
+
+CHECKPOINT_EVERY_S = 20.0
+Precision = Literal["float32", "bfloat16"]
+OnProgress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's model and steps; `decides` is all that its weights depend on, as JSON."""
+
+    run_id: str
+    shape: Shape
+    schedule: Schedule
+    device: str
+    precision: Precision
+    seed: int
+    run_seed: int
+    decides: Mapping[str, Any]
+
+
+class _Gradients(Protocol):
+    gradient: torch.Tensor
+
+    def refresh(self) -> None: ...
+
+    def add(self, rows: torch.Tensor) -> float: ...
+
+
+class _Differentiated:
+    """Gradients by torch's own differentiation, compiled, in bfloat16 where asked: what a GPU runs."""
+
+    def __init__(self, plan: Plan, flat: torch.Tensor) -> None:
+        self.gradient = torch.zeros_like(flat)
+        self._flat, self._plan = flat, plan
+        self._loss: Callable[..., torch.Tensor] = torch.compile(model.loss) if plan.device == "cuda" else model.loss
+
+    def refresh(self) -> None:
+        self.gradient.zero_()
+
+    def add(self, rows: torch.Tensor) -> float:
+        leaf = self._flat.detach().requires_grad_()
+        low = self._plan.precision == "bfloat16"
+        with torch.autocast(self._plan.device, torch.bfloat16, enabled=low):
+            loss = self._loss(leaf, self._plan.shape, rows.to(leaf.device))
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        self.gradient.add_(gradient)
+        return float(loss)
+
+
+class Optimiser:
+    """AdamW with the gradient's norm clipped, over one flat vector: a dozen vector operations a step.
+
+    Source: Loshchilov & Hutter 2019 (arXiv:1711.05101).
+    """
+
+    def __init__(self, flat: torch.Tensor, decayed: int) -> None:
+        """`decayed`: so many leading parameters (the layers' matrices) are shrunk by weight decay."""
+        self.mean, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
+        self._flat, self._decayed, self._scratch = flat, decayed, torch.empty_like(flat)
+
+    def step(self, gradient: torch.Tensor, number: int, rate: float) -> None:
+        """Take step `number`, counted from 1."""
+        first, second = schedule.BETAS
+        norm = float(torch.linalg.vector_norm(gradient))
+        gradient.mul_(min(1.0, schedule.CLIP / (norm + 1e-6)))
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        torch.sqrt(self.square, out=self._scratch)
+        self._scratch.div_((1 - second**number) ** 0.5).add_(schedule.EPSILON)
+        self._flat[: self._decayed].mul_(1 - rate * schedule.WEIGHT_DECAY)
+        self._flat.addcdiv_(self.mean, self._scratch, value=-rate / (1 - first**number))
+
+
+class Trainer:
+    """A run in memory: parameters, optimiser, position in the data."""
+
+    def __init__(self, plan: Plan, stream: MixStream) -> None:
+        self.plan, self.stream = plan, stream
+        self.progress = checkpoint.new_progress()
+        self.flat = model.initial_weights(plan.shape, plan.seed, plan.run_seed).to(plan.device)
+        self.optimiser = Optimiser(self.flat, shape.layout(plan.shape)[-2].start)
+        hand = plan.device == "cpu"
+        self._pass_rows = plan.schedule.micro_rows if hand else plan.schedule.rows
+        self._gradients: _Gradients = (
+            HandWritten(plan.shape, self._pass_rows, self.flat, getattr(torch, plan.precision))
+            if hand
+            else _Differentiated(plan, self.flat)
+        )
+
+    def step(self) -> None:
+        """Take the next step.
+
+        Raises: GristmillError when the loss is not a number any more.
+        """
+        plan, progress = self.plan.schedule, self.progress
+        rows = torch.from_numpy(self.stream.rows(plan.rows))
+        self._gradients.refresh()
+        nats = 0.0
+        for part in torch.split(rows, self._pass_rows):
+            nats += self._gradients.add(part)
+        if not 0 <= nats < float("inf"):
+            raise GristmillError(
+                f"run {self.plan.run_id}: the loss is {nats} at step {progress.step}; "
+                f"lower proxy.learning_rate (it was {plan.peak:g})"
+            )
+        gradient = self._gradients.gradient.div_(plan.step_tokens)
+        self.optimiser.step(gradient, progress.step + 1, plan.learning_rate(progress.step))
+        progress.step += 1
+        progress.tokens += plan.step_tokens
+        progress.flops += shape.flops_per_token(self.plan.shape) * plan.step_tokens
+        pending = (progress.pending[0] + nats, progress.pending[1] + plan.step_tokens)
+        if progress.step % plan.curve_every == 0 or progress.step == plan.steps:
+            progress.curve.append((progress.tokens, pending[0] / pending[1]))
+            pending = (0.0, 0)
+        progress.pending = pending
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        arrays = {"flat": self.flat, "mean": self.optimiser.mean, "square": self.optimiser.square}
+        checkpoint.save(
+            path,
+            self.plan.decides,
+            self.progress,
+            {name: array.cpu().numpy() for name, array in arrays.items()} | {"counts": self.stream.counts},
+        )
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of this run, where there is one."""
+        loaded = checkpoint.load(path, self.plan.decides)
+        if loaded is None:
+            return
+        self.progress, arrays = loaded
+        for name, tensor in (("flat", self.flat), ("mean", self.optimiser.mean), ("square", self.optimiser.square)):
+            tensor.copy_(torch.from_numpy(arrays[name]))
+        self.stream.counts[:] = arrays["counts"]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread and without denormals: bits must not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+def train(plan: Plan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> checkpoint.Progress:
+    """Train a run up to this share of its steps, from where its folder says it is, and leave it durably there."""
+    goal = plan.schedule.steps_until(until)
+    for stale in folder.glob(".*.npz.*.tmp"):  # what a kill left half written
+        stale.unlink(missing_ok=True)
+    with one_thread(), torch.no_grad():
+        trainer = Trainer(plan, stream)
+        trainer.resume(folder / checkpoint.CHECKPOINT)
+        saved = trainer.progress.step
+        due, used = time.monotonic() + CHECKPOINT_EVERY_S, time.process_time()
+        while trainer.progress.step < goal:
+            with torch.enable_grad() if plan.device != "cpu" else torch.no_grad():
+                trainer.step()
+            now = time.process_time()
+            trainer.progress.cpu_s += now - used
+            used = now
+            on_progress(trainer.progress.tokens)
+            if time.monotonic() > due:
+                trainer.save(folder / checkpoint.CHECKPOINT)
+                saved, due = trainer.progress.step, time.monotonic() + CHECKPOINT_EVERY_S
+        if trainer.progress.step == plan.schedule.steps:
+            arrays = {name: w.cpu().numpy() for name, w in model.split(trainer.flat, plan.shape).items()}
+            checkpoint.save(folder / checkpoint.MODEL, plan.decides, trainer.progress, arrays)
+            (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+        elif saved != trainer.progress.step:
+            trainer.save(folder / checkpoint.CHECKPOINT)
+    return trainer.progress
