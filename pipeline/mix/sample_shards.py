@@ -243,7 +243,7 @@ def _read_back(work: ShardWork, path: Path, ends: Integers) -> tuple[int, Tokens
     size, last = 0, []
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            lists = file.read_row_group(number, columns=["tokens"])["tokens"].combine_chunks()
+            lists = file.read_row_group(number, columns=["tokens"], use_threads=False)["tokens"].combine_chunks()
             values = lists.values.to_numpy()
             last.append(values[lists.offsets.to_numpy()[1:] - 1])
             size += values.size

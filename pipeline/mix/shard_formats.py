@@ -19,12 +19,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -135,9 +135,14 @@ def write_tokens(path: Path, blocks: Iterable[Tokens]) -> Written:
 
 def write_table(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> Written:
     """Write a Parquet file, a row group a table."""
-    repeating = [name for name in ("slice", "epoch") if name in schema.names]
-    # Random ids and tokens do not shrink much: the fastest level costs a tenth of the writing time of the default.
-    options = {"compression": "zstd", "compression_level": 1, "use_dictionary": repeating}
+    options = {
+        "compression": "zstd",
+        "compression_level": 1,  # random ids and tokens do not shrink much more at the slow levels
+        "use_dictionary": [name for name in ("slice", "epoch") if name in schema.names],
+        "write_statistics": [name for name in schema.names if name != "tokens"],
+    }
+    if "tokens" in schema.names:  # low and high bytes apart: a quarter smaller than plain values, and twice as fast
+        options["column_encoding"] = {"tokens.list.element": "BYTE_STREAM_SPLIT"}
     with _new_file(path) as new, pq.ParquetWriter(pa.PythonFile(new, mode="w"), schema, **options) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
@@ -146,9 +151,9 @@ def write_table(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> Wr
 
 def write_boundaries(path: Path, pieces: NDArray[np.int64]) -> Written:
     """Write `start,end` of every document; `pieces` are their first tokens and the end, int64 (n + 1,)."""
-    values = pieces.tolist()
-    text = "".join(f"{start},{end}\n" for start, end in pairwise(values))
-    return write_bytes(path, [gzip.compress(text.encode(), compresslevel=1, mtime=0)])
+    text = pa.BufferOutputStream()
+    pacsv.write_csv(pa.table({"start": pieces[:-1], "end": pieces[1:]}), text, pacsv.WriteOptions(include_header=False))
+    return write_bytes(path, [gzip.compress(text.getvalue(), compresslevel=1, mtime=0)])
 
 
 def write_megatron_index(path: Path, pieces: NDArray[np.int64], dtype: np.dtype[Any]) -> Written:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,6 +127,13 @@ def test_parquet_rows_name_their_documents(stores: list[SliceTokens], tmp_path: 
     assert len(whole) >= len(rows) - 3  # the last document of each slice is cut
     assert all(row["tokens"] == originals[row["doc_id"]].tolist() for row in whole)
     assert all(row["doc_id"].startswith(row["slice"]) for row in rows)
+
+
+def test_parquet_shards_are_read_by_others(stores: list[SliceTokens], tmp_path: Path) -> None:
+    report = run(stores, tmp_path / "out", format="parquet")
+    query = "SELECT slice, sum(len(tokens)), count(*) FILTER (tokens[-1] <> 0) FROM read_parquet(?) GROUP BY 1"
+    found = duckdb.execute(query, [str(report.folder / "part-*.parquet")]).fetchall()
+    assert sorted(found) == sorted((s.name, s.tokens, 0) for s in report.slices)
 
 
 def test_a_vocabulary_of_sixteen_bits_is_the_largest_that_uint16_holds(tmp_path: Path) -> None:
