@@ -1,0 +1,146 @@
+"""What a proposal says: the mixture, what it is expected to reach, and how sure each part of the answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.mix.types import Floats
+from pipeline.table.errors import WorkspaceError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one slice's weight moved by some amount costs, the others keeping their ratios; above zero is worse.
+
+    `metric_change` is of the predicted weighted metric, `objective_change` has the KL penalty in it. The move may leave
+    the caps: it says what a cap costs.
+    """
+
+    metric_change: float
+    objective_change: float
+
+
+@dataclass(frozen=True)
+class SliceAnswer:
+    """The answer for one slice.
+
+    `weight` has the 90 % interval of where the optimum lies, from optimising each draw of the fit. `lower` and `upper`
+    are what is allowed. `derivative` is that of the weighted metric by this weight. `moves` are by -0.05, -0.01, +0.01
+    and +0.05; null where there is no such mixture. From `flat_low` to `flat_high` the objective stays within
+    `Proposal.flat_tolerance` of the optimum. In all of these the other weights keep their ratios.
+    """
+
+    weight: Estimate
+    natural: float
+    lower: float
+    upper: float
+    derivative: float
+    moves: dict[str, Move | None]
+    flat_low: float
+    flat_high: float
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A mixture that no other one found beats in every group; `importance` of each group is what led to it."""
+
+    importance: dict[str, float]
+    weights: dict[str, float]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Active:
+    """A constraint that binds: `name` is a slice or a group of slices (empty for the trust region)."""
+
+    kind: Literal["zero", "lower", "upper", "fixed", "group_lower", "group_upper", "trust_region"]
+    name: str
+    limit: float
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far the proposal is from the nearest run that the fit has seen, by Hellinger distance, and how far it may be.
+
+    `nearest_run` is the row of that run.
+    """
+
+    distance: float
+    radius: float
+    nearest_run: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposed mixture. Metrics are the suite's, weighted by `task_weights` (which sum to 1); smaller is better.
+
+    `metric`, `tasks` and `baselines` have the 90 % interval of a new run. `improvement` (natural minus proposal, above
+    zero is better) has that of the expected difference, both from the same draws of the fit. `optimism`: by how much
+    choosing the best of a fit's predictions is expected to overstate it.
+    """
+
+    weights: dict[str, float]
+    slices: dict[str, SliceAnswer]
+    objective: str
+    kl: float
+    metric: Estimate
+    tasks: dict[str, Estimate]
+    task_weights: dict[str, float]
+    groups: dict[str, float]
+    baselines: dict[str, Estimate]
+    natural_tasks: dict[str, Estimate]
+    natural_groups: dict[str, float]
+    improvement: Estimate
+    optimism: float
+    pareto: tuple[ParetoPoint, ...]
+    active: tuple[Active, ...]
+    trust: Trust
+    kl_to_natural: float
+    flat_tolerance: float
+    candidates: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The slices, in order."""
+        return tuple(self.weights)
+
+    @property
+    def vector(self) -> Floats:
+        """The weights, float64 (k,)."""
+        return np.array(list(self.weights.values()), np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a JSON file; none is NaN or infinite."""
+        plain: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return plain
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], where: str = "proposal") -> Proposal:
+        """Undo `to_json`. Raises: WorkspaceError when `value`, read from `where`, is no proposal."""
+        try:
+            return _adapter().validate_python(dict(value))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise WorkspaceError(f"{where}: {key}: {first['msg']}; run `gristmill mix propose` again") from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Proposal]:
+    return TypeAdapter(Proposal)

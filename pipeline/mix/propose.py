@@ -1,0 +1,183 @@
+"""From fitted regressions to a proposed mixture, and to how far each part of it can be believed.
+
+What is minimised: the suite metric plus `kl` times KL(mixture || natural), in bits per byte and nats. The suite metric
+is the mean of the tasks' bits per byte weighted as the suite says, the weights normalised to sum 1. Tasks are not
+scaled by their spread: a bit is a bit, and a task counts more by a larger weight only. `expected` minimises the
+predicted mean, `upper` the mean plus 1.645 standard deviations over the fit's draws, the upper end of a 90 % interval.
+
+The search is over the constraints and the trust region of `search`: a cloud of candidates, SLSQP from the best of
+them, then moves of single weights, which also serve models without gradients. Same input and seed, same proposal.
+Weights are rounded to four places before anything is said about them, so what is verified is what is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.mix.config import ProposeConfig
+from pipeline.mix.constraints import Constraints
+from pipeline.mix.objective import Objective, Predictor, Problem, owner_free
+from pipeline.mix.proposal import Active, Proposal, Trust
+from pipeline.mix.proposal_answers import Found, expected_difference, group_metrics, pareto_front, slice_answers
+from pipeline.mix.rounding import round_weights
+from pipeline.mix.search import Space, TrustRegion, compass, polish
+from pipeline.mix.types import Floats
+from pipeline.table.errors import ConfigError
+
+CANDIDATES = 16_384
+_UPPER_CANDIDATES = 4_096
+_STARTS = 5
+_BINDS = 5e-4
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    points: Floats
+    values: Floats
+
+
+def propose(predictor: Predictor, problem: Problem, config: ProposeConfig, seed: int) -> Proposal:
+    """Return the best mixture found for `problem`, with intervals, sensitivities and the front between task groups.
+
+    Raises: ConfigError when the fit does not match the problem or predicts values that are not finite.
+    """
+    objective = Objective(predictor, problem, config)
+    space = Space.of(problem.constraints, problem.runs)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x70726F70]))
+    cloud = _cloud(objective, space, rng)
+    best = _refined(objective, space, cloud)
+    weights = round_weights(best, problem.constraints)
+    return _described(objective, space, Found(weights, cloud.points, cloud.values), rng)
+
+
+def baselines(problem: Problem) -> dict[str, Floats]:
+    """Return the natural and the uniform mixture, each as near to it as the constraints allow."""
+    k = len(problem.natural)
+    rescaled = problem.constraints.rescale(np.stack([problem.natural, np.full(k, 1.0 / k)]))
+    return {"natural": rescaled[0], "uniform": rescaled[1]}
+
+
+def _cloud(objective: Objective, space: Space, rng: np.random.Generator) -> _Cloud:
+    """Return candidates of the space, with their scores: anchors, draws everywhere, then draws around the best."""
+    problem = objective.problem
+    count = CANDIDATES if objective.config.objective == "expected" else _UPPER_CANDIDATES
+    k = len(problem.natural)
+    fixed = np.stack([*baselines(problem).values()])
+    half = count // 2
+    centres = np.concatenate(
+        [
+            np.full((half // 4, k), 1.0 / k),
+            np.repeat(problem.natural[None], half // 4, 0),
+            _rows(space.anchors, half // 2),
+        ]
+    )
+    points = space.constraints.sample(rng, centres, _strengths(rng, len(centres), 1.0, 300.0))
+    points, fits = space.repair(np.concatenate([space.anchors, fixed, points]))
+    points = points[fits]
+    if len(points) == 0:
+        raise ConfigError(
+            "propose: no mixture inside the bounds is near a run that was trained; "
+            "run the swarm again under these bounds, or loosen them"
+        )
+    values = objective(points)
+    top = points[np.argsort(values, kind="stable")[:32]]
+    near = space.constraints.sample(rng, _rows(top, half), _strengths(rng, half, 10.0, 3000.0))
+    near, fits = space.repair(near)
+    points = np.concatenate([points, near[fits]])
+    values = np.concatenate([values, objective(near[fits])]) if fits.any() else values
+    order = np.argsort(values, kind="stable")
+    return _Cloud(points[order], values[order])
+
+
+def _strengths(rng: np.random.Generator, count: int, least: float, most: float) -> Floats:
+    return np.asarray(np.exp(rng.uniform(np.log(least), np.log(most), count)), np.float64)
+
+
+def _rows(points: Floats, count: int) -> Floats:
+    """Return `count` rows: those of `points` over and over."""
+    return np.asarray(points[np.arange(count) % len(points)], np.float64)
+
+
+def _refined(objective: Objective, space: Space, cloud: _Cloud) -> Floats:
+    """Return the best mixture that local searches from a few good and different candidates reach."""
+    score = owner_free(objective)
+    chosen: list[int] = []
+    balls, _ = space.region.nearest(cloud.points[:2048])
+    for row, ball in enumerate(balls):
+        if len(chosen) < _STARTS and ball not in balls[chosen]:
+            chosen.append(row)
+    starts = np.stack([polish(cloud.points[row], score, space) for row in chosen])
+    points, values = compass(starts, score, space, step=0.02)
+    return np.asarray(points[int(values.argmin())], np.float64)
+
+
+def _described(objective: Objective, space: Space, found: Found, rng: np.random.Generator) -> Proposal:
+    problem = objective.problem
+    weights, kl = found.weights, objective.config.kl
+    others = baselines(problem)
+    seen = objective.means(problem.runs) @ problem.weights
+    others["best_predicted_run"] = problem.runs[int(seen.argmin())]
+    tasks, totals = objective.predict(np.stack([weights, *others.values()]))
+    region = space.region
+    nearest, distance = (part[0] for part in region.nearest(weights[None]))
+    slices, optimism, tolerance = slice_answers(objective, space, found, rng)
+    groups = group_metrics(objective, np.stack([weights, others["natural"]]))
+    return Proposal(
+        weights=_named(problem.constraints.names, weights),
+        slices=slices,
+        objective=objective.config.objective,
+        kl=kl,
+        metric=totals[0],
+        tasks=tasks[0],
+        task_weights=_named(problem.tasks, problem.weights),
+        groups=_named(problem.groups, groups[0]),
+        baselines=dict(zip(others, totals[1:], strict=True)),
+        natural_tasks=tasks[1],
+        natural_groups=_named(problem.groups, groups[1]),
+        improvement=expected_difference(objective, others["natural"], weights),
+        optimism=optimism,
+        pareto=pareto_front(objective, space, found),
+        active=_active(problem.constraints, region, weights, float(distance)),
+        trust=Trust(float(distance), region.radius, int(nearest)),
+        kl_to_natural=float(objective.divergence(weights[None])[0]),
+        flat_tolerance=tolerance,
+        candidates=len(found.points),
+        notes=_notes(problem, region),
+    )
+
+
+def _named(names: tuple[str, ...], values: Floats) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _active(limits: Constraints, region: TrustRegion, weights: Floats, distance: float) -> tuple[Active, ...]:
+    """Return the constraints that bind, up to what rounding moves."""
+    found = []
+    for name, weight, low, high in zip(limits.names, weights, limits.lower, limits.upper, strict=True):
+        if high - low <= 1e-9:
+            found.append(Active("fixed", name, float(low)))
+        elif weight - low <= _BINDS:
+            found.append(Active("lower" if low > 0 else "zero", name, float(low)))
+        elif high - weight <= _BINDS:
+            found.append(Active("upper", name, float(high)))
+    for group in limits.groups:
+        total = float(weights[list(group.members)].sum())
+        if total - group.lower <= _BINDS and group.lower > 0:
+            found.append(Active("group_lower", group.name, group.lower))
+        elif group.upper - total <= _BINDS and group.upper < 1:
+            found.append(Active("group_upper", group.name, group.upper))
+    if distance >= region.radius * 0.98:
+        found.append(Active("trust_region", "", region.radius))
+    return tuple(found)
+
+
+def _notes(problem: Problem, region: TrustRegion) -> tuple[str, ...]:
+    usual = TrustRegion.around(problem.runs).radius
+    if region.radius <= usual * (1 + 1e-9):
+        return ()
+    return (
+        f"No mixture inside the bounds lies within {usual:.3f} of a trained run, so up to {region.radius:.3f} was "
+        "allowed; predictions are less sure than their intervals say. Run the swarm again under these bounds.",
+    )

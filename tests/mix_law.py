@@ -1,0 +1,84 @@
+"""A regression whose truth is known: what proposals are tested with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.mix.types import Floats
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a predictor says of new runs."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """E + sum over slices of a_i (h_i + 0.01)^-b for each task; draws differ in `a` by `spread`, runs by `noise`.
+
+    `a` has shape (m, k). Without a spread every draw is the mean.
+    """
+
+    a: Floats
+    b: float = 0.3
+    spread: float = 0.0
+    noise: float = 0.0
+    draw_count: int = 64
+
+    def mean(self, weights: Floats) -> Floats:
+        return self._at(weights, self.a)
+
+    def predict(self, weights: Floats) -> Told:
+        mean = self.mean(weights)
+        half = 1.645 * np.sqrt(self.noise**2 + self.draws(weights).var(0))
+        return Told(mean, mean - half, mean + half)
+
+    def draws(self, weights: Floats) -> Floats:
+        factors = np.exp(np.random.default_rng(5).normal(0, self.spread, (self.draw_count, *self.a.shape)))
+        return np.stack([self._at(weights, self.a * f) for f in factors])
+
+    def optimum(self, task_weights: Floats) -> Floats:
+        """The best mixture on the simplex alone: (a_i / lambda)^(1 / (1 + b)) - 0.01 where that is above zero."""
+        a = task_weights @ self.a
+        low, high = 1e-9, 1e9
+        for _ in range(400):
+            middle = np.sqrt(low * high)
+            h = np.maximum((a / middle) ** (1 / (1 + self.b)) - 0.01, 0)
+            low, high = (middle, high) if h.sum() > 1 else (low, middle)
+        return np.asarray(h, np.float64)
+
+    def _at(self, weights: Floats, a: Floats) -> Floats:
+        return np.asarray(0.5 + (weights + 0.01) ** -self.b @ a.T, np.float64)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear regression: its optimum is a corner."""
+
+    slope: Floats
+    spread: float = 0.0
+
+    def mean(self, weights: Floats) -> Floats:
+        return np.asarray(1.0 + weights @ self.slope.T, np.float64)
+
+    def predict(self, weights: Floats) -> Told:
+        mean = self.mean(weights)
+        return Told(mean, mean - 0.01, mean + 0.01)
+
+    def draws(self, weights: Floats) -> Floats:
+        noise = np.random.default_rng(5).normal(0, self.spread, (32, *self.slope.shape))
+        return np.stack([1.0 + weights @ (self.slope + n).T for n in noise])
+
+
+def swarm(k: int, n: int, seed: int = 0) -> Floats:
+    """Return (n, k): Dirichlet draws of several strengths, as a swarm has them."""
+    rng = np.random.default_rng(seed)
+    strengths = np.exp(rng.uniform(0, 3, n))
+    runs = rng.standard_gamma(np.maximum(strengths[:, None] * np.ones(k) * k / 4, 0.05)) + 1e-9
+    return np.asarray(runs / runs.sum(1, keepdims=True), np.float64)
