@@ -134,7 +134,7 @@ def verify_proposal(
     `task_weights`: as the suite writes them. `predicted`: the proposal's tasks, and `metric` the weighted metric, at
     the proxies' own size, with intervals of a new run.
 
-    Raises: InputError when the proposal or the natural mixture is missing at a size, a task was not measured or is not a
+    Raises: InputError when the proposal or the natural mixture is missing at a size, a task was not measured or is no
     finite number, a seed is given twice, or no mixture has two runs.
     """
     sizes = sorted({r.size for r in replicates})
