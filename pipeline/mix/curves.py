@@ -334,7 +334,7 @@ def _information(fit: _Fit, losses: Floats, seen: NDArray[np.bool_]) -> tuple[Fl
 def _conditional(fit: _Fit, losses: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Return mean (n, 3) and covariance (n, 3, 3) of F, B, C of each run, given its measured points."""
     precision, score = _information(fit, losses, seen)
-    spread: Floats = np.linalg.inv(precision)
+    spread = np.asarray(np.linalg.inv(precision), np.float64)
     mean: Floats = np.einsum("nkl,nl->nk", spread, score)
     return mean, spread
 

@@ -26,6 +26,7 @@ LEAST_DELTA, EFFICIENT = 1e-3, 1.345
 
 _EXPONENTS = (0.01, 4.0)
 _STARTS = 8
+_LARGEST = 1e30  # beyond, A and B would overflow
 _CHUNK = 2_000_000
 
 
@@ -135,10 +136,10 @@ def check_identifiable(runs: ScalingRuns) -> None:
         shapes = f"{runs.parameters.shape}, {runs.tokens.shape}, {runs.loss.shape}"
         raise InputError(f"parameters, tokens and loss have shapes {shapes}; they need the same length")
     for name, values in (("parameters", runs.parameters), ("tokens", runs.tokens), ("loss", runs.loss)):
-        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        bad = np.flatnonzero(~((values >= 1 / _LARGEST) & (values <= _LARGEST)))
         if bad.size:
             raise InputError(
-                f"{name} of run {bad[0]} is {values[bad[0]]:g}; every value has to be finite and above zero"
+                f"{name} of run {bad[0]} is {values[bad[0]]:g}; give values above zero and at most {_LARGEST:g}"
             )
     if n < MIN_RUNS:
         raise InputError(

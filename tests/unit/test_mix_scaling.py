@@ -99,11 +99,12 @@ def test_runs_that_leave_values_open_are_refused(sizes, tokens, said):
         fit_law(ScalingRuns(sizes, tokens, evaluate(CHINCHILLA, sizes, tokens)[0]), bootstrap=8)
 
 
-def test_a_loss_that_is_not_positive_is_named():
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0, 1e300])
+def test_a_loss_that_cannot_be_one_is_named(value):
     runs = chinchilla_runs()
     loss = runs.loss.copy()
-    loss[3] = np.nan
-    with pytest.raises(InputError, match="loss of run 3 is nan"):
+    loss[3] = value
+    with pytest.raises(InputError, match="loss of run 3 is"):
         fit_law(ScalingRuns(runs.parameters, runs.tokens, loss), bootstrap=8)
 
 
