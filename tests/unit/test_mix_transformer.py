@@ -217,8 +217,9 @@ def test_realised_shares_match_the_weights_at_any_moment(data: ProxyData, weight
     stream = MixStream(data, run_of(*weights), 1, CONTEXT)
     for total in range(1, 300):
         stream.rows(1)
-        assert np.abs(stream.counts - np.array(weights) * total).max() < 1.5
-        assert not stream.counts[np.array(weights) == 0].any()
+        assert stream.names == [n for n, w in zip(("alpha", "beta", "gamma"), weights, strict=True) if w]
+        assert stream.counts.sum() == total
+        assert np.abs(stream.counts - stream.weights * total).max() < 1.5
 
 
 def test_a_slices_order_is_the_same_in_every_mixture(data: ProxyData) -> None:
@@ -314,6 +315,17 @@ def test_damage_is_named(proxy: TransformerProxy, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ShardError, match=r"checkpoint\.npz is damaged .*; delete it"):
         proxy.train(run_of(0.5, 0.3, 0.2), tmp_path)
+
+
+def test_slices_that_are_not_used_and_their_order_change_nothing(proxy: TransformerProxy, tmp_path: Path) -> None:
+    proxy.train(run_of(0.6, 0.4, 0.0), tmp_path, 0.5)
+    alpha, beta, gamma = proxy.data.slices
+    other = ProxyData((beta, gamma, alpha), proxy.data.pool_tokens[[1, 2, 0]], VOCABULARY, EOS)
+    elsewhere = TransformerProxy(proxy.config, other)
+    assert elsewhere.progress(run_of(0.4, 0.0, 0.6), tmp_path) is not None
+    elsewhere.train(run_of(0.4, 0.0, 0.6), tmp_path)
+    proxy.train(run_of(0.6, 0.4, 0.0), tmp_path / "whole")
+    assert_same_model(tmp_path, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("until", [0.0, -1.0, 1.5, float("nan")])

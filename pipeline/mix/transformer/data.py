@@ -66,22 +66,25 @@ class SliceStream:
 
 
 class MixStream:
-    """Training sequences of a mixture, in order. `counts` (k,) is its whole state: sequences taken of each slice."""
+    """Training sequences of a mixture, in order. `counts` is its whole state: sequences taken of each slice in `names`.
+
+    `names` are the slices of positive weight, sorted: slices that a mixture does not use, and the order in which slices
+    are written, change nothing.
+    """
 
     def __init__(self, data: ProxyData, run: RunSpec, seed: int, context: int) -> None:
         """Open the slices that the mixture uses.
 
         Raises: InputError when the weights do not fit the slices or a weighted slice has no tokens.
         """
-        self.weights = checked_weights(run, len(data.slices))
+        weights = checked_weights(run, len(data.slices))
+        used = sorted(np.flatnonzero(weights).tolist(), key=lambda i: data.slices[i].name)
+        self.names = [data.slices[i].name for i in used]
+        self.weights: Floats = weights[used]
+        self.counts = np.zeros(len(used), np.int64)
         self._context = context
         self._vocabulary = data.vocabulary
-        self._streams = {
-            i: SliceStream(data.slices[i], int(data.pool_tokens[i]), (seed, run.seed))
-            for i in np.flatnonzero(self.weights).tolist()
-        }
-        self._names = [s.name for s in data.slices]
-        self.counts = np.zeros(len(data.slices), np.int64)
+        self._streams = [SliceStream(data.slices[i], int(data.pool_tokens[i]), (seed, run.seed)) for i in used]
 
     def rows(self, n: int) -> Rows:
         """Return the next `n` sequences, (n, context + 1): a sequence's last token is the first of its slice's next.
@@ -92,10 +95,10 @@ class MixStream:
         total = int(self.counts.sum())
         for row in rows:
             total += 1
-            chosen = int(np.argmax(self.weights * total - self.counts))  # a slice of weight 0 is never ahead
+            chosen = int(np.argmax(self.weights * total - self.counts))
             self._streams[chosen].read(int(self.counts[chosen]) * self._context, row)
             if int(row.max()) >= self._vocabulary:
-                where = f"slice {self._names[chosen]}: token {row.max()}"
+                where = f"slice {self.names[chosen]}: token {row.max()}"
                 raise ShardError(f"{where} is outside the vocabulary of {self._vocabulary}; tokenize the slice again")
             self.counts[chosen] += 1
         return rows

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.transformer import checkpoint
-from pipeline.mix.transformer.data import MixStream
+from pipeline.mix.transformer.data import MixStream, checked_weights
 from pipeline.mix.transformer.schedule import Schedule, schedule_for
 from pipeline.mix.transformer.shape import Shape, shape_for
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, MissingDependencyError
-from pipeline.table.shards import digest
 
 if TYPE_CHECKING:
     from pipeline.mix.transformer.training import Plan
@@ -125,17 +124,20 @@ class TransformerProxy:
         return finished or checkpoint.peek(folder / checkpoint.CHECKPOINT, self._decides(run))
 
     def _decides(self, run: RunSpec) -> dict[str, Any]:
-        """Everything that the run's weights depend on; a slice's tokens stand for themselves by name and counts."""
-        slices = [
-            [s.name, s.n_documents, s.n_tokens, int(pool)]
-            for s, pool in zip(self.data.slices, self.data.pool_tokens, strict=True)
-        ]
-        data = {"slices": slices, "vocabulary": self.data.vocabulary}
+        """Everything that the run's weights depend on. A slice that the mixture does not use is no part of it, and
+        one that it does stands there by its name, weight and counts: what its tokens are is for the folder's name.
+        """
+        weights = checked_weights(run, len(self.data.slices)).tolist()
+        slices = {
+            s.name: [weight, s.n_documents, s.n_tokens, int(pool)]
+            for s, pool, weight in zip(self.data.slices, self.data.pool_tokens, weights, strict=True)
+            if weight > 0
+        }
         return {
             "identity": dict(self.identity),
             "seed": run.seed,
-            "weights": [float(w) for w in run.weights],
-            "data": digest(data),
+            "vocabulary": self.data.vocabulary,
+            "slices": slices,
         }
 
     def _plan(self, run: RunSpec) -> Plan:
