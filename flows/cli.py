@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from flows.cli_mix import add_mix, add_scaling
+
 STAGES = ("extract", "annotate", "dedup", "classify", "select")
 
 
@@ -32,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_reading(commands)
     _add_classifier(commands)
+    add_mix(commands, _command)
+    add_scaling(commands, _command)
 
     command = _command(commands, "doctor", "check this machine: versions, language model, caches, Prefect's server")
     command.set_defaults(run=_doctor)

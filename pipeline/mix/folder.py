@@ -124,6 +124,10 @@ class RunFolder:
         value = {"key": self.key, "kind": spec.kind, "seed": spec.seed, "weights": weights, "trained": asdict(trained)}
         write_json(self.path / RUN, value)
 
+    def has_measure(self, task_key: str) -> bool:
+        """Tell whether a task was measured."""
+        return self._measure(task_key).is_file()
+
     def measured(self, task_key: str) -> Measure | None:
         """Return what was measured for a task, or None."""
         try:

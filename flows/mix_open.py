@@ -1,0 +1,73 @@
+"""One mix, opened: its configuration, its folder under a lock, and how it reports and stops."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.progress import Reporter, reporter
+from pipeline.mix.config import MixConfig, default_name
+from pipeline.mix.folder import MixFolder
+from pipeline.mix.slice_build import BuiltSlice
+from pipeline.table.catalog import Catalog
+from pipeline.table.config import override, read_yaml, validate
+from pipeline.table.errors import ConfigError
+from pipeline.table.lock import hold
+from pipeline.table.storage import Storage
+
+
+@dataclass(frozen=True)
+class OpenMix:
+    """A mix at work. `path` is its configuration's file, for messages that say what to type next."""
+
+    path: str
+    name: str
+    config: MixConfig
+    storage: Storage
+    folder: MixFolder
+    reporter: Reporter
+    stop: threading.Event
+
+    def tell_slice(self, built: BuiltSlice, made: bool) -> None:
+        """Say what became of one slice's documents, when it was made just now."""
+        if not made:
+            return
+        parts = [f"{built.tokens.n_documents:,} to train on"]
+        parts += [f"{built.held_out:,} held out"] if built.held_out else []
+        parts += [f"{built.contaminated:,} share text with the suite"] if built.contaminated else []
+        text = f"slice {built.name}: {built.documents_in:,} documents = {' + '.join(parts)}"
+        self.reporter.line(f"{text}; {built.tokens.n_tokens:,} tokens")
+
+
+def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str]:
+    """Return the configuration in a YAML file with `--set` assignments applied, and the mix's name.
+
+    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    """
+    value, lines = read_yaml(path)
+    for assignment in assignments:
+        override(value, assignment)
+    config = validate(MixConfig, value, path, lines)
+    return config, config.name or default_name(path)
+
+
+@contextmanager
+def opened_mix(path: str, assignments: Sequence[str], command: str, stop: threading.Event) -> Iterator[OpenMix]:
+    """Hold a mix's folder and give the block the mix. The workspace itself is only read, and not held.
+
+    Raises: UsageError when configuration or workspace cannot be used, or another command holds the mix.
+    """
+    config, name = load_mix(path, assignments)
+    storage = Storage.at(config.workspace)
+    if not storage.is_local:
+        raise ConfigError(
+            f"{path}: workspace {config.workspace}: a mix maps tokens into memory, which needs a local workspace; "
+            "copy the sources' `outcomes` and `curated` folders to this machine"
+        )
+    Catalog.read(storage)  # a mistyped path must not become a new workspace
+    root = Path(storage.path(f"mix/{name}"))
+    with hold(Storage.at(str(root)), command), reporter() as report:
+        yield OpenMix(path, name, config, storage, MixFolder(root), report, stop)

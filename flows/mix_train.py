@@ -1,0 +1,196 @@
+"""Training and measuring proxy runs: what is missing, in chunks, through the engine; under Prefect when it is long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.engine import Engine, LocalEngine, stop_if_asked
+from flows.progress import Reporter, ShardReport
+from pipeline.mix.config import ProxyConfig
+from pipeline.mix.folder import RUN, MixFolder, RunFolder
+from pipeline.mix.ngram import NgramProxy
+from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.table.errors import ShardError
+
+CHUNKS_A_WORKER = 4
+"""Runs go to a worker process in chunks: each new process loads torch again, and a long chunk leaves others idle."""
+SECONDS_OF_WORK = 10.0
+"""Training that takes longer than this is worth Prefect's start."""
+TOKENS_A_SECOND = 20_000.0
+"""What one core trains of a small proxy, roughly: only to tell seconds of work from minutes."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What runs are trained and measured with. `data_keys` are the slices' content keys, in order."""
+
+    config: ProxyConfig
+    proxy: Proxy
+    data: ProxyData
+    data_keys: Sequence[str]
+    folder: MixFolder
+    reporter: Reporter
+    stop: threading.Event
+
+    def at(self, run: RunSpec) -> RunFolder:
+        """Return a run's folder: named by its mixture and seed, by what its slices hold and by the kind of model."""
+        slices = {
+            store.name: [key, int(pool)]
+            for store, key, pool, weight in zip(
+                self.data.slices, self.data_keys, self.data.pool_tokens, run.weights, strict=True
+            )
+            if weight > 0
+        }
+        return self.folder.run(run, {"proxy": dict(self.proxy.identity), "slices": slices})
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of which something is missing: its training, or measures for these tasks."""
+
+    run: RunSpec
+    tasks: tuple[TokenTask, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs and what was measured: `values` (n, m) in bits per byte, by run and task; `trained` in the runs' order."""
+
+    runs: tuple[RunSpec, ...]
+    tasks: tuple[str, ...]
+    values: Floats
+    trained: tuple[TrainedRun, ...]
+    new_runs: int
+    new_measures: int
+
+
+def train_and_measure(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], why: str) -> Results:
+    """Train the runs that are missing and measure each on every task; what is there already stays as it is.
+
+    Raises: GristmillError naming the run that failed; InterruptedRunError when asked to stop.
+    """
+    jobs = missing(trainer, runs, tasks)
+    untrained = sum(trainer.at(job.run).trained() is None for job in jobs)
+    if jobs:
+        what = f"{untrained} of {len(runs)} runs to train" if untrained else f"{len(jobs)} kept runs to measure"
+        trainer.reporter.line(f"{why}: {what}, {max(len(job.tasks) for job in jobs)} tasks each")
+        if _is_worth_prefect(trainer.config, untrained):
+            _under_prefect(trainer, jobs, why)
+        else:
+            do_jobs(trainer, jobs, LocalEngine(_workers(trainer), trainer.stop), why)
+    stop_if_asked(trainer.stop)
+    return _read(trainer, runs, tasks, untrained, sum(len(job.tasks) for job in jobs))
+
+
+def missing(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> list[Job]:
+    """Return what is still to be done."""
+    jobs = []
+    for run in runs:
+        folder = trainer.at(run)
+        trained = folder.trained() is not None
+        open_tasks = tuple(task for task in tasks if not trained or not folder.has_measure(task.key))
+        if not trained or open_tasks:
+            jobs.append(Job(run, open_tasks))
+    return jobs
+
+
+def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> None:
+    """Do jobs through an engine."""
+    with trainer.reporter.stage("mix", why, len(jobs)) as progress:
+
+        def finish(job: Job, trained: TrainedRun, measures: Sequence[Measure], elapsed_s: float) -> None:
+            _save(trainer, job, trained, measures)
+            progress.shard(ShardReport(_describe(job.run), trained.tokens, trained.tokens, 0, elapsed_s))
+
+        if isinstance(trainer.proxy, NgramProxy):
+            _count_all(trainer, trainer.proxy, jobs, finish)
+            return
+        size = max(1, -(-len(jobs) // (_workers(trainer) * CHUNKS_A_WORKER)))
+        chunks = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+        engine.map(why, lambda chunk: _train_chunk(trainer, chunk, finish), chunks)
+
+
+Finish = Callable[[Job, TrainedRun, Sequence[Measure], float], None]
+
+
+def _train_chunk(trainer: Trainer, chunk: Sequence[Job], finish: Finish) -> None:
+    """Train and measure some runs, one after the other, in a worker process of their own."""
+    from pipeline.mix.transformer import pool
+    from pipeline.mix.transformer.proxy import TransformerProxy
+
+    assert isinstance(trainer.proxy, TransformerProxy)
+    by_run = {job.run.run_id: job for job in chunk}
+    jobs = [pool.Job(job.run, trainer.at(job.run).path, 1.0, job.tasks) for job in chunk]
+    started = time.monotonic()
+    for done in pool.run_all(trainer.proxy, jobs, 1, trainer.stop, lambda run, tokens: None):
+        finish(by_run[done.job.run.run_id], done.trained, done.measures, time.monotonic() - started)
+        started = time.monotonic()
+    stop_if_asked(trainer.stop)
+
+
+def _count_all(trainer: Trainer, proxy: NgramProxy, jobs: Sequence[Job], finish: Finish) -> None:
+    """Measure runs whose model is counts: all together they are seconds of work."""
+    for job in jobs:
+        stop_if_asked(trainer.stop)
+        started = time.monotonic()
+        path = trainer.at(job.run).path
+        trained = proxy.train(job.run, path)
+        finish(job, trained, proxy.measure(job.run, path, job.tasks), time.monotonic() - started)
+
+
+def _save(trainer: Trainer, job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
+    folder = trainer.at(job.run)
+    for task, measure in zip(job.tasks, measures, strict=True):
+        folder.save_measure(task.key, measure)
+    if folder.trained() is None:
+        folder.finish(job.run, tuple(store.name for store in trainer.data.slices), trained)
+
+
+def _read(
+    trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], new_runs: int, new_measures: int
+) -> Results:
+    values = np.empty((len(runs), len(tasks)))
+    trained: list[TrainedRun] = []
+    for row, run in enumerate(runs):
+        folder = trainer.at(run)
+        done = folder.trained()
+        if done is None:
+            raise ShardError(f"{folder.path} lost its {RUN} while it was read; run the same command again")
+        trained.append(done)
+        for column, task in enumerate(tasks):
+            measure = folder.measured(task.key)
+            if measure is None:
+                raise ShardError(f"{folder.path} lost a measure while it was read; run the same command again")
+            values[row, column] = measure.bits_per_byte
+    return Results(tuple(runs), tuple(t.name for t in tasks), values, tuple(trained), new_runs, new_measures)
+
+
+def _is_worth_prefect(config: ProxyConfig, untrained: int) -> bool:
+    """Tell whether training takes longer than seconds. Counting n-grams, and measuring kept models, never does."""
+    return config.kind != "ngram" and untrained * config.tokens / TOKENS_A_SECOND > SECONDS_OF_WORK
+
+
+def _under_prefect(trainer: Trainer, jobs: Sequence[Job], why: str) -> None:
+    from flows.server import prefect_server
+
+    trainer.reporter.line("starting Prefect ...")
+    with prefect_server(trainer.stop), ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
+        from flows.mix_flow import train_proxies
+
+        # In the main thread Prefect would take SIGTERM over, and the run would go on until its chunk ends.
+        thread.submit(copy_context().run, train_proxies, trainer, jobs, why).result()
+
+
+def _workers(trainer: Trainer) -> int:
+    return trainer.config.workers
+
+
+def _describe(run: RunSpec) -> str:
+    return f"{run.kind} {run.run_id[:8]} seed {run.seed}"
