@@ -1,0 +1,354 @@
+"""`mixture.yaml`: the weights to train with, what they rest on, and what is known of them. Made to be read by people.
+
+A file that holds a name and weights alone is a mixture too, so one can be written by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import Field, model_validator
+
+from pipeline.mix.config import Kind, Name
+from pipeline.mix.constraints import Constraints
+from pipeline.mix.folder import write_file
+from pipeline.mix.proposal import Estimate, Proposal
+from pipeline.mix.rounding import round_weights
+from pipeline.mix.types import Floats
+from pipeline.mix.verify import Verification
+from pipeline.table.config import StageConfig, read_yaml, validate
+from pipeline.table.errors import ConfigError, nearest
+
+SUM_TOLERANCE = 1e-9
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weights = dict[str, Share]
+
+
+class Interval(StageConfig):
+    """A value and its 90 % interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class MixedSlice(StageConfig):
+    """What is known of one slice of a mixture.
+
+    `natural`: its share of the slices' tokens. `cap`: the weight at which the budget repeats it `max_epochs` times;
+    `epochs`: how often this mixture does. `low` to `high`: where the best weight lies, 90 %.
+    """
+
+    natural: Share
+    cap: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    tokens: int = Field(ge=0)
+    epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    low: Share
+    high: Share
+
+
+class Predicted(StageConfig):
+    """What the regression says of the proposed mixture: a run's metrics, and the expected gain over the natural one."""
+
+    metric: Interval
+    natural: Interval
+    improvement: Interval
+    tasks: dict[str, Interval]
+
+
+class VerifiedSize(StageConfig):
+    """Measured means of the weighted metric over fresh seeds, at a multiple of the proxies' size."""
+
+    size: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    seeds: int = Field(ge=1)
+    seed_sd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    metric: dict[str, Number]
+
+
+class Verified(StageConfig):
+    """Whether fresh proxies bore the proposal out; after a fall back, `proposed` is what the weights are not."""
+
+    state: Literal["not_yet", "won", "fell_back"] = "not_yet"
+    why: str = ""
+    uses: str = "proposal"
+    sizes: tuple[VerifiedSize, ...] = ()
+    tasks_inside: str = Field("", description="how many predictions held")
+    proposed: Weights | None = None
+
+
+class MixtureStage(StageConfig):
+    """A stage of the target run: a share of its tokens, with its own suite and weights."""
+
+    name: Name
+    share: float = Field(gt=0, le=1)
+    tokens: int = Field(ge=0)
+    suite: str
+    suite_hash: str
+    weights: Weights
+
+
+class ProxyInfo(StageConfig):
+    """Which small models the mixture comes from."""
+
+    kind: Kind
+    parameters: int = Field(ge=0)
+    tokens: int = Field(ge=0)
+
+
+class Provenance(StageConfig):
+    """Everything that the weights follow from."""
+
+    suite: str
+    suite_hash: str
+    task_weights: dict[str, Number]
+    tokenizer_hash: str
+    slice_keys: dict[str, str]
+    runs: int = Field(ge=0)
+    proxy: ProxyInfo
+    models: dict[str, str] = Field(description="regression of each metric")
+    objective: Literal["expected", "upper"]
+    kl: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    seeds: dict[str, int] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Mixture(StageConfig):
+    """A mixture: weights by the slices' names, which sum to 1."""
+
+    name: Name
+    budget_tokens: int | None = Field(None, ge=1)
+    weights: Weights = Field(min_length=1)
+    slices: dict[str, MixedSlice] = Field(default_factory=dict)
+    predicted: Predicted | None = None
+    verified: Verified = Verified()
+    stages: tuple[MixtureStage, ...] = ()
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Mixture:
+        _check_sum("weights", self.weights)
+        for name in self.slices:
+            if name not in self.weights:
+                raise ValueError(f"slices.{name}: no weight has that name{nearest(name, self.weights)}")
+        for stage in self.stages:
+            _check_sum("stages", stage.weights)
+        shares = math.fsum(stage.share for stage in self.stages)
+        if self.stages and abs(shares - 1) > SUM_TOLERANCE:
+            raise ValueError(f"stages: their shares add up to {shares:.10g}, not 1")
+        return self
+
+    @property
+    def vector(self) -> Floats:
+        """The weights in the file's order, float64 (k,)."""
+        return np.array(list(self.weights.values()), np.float64)
+
+
+def _check_sum(key: str, weights: Mapping[str, float]) -> None:
+    total = math.fsum(weights.values())
+    if abs(total - 1) > SUM_TOLERANCE:
+        raise ValueError(f"{key}: they add up to {total:.10g}, not 1; change one by {1 - total:+.10g}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a mixture file says beside the proposal: per slice in the constraints' order, natural share, tokens, epochs.
+
+    `natural`, `slice_tokens` and `max_epochs` have shape (k,).
+    """
+
+    name: str
+    budget_tokens: int
+    constraints: Constraints
+    natural: Floats
+    slice_tokens: Floats
+    max_epochs: Floats
+    provenance: Provenance
+    stages: tuple[MixtureStage, ...] = ()
+
+
+def make_mixture(
+    proposal: Proposal,
+    context: Context,
+    verification: Verification | None = None,
+    observed: Mapping[str, Floats] | None = None,
+) -> Mixture:
+    """Return the mixture to be used: the proposal, or after a fall back the one of `observed` that verification names.
+
+    Weights are rounded to four places; their sum is exactly 1.
+
+    Raises: ConfigError when verification falls back to a mixture that `observed` lacks, or to one beyond the caps.
+    """
+    chosen = proposal.vector
+    if verification is not None and not verification.wins:
+        known = observed or {}
+        if verification.mixture not in known:
+            raise ConfigError(
+                f"verify fell back to {verification.mixture!r}, whose weights are not among {list(known)}"
+            )
+        chosen = known[verification.mixture]
+    weights = round_weights(chosen, context.constraints)
+    names = context.constraints.names
+    return Mixture(
+        name=context.name,
+        budget_tokens=context.budget_tokens,
+        weights={name: float(weight) for name, weight in zip(names, weights, strict=True)},
+        slices=_slices(proposal, context, weights),
+        predicted=_predicted(proposal),
+        verified=_verified(proposal, verification),
+        stages=context.stages,
+        provenance=context.provenance,
+    )
+
+
+def _slices(proposal: Proposal, context: Context, weights: Floats) -> dict[str, MixedSlice]:
+    slices = {}
+    for i, name in enumerate(context.constraints.names):
+        tokens, most = int(context.slice_tokens[i]), float(context.max_epochs[i])
+        asked = float(weights[i]) * context.budget_tokens
+        interval = proposal.slices[name].weight
+        slices[name] = MixedSlice(
+            natural=_short(context.natural[i]),
+            cap=_short(most * tokens / context.budget_tokens),
+            tokens=tokens,
+            epochs=_short(asked / tokens) if tokens else 0.0,
+            max_epochs=most,
+            low=_short(min(max(interval.low, 0.0), 1.0)),
+            high=_short(min(max(interval.high, 0.0), 1.0)),
+        )
+    return slices
+
+
+def _predicted(proposal: Proposal) -> Predicted:
+    return Predicted(
+        metric=_interval(proposal.metric),
+        natural=_interval(proposal.baselines["natural"]),
+        improvement=_interval(proposal.improvement),
+        tasks={task: _interval(estimate) for task, estimate in proposal.tasks.items()},
+    )
+
+
+def _verified(proposal: Proposal, verification: Verification | None) -> Verified:
+    if verification is None:
+        return Verified()
+    inside = sum(h.inside for h in verification.held.values())
+    total = sum(h.runs for h in verification.held.values())
+    return Verified(
+        state="won" if verification.wins else "fell_back",
+        why=" ".join([verification.why, *verification.notes]),
+        uses=verification.mixture,
+        sizes=tuple(
+            VerifiedSize(
+                size=result.size,
+                seeds=min(len(seeds) for seeds in result.seeds.values()),
+                seed_sd=_short(result.pooled_sd),
+                metric={name: _short(value) for name, value in result.mean.items()},
+            )
+            for result in verification.sizes
+        ),
+        tasks_inside=f"{inside} of {total} measurements inside their 90 % intervals" if total else "",
+        proposed=None if verification.wins else proposal.weights,
+    )
+
+
+def _interval(estimate: Estimate) -> Interval:
+    return Interval(value=_short(estimate.value), low=_short(estimate.low), high=_short(estimate.high))
+
+
+def _short(value: float) -> float:
+    """Return a number to six digits: more would say more than is known."""
+    return float(f"{value:.6g}")
+
+
+def write_mixture(path: Path, mixture: Mixture) -> None:
+    """Write a mixture file, atomically."""
+    write_file(path, mixture_text(mixture).encode())
+
+
+def mixture_text(mixture: Mixture) -> str:
+    """Return a mixture file's text; `load_mixture` reads back an equal mixture."""
+    value = mixture.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    parts = [f"# The mixture {mixture.name}: {len(mixture.weights)} slices{_budget(mixture)}.\n# {_state(mixture)}\n"]
+    parts.append(f"name: {_key(mixture.name)}\n")
+    if mixture.budget_tokens:
+        parts.append(f"budget_tokens: {mixture.budget_tokens}\n")
+    parts += ["\nweights:  # shares of the tokens; they sum to exactly 1\n", _weight_lines(mixture)]
+    comments = {
+        "slices": "low to high: where the best weight lies (90 %); cap: the weight that max_epochs allows",
+        "predicted": "of the proposed mixture, by the regression: suite metric and tasks in bits per byte (90 %)",
+        "verified": "fresh proxies of the proposal and of the baselines",
+        "stages": "of the target run",
+        "provenance": "what the weights follow from",
+    }
+    for key, comment in comments.items():
+        if value.get(key):
+            parts.append(f"\n# {comment}\n{_dump({key: value[key]})}")
+    return "".join(parts)
+
+
+def _weight_lines(mixture: Mixture) -> str:
+    names = {name: _key(name) for name in mixture.weights}
+    width = max(len(name) for name in names.values())
+    lines = []
+    for name, weight in mixture.weights.items():
+        line = f"  {names[name]}:{' ' * (width - len(names[name]))} {_plain(weight)}"
+        if name in mixture.slices:
+            s = mixture.slices[name]
+            line = f"{line:<{width + 14}}# natural {s.natural:.4g}; {s.epochs:.3g} of {s.max_epochs:.3g} epochs"
+        lines.append(line + "\n")
+    return "".join(lines)
+
+
+def _key(name: str) -> str:
+    """Return a name as YAML takes it for text: `no` and `null` need quotes."""
+    return str(yaml.safe_dump({name: 0}, default_flow_style=False, allow_unicode=True, width=1000)).rsplit(":", 1)[0]
+
+
+def _plain(value: float) -> str:
+    """Return the shortest decimal that is read back as `value`, without an exponent (YAML takes 1e-05 for text)."""
+    return format(Decimal(repr(value)), "f")
+
+
+def _budget(mixture: Mixture) -> str:
+    return f" for {mixture.budget_tokens:,} tokens" if mixture.budget_tokens else ""
+
+
+def _state(mixture: Mixture) -> str:
+    said = {
+        "not_yet": "Not verified: what it is expected to gain is a regression's prediction.",
+        "won": "Verified: fresh proxies bore the proposal out.",
+        "fell_back": f"Not the proposal, which did not win, but the best observed mixture: {mixture.verified.uses}.",
+    }
+    return said[mixture.verified.state]
+
+
+def _dump(value: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(dict(value), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True))
+
+
+def load_mixture(path: Path, known: Iterable[str] | None = None) -> Mixture:
+    """Return the mixture of a file.
+
+    Raises: ConfigError, with one line that names file, line and key, when it is absent or no mixture, when its weights
+    do not sum to 1 within 1e-9, or when `known` slices are given and it names another.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; `gristmill mix propose` writes a mixture")
+    value, lines = read_yaml(path)
+    mixture = validate(Mixture, value, str(path), lines)
+    names = None if known is None else list(known)
+    for name in mixture.weights:
+        if names is not None and name not in names:
+            line = lines.get(("weights", name), 0)
+            hint = nearest(name, names) or f" (known: {', '.join(names[:20])})"
+            raise ConfigError(f"{path}:{line}: weights.{name}: no slice has that name{hint}")
+    return mixture

@@ -1,0 +1,230 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.mix.config import ProposeConfig
+from pipeline.mix.constraints import Constraints, GroupLimit
+from pipeline.mix.mixture import (
+    Context,
+    Mixture,
+    MixtureStage,
+    Provenance,
+    ProxyInfo,
+    load_mixture,
+    make_mixture,
+    mixture_text,
+    write_mixture,
+)
+from pipeline.mix.objective import Problem
+from pipeline.mix.proposal import Proposal
+from pipeline.mix.propose import propose
+from pipeline.mix.rounding import round_weights, sums_to_one
+from pipeline.mix.verify import Replicate, Verification, verify_proposal
+from pipeline.table.errors import ConfigError
+from tests.mix_law import PowerLaw, swarm
+
+NAMES = ("web_high", "wiki", "code")
+LIMITS = Constraints(NAMES, np.zeros(3), np.array([0.9, 0.8, 0.5]))
+NATURAL = np.array([0.7, 0.2, 0.1])
+PROVENANCE = Provenance(
+    suite="suites/code.yaml",
+    suite_hash="ab" * 16,
+    task_weights={"humaneval": 2.0, "prose": 1.0},
+    tokenizer_hash="cd" * 16,
+    slice_keys={"web_high": "01", "wiki": "02", "code": "03"},
+    runs=60,
+    proxy=ProxyInfo(kind="transformer", parameters=1_000_000, tokens=10_000_000),
+    models={"humaneval": "effective_data", "prose": "gp"},
+    objective="expected",
+    kl=0.05,
+    seeds={"swarm": 7, "verify": 11},
+    versions={"gristmill": "0.1.0", "numpy": "2.2"},
+)
+CONTEXT = Context(
+    name="code",
+    budget_tokens=2_000_000_000,
+    constraints=LIMITS,
+    natural=NATURAL,
+    slice_tokens=np.array([700e6, 200e6, 250e6]),
+    max_epochs=np.array([4.0, 8.0, 4.0]),
+    provenance=PROVENANCE,
+)
+
+
+@pytest.fixture(scope="module")
+def proposal() -> Proposal:
+    fit = PowerLaw(np.array([[0.1, 0.1, 0.4], [0.3, 0.3, 0.05]]), spread=0.05, noise=0.01)
+    groups = {"humaneval": "code", "prose": "reading"}
+    return propose(fit, Problem(LIMITS, NATURAL, swarm(3, 60), PROVENANCE.task_weights, groups), ProposeConfig(), 1)
+
+
+def verification(proposal: Proposal, natural: float) -> Verification:
+    runs = [
+        Replicate(name, seed, {"humaneval": level + 0.001 * seed, "prose": 1.0})
+        for name, level in {"proposal": 1.0, "natural": natural, "best_seen": 1.2}.items()
+        for seed in (1, 2)
+    ]
+    return verify_proposal(runs, PROVENANCE.task_weights, proposal.tasks, proposal.metric)
+
+
+def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_path):
+    stage = MixtureStage(
+        name="mid_training", share=0.1, tokens=200_000_000, suite="suites/maths.yaml", suite_hash="ef" * 16,
+        weights={"maths": 0.75, "code": 0.25},
+    )  # fmt: skip
+    first = stage.model_copy(update={"name": "pretraining", "share": 0.9, "weights": proposal.weights})
+    mixture = make_mixture(proposal, replace(CONTEXT, stages=(first, stage)), verification(proposal, 1.5))
+    write_mixture(tmp_path / "mixture.yaml", mixture)
+    assert load_mixture(tmp_path / "mixture.yaml", NAMES) == mixture
+    text = (tmp_path / "mixture.yaml").read_text()
+    assert text.startswith("# The mixture code: 3 slices for 2,000,000,000 tokens.\n# Verified: fresh proxies")
+    assert f"  code:     {mixture.weights['code']:g}" in text
+    assert f"{mixture.slices['code'].epochs:.3g} of 4 epochs" in text
+    assert max(len(line) for line in text.splitlines()) <= 140
+    assert not list(tmp_path.glob("*.tmp"))
+    plain = yaml.safe_load(text)["weights"]
+    assert sum(plain.values()) == 1.0
+    assert math.fsum(plain.values()) == 1.0
+
+
+def test_a_mixture_knows_caps_epochs_and_intervals(proposal):
+    mixture = make_mixture(proposal, CONTEXT)
+    code = mixture.slices["code"]
+    assert code.cap == pytest.approx(0.5)
+    assert code.epochs == pytest.approx(mixture.weights["code"] * 8, rel=1e-5)
+    assert code.low <= mixture.weights["code"] <= code.high
+    assert mixture.weights == proposal.weights
+    assert mixture.verified.state == "not_yet"
+    assert mixture.predicted.metric.value == pytest.approx(proposal.metric.value, rel=1e-5)
+    assert "Not verified" in mixture_text(mixture)
+
+
+def test_a_fall_back_uses_what_was_observed_and_keeps_what_was_proposed(proposal):
+    verdict = verification(proposal, 1.0)
+    observed = {"natural": NATURAL, "best_seen": np.array([0.2, 0.3, 0.5])}
+    mixture = make_mixture(proposal, CONTEXT, verdict, observed)
+    assert verdict.mixture == "natural"
+    np.testing.assert_allclose(mixture.vector, NATURAL, atol=3e-4)  # 0.7 + 0.2 + 0.1 is 0.9999999999999999
+    assert mixture.verified.state == "fell_back"
+    assert mixture.verified.uses == "natural"
+    assert mixture.verified.proposed == proposal.weights
+    assert "does not beat natural" in mixture.verified.why
+    assert "best observed mixture: natural" in mixture_text(mixture).splitlines()[1]
+    with pytest.raises(ConfigError, match="fell back to 'natural', whose weights are not among"):
+        make_mixture(proposal, CONTEXT, verdict, {})
+
+
+def test_a_mixture_by_hand_needs_a_name_and_weights(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nweights: {web: 0.7, code: 0.3}\n")
+    mixture = load_mixture(path, ["web", "code", "wiki"])
+    assert mixture.vector.tolist() == [0.7, 0.3]
+    assert mixture.provenance is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nweights: {web: 0.7, code: 0.2998}\n", r"mine.yaml:2: weights: they add up to 0.9998, not 1"),
+        ("name: a\nweights: {web: 1.5, code: -0.5}\n", r"mine.yaml:2: weights.web = 1.5: .*less than or equal to 1"),
+        ("name: a\nweights: {web: .nan, code: 1}\n", r"mine.yaml:2: weights.web = nan"),
+        ("name: a\nweights: {wbe: 0.7, code: 0.3}\n", r"mine.yaml:2: weights.wbe: no slice .*nearest: 'web'"),
+        ("name: a\nweights: {}\n", r"weights"),
+        ("name: a\nweight: {web: 1}\n", r"unknown key 'weight' \(nearest: 'weights'\)"),
+        ("name: a\nweights: {web: 1}\nslices: {wbe: {natural: 1, cap: 1, tokens: 1, epochs: 1, max_epochs: 1, "
+         "low: 0, high: 1}}\n", r"mine.yaml:3: slices.wbe: no weight has that name \(nearest: 'web'\)"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_mixture(path, ["web", "code"])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_mixture_says_what_writes_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent.yaml does not exist; `gristmill mix propose` writes"):
+        load_mixture(tmp_path / "absent.yaml")
+
+
+def test_odd_names_and_tiny_weights_survive(tmp_path: Path):
+    weights = {"no": 0.00001, "null": 0.49999, "on": 0.5}
+    mixture = Mixture(name="odd", weights=weights)
+    write_mixture(tmp_path / "m.yaml", mixture)
+    assert load_mixture(tmp_path / "m.yaml") == mixture
+    assert "0.00001\n" in (tmp_path / "m.yaml").read_text()
+
+
+def test_rounding_literal_cases():
+    assert round_weights(np.array([1 / 3, 1 / 3, 1 / 3]), np.ones(3)).tolist() == [0.3334, 0.3333, 0.3333]
+    assert round_weights(np.array([0.0, 1.0]), np.ones(2)).tolist() == [0.0, 1.0]
+    assert round_weights(np.array([0.12344, 0.87656]), np.array([0.12345, 1.0])).tolist() == [0.1234, 0.8766]
+    assert round_weights(np.array([0.12346, 0.87654]), np.array([0.12346, 1.0])).tolist() == [0.1234, 0.8766]
+    # caps that four places cannot fill take more
+    assert round_weights(np.array([0.33335, 0.66665]), np.array([0.33335, 0.66665])).tolist() == [0.33335, 0.66665]
+
+
+def test_bounds_that_no_decimals_meet_are_missed_by_next_to_nothing():
+    caps = np.array([0.01977411, 0.98022589]) + np.array([1.1e-11, -1.1e-11])
+    rounded = round_weights(caps, caps)
+    assert sums_to_one(rounded)
+    np.testing.assert_allclose(rounded, caps, atol=5e-12)
+
+
+def test_rounding_keeps_groups_and_fixed_weights():
+    limits = Constraints(
+        ("a", "b", "c"), np.array([0.25, 0, 0]), np.array([0.25, 1, 1]), (GroupLimit("g", (0, 1), 0.6, 0.6),)
+    )
+    rounded = round_weights(np.array([0.25, 0.35, 0.4]), limits)
+    assert rounded.tolist() == [0.25, 0.35, 0.4]
+    limits = Constraints(("a", "b", "c"), np.zeros(3), np.ones(3), (GroupLimit("g", (0, 1), 0.5, 1.0),))
+    rounded = round_weights(np.array([0.25004, 0.24996, 0.5]), limits)
+    assert rounded[:2].sum() == 0.5
+
+
+def test_weights_that_are_no_mixture_are_refused():
+    with pytest.raises(ConfigError, match=r"break a bound or their sum by 0.1"):
+        round_weights(np.array([0.5, 0.4]), np.ones(2))
+    with pytest.raises(ConfigError, match=r"break a bound or their sum by 0.2"):
+        round_weights(np.array([0.5, 0.5]), np.array([0.3, 1.0]))
+    with pytest.raises(ConfigError, match="not finite"):
+        round_weights(np.array([0.5, np.nan]), np.ones(2))
+
+
+@given(
+    st.integers(1, 40), st.sampled_from([0.05, 0.3, 1.0, 10.0]), st.integers(0, 2**32 - 1), st.sampled_from([3, 4, 6])
+)
+@settings(max_examples=200, deadline=None)
+def test_rounded_weights_sum_to_one_however_they_are_added_and_stay_under_caps(k, strength, seed, digits):
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.full(k, strength))
+    weights[rng.random(k) < 0.2] = 0
+    if weights.sum() == 0:
+        weights[0] = 1
+    weights /= weights.sum()
+    caps = np.where(rng.random(k) < 0.3, weights, np.minimum(1, weights + rng.random(k)))
+    caps = np.maximum(caps, weights)
+    rounded = round_weights(weights, caps, digits)
+    assert sum(rounded.tolist()) == 1.0
+    assert math.fsum(rounded.tolist()) == 1.0
+    assert sum(sorted(rounded.tolist())) == 1.0
+    assert (rounded <= np.minimum(caps, 1) + 4.1e-12).all()
+    if np.minimum(caps, 1)[weights > 0].sum() > 1 + k * 10.0**-digits:
+        assert (rounded <= caps).all()
+    assert (rounded >= 0).all()
+    assert (rounded[weights == 0] == 0).all()
+    assert np.abs(rounded - weights).max() <= 8 * 10.0**-digits
+    assert np.array_equal(rounded, round_weights(weights, caps, digits))
+
+
+def test_a_sum_that_only_some_orders_reach_is_not_enough():
+    assert not sums_to_one(np.array([0.1] * 10))  # fsum gives 1.0, the plain sum 0.9999999999999999
+    found = round_weights(np.full(10, 0.1), np.ones(10))
+    assert sums_to_one(found)
