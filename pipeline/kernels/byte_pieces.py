@@ -92,7 +92,9 @@ def encode(
     Returns the tokens written and how many pieces the table lacks: their first and last bytes are in `missing`, shape
     (room, 2), as far as they fit; then `out` is not to be used. Releases the GIL.
     """
-    return _encode(data, offsets, classes(), table, out, counts, missing)
+    frozen = data.view()  # Arrow's buffers can be writable or not: one compiled kernel for both
+    frozen.flags.writeable = False
+    return _encode(frozen, offsets, classes(), table, out, counts, missing)
 
 
 @njit(cache=True, nogil=True)

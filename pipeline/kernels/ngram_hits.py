@@ -39,7 +39,7 @@ def hash_words(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDA
     """Return the hashes of the words of all texts one after the other, and n + 1 offsets into them."""
     words: NDArray[np.uint64] = np.empty(int(offsets[-1] - offsets[0]) // 2 + offsets.size + 2, np.uint64)
     word_offsets: NDArray[np.int64] = np.zeros(offsets.size, np.int64)
-    _hash_words(data, offsets, class_table(), words, word_offsets)
+    _hash_words(_frozen(data), offsets, class_table(), words, word_offsets)
     return words[: word_offsets[-1]].copy(), word_offsets
 
 
@@ -88,7 +88,9 @@ def scan(
     found: list[NDArray[np.int64]] = []
     first = 0
     while first < offsets.size - 1:
-        first, filled = _scan(data, offsets, first, class_table(), (scratch, words), tables, (stamps, *done), hits)
+        first, filled = _scan(
+            _frozen(data), offsets, first, class_table(), (scratch, words), tables, (stamps, *done), hits
+        )
         found.append(hits[:filled].copy())
     return np.concatenate([np.empty((0, 5), np.int64), *found])
 
@@ -100,6 +102,13 @@ def spell(text: bytes) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     offsets: NDArray[np.int64] = np.zeros(data.size // 2 + 3, np.int64)
     count = _spell(data, class_table(), codes, offsets)
     return codes[: offsets[count]], offsets[: count + 1]
+
+
+def _frozen(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a read-only view: Arrow's buffers can be writable or not, and one compiled kernel does for both."""
+    view = data.view()
+    view.flags.writeable = False
+    return view
 
 
 @njit(cache=True, nogil=True)
