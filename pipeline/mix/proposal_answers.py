@@ -148,13 +148,13 @@ def _optima(objective: Objective, space: Space, found: Found, rng: np.random.Gen
     points[0], fits[0] = found.weights, True
     points = points[fits]
     scores = _draw_scores(objective, points)
-    for _ in range(2):
-        best = points[scores.argmin(1)]
-        more = np.concatenate([_downhill(objective, found.weights, scores.shape[0]), _around(space, best, 256, rng)])
+    more = _downhill(objective, found.weights, scores.shape[0])
+    for _ in range(3):
         more, fits = space.repair(more)
         if fits.any():
             points = np.concatenate([points, more[fits]])
             scores = np.concatenate([scores, _draw_scores(objective, more[fits])], axis=1)
+        more = _around(space, points[scores.argmin(1)], 256, rng)
     chosen = scores.argmin(1)
     low, high = np.quantile(points[chosen], [0.05, 0.95], axis=0)
     mean = scores.mean(0)

@@ -28,7 +28,7 @@ from pipeline.table.errors import ConfigError
 
 CANDIDATES = 16_384
 _UPPER_CANDIDATES = 4_096
-_STARTS = 5
+_STARTS = 3
 _BINDS = 5e-4
 
 

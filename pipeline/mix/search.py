@@ -236,7 +236,7 @@ def _in_ball(point: Floats, ball: int, score: Score, space: Space) -> Floats:
             {"type": "ineq", "fun": lambda h, g=inside, low=group.lower: g @ h - low, "jac": lambda h, g=inside: g}
         )
     bounds = list(zip(limits.lower, limits.upper, strict=True))
-    options = {"maxiter": 60, "ftol": 1e-9}
+    options = {"maxiter": 40, "ftol": 1e-7}
     found = minimize(both, point, jac=True, bounds=bounds, constraints=rules, method="SLSQP", options=options).x
     found = np.clip(np.nan_to_num(found, nan=0.0), limits.lower, limits.upper)
     return np.asarray(found if found.sum() > 0 else point, np.float64)
