@@ -1,0 +1,1 @@
+"""Synthetic rephrasing: documents of one source rewritten by a language model into documents of another."""

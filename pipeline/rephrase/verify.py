@@ -1,0 +1,221 @@
+"""Verdicts on a rephrased text: every one a column, so that what is good enough is decided in SQL.
+
+`verify` judges one pair, `verdict_table` many, `verify_file` a JSONL file of pairs. Nothing raises on odd text, and no
+pair is dropped: a verdict that cannot be given is null.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.kernels.copy_share import copy_shares
+from pipeline.rephrase.fidelity.check import check
+from pipeline.rephrase.fidelity.findings import Finding
+from pipeline.rephrase.phrases import is_meta, is_refusal
+from pipeline.table.errors import InputError
+
+MAX_LINE_BYTES = 16 << 20
+_COMPLETE = frozenset({"stop", "eos", "end_turn", "stop_sequence"})
+
+SCHEMA = pa.schema(
+    [
+        pa.field("finish_reason_ok", pa.bool_()),  # the answer ended by itself; null when no reason is known
+        pa.field("marker_found", pa.bool_()),  # null when the style requires none
+        pa.field("length_ratio", pa.float32()),  # code points of the rephrased text over those of the source
+        pa.field("length_ok", pa.bool_()),  # within the style's limits; null when it has none
+        pa.field("same_language", pa.bool_()),  # null without a detector, or when it cannot tell
+        pa.field("refusal", pa.bool_(), nullable=False),
+        pa.field("meta_phrase", pa.bool_(), nullable=False),
+        pa.field("copied_8gram_share", pa.float32(), nullable=False),
+        pa.field("repeated_8gram_share", pa.float32(), nullable=False),
+        pa.field("unsupported_numbers", pa.int32(), nullable=False),
+        pa.field("unsupported_dates", pa.int32(), nullable=False),
+        pa.field("unsupported_units", pa.int32(), nullable=False),
+        pa.field(
+            "unsupported_names", pa.int32()
+        ),  # null where capitals do not tell names (German, scripts without case)
+        pa.field("negation_flips", pa.int32()),  # null in other languages than English
+        pa.field("role_swaps", pa.int32()),  # null in other languages than English
+        pa.field("faithful", pa.bool_(), nullable=False),
+        pa.field("unsupported", pa.list_(pa.struct([("kind", pa.string()), ("value", pa.string())])), nullable=False),
+    ]
+)
+"""One column a verdict, in the order of the fields of `Verdicts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Every verdict on one pair; the meaning of each null is beside its column in `SCHEMA`."""
+
+    finish_reason_ok: bool | None
+    marker_found: bool | None
+    length_ratio: float | None
+    length_ok: bool | None
+    same_language: bool | None
+    refusal: bool
+    meta_phrase: bool
+    copied_8gram_share: float
+    repeated_8gram_share: float
+    unsupported_numbers: int
+    unsupported_dates: int
+    unsupported_units: int
+    unsupported_names: int | None
+    negation_flips: int | None
+    role_swaps: int | None
+    faithful: bool
+    unsupported: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """What a style and its answer are held against; each may be unknown."""
+
+    min_length_ratio: float | None = None
+    max_length_ratio: float | None = None
+    marker: str | None = None  # must stand in the answer
+    answer: str | None = None  # the raw answer, where post-processing has removed the marker from the rephrased text
+    finish_reason: str | None = None
+    language: str | None = None  # of the source, as ISO 639-1 or 639-3, perhaps with a script (`eng_Latn`)
+    detect: Callable[[str], str | None] | None = None  # the language of a text, in the same codes
+
+
+class Pair(NamedTuple):
+    """A source text and what it was rephrased as."""
+
+    source: str
+    rephrased: str
+    expectations: Expectations = Expectations()
+
+
+def verify(source: str, rephrased: str, expectations: Expectations = Expectations()) -> Verdicts:
+    """Return every verdict on `rephrased` as a rendering of `source`. Never raises on text, whatever it holds.
+
+    `faithful` is the default threshold over the verdicts of fidelity: the text is not empty, is no refusal, and has no
+    unsupported number, date, unit or name, no flipped negation and no exchanged roles. Nulls do not count against it.
+    """
+    expected = expectations
+    findings = check(source, rephrased, expected.language)
+    refusal = is_refusal(rephrased)
+    copied, repeated = copy_shares(_utf8(source), _utf8(rephrased))
+    ratio = len(rephrased) / len(source) if source else None
+    return Verdicts(
+        finish_reason_ok=None if expected.finish_reason is None else expected.finish_reason in _COMPLETE,
+        marker_found=_marker_found(rephrased, expected),
+        length_ratio=ratio,
+        length_ok=_length_ok(ratio, expected),
+        same_language=_same_language(source, rephrased, expected),
+        refusal=refusal,
+        meta_phrase=is_meta(rephrased),
+        copied_8gram_share=copied,
+        repeated_8gram_share=repeated,
+        unsupported_numbers=findings.count("number"),
+        unsupported_dates=findings.count("date"),
+        unsupported_units=findings.count("unit"),
+        unsupported_names=findings.count("name") if findings.names_judged else None,
+        negation_flips=findings.count("negation") if findings.grammar_judged else None,
+        role_swaps=findings.count("role") if findings.grammar_judged else None,
+        faithful=not findings.found and not refusal and bool(rephrased.strip()),
+        unsupported=findings.found,
+    )
+
+
+def verdict_table(pairs: Iterable[Pair]) -> pa.Table:
+    """Return the verdicts of `pairs` as a table of `SCHEMA`, one row a pair, in order."""
+    rows = [verify(pair.source, pair.rephrased, pair.expectations) for pair in pairs]
+    return verdicts_to_table(rows)
+
+
+def verdicts_to_table(rows: Iterable[Verdicts]) -> pa.Table:
+    """Return `rows` as a table of `SCHEMA`, in order."""
+    kept = list(rows)
+    columns = [pa.array([_plain(getattr(row, field.name)) for row in kept], field.type) for field in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def verdict_row(verdicts: Verdicts) -> dict[str, Any]:
+    """Return `verdicts` as a dict of what JSON knows, keys in the order of `SCHEMA`."""
+    return {field.name: _plain(getattr(verdicts, field.name)) for field in fields(verdicts)}
+
+
+def verify_file(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield one JSON-able row a line of the JSONL file at `path`: its `id`, then every verdict. Blank lines have none.
+
+    Each line is an object with `id` (text or number), `source` and `rephrased`; optional are `language`, `marker` and
+    `finish_reason`. Other keys are ignored. Lines are read one at a time: memory does not grow with the file.
+
+    Raises: InputError, with the number of the line, for what is no such object or is longer than 16 MiB; rows of the
+    lines before it have been yielded.
+    """
+    where = Path(path)
+    try:
+        stream = where.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {where}: {error.strerror}; give a JSONL file of pairs") from error
+    with stream:
+        number = 0
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(f"{where}:{number}: the line is longer than {MAX_LINE_BYTES} bytes; split the text")
+            if line.strip():
+                yield _verified_line(line, f"{where}:{number}")
+
+
+def _verified_line(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where}: not JSON ({error}); each line is an object with id, source and rephrased"
+        ) from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a {type(row).__name__}, not an object with id, source and rephrased")
+    for key in ("source", "rephrased"):
+        if not isinstance(row.get(key), str):
+            shown = "missing" if key not in row else f"{type(row[key]).__name__}"
+            raise InputError(f"{where}: `{key}` is {shown}; it must be text")
+    if isinstance(row.get("id"), bool) or not isinstance(row.get("id"), str | int):
+        raise InputError(f"{where}: `id` is missing or neither text nor a whole number")
+    known = {key: row.get(key) for key in ("language", "marker", "finish_reason")}
+    for key, value in known.items():
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{where}: `{key}` is {type(value).__name__}; it must be text or null")
+    return {"id": row["id"], **verdict_row(verify(row["source"], row["rephrased"], Expectations(**known)))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [{"kind": finding.kind, "value": finding.value} for finding in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _marker_found(rephrased: str, expected: Expectations) -> bool | None:
+    if expected.marker is None:
+        return None
+    return expected.marker in (rephrased if expected.answer is None else expected.answer)
+
+
+def _length_ok(ratio: float | None, expected: Expectations) -> bool | None:
+    if ratio is None or (expected.min_length_ratio is None and expected.max_length_ratio is None):
+        return None
+    low = 0.0 if expected.min_length_ratio is None else expected.min_length_ratio
+    high = float("inf") if expected.max_length_ratio is None else expected.max_length_ratio
+    return low <= ratio <= high
+
+
+def _same_language(source: str, rephrased: str, expected: Expectations) -> bool | None:
+    if expected.detect is None:
+        return None
+    before = expected.language or expected.detect(source)
+    after = expected.detect(rephrased)
+    return None if before is None or after is None else before == after
