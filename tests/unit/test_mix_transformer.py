@@ -142,6 +142,27 @@ def test_the_handwritten_gradient_is_the_models(dtype: torch.dtype, bound: float
     assert float((written.gradient - 2 * gradient).norm() / gradient.norm()) < 2 * bound, "a second pass must add"
 
 
+def test_the_gpus_gradient_is_the_models_too(proxy: TransformerProxy) -> None:
+    from pipeline.mix.transformer import hand, model, training
+
+    flat = model.initial_weights(proxy.shape, 1, 1)
+    rows = torch.randint(0, VOCABULARY, (3, CONTEXT + 1), generator=torch.Generator().manual_seed(3))
+    plan = replace(proxy._plan(run_of(1.0, 0.0, 0.0)), precision="float32")
+    differentiated, written = training.Differentiated(plan, flat), hand.HandWritten(proxy.shape, 3, flat, torch.float32)
+    for gradients in (differentiated, written):
+        gradients.refresh()
+        assert gradients.add(rows) == pytest.approx(gradients.add(rows))
+    torch.testing.assert_close(differentiated.gradient, written.gradient)
+
+
+@pytest.mark.parametrize(
+    ("batch_tokens", "expected"), [(8192, 16), (4096, 16), (256, 1), (31 * 256, 1), (24 * 256, 12)]
+)
+def test_passes_are_equal_parts_of_a_step(batch_tokens: int, expected: int) -> None:
+    config = ProxyConfig(kind="transformer", batch_tokens=batch_tokens)
+    assert schedule_for(config, shape_for(20_000, 512, 256)).pass_rows(4096) == expected
+
+
 def test_initial_weights_depend_on_the_seeds_alone() -> None:
     from pipeline.mix.transformer import model
 

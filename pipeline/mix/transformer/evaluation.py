@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from pipeline.mix.transformer import model
 from pipeline.mix.transformer.shape import Shape
@@ -24,7 +23,8 @@ from pipeline.table.errors import InputError
 
 PASS_TOKENS = 2048
 """Tokens of one forward pass, padding included."""
-HEAD_TOKENS = 256
+HEAD_LOGITS = 1 << 20
+"""Logits held at once."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,21 @@ def _losses(flat: torch.Tensor, shape: Shape, batch: Sequence[Window]) -> NDArra
     tokens, marks = torch.from_numpy(rows).to(flat.device), torch.from_numpy(scored).to(flat.device)
     states = model.hidden_states(flat, shape, tokens[:, :-1])[marks]
     wanted = tokens[:, 1:][marks]
-    head = model.split(flat, shape)["head"]
-    losses = [
-        functional.cross_entropy(functional.linear(part, head), target, reduction="none")
-        for part, target in zip(torch.split(states, HEAD_TOKENS), torch.split(wanted, HEAD_TOKENS), strict=True)
-    ]
+    losses = _cross_entropies(states, model.split(flat, shape)["head"], wanted)
     owners = np.repeat(np.arange(len(batch)), [window.scored for window in batch])
     nats = np.zeros(len(batch))
-    np.add.at(nats, owners, torch.cat(losses).double().cpu().numpy())
+    np.add.at(nats, owners, losses.double().cpu().numpy())
     return nats
+
+
+def _cross_entropies(states: torch.Tensor, head: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return the nats of each wanted token (n,), given the states before it, in one buffer of logits."""
+    size = max(16, HEAD_LOGITS // len(head))
+    logits = torch.empty(min(size, len(states)), len(head), device=states.device)
+    losses = torch.empty(len(states), device=states.device)
+    for start in range(0, len(states), size):
+        part, target = states[start : start + size], wanted[start : start + size, None]
+        shares = torch.mm(part, head.t(), out=logits[: len(part)])
+        torch.log_softmax(shares, 1, out=shares)
+        losses[start : start + size] = -shares.gather(1, target)[:, 0]
+    return losses

@@ -13,8 +13,15 @@ import torch
 from pipeline.mix.transformer import model
 from pipeline.mix.transformer.shape import Shape
 
-HEAD_TOKENS = 256
-"""Tokens whose logits are held at once."""
+HEAD_TOKENS = 512
+HEAD_LOGITS = 1 << 22
+"""Logits are held for so many tokens at once, fewer where the vocabulary is large."""
+QUERY_TOKENS = 128
+"""Queries that look at keys together: those keys that none of them may see are left out of the product."""
+
+
+def _blocks(context: int) -> list[tuple[int, int]]:
+    return [(first, min(first + QUERY_TOKENS, context)) for first in range(0, context, QUERY_TOKENS)]
 
 
 class _Layer:
@@ -27,9 +34,10 @@ class _Layer:
         self.normal_1 = torch.empty(n, shape.width, dtype=dtype)
         self.normal_2 = torch.empty(n, shape.width, dtype=dtype)
         self.qkv = torch.empty(3, heads, context, shape.head_width, dtype=dtype)
-        self.shares = torch.empty(heads, context, context, dtype=dtype)
+        self.shares = [torch.empty(heads, last - first, last, dtype=dtype) for first, last in _blocks(context)]
         self.attended = torch.empty(n, shape.width, dtype=dtype)
-        self.up = torch.empty(n, 2 * shape.hidden, dtype=dtype)
+        self.gate = torch.empty(n, shape.hidden, dtype=dtype)
+        self.up = torch.empty(n, shape.hidden, dtype=dtype)
         self.activated = torch.empty(n, shape.hidden, dtype=dtype)
         self.product = torch.empty(n, shape.hidden, dtype=dtype)
 
@@ -54,11 +62,12 @@ class HandWritten:
         self._mixed = torch.empty(n, 3 * shape.width, dtype=dtype)
         self._heads = torch.empty(3, rows * shape.heads, shape.context, shape.head_width, dtype=dtype)
         self._turned = torch.empty(2, rows * shape.heads, shape.context, shape.head_width)
-        self._scores = torch.empty(rows * shape.heads, shape.context, shape.context, dtype=dtype)
+        self._scores = [torch.empty_like(shares) for shares in self._layers[0].shares]
         self._hidden = torch.empty(n, shape.hidden, dtype=dtype)
-        self._d_up = torch.empty(n, 2 * shape.hidden, dtype=dtype)
-        self._logits = torch.empty(min(HEAD_TOKENS, n), shape.vocabulary, dtype=dtype)
-        self._shares = torch.empty_like(self._logits)
+        self._d_gate, self._d_up = torch.empty_like(self._hidden), torch.empty_like(self._hidden)
+        head_tokens = min(n, HEAD_TOKENS, max(16, HEAD_LOGITS // shape.vocabulary))
+        self._logits = torch.empty(head_tokens, shape.vocabulary, dtype=dtype)
+        self._row_starts = torch.arange(len(self._logits)) * shape.vocabulary
         self._last, self._last_inverse = torch.empty(n, shape.width, dtype=dtype), torch.empty(n, 1)
         self._mask = torch.full((shape.context, shape.context), -1e9).triu(1).to(dtype)
         cosine, sine = model.rotary_tables(shape, shape.context)
@@ -100,13 +109,15 @@ class HandWritten:
         self._wide.addcmul_(normal, projected, value=-1.0)
         out.addcmul_(self._wide, inverse)
 
-    def _add_product(self, name: str, left: torch.Tensor, right: torch.Tensor) -> None:
-        """Add left^T right to a matrix's gradient."""
-        gradient = self._gradients[name]
+    def _add_product(self, name: str, left: torch.Tensor, right: torch.Tensor, half: int | None = None) -> None:
+        """Add left^T right to a matrix's gradient, or to the first or second half of its rows."""
+        gradient, product = self._gradients[name], self._products[name]
+        if half is not None:
+            gradient, product = gradient.chunk(2)[half], product.chunk(2)[half]
         if left.dtype == torch.float32:
             gradient.addmm_(left.t(), right)
         else:
-            gradient.add_(torch.mm(left.t(), right, out=self._products[name]))
+            gradient.add_(torch.mm(left.t(), right, out=product))
 
     def _by_head(self, x: torch.Tensor, parts: int) -> torch.Tensor:
         """View (n, parts * width) as (parts, rows, heads, context, head_width)."""
@@ -130,46 +141,52 @@ class HandWritten:
         layer.qkv.view(heads).copy_(self._by_head(self._mixed, 3))
         self._rotate(layer.qkv[:2], layer.qkv[:2], 1.0)
         q, k, v = layer.qkv
-        torch.baddbmm(self._mask, q, k.transpose(1, 2), out=self._scores)
-        torch.softmax(self._scores, -1, out=layer.shares)
-        torch.bmm(layer.shares, v, out=self._heads[0])
+        for shares, (first, last) in zip(layer.shares, _blocks(self.shape.context), strict=True):
+            mask = self._mask[first:last, :last]
+            torch.baddbmm(mask, q[:, first:last], k[:, :last].transpose(1, 2), out=shares)
+            torch.softmax(shares, -1, out=shares)
+            torch.bmm(shares, v[:, :last], out=self._heads[0, :, first:last])
         self._by_head(layer.attended, 1).copy_(self._heads[0].view(heads[1:]))
         self._x.add_(torch.mm(layer.attended, self._weights[name + "out"].t(), out=self._narrow))
 
     def _feed(self, name: str, layer: _Layer) -> None:
-        hidden = self.shape.hidden
+        gate, up = self._weights[name + "up"].chunk(2)
         self._normalise(layer.normal_2, layer.inverse_2)
-        torch.mm(layer.normal_2, self._weights[name + "up"].t(), out=layer.up)
-        torch.ops.aten.silu.out(layer.up[:, :hidden], out=layer.activated)
-        torch.mul(layer.activated, layer.up[:, hidden:], out=layer.product)
+        torch.mm(layer.normal_2, gate.t(), out=layer.gate)
+        torch.mm(layer.normal_2, up.t(), out=layer.up)
+        torch.ops.aten.silu.out(layer.gate, out=layer.activated)
+        torch.mul(layer.activated, layer.up, out=layer.product)
         self._x.add_(torch.mm(layer.product, self._weights[name + "down"].t(), out=self._narrow))
 
     def _head(self, targets: torch.Tensor) -> float:
         """Leave the gradient of the last hidden states in `_narrow`; return the summed loss."""
         total = torch.zeros((), dtype=torch.float64)
-        head = self._weights["head"]
-        for start in range(0, len(targets), HEAD_TOKENS):
-            states, wanted = self._last[start : start + HEAD_TOKENS], targets[start : start + HEAD_TOKENS, None]
-            logits, shares = self._logits[: len(wanted)], self._shares[: len(wanted)]
-            torch.mm(states, head.t(), out=logits)
-            torch.softmax(logits, 1, out=shares)
-            share = shares.gather(1, wanted)
+        head, size = self._weights["head"], len(self._logits)
+        for start in range(0, len(targets), size):
+            states, wanted = self._last[start : start + size], targets[start : start + size]
+            shares = self._logits[: len(wanted)]
+            torch.mm(states, head.t(), out=shares)
+            torch.softmax(shares, 1, out=shares)
+            flat, places = shares.view(-1), wanted + self._row_starts[: len(wanted)]
+            share = flat[places]
             total += share.double().clamp_(min=1e-37).log_().sum()
-            shares.scatter_(1, wanted, share - 1)
-            torch.mm(shares, head, out=self._narrow[start : start + HEAD_TOKENS])
+            flat[places] = share - 1
+            torch.mm(shares, head, out=self._narrow[start : start + size])
             self._add_product("head", shares, states)
         return -float(total)
 
     def _feed_back(self, name: str, layer: _Layer) -> None:
-        hidden = self.shape.hidden
+        gate, up = self._weights[name + "up"].chunk(2)
         self._low_x.copy_(self._x)
         self._add_product(name + "down", self._low_x, layer.product)
         torch.mm(self._low_x, self._weights[name + "down"], out=self._hidden)
-        torch.mul(self._hidden, layer.activated, out=self._d_up[:, hidden:])
-        self._hidden.mul_(layer.up[:, hidden:])
-        torch.ops.aten.silu_backward.grad_input(self._hidden, layer.up[:, :hidden], grad_input=self._d_up[:, :hidden])
-        self._add_product(name + "up", self._d_up, layer.normal_2)
-        torch.mm(self._d_up, self._weights[name + "up"], out=self._narrow)
+        torch.mul(self._hidden, layer.activated, out=self._d_up)
+        self._hidden.mul_(layer.up)
+        torch.ops.aten.silu_backward.grad_input(self._hidden, layer.gate, grad_input=self._d_gate)
+        self._add_product(name + "up", self._d_gate, layer.normal_2, half=0)
+        self._add_product(name + "up", self._d_up, layer.normal_2, half=1)
+        torch.mm(self._d_gate, gate, out=self._narrow)
+        torch.addmm(self._narrow, self._d_up, up, out=self._narrow)
         self._normalise_back(self._narrow, layer.normal_2, layer.inverse_2, self._x)
 
     def _attend_back(self, name: str, layer: _Layer) -> None:
@@ -180,11 +197,15 @@ class HandWritten:
         d_q, d_k, d_v = self._heads
         d_q.view(heads[1:]).copy_(self._by_head(self._narrow, 1)[0])  # the outputs' gradient, until d_q is known
         q, k, v = layer.qkv
-        torch.bmm(layer.shares.transpose(1, 2), d_q, out=d_v)
-        torch.bmm(d_q, v.transpose(1, 2), out=self._scores)
-        torch._softmax_backward_data(self._scores, layer.shares, -1, self._scores.dtype, grad_input=self._scores)
-        torch.bmm(self._scores, k, out=d_q)
-        torch.bmm(self._scores.transpose(1, 2), q, out=d_k)
+        d_k.zero_()
+        d_v.zero_()
+        for shares, scores, (first, last) in zip(layer.shares, self._scores, _blocks(self.shape.context), strict=True):
+            d_out = d_q[:, first:last]
+            d_v[:, :last].baddbmm_(shares.transpose(1, 2), d_out)
+            torch.bmm(d_out, v[:, :last].transpose(1, 2), out=scores)
+            torch._softmax_backward_data(scores, shares, -1, scores.dtype, grad_input=scores)
+            torch.bmm(scores, k[:, :last], out=d_out)
+            d_k[:, :last].baddbmm_(scores.transpose(1, 2), q[:, first:last])
         self._rotate(self._heads[:2], self._heads[:2], -1.0)
         self._by_head(self._mixed, 3).copy_(self._heads.view(heads))
         self._add_product(name + "qkv", self._mixed, layer.normal_1)

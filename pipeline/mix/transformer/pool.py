@@ -27,7 +27,12 @@ from pipeline.table import errors
 from pipeline.table.errors import GristmillError, ShardError
 
 _LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "ARROW")
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _LIBRARIES}
+_KEEP_FREED_BYTES = str(1 << 30)
+ENVIRONMENT = {
+    **{f"{library}_NUM_THREADS": "1" for library in _LIBRARIES},
+    "MALLOC_MMAP_THRESHOLD_": _KEEP_FREED_BYTES,  # glibc: a freed buffer is used again, not given back and faulted in
+    "MALLOC_TRIM_THRESHOLD_": _KEEP_FREED_BYTES,
+}
 _LOOK_EVERY_S = 0.2
 _STDERR_TAIL_BYTES = 8192
 
@@ -183,7 +188,7 @@ class _Pool:
         raise AssertionError("unreachable")
 
     def _start(self, stderr: IO[bytes]) -> subprocess.Popen[str]:
-        environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        environment = os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         with self._lock:
             if self._ended:
                 raise _Died

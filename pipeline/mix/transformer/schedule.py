@@ -16,17 +16,17 @@ EPSILON = 1e-9
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
 CURVE_POINTS = 100
-MICRO_TOKENS = 1024
-"""Tokens of one forward and backward pass on CPU: their activations stay in the cache."""
+CPU_PASS_TOKENS = 4096
+"""Tokens of one forward and backward pass on CPU: few enough for the caches, enough to make calls worth their cost."""
+GPU_PASS_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps of a run: `rows` sequences each, worked through `micro_rows` at a time."""
+    """Steps of a run, of `rows` sequences each."""
 
     steps: int
     rows: int
-    micro_rows: int
     context: int
     peak: float
 
@@ -38,6 +38,11 @@ class Schedule:
     def curve_every(self) -> int:
         """Steps between two points of the training curve."""
         return max(1, self.steps // CURVE_POINTS)
+
+    def pass_rows(self, tokens: int) -> int:
+        """Return the sequences of a pass of at most this many tokens: a divisor of `rows`, so that passes are equal."""
+        most = min(self.rows, max(1, tokens // self.context))
+        return max(n for n in range(1, most + 1) if self.rows % n == 0)
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0."""
@@ -57,8 +62,6 @@ def schedule_for(config: ProxyConfig, shape: Shape) -> Schedule:
     measured optimum at 0.2 and 1 million parameters; between muP's 1/width and a constant).
     """
     rows = max(1, config.batch_tokens // config.context)
-    micro = max(1, MICRO_TOKENS // config.context)
-    micro_rows = max(n for n in range(1, min(rows, micro) + 1) if rows % n == 0)
     steps = max(1, round(config.tokens / (rows * config.context)))
     peak = config.learning_rate or 0.008 * (64 / shape.width) ** 0.5
-    return Schedule(steps, rows, micro_rows, config.context, peak)
+    return Schedule(steps, rows, config.context, peak)

@@ -49,7 +49,7 @@ class _Gradients(Protocol):
     def add(self, rows: torch.Tensor) -> float: ...
 
 
-class _Differentiated:
+class Differentiated:
     """Gradients by torch's own differentiation, compiled, in bfloat16 where asked: what a GPU runs."""
 
     def __init__(self, plan: Plan, flat: torch.Tensor) -> None:
@@ -67,7 +67,7 @@ class _Differentiated:
             loss = self._loss(leaf, self._plan.shape, rows.to(leaf.device))
         (gradient,) = torch.autograd.grad(loss, leaf)
         self.gradient.add_(gradient)
-        return float(loss)
+        return float(loss.detach())
 
 
 class Optimiser:
@@ -102,13 +102,13 @@ class Trainer:
         self.progress = checkpoint.new_progress()
         self.flat = model.initial_weights(plan.shape, plan.seed, plan.run_seed).to(plan.device)
         self.optimiser = Optimiser(self.flat, shape.layout(plan.shape)[-2].start)
-        hand = plan.device == "cpu"
-        self._pass_rows = plan.schedule.micro_rows if hand else plan.schedule.rows
-        self._gradients: _Gradients = (
-            HandWritten(plan.shape, self._pass_rows, self.flat, getattr(torch, plan.precision))
-            if hand
-            else _Differentiated(plan, self.flat)
-        )
+        self._gradients: _Gradients
+        if plan.device == "cpu":
+            self._pass_rows = plan.schedule.pass_rows(schedule.CPU_PASS_TOKENS)
+            self._gradients = HandWritten(plan.shape, self._pass_rows, self.flat, getattr(torch, plan.precision))
+        else:
+            self._pass_rows = plan.schedule.pass_rows(schedule.GPU_PASS_TOKENS)
+            self._gradients = Differentiated(plan, self.flat)
 
     def step(self) -> None:
         """Take the next step.
