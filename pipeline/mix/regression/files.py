@@ -1,0 +1,100 @@
+"""Fits from files and predictions to files: what `mix fit` and `mix predict` do, and the table that they show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.mix.config import ModelName
+from pipeline.mix.folder import write_file
+from pipeline.mix.regression.fitting import Fit, Prediction, fit
+from pipeline.mix.regression.tables import match_slices, read_ratios, read_tables
+from pipeline.table.errors import InputError
+
+_DIGITS = 10
+
+
+def fit_files(
+    ratios: str | Path,
+    metrics: str | Path,
+    out: str | Path,
+    *,
+    model: ModelName = "auto",
+    bootstrap: int = 64,
+    seed: int = 1,
+) -> Fit:
+    """Fit the runs of two CSV tables, save the fit in folder `out`, and return it.
+
+    Raises: InputError when a table cannot be used or `out` cannot be written. MissingDependencyError when `lightgbm`
+    is asked for and not installed.
+    """
+    runs = read_tables(ratios, metrics)
+    fitted = fit(
+        runs.weights,
+        runs.values,
+        slice_names=runs.slice_names,
+        metric_names=runs.metric_names,
+        model=model,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    try:
+        fitted.save(out)
+    except OSError as error:
+        raise InputError(f"cannot write the fit to {out}: {error.strerror or error}") from error
+    return fitted
+
+
+def predict_files(folder: str | Path, ratios: str | Path, out: str | Path | TextIO) -> int:
+    """Predict every mixture of a CSV table with a saved fit, into a CSV file or stream; return the number of rows.
+
+    Columns are `index`, each metric, and for each its 90 % interval for a new run, METRIC_lo and METRIC_hi. Slices are
+    matched by name.
+
+    Raises: InputError when the fit or the table cannot be used, or `out` cannot be written.
+    """
+    fitted = Fit.load(folder)
+    table = read_ratios(ratios)
+    predicted = fitted.predict(match_slices(table, fitted.slice_names))
+    text = _csv(table.index, fitted.metric_names, predicted)
+    if isinstance(out, (str, os.PathLike)):
+        try:
+            write_file(Path(out), text.encode())
+        except OSError as error:
+            raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    else:
+        out.write(text)
+    return len(table.index)
+
+
+def render_report(report: Mapping[str, Any]) -> str:
+    """Return a fit's report as a table of plain text, a line a metric."""
+    head = ("metric", "model", "rmse", "r2", "spearman", "pearson", "coverage")
+    rows: list[tuple[str, ...]] = [head]
+    for one in report["metrics"]:
+        numbers = [one.get(key) for key in head[2:]]
+        shown = ["-" if number is None else f"{number:.4f}" for number in numbers]
+        rows.append((str(one["metric"]), str(one["model"]), *shown))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = []
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(left + right).rstrip())
+    return "\n".join(lines)
+
+
+def _csv(index: tuple[str, ...], names: tuple[str, ...], predicted: Prediction) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    bounds = [f"{name}_{end}" for name in names for end in ("lo", "hi")]
+    writer.writerow(["index", *names, *bounds])
+    ends = zip(predicted.low.T, predicted.high.T, strict=True)
+    columns = [*predicted.mean.T, *(column for pair in ends for column in pair)]
+    shown = [[f"{x:.{_DIGITS}g}" for x in column.tolist()] for column in columns]
+    writer.writerows(zip(index, *shown, strict=True))
+    return buffer.getvalue()

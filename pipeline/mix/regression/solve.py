@@ -1,0 +1,86 @@
+"""Penalised least squares by Levenberg and Marquardt, for many small problems at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.mix.regression.laws import Law
+from pipeline.mix.types import Floats
+
+_CHUNK_NUMBERS = 4_000_000  # of the largest array, so that many problems take no more memory than a few
+_LONGEST_STEP = 2.0
+_GIVEN_UP = 1e7
+
+
+@dataclass(frozen=True)
+class Problems:
+    """B problems on the same mixtures: minimise sum_n w (y - f(theta))^2 + sum_p precision (theta - centre)^2.
+
+    `values` and `row_weights` have shape (B, n), `centre` and `precision` (B, p), `weights` (n, k).
+    """
+
+    law: Law
+    weights: Floats
+    values: Floats
+    row_weights: Floats
+    centre: Floats
+    precision: Floats
+
+    def only(self, chosen: slice | NDArray[np.int64]) -> Problems:
+        """Return some of the problems."""
+        parts = (self.values, self.row_weights, self.centre, self.precision)
+        return Problems(self.law, self.weights, *(part[chosen] for part in parts))
+
+    def loss(self, theta: Floats) -> Floats:
+        """Return what is minimised, (B,)."""
+        residual = self.values - self.law.evaluate(theta, self.weights, False)[0]
+        away = theta - self.centre
+        loss: Floats = (self.row_weights * residual**2).sum(1) + (self.precision * away**2).sum(1)
+        return np.where(np.isfinite(loss), loss, np.inf)
+
+    def normal(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return the data's Gauss-Newton matrix (B, p, p), without the prior, and the descent direction (B, p)."""
+        value, jacobian = self.law.evaluate(theta, self.weights, True)
+        assert jacobian is not None
+        weighted = (jacobian * self.row_weights[:, :, None]).transpose(0, 2, 1)
+        descent = np.matmul(weighted, (self.values - value)[:, :, None])[:, :, 0]
+        return np.matmul(weighted, jacobian), descent - self.precision * (theta - self.centre)
+
+
+def minimise(problems: Problems, start: Floats, iterations: int, tolerance: float = 1e-7) -> Floats:
+    """Return the parameters (B, p) that descending from `start` (B, p) leads to."""
+    size = problems.values.shape[1] * start.shape[1]
+    step = max(1, _CHUNK_NUMBERS // max(1, size))
+    parts = (slice(at, at + step) for at in range(0, len(start), step))
+    return np.concatenate([_minimise(problems.only(p), start[p], iterations, tolerance) for p in parts])
+
+
+def _minimise(problems: Problems, start: Floats, iterations: int, tolerance: float) -> Floats:
+    theta = start.copy()
+    loss = problems.loss(theta)
+    damping = np.full(len(theta), 1e-2)
+    active = np.arange(len(theta))
+    diagonal = np.arange(theta.shape[1])
+    for _ in range(iterations):
+        now = problems.only(active)
+        matrix, descent = now.normal(theta[active])
+        matrix[:, diagonal, diagonal] += now.precision
+        matrix[:, diagonal, diagonal] *= 1 + damping[active, None]
+        matrix[:, diagonal, diagonal] += 1e-10
+        move = np.linalg.solve(matrix, descent[:, :, None])[:, :, 0]
+        longest = np.abs(move).max(1)
+        move *= np.minimum(1, _LONGEST_STEP / np.maximum(longest, 1e-9))[:, None]
+        tried = theta[active] + move
+        new = now.loss(tried)
+        better = new < loss[active]
+        gain = (loss[active] - new) / np.maximum(loss[active], 1e-12)
+        theta[active[better]] = tried[better]
+        loss[active[better]] = new[better]
+        damping[active] = np.clip(np.where(better, damping[active] * 0.3, damping[active] * 5), 1e-9, 1e9)
+        active = active[~((better & (gain < tolerance)) | (damping[active] > _GIVEN_UP))]
+        if not active.size:
+            break
+    return theta

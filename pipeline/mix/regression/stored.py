@@ -1,0 +1,134 @@
+"""A fit on disk: `fit.json` says what it is and names the one `.npz` with its numbers. Nothing in it is code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.mix.folder import write_file
+from pipeline.mix.regression.fitting import Fit
+from pipeline.mix.regression.lawfit import LawFit
+from pipeline.mix.regression.laws import LAWS, Array
+from pipeline.mix.regression.models import Model
+from pipeline.mix.regression.process import ProcessFit
+from pipeline.mix.regression.trees import TreesFit
+from pipeline.table.errors import InputError
+
+FORMAT = "gristmill-mix-fit-1"
+_JSON = "fit.json"
+_MAX_BYTES = 1 << 31
+_OWN = ("centre", "spread", "noise", "shares")
+_LAW = tuple(f.name for f in fields(LawFit) if f.name != "law")
+_PROCESS = tuple(f.name for f in fields(ProcessFit))
+
+Arrays = dict[str, Array]
+
+
+def save(fit: Fit, folder: Path) -> None:
+    """Write a fit. Its JSON, which names the file of numbers by their hash, comes last; older numbers go then."""
+    arrays: Arrays = {"constants": fit.constants, "stretch": fit.stretch}
+    models = [_pack(i, model, columns, arrays) for i, (model, columns) in enumerate(fit.models)]
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    data = buffer.getvalue()
+    name = f"fit-{hashlib.sha256(data).hexdigest()[:32]}.npz"
+    about = {
+        "format": FORMAT,
+        "slices": list(fit.slice_names),
+        "metrics": list(fit.metric_names),
+        "arrays": name,
+        "models": models,
+        "report": fit.report,
+    }
+    text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(folder / name, data)
+    write_file(folder / _JSON, text.encode())
+    for old in folder.glob("fit-*.npz"):
+        if old.name != name:
+            old.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> Fit:
+    """Return the fit in a folder.
+
+    Raises: InputError when there is none, it was written by another version, or it is damaged.
+    """
+    path = folder / _JSON
+    try:
+        about = json.loads(_bytes(path))
+        if about.get("format") != FORMAT:
+            raise InputError(f"{path} has format {about.get('format')!r}, expected {FORMAT!r}; run `mix fit` again")
+        return _unpack(folder, about)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} holds no fit ({Path(error.filename).name} is missing); run `mix fit` first"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error!r}); run `mix fit` again") from error
+
+
+def _pack(number: int, model: Model, columns: tuple[int, ...], arrays: Arrays) -> dict[str, Any]:
+    for name in _OWN:
+        arrays[f"{number}.{name}"] = getattr(model, name)
+    for i, law in enumerate(model.laws):
+        arrays |= {f"{number}.law{i}.{name}": getattr(law, name) for name in _LAW}
+    for i, process in enumerate(model.processes):
+        arrays |= {f"{number}.process{i}.{name}": getattr(process, name) for name in _PROCESS}
+    texts = model.trees.texts if model.trees else ()
+    for i, own in enumerate(texts):
+        for j, text in enumerate(own):
+            arrays[f"{number}.tree{i}.{j}"] = np.frombuffer(text.encode(), np.uint8)
+    return {
+        "name": model.name,
+        "columns": list(columns),
+        "laws": [law.law for law in model.laws],
+        "processes": len(model.processes),
+        "trees": [len(own) for own in texts],
+    }
+
+
+def _unpack(folder: Path, about: dict[str, Any]) -> Fit:
+    name = str(about["arrays"])
+    if Path(name).name != name:
+        raise ValueError(f"arrays are in {name!r}, not a file of the folder")
+    data = _bytes(folder / name)
+    if name != f"fit-{hashlib.sha256(data).hexdigest()[:32]}.npz":
+        raise ValueError(f"{name} is not what was written")
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        arrays: Arrays = {key: stored[key] for key in stored.files}
+    models = tuple(_model(i, one, arrays) for i, one in enumerate(about["models"]))
+    return Fit(
+        tuple(about["slices"]), tuple(about["metrics"]), models, arrays["constants"], arrays["stretch"], about["report"]
+    )
+
+
+def _model(number: int, about: dict[str, Any], arrays: Arrays) -> tuple[Model, tuple[int, ...]]:
+    laws = []
+    for i, law in enumerate(about["laws"]):
+        if law not in LAWS:
+            raise ValueError(f"law {law!r} is unknown")
+        laws.append(LawFit(law, **{name: arrays[f"{number}.law{i}.{name}"] for name in _LAW}))
+    processes = tuple(
+        ProcessFit(**{name: arrays[f"{number}.process{i}.{name}"] for name in _PROCESS})
+        for i in range(about["processes"])
+    )
+    texts = tuple(
+        tuple(arrays[f"{number}.tree{i}.{j}"].tobytes().decode() for j in range(count))
+        for i, count in enumerate(about["trees"])
+    )
+    own = {name: arrays[f"{number}.{name}"] for name in _OWN}
+    model = Model(about["name"], laws=tuple(laws), processes=processes, trees=TreesFit(texts) if texts else None, **own)
+    return model, tuple(about["columns"])
+
+
+def _bytes(path: Path) -> bytes:
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path.name} is larger than {_MAX_BYTES} bytes")
+    return path.read_bytes()

@@ -1,0 +1,169 @@
+"""Tables of mixtures and metrics as CSV: read with care, since anybody's tables are taken."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.mix.config import MAX_SLICES
+from pipeline.mix.types import Floats
+from pipeline.table.errors import InputError, nearest
+
+MAX_ROWS = 1_000_000
+MAX_COLUMNS = 4096
+MAX_CELLS = 50_000_000
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers with their names: `index` of n rows, `names` of c columns, `values` (n, c), and each row's line."""
+
+    path: str
+    index: tuple[str, ...]
+    names: tuple[str, ...]
+    values: Floats
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Runs: mixtures `weights` (n, k), rows summing to 1, and what they measured, `values` (n, m)."""
+
+    slice_names: tuple[str, ...]
+    metric_names: tuple[str, ...]
+    index: tuple[str, ...]
+    weights: Floats
+    values: Floats
+
+
+def read_tables(ratios: str | Path, metrics: str | Path) -> RunTable:
+    """Return the runs of two tables, joined by their first column `index`, in the order of `ratios`.
+
+    Raises: InputError when a table is not what it should be, or rows lack a partner.
+    """
+    left, right = read_ratios(ratios), _read(metrics)
+    if clash := sorted(name for name in right.names if name == "index" or _is_bound(name, right.names)):
+        raise InputError(f"{metrics}: column {clash[0]!r} is a name that predictions need for intervals; rename it")
+    place = {key: row for row, key in enumerate(right.index)}
+    known = set(left.index)
+    for lone, has, lacks in (
+        ([key for key in left.index if key not in place], ratios, metrics),
+        ([key for key in right.index if key not in known], metrics, ratios),
+    ):
+        if lone:
+            raise InputError(
+                f"{len(lone)} rows of {has} have no partner in {lacks}: index {_some(lone)}; "
+                "give both tables the same rows"
+            )
+    order = [place[key] for key in left.index]
+    return RunTable(left.names, right.names, left.index, left.values, right.values[order])
+
+
+def read_ratios(path: str | Path) -> Table:
+    """Return mixtures, each row normalised to sum 1.
+
+    Raises: InputError when a weight is negative, or a row is all zero; the message names the lines.
+    """
+    table = _read(path)
+    if len(table.names) > MAX_SLICES:
+        raise InputError(f"{path}: {len(table.names)} slices; at most {MAX_SLICES} are taken")
+    for wrong, what in (((table.values < 0).any(1), "a negative weight"), (~(table.values > 0).any(1), "only zeros")):
+        if wrong.any():
+            lines = [str(table.lines[row]) for row in np.flatnonzero(wrong)]
+            raise InputError(f"{path}: {what} in line {_some(lines)}; every row needs weights that can be normalised")
+    scaled = table.values / table.values.max(1, keepdims=True)  # first: a sum of huge weights is infinite
+    return Table(table.path, table.index, table.names, scaled / scaled.sum(1, keepdims=True), table.lines)
+
+
+def match_slices(table: Table, slice_names: tuple[str, ...]) -> Floats:
+    """Return a table's mixtures with its columns in the order of `slice_names`.
+
+    Raises: InputError when the table lacks a slice, or has one that is unknown.
+    """
+    missing = [name for name in slice_names if name not in set(table.names)]
+    extra = [name for name in table.names if name not in set(slice_names)]
+    if missing or extra:
+        parts = []
+        if missing:
+            parts.append(f"lacks the fit's slice {missing[0]!r}{nearest(missing[0], extra)}")
+        if extra:
+            parts.append(f"has column {extra[0]!r}, which is no slice of the fit{nearest(extra[0], slice_names)}")
+        raise InputError(f"{table.path}: {' and '.join(parts)}; {len(missing)} missing, {len(extra)} extra in all")
+    place = {name: column for column, name in enumerate(table.names)}
+    return table.values[:, [place[name] for name in slice_names]]
+
+
+def _is_bound(name: str, names: tuple[str, ...]) -> bool:
+    return name.endswith(("_lo", "_hi")) and name[:-3] in names
+
+
+def _read(path: str | Path) -> Table:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return _parse(str(path), csv.reader(file, strict=True))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _parse(path: str, reader: csv._reader) -> Table:  # type: ignore[name-defined]
+    header = [cell.strip() for cell in next(reader, [])]
+    names = tuple(header[1:])
+    if not header or header[0] != "index":
+        raise InputError(f"{path}: the first column is {header[0] if header else ''!r}, expected `index`")
+    if not names or len(names) > MAX_COLUMNS:
+        raise InputError(f"{path}: {len(names)} columns besides `index`; expected 1 to {MAX_COLUMNS}")
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise InputError(f"{path}: column name {name!r} is empty or occurs twice; each column needs its own name")
+    rows: dict[str, int] = {}
+    values: list[list[float]] = []
+    lines: list[int] = []
+    for cells in reader:
+        line = reader.line_num
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise InputError(f"{path}: line {line} has {len(cells)} cells, the header has {len(header)}")
+        key = cells[0].strip()
+        if key in rows:
+            raise InputError(f"{path}: index {key!r} is in lines {lines[rows[key]]} and {line}; it has to be unique")
+        rows[key] = len(rows)
+        lines.append(line)
+        values.append(_numbers(path, line, names, cells[1:]))
+        if len(rows) > MAX_ROWS or len(rows) * len(names) > MAX_CELLS:
+            raise InputError(f"{path}: more than {MAX_ROWS:,} rows or {MAX_CELLS:,} cells")
+    if not rows:
+        raise InputError(f"{path}: no rows below the header")
+    return Table(path, tuple(rows), names, np.array(values), tuple(lines))
+
+
+def _numbers(path: str, line: int, names: tuple[str, ...], cells: list[str]) -> list[float]:
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        numbers = []
+    if len(numbers) == len(cells) and all(map(math.isfinite, numbers)):
+        return numbers
+    for name, cell in zip(names, cells, strict=True):
+        if not _is_number(cell):
+            raise InputError(f"{path}: line {line}, column {name!r}: {cell!r} is not a finite number")
+    raise AssertionError(f"{path}: line {line} has no wrong cell")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
