@@ -30,7 +30,7 @@ from pipeline.mix import contamination
 from pipeline.mix.contamination import ItemIndex, contaminated_documents, index_items
 from pipeline.mix.curated_texts import Located, locate, read_texts
 from pipeline.mix.folder import read_json, write_json
-from pipeline.mix.hashing import Keys, held_out, id_keys, id_strings, sample_order, training_order
+from pipeline.mix.hashing import Keys, held_out, id_keys, id_strings, training_order
 from pipeline.mix.slices import ChosenDocuments, ResolvedSlice
 from pipeline.mix.tokenizer import MixTokenizer
 from pipeline.mix.types import SliceTokens, Task
@@ -40,8 +40,6 @@ from pipeline.table.sql import Session
 from pipeline.table.storage import write_failure
 
 VERSION = "slices_v1"
-SAMPLE_BYTES = 32 << 20
-"""About so much text trains a tokenizer: as much of each slice as of any other, as far as it has so much."""
 MAX_SCANS = 8
 """Texts are read for one slice at a time, unless that would read the workspace more often than this."""
 
@@ -146,30 +144,6 @@ def slice_table(
     ]
 
 
-def tokenizer_sample(
-    session: Session, documents: ChosenDocuments, share: float, limit_bytes: int = SAMPLE_BYTES
-) -> Iterator[str]:
-    """Yield the text that a tokenizer is trained on: about `limit_bytes`, held-out documents (`share`) left out.
-
-    Each slice gives as much as any other (one that has less gives all), not its natural share: mixtures put weight on
-    small slices, and a tokenizer that hardly saw code would make code look expensive. Documents come by a hash of their
-    ids; how long they are is estimated from their row groups. The suite has no say in it.
-    """
-    located = locate(session.catalog, documents.sources, documents.keys)
-    sizes = located.mean_bytes()
-    by_slice = []
-    for number in range(int(documents.slices.max(initial=-1)) + 1):
-        positions = np.flatnonzero(documents.slices == number)
-        by_slice.append(positions[~held_out(documents.keys[positions], share)])
-    shares = _even_shares([float(sizes[positions].sum()) for positions in by_slice], limit_bytes)
-    chosen = []
-    for positions, size in zip(by_slice, shares, strict=True):
-        ordered = positions[np.argsort(sample_order(documents.keys[positions]), kind="stable")]
-        chosen.append(ordered[: 1 + int((np.cumsum(sizes[ordered]) <= size).sum())])
-    for _, texts in read_texts(located, np.concatenate([np.empty(0, np.int64), *chosen])):
-        yield from texts.to_pylist()
-
-
 def trained_texts(session: Session, built: BuiltSlice) -> Iterator[pa.Array]:
     """Yield the training texts of a store as they lie in the workspace, a row group at a time.
 
@@ -181,15 +155,6 @@ def trained_texts(session: Session, built: BuiltSlice) -> Iterator[pa.Array]:
     located = locate(session.catalog, sorted(table["source"].unique().to_pylist()), keys)
     for _, texts in read_texts(located, np.arange(len(keys))):
         yield texts
-
-
-def _even_shares(sizes: Sequence[float], total: float) -> list[float]:
-    """Return how much each gives so that all give alike, or everything they have."""
-    shares = dict.fromkeys(range(len(sizes)), 0.0)
-    for place, number in enumerate(sorted(shares, key=lambda number: sizes[number])):
-        shares[number] = min(sizes[number], total / (len(sizes) - place))
-        total -= shares[number]
-    return list(shares.values())
 
 
 def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, str]:

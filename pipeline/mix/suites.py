@@ -36,7 +36,8 @@ MAX_LINE_BYTES = 4 << 20
 HELD_OUT_BYTES = 256 << 10
 """UTF-8 bytes of a slice's held-out text that are measured at most: the first documents in hash order."""
 HELD_OUT_DOCUMENT_BYTES = 16 << 10
-"""Of each held-out document at most its first so many bytes: one book is not a slice."""
+"""Of each held-out document so many bytes or an even share of those above, whichever is more, from its beginning: one
+book is not a slice."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def held_out_task(config: HeldOutConfig, path: Path) -> Task:
     """Return the task of a slice's held-out documents: no prompt, the text as continuation.
 
     `path` is the Parquet file of `doc_id` and `text` that the slice's build set aside. Documents come in the order of a
-    hash of their ids, each cut to `HELD_OUT_DOCUMENT_BYTES`, until `HELD_OUT_BYTES` are reached.
+    hash of their ids, each cut as `HELD_OUT_DOCUMENT_BYTES` says, until `HELD_OUT_BYTES` are reached.
 
     Raises: InputError when the slice set nothing aside; ShardError when the file cannot be read.
     """
@@ -210,15 +211,16 @@ def _shown(value: object) -> str:
 def _first_texts(path: Path, ranks: np.ndarray[tuple[int], np.dtype[np.int64]], limit: int) -> list[tuple[int, str]]:
     """Return (row, text cut short) in the order of `ranks` until `limit` bytes are reached.
 
-    A document has a byte at least, so no more than `limit` of them can be needed; only those few are held in memory.
+    No more than `limit` bytes are held in memory, besides a batch of rows.
     """
+    most = max(HELD_OUT_DOCUMENT_BYTES, limit // max(len(ranks), 1))
     best: dict[int, tuple[int, str]] = {}
     start = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(256, columns=["text"]):
-            texts = pc.utf8_slice_codeunits(batch["text"], 0, HELD_OUT_DOCUMENT_BYTES)
+            texts = pc.utf8_slice_codeunits(batch["text"], 0, most)
             for row, text in enumerate(texts.to_pylist(), start):
-                best[int(ranks[row])] = (row, _cut(text, HELD_OUT_DOCUMENT_BYTES))
+                best[int(ranks[row])] = (row, _cut(text, most))
             start += len(texts)
             best = dict(_within(best, limit))
     return [found for _, found in _within(best, limit)]

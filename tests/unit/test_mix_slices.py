@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix import slice_build
-from pipeline.mix.config import MixConfig
+from pipeline.mix import tokenizer_sample as sampling
+from pipeline.mix.config import MixConfig, TokenizerConfig, TokenizerTraining
 from pipeline.mix.contamination import contaminated_items, index_items
 from pipeline.mix.curated_texts import _matches
 from pipeline.mix.hashing import held_out, id_keys, id_strings
@@ -28,12 +29,12 @@ from pipeline.mix.slice_build import (
     SliceRequest,
     build_slices,
     slice_table,
-    tokenizer_sample,
     trained_texts,
 )
 from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
 from pipeline.mix.suites import task_key
 from pipeline.mix.tokenizer import MixTokenizer, train_tokenizer
+from pipeline.mix.tokenizer_sample import slices_tokenizer, tokenizer_sample
 from pipeline.mix.types import Item, Task
 from pipeline.table import schema
 from pipeline.table.errors import ConfigError, InputError, QueryError, SchemaError, WorkspaceError
@@ -384,6 +385,29 @@ def test_the_sample_draws_evenly_and_leaves_held_out_text_alone(tmp_path):
     assert sum(n >= 2000 for n in numbers) == 1  # the other is held out
     held = [held_out(documents.keys[documents.slices == i], 0.1).sum() for i in range(3)]
     assert len(everything) == 1202 - sum(held)
+
+
+def test_a_trained_tokenizer_is_kept_until_its_text_changes(storage, tmp_path, monkeypatch):
+    config = mix(TWO).tokenizer.model_copy(update={"train": TokenizerTraining(vocabulary=300)})
+    trained: list[int] = []
+
+    def counted(texts: Any, vocabulary: int) -> MixTokenizer:
+        trained.append(vocabulary)
+        return train_tokenizer(texts, vocabulary)
+
+    monkeypatch.setattr(sampling, "train_tokenizer", counted)
+    with connect(storage) as session:
+        documents = chosen_documents(session, resolve_slices(session, mix(TWO)))
+        first = slices_tokenizer(session, config, documents, 0.1, tmp_path)
+        assert slices_tokenizer(session, config, documents, 0.1, tmp_path) == first
+        assert trained == [300]
+        slices_tokenizer(session, config, documents, 0.2, tmp_path)
+        (tmp_path / "tokenizer.json").write_text((tmp_path / "tokenizer.json").read_text() + " ")
+        slices_tokenizer(session, config, documents, 0.2, tmp_path)
+        assert len(trained) == 3
+        first.save(tmp_path / "own.json")
+        own = slices_tokenizer(session, TokenizerConfig(file=str(tmp_path / "own.json")), documents, 0.1, tmp_path)
+    assert (own, len(trained)) == (first, 3)
 
 
 KILLED = """
