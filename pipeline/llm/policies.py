@@ -1,0 +1,121 @@
+"""What to do about each class of error: one table.
+
+| class          | what                                        | then                                                  |
+| -------------- | ------------------------------------------- | ----------------------------------------------------- |
+| `unreachable`  | no connection was made                      | again, not held against it; the endpoint is left out  |
+| `connection`   | reset or closed before the answer           | again, counts a quarter: a dying server fails many    |
+| `timeout`      | a watchdog ended the call                   | again, counts double: it is dear                      |
+| `rate_limited` | 429                                         | again after Retry-After, counts a sixty-fourth        |
+| `busy`         | 503, 529                                    | again after Retry-After, counts a quarter             |
+| `server_error` | other 5xx, 408, 409, 425                    | again, counts one                                     |
+| bad answer     | broken, oversize, wrong model or request... | again, counts one                                     |
+| `refused`      | other 4xx                                   | this request fails by name                            |
+| `denied`       | 401, 402, 403, quota used up                | the run stops: no request can succeed                 |
+| `unknown`      | 404, 405 and redirects                      | stops if nothing succeeded yet there, else `refused`  |
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from pipeline.llm.types import Reason
+
+Action = Literal["again", "refuse", "stop", "stop_or_refuse"]
+_DETAIL = 300
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_DIGITS = re.compile(r"\d{1,9}(\.\d{1,9})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`cost` is held against the request; `shrink` multiplies the endpoint's concurrency."""
+
+    name: str
+    action: Action
+    reason: Reason
+    cost: float = 1.0
+    shrink: float = 1.0
+
+
+UNREACHABLE = Policy("unreachable", "again", "connection", 0.0, 0.7)
+CONNECTION = Policy("connection", "again", "connection", 0.25, 0.8)
+TIMEOUT = Policy("timeout", "again", "timeout", 2.0, 0.7)
+RATE_LIMITED = Policy("rate_limited", "again", "rate_limited", 1 / 64, 0.7)
+BUSY = Policy("busy", "again", "server_error", 0.25, 0.7)
+SERVER_ERROR = Policy("server_error", "again", "server_error", 1.0, 0.9)
+REFUSED = Policy("refused", "refuse", "refused")
+DENIED = Policy("denied", "stop", "refused")
+UNKNOWN = Policy("unknown", "stop_or_refuse", "refused")
+
+
+def bad_answer(reason: Reason) -> Policy:
+    """Return the policy for an answer that arrived and cannot be used; it says nothing of the server's load."""
+    return Policy(reason, "again", reason)
+
+
+def of_status(status: int, body: bytes) -> Policy:
+    """Return the policy for an answer with a status other than 200."""
+    if status == 429:
+        return DENIED if b"insufficient_quota" in body else RATE_LIMITED
+    if status in (401, 402, 403):
+        return DENIED
+    if status in (404, 405) or 300 <= status < 400:
+        return UNKNOWN
+    if status in (503, 529):
+        return BUSY
+    if status in (408, 409, 425) or not 400 <= status < 500:
+        return SERVER_ERROR
+    return REFUSED
+
+
+def message_of(status: int, body: bytes, key: str | None) -> str:
+    """Return one line with the status and what the server says, without our key."""
+    return scrub(f"{status} {_said(body)}".strip(), key)
+
+
+def scrub(text: str, key: str | None) -> str:
+    """Return a text as one short line without our key."""
+    if key:
+        text = text.replace(key, "***")
+    line = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode()
+    return line if len(line) <= _DETAIL else line[: _DETAIL - 3] + "..."
+
+
+def _said(body: bytes) -> str:
+    text = body[:4096].decode("utf-8", "replace")
+    try:
+        whole: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    for name in ("error", "message", "detail"):
+        if isinstance(whole, dict) and name in whole:
+            whole = whole[name]
+    return whole if isinstance(whole, str) else text
+
+
+def retry_after_s(value: str | None, cap_s: float, now: float | None = None) -> float:
+    """Return the seconds that a Retry-After header asks for: a number or an HTTP date; 0 for none or nonsense."""
+    if not value:
+        return 0.0
+    value = value.strip()
+    if _DIGITS.fullmatch(value):
+        return min(float(value), cap_s)
+    try:
+        moment = parsedate_to_datetime(value[:64]).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(0.0, moment - (time.time() if now is None else now)), cap_s)
+
+
+def backoff_s(failures: int, base_s: float, cap_s: float) -> float:
+    """Return a wait drawn evenly from zero to twice as much with every failure (full jitter).
+
+    Source: M. Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+    """
+    return random.uniform(0.0, min(cap_s, base_s * 2.0 ** min(failures, 32)))

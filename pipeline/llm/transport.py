@@ -1,0 +1,154 @@
+"""One endpoint over HTTP: a request goes out, bytes or a named error come back, within limits of time and size."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+
+from pipeline.llm.answers import BadAnswer, check_echo, read_answer, request_id
+from pipeline.llm.config import ClientConfig, EndpointConfig
+from pipeline.llm.policies import (
+    CONNECTION,
+    DENIED,
+    TIMEOUT,
+    UNREACHABLE,
+    Policy,
+    bad_answer,
+    message_of,
+    of_status,
+    retry_after_s,
+    scrub,
+)
+from pipeline.llm.types import Answer, Request
+from pipeline.table.errors import MissingDependencyError
+
+_SECRET_LENGTH = 8
+_PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+class CallError(Exception):
+    """A call that brought no answer."""
+
+    def __init__(self, policy: Policy, detail: str, pause_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self.policy, self.detail, self.pause_s = policy, detail, pause_s
+
+
+class Transport:
+    """Connections to one endpoint. Made and closed inside a running event loop.
+
+    The API key lives in the session's headers and nowhere else; every text that leaves this class is scrubbed of it.
+    """
+
+    def __init__(self, endpoint: EndpointConfig, config: ClientConfig) -> None:
+        """Raises: UsageError when the key's variable is not set; MissingDependencyError without aiohttp."""
+        try:
+            import aiohttp
+            from yarl import URL
+        except ImportError as error:
+            raise MissingDependencyError(
+                "asking a language model needs aiohttp: pip install 'gristmill[http]'"
+            ) from error
+        self._aiohttp: Any = aiohttp
+        self._endpoint, self._config = endpoint, config
+        self._names = frozenset((endpoint.model, *endpoint.answers_as))
+        self._key = endpoint.api_key()
+        self._url = URL(endpoint.base_url + _PATHS[endpoint.kind])
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=endpoint.timeout_s,
+                sock_connect=endpoint.connect_timeout_s,
+                sock_read=endpoint.first_byte_timeout_s,
+            ),
+            headers=headers,
+            auto_decompress=False,  # a bomb stays packed: what is packed all the same is no JSON
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def connect(self) -> str | None:
+        """Try to connect; return what goes wrong, or none."""
+        port = self._url.port
+        try:
+            opening = asyncio.open_connection(self._url.host, port)
+            _, writer = await asyncio.wait_for(opening, self._config.start_timeout_s)
+        except TimeoutError:
+            return f"no connection within {self._config.start_timeout_s:g} s"
+        except OSError as error:
+            return scrub(error.strerror or str(error), self._key)
+        writer.close()
+        return None
+
+    async def ask(self, request: Request) -> Answer:
+        """Return the answer to one request.
+
+        Raises: CallError, whose policy says what to do next.
+        """
+        aiohttp = self._aiohttp
+        try:
+            async with self._session.post(
+                self._url, data=request.body, headers={"X-Request-ID": request_id(request)}, allow_redirects=False
+            ) as response:
+                body = await self._read(response)
+                status, headers = response.status, response.headers
+        except aiohttp.ClientConnectorCertificateError as error:
+            self._fail(DENIED, f"its certificate is not accepted: {error.certificate_error}")
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            self._fail(UNREACHABLE, str(error))
+        except TimeoutError:
+            self._fail(TIMEOUT, f"no answer within {self._timeout_shown()}")
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError) as error:
+            self._fail(bad_answer("broken_answer"), f"ends before its announced length or is no HTTP: {error}")
+        except (aiohttp.ClientError, OSError) as error:
+            self._fail(CONNECTION, f"closed before the answer: {error}")
+        if status != 200:
+            pause_s = retry_after_s(headers.get("Retry-After"), self._config.retry_after_cap_s)
+            raise CallError(of_status(status, body), message_of(status, body, self._key), pause_s)
+        try:
+            check_echo(headers.get("X-Request-ID"), request)
+            answer = read_answer(body, request, self._endpoint.base_url, self._names)
+        except BadAnswer as error:
+            self._fail(bad_answer(error.reason), error.detail)
+        self._check_secret(answer)
+        return answer
+
+    async def _read(self, response: Any) -> bytes:
+        """Return the whole body, at most `max_answer_bytes`."""
+        most = self._config.max_answer_bytes
+        if (response.content_length or 0) > most:
+            response.close()
+            self._fail(bad_answer("oversize_answer"), f"announces {response.content_length} bytes; the limit is {most}")
+        content = response.content
+        body: bytes = await content.readany()
+        if content.is_eof() and content.at_eof():
+            return body
+        parts, size = [body], len(body)
+        while part := await content.readany():
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                response.close()
+                self._fail(bad_answer("oversize_answer"), f"is longer than {most} bytes")
+        return b"".join(parts)
+
+    def _fail(self, policy: Policy, detail: str) -> NoReturn:
+        raise CallError(policy, scrub(detail, self._key))
+
+    def _check_secret(self, answer: Answer) -> None:
+        """Refuse an answer that holds our key: answers are stored. Short keys such as `EMPTY` are no secrets."""
+        key = self._key
+        if not key or len(key) < _SECRET_LENGTH:
+            return
+        if key in answer.text or key in (answer.model or "") or key in answer.finish_reason:
+            self._fail(bad_answer("leaked_key"), "repeats the API key")
+
+    def _timeout_shown(self) -> str:
+        first = self._endpoint.first_byte_timeout_s
+        silent = f" ({first:g} s of silence)" if first else ""
+        return f"{self._endpoint.timeout_s:g} s{silent}"
