@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer import model, schedule, shape, training
+from pipeline.mix.transformer import checkpoint, model, schedule, shape, training
 from pipeline.mix.transformer.data import MixStream
 from pipeline.mix.transformer.proxy import TransformerProxy
 from pipeline.mix.transformer.shape import Shape
@@ -127,13 +127,20 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
     step_tokens = proxy.schedule.step_tokens
     fast, slow = (step_tokens * (len(t) - 2) / sum(t[2:]) for t in (ours, eager))  # two steps to warm up
     flops = shape.flops_per_token(proxy.shape) * fast / 1e9
-    nats, tokens = trainer.progress.pending
     print(
         f"{parameters:>9,} parameters: {fast:8,.0f} tokens a CPU second ({proxy.precision}, {flops:.0f} GFLOP/s), "
         f"eager float32 {slow:8,.0f}, ratio {fast / slow:.2f} (median {np.median(eager) / np.median(ours):.2f}); "
-        f"loss of the last {tokens // step_tokens} steps {nats / max(1, tokens):.3f}, "
-        f"eager {np.mean(losses[-(tokens // step_tokens) :]):.3f}"
+        f"mean loss of {len(ours)} steps {mean_loss(trainer.progress):.4f}, eager {np.mean(losses):.4f}"
     )
+
+
+def mean_loss(progress: checkpoint.Progress) -> float:
+    """Return the mean training loss of all steps so far."""
+    nats, before = progress.pending[0], 0
+    for tokens, loss in progress.curve:
+        nats += loss * (tokens - before)
+        before = tokens
+    return nats / progress.tokens
 
 
 def main() -> None:

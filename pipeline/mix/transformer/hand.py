@@ -69,7 +69,7 @@ class HandWritten:
         self._logits = torch.empty(head_tokens, shape.vocabulary, dtype=dtype)
         self._row_starts = torch.arange(len(self._logits)) * shape.vocabulary
         self._last, self._last_inverse = torch.empty(n, shape.width, dtype=dtype), torch.empty(n, 1)
-        self._mask = torch.full((shape.context, shape.context), -1e9).triu(1).to(dtype)
+        self._mask = torch.full((QUERY_TOKENS, QUERY_TOKENS), -1e9).triu(1).to(dtype)
         cosine, sine = model.rotary_tables(shape, shape.context)
         scale = torch.tensor([model.scale_of(shape), 1.0]).view(2, 1, 1, 1)  # queries carry the scores' scale
         self._cosine, self._sine = scale * cosine, scale * sine
@@ -142,8 +142,8 @@ class HandWritten:
         self._rotate(layer.qkv[:2], layer.qkv[:2], 1.0)
         q, k, v = layer.qkv
         for shares, (first, last) in zip(layer.shares, _blocks(self.shape.context), strict=True):
-            mask = self._mask[first:last, :last]
-            torch.baddbmm(mask, q[:, first:last], k[:, :last].transpose(1, 2), out=shares)
+            torch.bmm(q[:, first:last], k[:, :last].transpose(1, 2), out=shares)
+            shares[:, :, first:].add_(self._mask[: last - first, : last - first])
             torch.softmax(shares, -1, out=shares)
             torch.bmm(shares, v[:, :last], out=self._heads[0, :, first:last])
         self._by_head(layer.attended, 1).copy_(self._heads[0].view(heads[1:]))

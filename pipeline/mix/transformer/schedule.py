@@ -8,6 +8,8 @@ from pipeline.mix.config import ProxyConfig
 from pipeline.mix.transformer.shape import Shape
 
 WARM_UP = 0.02
+WARM_UP_STEPS = 10
+"""The rate rises over this share of the steps, and over at least so many where the run is not too short for that."""
 DECAY = 0.4
 """Share of the steps over which the rate falls to zero in a straight line; before it is constant, so that the curves
 of runs that stop early can be extrapolated (warm-up, stable, decay)."""
@@ -46,7 +48,7 @@ class Schedule:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0."""
-        warm_up = max(1, round(WARM_UP * self.steps))
+        warm_up = max(1, round(max(WARM_UP * self.steps, min(WARM_UP_STEPS, self.steps / 5))))
         left = (self.steps - step) / max(1.0, DECAY * self.steps)
         return self.peak * min(1.0, (step + 1) / warm_up, left)
 
