@@ -10,16 +10,302 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from flows.launch import stopping_on_signals
+from flows.mix_choose import (
+    MIXTURE,
+    Fitted,
+    fit_results,
+    known_verification,
+    propose_mixture,
+    save_mixture,
+    verify_mixture,
+    was_ever_verified,
+)
 from flows.mix_material import Material, material
 from flows.mix_open import OpenMix, opened_mix
-from flows.mix_train import Results, Trainer, train_and_measure
-from pipeline.mix.folder import read_json, write_json
-from pipeline.mix.mixture import load_mixture
+from flows.mix_report import write_mix_report
+from flows.mix_tables import print_fit
+from flows.mix_train import Results, Trainer, missing, train_and_measure
+from pipeline.mix.folder import write_json
+from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.ngram import NgramProxy
+from pipeline.mix.proposal import Proposal
+from pipeline.mix.sample import SampleReport, sample
 from pipeline.mix.swarm import draw_swarm
-from pipeline.mix.swarm_space import Space, frozen_space, whole_space
-from pipeline.mix.types import Proxy, RunSpec
-from pipeline.table.format import aligned
+from pipeline.mix.swarm_space import Space, frozen_space, pool_tokens, whole_documents, whole_space
+from pipeline.mix.types import Proxy, ProxyData, RunSpec
+from pipeline.mix.verify import Verification
+from pipeline.report.mix import text_summary
+from pipeline.table.format import text_table
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The swarm: its runs, and the space that they were drawn in."""
+
+    runs: tuple[RunSpec, ...]
+    space: Space
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the last steps know: the fit, the proposal, its verdict when there is one, and the mixture's file."""
+
+    fitted: Fitted
+    proposal: Proposal
+    verification: Verification | None
+    path: Path
+
+
+def run_step(
+    step: str, path: str, assignments: Sequence[str] = (), dry_run: bool = False, as_json: bool = False
+) -> int:
+    """Do a step of a mix, and those before it as far as they are missing. Returns the exit code.
+
+    Raises: UsageError for what is wrong before work begins; GristmillError when work failed.
+    """
+    stop = threading.Event()
+    command = f"gristmill mix {step} {path}"
+    with stopping_on_signals(stop, command), opened_mix(path, assignments, command, stop) as mix:
+        if dry_run:
+            return _print_plan(mix)
+        found = material(mix)
+        if step == "slices":
+            return _print(text_table(_slice_rows(found)))
+        drawn = draw(mix, found)
+        if step == "swarm":
+            return _print(_swarm_text(found, drawn))
+        if step == "report":
+            return _report_alone(mix, found, drawn)
+        results = _train(mix, found, drawn.runs)
+        if step == "train":
+            return _print(_results_text(results))
+        fitted = fit_results(mix, found, results, drawn.space)
+        if step == "fit":
+            return print_fit(fitted.fit, as_json)
+        return _choose_and_write(mix, found, fitted, step)
+
+
+def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> int:
+    """Propose, and as far as the step goes verify, write shards and the report."""
+    chosen = _chosen(mix, found, fitted, step)
+    fitted = chosen.fitted
+    is_sampled = step == "sample" or (step == "run" and chosen.verification is not None)
+    sampled = _sampled(mix, found, chosen) if is_sampled else None
+    report = write_mix_report(mix, found, fitted.results, fitted, chosen.proposal, chosen.verification, sampled)
+    lines = [text_summary(report.report)]
+    if step == "verify" and chosen.verification is not None:
+        lines.append(chosen.verification.text())
+    if sampled is not None:
+        lines.append(f"token shards: {sampled.folder} ({sampled.tokens:,} tokens in {sampled.shards} shards)")
+    elif step == "run":
+        lines.append(
+            f"not verified on this suite, so no shards yet; next: gristmill mix verify {mix.path}, then mix sample"
+        )
+    lines += [f"mixture: {chosen.path}", f"report: {report.path}"]
+    return _print("\n".join(lines))
+
+
+def draw(mix: OpenMix, found: Material) -> Drawn:
+    """Return the swarm's runs, and keep a copy for people to read.
+
+    Raises: ConfigError for bounds that no mixture meets.
+    """
+    config = mix.config.swarm
+    space = whole_space(found.names)
+    if config.reuse is not None:
+        earlier = load_mixture(Path(config.reuse.mixture)).weights
+        space = frozen_space(found.names, earlier, config.reuse.frozen)
+    runs = tuple(draw_swarm(found.natural, found.bounds, config, space))
+    rows = [
+        {
+            "run": run.run_id,
+            "kind": run.kind,
+            "seed": run.seed,
+            "weights": dict(zip(found.names, run.weights.tolist(), strict=True)),
+        }
+        for run in runs
+    ]
+    write_json(mix.folder.swarm, rows)
+    return Drawn(runs, space)
+
+
+def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
+    """Return what runs are trained with, at the proxies' size or a multiple of it.
+
+    Raises: MissingDependencyError when the proxy's extra is not installed.
+    """
+    config, data = mix.config.proxy, found.data
+    if size != 1.0:
+        config = config.model_copy(
+            update={"parameters": int(config.parameters * size), "tokens": int(config.tokens * size)}
+        )
+        counts = [each.tokens.n_tokens for each in found.built]
+        pools = pool_tokens(counts, mix.config.budget_tokens, config.tokens, mix.config.swarm.match_target_epochs)
+        data = ProxyData(data.slices, whole_documents(data.slices, pools), data.vocabulary, data.eos)
+    proxy: Proxy
+    if config.kind == "ngram":
+        proxy = NgramProxy(config, data, mix.folder.root / "runs" / "ngram_counts")
+    else:
+        from pipeline.mix.transformer.proxy import TransformerProxy
+
+        proxy = TransformerProxy(config, data)
+    return Trainer(config, proxy, data, found.data_keys, mix.folder, mix.reporter, mix.stop)
+
+
+def _train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:
+    for name, count in found.left_out.items():
+        mix.reporter.line(f"task {name}: {count} items left out, the training text of the kept proxies holds them")
+    return train_and_measure(trainer(mix, found), runs, found.tasks, "swarm")
+
+
+def _chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Chosen:
+    """Return the proposal with its verdict. A run verifies, but not where that would train for another suite.
+
+    A changed suite gives its mixture from the kept proxies at once; training to verify it is a step of its own.
+    """
+    proposal = propose_mixture(mix, found, fitted)
+    verification = known_verification(mix, proposal)
+    wanted = step == "verify" or (step == "run" and (mix.config.proxy.kind == "ngram" or not was_ever_verified(mix)))
+    if verification is None and wanted:
+        sizes = [1.0, *([mix.config.verify.larger] if mix.config.verify.larger else [])]
+        fitted, proposal = _active_rounds(mix, found, fitted, proposal)
+        trainers = [(size, trainer(mix, found, size)) for size in sizes]
+        verification = verify_mixture(mix, found, fitted, proposal, trainers)
+    path = save_mixture(mix, found, fitted, proposal, verification)
+    return Chosen(fitted, proposal, verification, path)
+
+
+def _active_rounds(mix: OpenMix, found: Material, fitted: Fitted, proposal: Proposal) -> tuple[Fitted, Proposal]:
+    """Train each proposal once and fit again with it, as often as `verify.rounds` says."""
+    from pipeline.mix.swarm import run_id
+
+    for number in range(mix.config.verify.rounds):
+        weights = proposal.vector
+        seed = fitted.results.runs[0].seed
+        run = RunSpec(run_id(found.names, weights, seed), "proposal", weights, seed)
+        runs = fitted.results.runs
+        if run.run_id in {each.run_id for each in runs}:
+            break
+        results = train_and_measure(trainer(mix, found), [*runs, run], found.tasks, f"active round {number + 1}")
+        fitted = fit_results(mix, found, results, fitted.space)
+        proposal = propose_mixture(mix, found, fitted)
+    return fitted, proposal
+
+
+def _sampled(mix: OpenMix, found: Material, chosen: Chosen) -> SampleReport:
+    """Write the token shards of the mixture in the file."""
+    mixture = load_mixture(chosen.path, found.names)
+    first = mixture.stages[0].share if mixture.stages else 1.0
+    return sample_mixture(mix, found, mixture, int(mix.config.budget_tokens * first))
+
+
+def sample_mixture(mix: OpenMix, found: Material, mixture: Mixture, budget_tokens: int) -> SampleReport:
+    """Write the token shards of a mixture for a budget.
+
+    Raises: ConfigError when the slices do not have so many tokens within their `max_epochs`.
+    """
+    weights = np.array([mixture.weights.get(name, 0.0) for name in found.names])
+    return sample(
+        found.data.slices,
+        weights,
+        budget_tokens,
+        mix.folder.shards,
+        mix.config.sample,
+        max_epochs=np.array([each.config.max_epochs for each in found.slices]),
+        vocabulary=found.data.vocabulary,
+        eos=found.data.eos,
+        key="-".join(found.data_keys),
+        exclude=[set(each) or None for each in found.excluded],
+        workers=mix.config.proxy.workers,
+        stop=mix.stop.is_set,
+    )
+
+
+def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
+    """Write the report of what there is; nothing is trained for it."""
+    own = trainer(mix, found)
+    if missing(own, drawn.runs, found.tasks):
+        report = write_mix_report(mix, found, None, None, None, None, None)
+    else:
+        results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
+        fitted = fit_results(mix, found, results, drawn.space)
+        proposal = propose_mixture(mix, found, fitted)
+        verification = known_verification(mix, proposal)
+        if not (mix.folder.mixture / MIXTURE).is_file():
+            save_mixture(mix, found, fitted, proposal, verification)
+        report = write_mix_report(mix, found, results, fitted, proposal, verification, None)
+    return _print(str(report.path))
+
+
+def _print_plan(mix: OpenMix) -> int:
+    """Print what a run would do, as far as it can be told without doing it."""
+    config = mix.config
+    runs = config.swarm.runs
+    lines = [
+        f"mix {mix.name}: folder {mix.folder.root}",
+        f"slices: {len(config.slices)} entries; suite: {config.suite}"
+        + (f"; measured along: {', '.join(config.measure)}" if config.measure else ""),
+        f"swarm: {runs} mixtures and the baselines, {config.proxy.kind} proxies of {config.proxy.tokens:,} tokens",
+    ]
+    if config.proxy.kind == "transformer":
+        total = (runs + config.swarm.replicates + 2 + 4 * config.verify.seeds) * config.proxy.tokens
+        lines.append(f"training: about {total:,} tokens on {config.proxy.workers} workers, verification included")
+    return _print("\n".join(lines))
+
+
+def _slice_rows(found: Material) -> list[dict[str, object]]:
+    return [
+        {
+            **{name: row[name] for name in ("slice", "documents", "tokens", "bytes")},
+            "natural": f"{row['proportion']:.4f}",
+            "cap": f"{row['cap']:.4f}",
+            "held_out": row["held_out"],
+            "contaminated": row["contaminated"],
+        }
+        for row in found.rows
+    ]
+
+
+def _swarm_text(found: Material, drawn: Drawn) -> str:
+    rows = []
+    for run in drawn.runs:
+        weights = {name: f"{w:.4f}" for name, w in zip(found.names, run.weights.tolist(), strict=True)}
+        rows.append({"run": run.run_id[:8], "kind": run.kind, "seed": run.seed, **weights})
+    return text_table(rows)
+
+
+def _results_text(results: Results) -> str:
+    from pipeline.mix.noise import measure_noise
+
+    noise = measure_noise(results.runs, results.values, results.tasks)
+    rows = []
+    for task, row, column in zip(results.tasks, noise.rows(), results.values.T, strict=True):
+        ratio = row["ratio"]
+        rows.append(
+            {
+                "task": task,
+                "best": f"{column.min():.4f}",
+                "median": f"{np.median(column):.4f}",
+                "worst": f"{column.max():.4f}",
+                "seed_sd": _number(row["seed_std"], 5),
+                "signal_to_noise": _number(ratio, 1),
+                "flag": "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else "",
+            }
+        )
+    return text_table(rows)
+
+
+def _number(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else "-"
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    return 0

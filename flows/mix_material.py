@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flows.mix_open import OpenMix
-from pipeline.mix.config import HeldOutConfig, TokenizerConfig
+from pipeline.mix.config import HeldOutConfig
 from pipeline.mix.constraints import Constraints, constraints_of
-from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.late_tasks import shared_text
-from pipeline.mix.slice_build import BuiltSlice, SliceRequest, build_slices, slice_table, tokenizer_sample
-from pipeline.mix.slices import ChosenDocuments, ResolvedSlice, chosen_documents, resolve_slices
+from pipeline.mix.slice_build import BuiltSlice, SliceRequest, build_slices, slice_table
+from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
 from pipeline.mix.suites import Suite, held_out_task, load_suite, tokenise_task
 from pipeline.mix.swarm_space import Bounds, natural_weights, pool_tokens, weight_bounds, whole_documents
-from pipeline.mix.tokenizer import MixTokenizer, load_tokenizer, make_tokenizer
+from pipeline.mix.tokenizer import MixTokenizer
+from pipeline.mix.tokenizer_sample import slices_tokenizer
 from pipeline.mix.types import Floats, ProxyData, Task, TokenTask
 from pipeline.table.errors import ConfigError, InputError, nearest
-from pipeline.table.shards import digest, made_from
-from pipeline.table.sql import Session, connect
+from pipeline.table.shards import digest
+from pipeline.table.sql import connect
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def material(mix: OpenMix) -> Material:
         slices = tuple(resolve_slices(session, config))
         held_out = _held_out_configs(suites, [each.name for each in slices])
         documents = chosen_documents(session, slices)
-        tokenizer = _tokenizer(mix, session, documents)
+        tokenizer = slices_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
         request = SliceRequest(
             mix.folder.slices,
             slices,
@@ -159,43 +157,9 @@ def _token_task(task: Task, left_out: Sequence[int], tokenizer: MixTokenizer) ->
     return replace(tokens, key=digest([task.key, list(left_out)]), items=kept)
 
 
-def _tokenizer(mix: OpenMix, session: Session, documents: ChosenDocuments) -> MixTokenizer:
-    """Return the tokenizer: a file's, or one trained on the slices, once for the same texts."""
-    config = mix.config.tokenizer
-    path = mix.folder.slices / "tokenizer.json"
-    if config.file is not None:
-        return make_tokenizer(config, ())
-    key = _tokenizer_key(mix, session, documents, config)
-    record = path.with_name("tokenizer_key.json")
-    if read_json(record) == {"key": key} and path.is_file():
-        return load_tokenizer(path)
-    mix.reporter.line(f"training a tokenizer of {config.train.vocabulary:,} tokens" if config.train else "")
-    tokenizer = make_tokenizer(config, tokenizer_sample(session, documents, mix.config.held_out))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
-    tokenizer.save(path)
-    write_json(record, {"key": key})
-    return tokenizer
-
-
-def _tokenizer_key(mix: OpenMix, session: Session, documents: ChosenDocuments, config: TokenizerConfig) -> str:
-    parts = {
-        name: [made_from(part) for part in session.catalog.group(name, "curated").parts()] for name in documents.sources
-    }
-    chosen = hashlib.blake2b(documents.keys.tobytes() + documents.slices.tobytes(), digest_size=16).hexdigest()
-    return digest(
-        {"tokenizer": config.model_dump(), "parts": parts, "documents": chosen, "held_out": mix.config.held_out}
-    )
-
-
 def _data(mix: OpenMix, built: Sequence[BuiltSlice], tokenizer: MixTokenizer) -> ProxyData:
     stores = tuple(each.tokens for each in built)
     counts = [store.n_tokens for store in stores]
     match = mix.config.swarm.match_target_epochs
     pools = whole_documents(stores, pool_tokens(counts, mix.config.budget_tokens, mix.config.proxy.tokens, match))
     return ProxyData(stores, np.asarray(pools, np.int64), tokenizer.vocabulary, tokenizer.eos)
-
-
-def tokenizer_path(mix: OpenMix) -> Path:
-    """Return where the tokenizer of a mix lies."""
-    return Path(mix.config.tokenizer.file) if mix.config.tokenizer.file else mix.folder.slices / "tokenizer.json"

@@ -69,6 +69,8 @@ class Results:
     trained: tuple[TrainedRun, ...]
     new_runs: int
     new_measures: int
+    variances: Floats | None = None
+    """(n, m): how uncertain values are that were extrapolated, of runs that early stopping ended; zero for measured."""
 
 
 def train_and_measure(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], why: str) -> Results:

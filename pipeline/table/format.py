@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, islice
@@ -19,6 +20,7 @@ CELL_WIDTH = 60
 WIDTH_ROWS = 1000
 """Rows read before column widths are fixed; the rest is written as it comes."""
 
+_FIGURES = re.compile(r"-|[-+]?[\d.,]+( %)?")
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(.*\)|DOUBLE|FLOAT")
 
 
@@ -47,6 +49,20 @@ def write_table(result: Result, stream: TextIO) -> int:
         print(_line(row, widths, right), file=stream)
         count += 1
     return count
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows of the same keys as an aligned table; columns of numbers to the right."""
+    columns = list(rows[0]) if rows else []
+    values = [tuple(row[name] for name in columns) for row in rows]
+    kinds = ["DOUBLE" if all(_is_number(row[i]) for row in values) else "VARCHAR" for i in range(len(columns))]
+    buffer = io.StringIO()
+    write_table(Result(columns, kinds, iter(values)), buffer)
+    return buffer.getvalue()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, str) and _FIGURES.fullmatch(value) is not None)
 
 
 def write_csv(result: Result, stream: TextIO) -> int:
