@@ -48,9 +48,9 @@ class Admission:
         self._reserved += request.reserved_tokens
 
     def settle(self, request: Request, result: Answer | Failure | None, times: int = 1) -> None:
-        """Replace a reservation, made `times` times, with what the request cost; none costs nothing."""
+        """Replace a reservation, made `times` times, with what the request cost, where tokens are counted at all."""
         self._reserved -= request.reserved_tokens * times
-        if result is not None:
+        if result is not None and self.counts_tokens:
             self.charged_tokens += charge_tokens(request, result) * times
 
 

@@ -21,7 +21,7 @@ _NEAR = 1.25
 _LEAST_ROUND = 16
 _DOWN_AFTER = 3
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 10.0
 
 
 class Limiter:
@@ -62,7 +62,7 @@ class Limiter:
 
     def answered(self, sent_at: float, now: float) -> None:
         """Note a good answer; the caller has taken the call out of `in_flight`."""
-        self._refused = self._bad_in_row = 0
+        self._refused = self._bad_in_row = self._probes = 0
         self.closed_until = 0.0
         if self._was_full and self.limit < self.highest:
             self.limit = min(self.highest, self.limit + (0.5 if self._is_doubling else 1.0 / self.limit))
@@ -77,9 +77,9 @@ class Limiter:
         self._bad_in_row += 1
         if policy.name == "unreachable":
             self._refused += 1
-            if self._refused >= _DOWN_AFTER:
-                doubled = _FIRST_PAUSE_S * 2.0 ** min(self._refused - _DOWN_AFTER, 16)
-                self.closed_until = now + min(_LONGEST_PAUSE_S, doubled)
+            if self._refused >= _DOWN_AFTER and now >= self.closed_until:  # else it is one of many sent before
+                self.closed_until = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._probes, 16))
+                self._probes += 1
         elif policy.name == "connection" and self.is_down:
             self.closed_until = now + _FIRST_PAUSE_S
         elif pause_s and self._bad_in_row >= _DOWN_AFTER:

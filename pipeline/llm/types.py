@@ -111,7 +111,7 @@ class Counts:
     failures: dict[str, int] = field(default_factory=dict)  # `failed` by reason
     prompt_tokens: int = 0  # of the answers of this run, as the servers count them
     completion_tokens: int = 0
-    charged_tokens: int = 0  # against the budget, cached answers among them
+    charged_tokens: int = 0  # against a budget of tokens, stored answers too; 0 without one
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class Service(asyncio.Protocol):
         if path == b"/stats":
             self.reply(200, json.dumps({"calls": state.calls, "peak": state.peak, "faults": state.faults}).encode())
             return
-        if not path.endswith(b"/completions"):
+        if path not in (b"/v1/chat/completions", b"/v1/completions"):
             self.reply(404, b'{"error": {"message": "no such path"}}')
             return
         if settings.key and f"bearer {settings.key}".lower().encode() not in lower:
