@@ -1,0 +1,349 @@
+"""From answers to rows: a document of the new source for each answer, a reject with a named reason for each failure.
+
+A part holds the rows of so many planned requests, in the plan's order, and its name comes from what is in it: the
+requests and what became of them. So bytes depend neither on the order of answers nor on how often a run was killed,
+and a request that failed and is asked again re-makes its own part alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.llm.types import Answer, Failure, Reason
+from pipeline.rephrase.config import RephraseConfig
+from pipeline.rephrase.licence import inherit
+from pipeline.rephrase.plan import Plan, Planned
+from pipeline.rephrase.post import finish
+from pipeline.rephrase.verdicts import VERDICTS, Measure
+from pipeline.table import schema
+from pipeline.table.errors import ConservationError
+from pipeline.table.schema import RejectReason
+from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
+from pipeline.table.storage import Storage
+
+VERSION = "rephrase_v1"
+VERDICTS_FOLDER = "signals/rephrase"
+
+REASONS: Mapping[Reason, RejectReason] = {
+    "refused": "http_status",
+    "timeout": "timeout",
+    "connection": "crash",
+    "server_error": "http_status",
+    "rate_limited": "http_status",
+    "broken_answer": "damaged",
+    "oversize_answer": "oversize",
+    "wrong_model": "damaged",
+    "wrong_request": "damaged",
+    "impossible_usage": "damaged",
+    "leaked_key": "damaged",
+}
+"""The reject reason of each failure of a request; `detail` begins with the failure's own name. An answer that is
+blank, or of which post-processing leaves nothing, is `empty`."""
+
+Lookup = Callable[[bytes], Answer | Failure | None]
+"""What became of a request, by its key: `Cache.get`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rephrased:
+    """A planned request and the document that came of it."""
+
+    planned: Planned
+    answer: Answer
+    doc_id: str
+    text: str
+    body: str
+    body_start: int
+    has_marker: bool | None
+    licence: str | None
+    licence_conflict: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A planned request of which nothing came."""
+
+    planned: Planned
+    reason: RejectReason
+    detail: str
+
+
+@dataclass(frozen=True)
+class OutputJob:
+    """Where the rows of a plan go."""
+
+    storage: Storage
+    plan: Plan
+    measure: Measure
+    verdicts_version: str
+    """What decides the verdicts besides the rows: their rules' version and settings."""
+
+    @property
+    def documents(self) -> Group:
+        return Group(self.storage, f"{self.plan.output}/documents")
+
+    @property
+    def rejects(self) -> Group:
+        return Group(self.storage, f"{self.plan.output}/rejects")
+
+    @property
+    def verdicts(self) -> Group:
+        return Group(self.storage, f"{self.plan.output}/{VERDICTS_FOLDER}")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReport:
+    """What the new source holds: planned = documents + rejects."""
+
+    planned: int
+    documents: int
+    rejects: int
+    parts_made: int
+    parts_kept: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    documents: Part
+    rejects: Part
+    verdicts: Part
+    is_new: bool
+    reasons: Counter[str]
+
+
+def output_key(plan: Plan, config: RephraseConfig, parents: Sequence[Part], verdicts_version: str) -> str:
+    """Return the identity of the whole new source: 32 hex digits over plan, routes, budget and the parents' content.
+
+    `parents` are the current parts of the source's `outcomes` and `curated`: the first decide which routes a document
+    meets, the second hold its text.
+    """
+    described = {
+        **plan.identity(),
+        "where": [route.where for route in config.routes],
+        "budget": config.budget.model_dump(mode="json"),
+    }
+    identity = Identity("rephrase", VERSION, described, {"verdicts": verdicts_version})
+    return identity.key([made_from(part) for part in sorted(parents, key=lambda part: part.name)])
+
+
+def is_done(job: OutputJob, key: str, retry_failed: bool = False) -> bool:
+    """Tell whether the new source was completely made for `key`; with `retry_failed`, also that no request failed."""
+    groups = (job.documents, job.rejects, job.verdicts)
+    if not all(group.is_complete(key) for group in groups):
+        return False
+    index = job.rejects.index()
+    return not retry_failed or (index is not None and set(index.counts) <= {"empty"})
+
+
+def write_output(
+    job: OutputJob,
+    planned: Iterable[Planned],
+    lookup: Lookup,
+    key: str,
+    stopped_at: str | None = None,
+    part_requests: int = 8192,
+    tell: Callable[[int], None] = lambda _rows: None,
+) -> OutputReport:
+    """Write the rows of every planned request before `stopped_at` and complete the new source; rows never drop.
+
+    Each request becomes exactly one document or one reject. Parts that are already made are kept. Memory holds one
+    part's requests and rows. `tell` gets the rows of each part as it is done, and may raise to stop: then the indexes
+    stay as they were, and parts that are done are not made again.
+
+    Raises: ConservationError when a request before `stopped_at` has neither answer nor failure, or rows do not add up.
+    """
+    stream = iter(planned)
+    if stopped_at is not None:
+        stream = takewhile(lambda each: each.request.order < stopped_at, stream)
+    made: list[_Made] = []
+    count = 0
+    while chunk := list(islice(stream, part_requests)):
+        made.append(_make_part(job, len(made), chunk, lookup))
+        count += len(chunk)
+        tell(len(chunk))
+    reasons = sum((each.reasons for each in made), Counter[str]())
+    documents = sum(each.documents.rows for each in made)
+    rejects = sum(each.rejects.rows for each in made)
+    if documents + rejects != count:
+        raise ConservationError(
+            f"{job.plan.output}: {count} planned requests, but {documents} documents and {rejects} rejects; "
+            "this is a bug in Gristmill, the source was not completed"
+        )
+    counts = {"planned": count, "documents": documents, "rejects": rejects}
+    index = Index(stage="rephrase", key=key, counts=counts, details={"stopped_at": stopped_at})
+    # Documents last: until they are listed, readers see the old rows of all groups or the new ones as a damage.
+    job.verdicts.complete([each.verdicts for each in made], index)
+    job.rejects.complete([each.rejects for each in made], index.model_copy(update={"counts": dict(reasons)}))
+    job.documents.complete([each.documents for each in made], index)
+    new = sum(each.is_new for each in made)
+    return OutputReport(count, documents, rejects, new, len(made) - new, dict(sorted(reasons.items())))
+
+
+def outcomes(planned: Iterable[Planned], lookup: Lookup, plan: Plan) -> Iterator[Rephrased | Rejected]:
+    """Yield what became of each planned request, in order; none is left out.
+
+    Raises: ConservationError when a request has neither an answer nor a failure.
+    """
+    for each in planned:
+        result = lookup(each.request.key)
+        if result is None:
+            raise ConservationError(
+                f"{plan.output}: request {each.record_id} has neither an answer nor a failure; run the stage again"
+            )
+        yield outcome(each, result, plan)
+
+
+def outcome(planned: Planned, result: Answer | Failure, plan: Plan) -> Rephrased | Rejected:
+    """Return the document or the reject that one request's result becomes."""
+    if isinstance(result, Failure):
+        return Rejected(planned, REASONS[result.reason], f"{result.reason}: {result.detail}")
+    done = finish(planned.style, planned.segment_text, result.text, result.finish_reason)
+    if not done.body:
+        why = "nothing is left after post-processing" if result.text.strip() else "the answer is empty"
+        return Rejected(planned, "empty", f"empty_answer: {why} (finish reason {result.finish_reason})")
+    inherited = inherit(planned.parent.licence, plan.model_licence)
+    return Rephrased(
+        planned=planned,
+        answer=result,
+        doc_id=schema.doc_id(plan.output, _file(plan), planned.segment.start, planned.record_id, done.text),
+        text=done.text,
+        body=done.body,
+        body_start=done.body_start,
+        has_marker=done.has_marker,
+        licence=inherited.licence,
+        licence_conflict=inherited.conflict,
+    )
+
+
+def documents_table(rows: Sequence[Rephrased], plan: Plan) -> pa.Table:
+    """Return rows of `schema.DOCUMENTS`. Title and date are the parent's; a url is where a text was found: none."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "doc_id": row.doc_id,
+                "source": plan.output,
+                "url": None,
+                "text": row.text,
+                "title": row.planned.parent.title,
+                "date": row.planned.parent.date,
+                "licence": row.licence,
+                "parent_id": row.planned.parent.doc_id,
+                "origin": _origin(row.planned, plan),
+                "metadata": _json(_metadata(row, plan)),
+            }
+            for row in rows
+        ],
+        schema.DOCUMENTS,
+    )
+
+
+def rejects_table(rows: Sequence[Rejected], plan: Plan) -> pa.Table:
+    """Return rows of `schema.REJECTS`; the origin's `record_id` is that of the document that did not come."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "source": plan.output,
+                "url": None,
+                "reason": row.reason,
+                "detail": row.detail,
+                "origin": _origin(row.planned, plan),
+            }
+            for row in rows
+        ],
+        schema.REJECTS,
+    )
+
+
+def _metadata(row: Rephrased, plan: Plan) -> dict[str, Any]:
+    """Return what the row's columns do not say. Nothing of it depends on when or where the answer was given."""
+    planned, segment = row.planned, row.planned.segment
+    return {
+        "segment": segment.index,
+        "segment_start": segment.start,
+        "segment_end": segment.end,
+        "style": planned.style.name,
+        "style_version": planned.style.version,
+        "sample": planned.sample,
+        "body_start": row.body_start,
+        "model": plan.endpoint.model,
+        "revision": plan.endpoint.revision,
+        "prompt_hash": planned.style.prompt_hash,
+        "parameters": plan.sent(planned.style, planned.sample),
+        "prompt_tokens": row.answer.prompt_tokens,
+        "completion_tokens": row.answer.completion_tokens,
+        "finish_reason": row.answer.finish_reason,
+        "parent_licence": planned.parent.licence,
+        "model_licence": plan.model_licence,
+        "licence_conflict": row.licence_conflict,
+    }
+
+
+def _make_part(job: OutputJob, number: int, chunk: Sequence[Planned], lookup: Lookup) -> _Made:
+    """Make one part of each group, or find that it is made."""
+    rows = list(outcomes(chunk, lookup, job.plan))
+    rejected = [row for row in rows if isinstance(row, Rejected)]
+    rephrased = [row for row in rows if isinstance(row, Rephrased)]
+    reasons: Counter[str] = Counter(row.reason for row in rejected)
+    documents = documents_table(rephrased, job.plan)
+    rejects = rejects_table(rejected, job.plan)
+    works = _works(job, number, documents, rejects, len(chunk))
+    groups = (job.documents, job.rejects, job.verdicts)
+    done = [finished(group, [work]).get(work.stem) for group, work in zip(groups, works, strict=True)]
+    if all(done):
+        kept = [part for part in done if part is not None]
+        return _Made(kept[0], kept[1], kept[2], False, reasons)
+    verdicts = job.measure(rephrased)
+    schema.require(verdicts, schema.DOC_ID)
+    if not verdicts[schema.DOC_ID].equals(documents[schema.DOC_ID]):
+        raise ConservationError(f"{job.verdicts.folder}: verdicts are not those of the documents, in their order")
+    # Documents last: a part of them is the proof that its rejects and verdicts are there.
+    second = _write(job.rejects, works[1], rejects, Tally(rows_in=len(rejected), counts=reasons))
+    third = _write(job.verdicts, works[2], verdicts, Tally(rows_in=len(rephrased)))
+    first = _write(job.documents, works[0], documents, Tally(rows_in=len(chunk), rejects=len(rejected)))
+    return _Made(first, second, third, True, reasons)
+
+
+def _works(job: OutputJob, number: int, documents: pa.Table, rejects: pa.Table, planned: int) -> tuple[Work, ...]:
+    """Return the work of each group's part, keyed by the rows themselves, in which requests and answers are."""
+    described = {"planned": planned, "documents": _content(documents), "rejects": _content(rejects)}
+    identity = Identity("rephrase", VERSION, job.plan.identity())
+    judged = Identity("verify", VERSION, {"version": job.verdicts_version, "schema": digest(VERDICTS.to_string())})
+    stem = f"part-{number:05d}"
+    return Work(stem, identity, (described,)), Work(stem, identity, (described,)), Work(stem, judged, (described,))
+
+
+def _content(table: pa.Table) -> str:
+    """Return a hash of a table's rows."""
+    content = hashlib.blake2b(digest_size=16)
+    for row in table.to_pylist():
+        content.update(json.dumps(row, ensure_ascii=True, default=str).encode())
+        content.update(b"\n")
+    return content.hexdigest()
+
+
+def _write(group: Group, work: Work, table: pa.Table, tally: Tally) -> Part:
+    with PartWriter(group, work, table.schema) as writer:
+        writer.write(table)
+    return writer.finish(tally)
+
+
+def _origin(planned: Planned, plan: Plan) -> dict[str, Any]:
+    return {"file": _file(plan), "offset": planned.segment.start, "record_id": planned.record_id}
+
+
+def _file(plan: Plan) -> str:
+    """Return the name under which all rows of a plan have their origin: stable, whatever the parents' parts are."""
+    return f"{plan.source}/curated"
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)

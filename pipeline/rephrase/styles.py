@@ -1,0 +1,163 @@
+"""Styles: one YAML file each, which says what is asked of the model and what becomes of its answer.
+
+    name: list                      # the file's name
+    version: 1                      # raise it to ask again although the wording is the same
+    description: ...
+    kind: any                       # chat or completions, when the wording fits one alone
+    system: ...                     # optional
+    user: ... {text} ...            # {text} the segment, {title} its document's title; replaced literally, once
+    input_tokens: 1000              # a longer document is split into segments of at most so many tokens
+    output_tokens: 600              # max_tokens of the request
+    sampling: {temperature: 0.5, top_p: 0.9}
+    marker: {text: "Key facts:", at: start}
+    post: [strip_marker, list_items]
+    length_ratio: [0.05, 1.2]       # what is usual: code points of the rephrasing by those of the segment
+
+A user adds a style by adding a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.rephrase.config import SamplingConfig
+from pipeline.table.config import StageConfig, read_yaml, validate
+from pipeline.table.errors import ConfigError, nearest
+from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.shards import digest
+
+Step = Literal[
+    "strip_code_fence",
+    "strip_marker",
+    "list_items",
+    "qa_pairs",
+    "trim_to_last_sentence",
+    "append_to_source",
+]
+PLACEHOLDERS = ("text", "title")
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_BRACED = re.compile(r"\{([a-z_]{1,40})\}")
+_Template = Annotated[str, Field(min_length=1, max_length=64 << 10)]
+
+
+class Marker(StageConfig):
+    """What an answer must carry to be one: its first words, or a line somewhere."""
+
+    text: str = Field(min_length=1, max_length=200)
+    at: Literal["start", "line"] = "start"
+
+    @field_validator("text")
+    @classmethod
+    def _is_one_line(cls, value: str) -> str:
+        if value != value.strip() or len(value.splitlines()) != 1 or not any(map(str.isalnum, value)):
+            raise ValueError("a marker is one line with a letter or digit, without space around it")
+        return value
+
+
+class Style(StageConfig):
+    """One way of rephrasing."""
+
+    name: str
+    version: int = Field(1, ge=1)
+    description: str = ""
+    kind: Literal["any", "chat", "completions"] = "any"
+    system: _Template | None = None
+    user: _Template
+    input_tokens: int = Field(ge=16, le=1 << 20)
+    output_tokens: int = Field(ge=1, le=1 << 20)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    marker: Marker | None = None
+    post: tuple[Step, ...] = ()
+    length_ratio: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = (0.0, 10.0)
+
+    @field_validator("name")
+    @classmethod
+    def _is_identifier(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("a style's name is an identifier in lower case, of at most 40 characters")
+        return value
+
+    @field_validator("system", "user")
+    @classmethod
+    def _placeholders_are_known(cls, value: str | None) -> str | None:
+        for name in _BRACED.findall(value or ""):
+            if name not in PLACEHOLDERS and (hint := nearest(name, PLACEHOLDERS)):
+                raise ValueError(f"unknown placeholder {{{name}}}{hint}; known: {{text}} and {{title}}")
+        return value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Style:
+        if "{text}" not in self.user:
+            raise ValueError("user must hold {text}: the segment that is rephrased stands there")
+        if self.marker is None and "strip_marker" in self.post:
+            raise ValueError("post: strip_marker needs a marker")
+        if len(set(self.post)) < len(self.post) or "append_to_source" in self.post[:-1]:
+            raise ValueError("post: each step once, and append_to_source last")
+        if self.length_ratio[0] >= self.length_ratio[1]:
+            raise ValueError("length_ratio: the first number must be below the second")
+        return self
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """32 hex digits over what decides the question: a part of every request's key.
+
+        Budgets and sampling are in the request itself; the treatment of the answer asks nothing again.
+        """
+        return digest({"name": self.name, "version": self.version, "system": self.system, "user": self.user})
+
+    @cached_property
+    def content_hash(self) -> str:
+        """32 hex digits over everything that decides the rows made with this style."""
+        return digest(self.model_dump(mode="json", exclude={"description"}))
+
+    @property
+    def is_appended(self) -> bool:
+        """Whether the answer is put after its segment."""
+        return "append_to_source" in self.post
+
+
+def load_styles(names: Iterable[str], folder: str | None = None) -> dict[str, Style]:
+    """Return the styles of these names; a file of `folder` goes before a shipped one of the same name.
+
+    Raises: ConfigError for an unknown style (with the nearest name), a missing folder, or a file that is no style.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigError(f"rephrase.prompts: {folder} is not a folder; correct the path")
+    return {name: load_style(name, folder) for name in dict.fromkeys(names)}
+
+
+def load_style(name: str, folder: str | None = None) -> Style:
+    """Return one style. Raises: ConfigError as `load_styles`."""
+    path = _path(name, folder)
+    if path is None:
+        known = style_names(folder)
+        where = f"add {folder or '<prompts>'}/{name}.yaml" if _NAME.fullmatch(name) else "names are identifiers"
+        raise ConfigError(
+            f"rephrase.routes: no style is named {name!r}{nearest(name, known)}; styles: {', '.join(known)}; {where}"
+        )
+    content, lines = read_yaml(path)
+    style = validate(Style, content, str(path), lines)
+    if style.name != name:
+        raise ConfigError(f"{path}: name is {style.name!r}, but the file is {name}.yaml; make them the same")
+    return style
+
+
+def style_names(folder: str | None = None) -> list[str]:
+    """Return the names of all styles that can be used, sorted."""
+    own = {path.stem for path in Path(folder).glob("*.yaml")} if folder is not None else set()
+    return sorted(own | set(preset_names("prompts")))
+
+
+def _path(name: str, folder: str | None) -> Path | None:
+    if not _NAME.fullmatch(name):
+        return None
+    if folder is not None and (own := Path(folder) / f"{name}.yaml").is_file():
+        return own
+    return preset_path("prompts", name)
