@@ -11,11 +11,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pipeline.llm.budget import Admission
-from pipeline.llm.cache import Cache, Frame, encode
+from pipeline.llm.cache import Cache
+from pipeline.llm.commit import Committer
 from pipeline.llm.config import BudgetConfig, ClientConfig, EndpointConfig, check_endpoints
 from pipeline.llm.limiter import Limiter
 from pipeline.llm.policies import Policy, backoff_s
@@ -36,6 +36,7 @@ async def complete(
     requests: Iterable[Request],
     endpoints: Sequence[EndpointConfig],
     cache: Cache,
+    *,
     config: ClientConfig | None = None,
     budget: BudgetConfig | None = None,
     on_progress: Callable[[Counts], None] | None = None,
@@ -60,13 +61,16 @@ def complete_sync(
     requests: Iterable[Request],
     endpoints: Sequence[EndpointConfig],
     cache: Cache,
+    *,
     config: ClientConfig | None = None,
     budget: BudgetConfig | None = None,
     on_progress: Callable[[Counts], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Report:
     """Do the same from code without a running event loop."""
-    return asyncio.run(complete(requests, endpoints, cache, config, budget, on_progress, stop))
+    return asyncio.run(
+        complete(requests, endpoints, cache, config=config, budget=budget, on_progress=on_progress, stop=stop)
+    )
 
 
 class _Job:
@@ -115,10 +119,8 @@ class _Run:
         self._ready: deque[_Job] = deque()
         self._next: Request | None = None  # read from the source and not admitted yet
         self._last_order = ""
-        self._backing_off = self._in_flight = self._unsynced = 0
-        self._set_aside: list[tuple[_Job, Failure]] = []  # failures from before the first success
-        self._buffer: list[tuple[_Job, Answer | Failure]] = []
-        self._commit: asyncio.Future[list[int]] | None = None
+        self._backing_off = self._in_flight = 0
+        self._set_aside: list[tuple[_Job, Answer | Failure]] = []  # failures from before the first success
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped: Stopped | None = None
         self._stopped_at: str | None = None
@@ -131,7 +133,7 @@ class _Run:
         began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._disk = ThreadPoolExecutor(1, "answers")
+        self._committer = Committer[_Job](self._cache, self._durable, self._end)
         ticker: asyncio.Task[None] | None = None
         try:
             await self._find_first()
@@ -184,25 +186,21 @@ class _Run:
                 self._pump_again.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._source = None
-            while self._commit or self._buffer:
-                if self._commit:
-                    await asyncio.wait([self._commit])
-                    await asyncio.sleep(0)  # its callback
-                else:
-                    self._begin_commit()
+            await self._committer.close()
         finally:
-            self._disk.shutdown()
             for lane in self._lanes:
                 await lane.transport.close()
 
     async def _tick(self, on_progress: Callable[[Counts], None] | None, stop: Callable[[], bool] | None) -> None:
         """Watch what no answer would tell: a stop from outside, silence, the end of patience."""
-        ticks = 0
+        ticks, before = 0, self._loop.time()
         patience_s = self._config.give_up_s + max(lane.endpoint.timeout_s for lane in self._lanes)
         try:
             while True:
                 await asyncio.sleep(_TICK_S)
                 now, ticks = self._loop.time(), ticks + 1
+                self._last_good += max(0.0, now - before - 2 * _TICK_S)  # the source kept us from looking
+                before = now
                 if stop and self._stopped is None and stop():
                     self._stop("asked")
                 if now > self._drain_until:
@@ -257,7 +255,7 @@ class _Run:
 
     def _fill(self) -> None:
         now = self._loop.time()
-        while self._in_flight + self._unsynced < self._most:
+        while self._in_flight + self._committer.unsynced < self._most:
             lane = max(self._lanes, key=lambda lane: lane.limiter.free(now)) if len(self._lanes) > 1 else self._lanes[0]
             if lane.limiter.free(now) < 1.0:
                 return
@@ -379,7 +377,7 @@ class _Run:
     def _set_job_aside(self, job: _Job, policy: Policy, detail: str) -> None:
         failure = Failure(job.request.key, policy.reason, detail, job.calls)
         _log.debug("request %s failed: %s", job.request.order, detail)
-        if self._counts.answered or any(lane.answers for lane in self._lanes):
+        if any(lane.answers for lane in self._lanes):
             self._store(job, failure)
             return
         self._set_aside.append((job, failure))
@@ -395,43 +393,21 @@ class _Run:
     # Storing ----------------------------------------------------------------------------------------------------------
 
     def _store(self, job: _Job, result: Answer | Failure) -> None:
-        self._unsynced += 1
-        self._buffer.append((job, result))
-        self._store_set_aside()
+        self._committer.add([(job, result)])
+        if self._set_aside:
+            self._store_set_aside()
 
     def _store_set_aside(self) -> None:
-        """Store the failures that waited for a first success, and begin a commit unless one is under way."""
-        self._unsynced += len(self._set_aside)
-        self._buffer += self._set_aside
-        self._set_aside = []
-        if self._commit is None:
-            self._begin_commit()
+        """Store the failures that waited for a first success."""
+        failures, self._set_aside = self._set_aside, []
+        self._committer.add(failures)
 
-    def _begin_commit(self) -> None:
-        """Write what has come since the last time, all with one fsync, in the disk's thread."""
-        batch, self._buffer = self._buffer, []
-        frames = [encode(result) for _, result in batch]
-        self._commit = self._loop.run_in_executor(self._disk, self._cache.flush, frames)
-        self._commit.add_done_callback(lambda done: self._committed(batch, frames, done))
-
-    def _committed(
-        self, batch: list[tuple[_Job, Answer | Failure]], frames: list[Frame], done: asyncio.Future[list[int]]
-    ) -> None:
+    def _durable(self, batch: Sequence[tuple[_Job, Answer | Failure]]) -> None:
         """Let durable results count."""
-        self._commit = None
-        self._unsynced -= len(batch)
-        error = done.exception()
-        if error is not None:
-            self._buffer = []
-            self._end(error if isinstance(error, Exception) else GristmillError(str(error)))
-            return
-        self._cache.publish(frames, done.result())
         for job, result in batch:
             del self._jobs[job.request.key]
             self._settle(job.request, result, job.copies)
             self._count(result)
-        if self._buffer:
-            self._begin_commit()
         self._pump()
 
     def _count(self, result: Answer | Failure) -> None:

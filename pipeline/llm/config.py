@@ -14,7 +14,7 @@ from pipeline.table.errors import ConfigError, UsageError
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-_CLIENT_STATES = 1 << 12
+_MOST_CONCURRENT = 1 << 12
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -29,7 +29,7 @@ class EndpointConfig(StageConfig):
     api_key_env: str | None = None
     """The *name* of the environment variable that holds the key."""
     kind: Literal["chat", "completions"] = "chat"
-    max_concurrency: Annotated[int, Field(ge=1, le=_CLIENT_STATES)] = 64
+    max_concurrency: Annotated[int, Field(ge=1, le=_MOST_CONCURRENT)] = 64
     timeout_s: Seconds = 600.0
     """The most that one call may take, from sending to the answer's last byte."""
     first_byte_timeout_s: Seconds | None = None
@@ -69,6 +69,12 @@ class EndpointConfig(StageConfig):
         if value is not None and not _ENVIRONMENT_NAME.fullmatch(value):
             raise ValueError("is the name of an environment variable such as LLM_API_KEY, never the key itself")
         return value
+
+    def money(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Return what so many tokens cost, in the currency of the prices; none unless both prices are given."""
+        if self.price_input is None or self.price_output is None:
+            return None
+        return (prompt_tokens * self.price_input + completion_tokens * self.price_output) / 1e6
 
     def api_key(self) -> str | None:
         """Return the key from the environment, or none where no variable is named.

@@ -35,7 +35,7 @@ class Limiter:
         self.closed_until = 0.0
         self._is_doubling = True
         self._shrunk_at = now
-        self._refused = self._bad_in_row = 0
+        self._refused = self._bad_in_row = self._probes = 0
         self._begin_round(now)
         self._best_rate = self._best_limit = self._best_latency = 0.0
 

@@ -3,7 +3,7 @@
 | class          | what                                        | then                                                  |
 | -------------- | ------------------------------------------- | ----------------------------------------------------- |
 | `unreachable`  | no connection was made                      | again, not held against it; the endpoint is left out  |
-| `connection`   | reset or closed before the answer           | again, counts a quarter: a dying server fails many    |
+| `connection`   | reset or closed before the answer           | again, counts a half: a dying server fails many       |
 | `timeout`      | a watchdog ended the call                   | again, counts double: it is dear                      |
 | `rate_limited` | 429                                         | again after Retry-After, counts a sixty-fourth        |
 | `busy`         | 503, 529                                    | again after Retry-After, counts a quarter             |
@@ -44,7 +44,7 @@ class Policy:
 
 
 UNREACHABLE = Policy("unreachable", "again", "connection", 0.0, 0.7)
-CONNECTION = Policy("connection", "again", "connection", 0.25, 0.8)
+CONNECTION = Policy("connection", "again", "connection", 0.5, 0.8)
 TIMEOUT = Policy("timeout", "again", "timeout", 2.0, 0.7)
 RATE_LIMITED = Policy("rate_limited", "again", "rate_limited", 1 / 64, 0.7)
 BUSY = Policy("busy", "again", "server_error", 0.25, 0.7)

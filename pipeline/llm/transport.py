@@ -126,15 +126,15 @@ class Transport:
             self._fail(bad_answer("oversize_answer"), f"announces {response.content_length} bytes; the limit is {most}")
         content = response.content
         body: bytes = await content.readany()
-        if content.is_eof() and content.at_eof():
+        if content.at_eof() and len(body) <= most:  # nearly always
             return body
         parts, size = [body], len(body)
-        while part := await content.readany():
+        while size <= most and (part := await content.readany()):
             parts.append(part)
             size += len(part)
-            if size > most:
-                response.close()
-                self._fail(bad_answer("oversize_answer"), f"is longer than {most} bytes")
+        if size > most:
+            response.close()
+            self._fail(bad_answer("oversize_answer"), f"is longer than {most} bytes")
         return b"".join(parts)
 
     def _fail(self, policy: Policy, detail: str) -> NoReturn:

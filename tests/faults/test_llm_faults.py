@@ -115,7 +115,7 @@ def test_thirty_percent_of_faults_of_every_kind(tmp_path: Path) -> None:
     with Server(faults=0.3, seed=1) as server, Cache(tmp_path) as cache:
         target = endpoint(server.url, timeout_s=0.3)
         asked = requests(target, 600)
-        report = complete_sync(asked, [target], cache, QUICK)
+        report = complete_sync(asked, [target], cache, config=QUICK)
         seen = server.stats()
     outcomes = check_answers(cache, asked)
     assert set(seen["faults"]) == set(FAULTS)
@@ -132,7 +132,7 @@ def test_each_kind_of_fault_alone_is_survived(kind: str, tmp_path: Path) -> None
     with Server(faults=0.3, seed=2, kinds=kind) as server, Cache(tmp_path) as cache:
         target = endpoint(server.url, timeout_s=0.2)
         asked = requests(target, 40)
-        complete_sync(asked, [target], cache, QUICK)
+        complete_sync(asked, [target], cache, config=QUICK)
         assert server.stats()["faults"][kind] > 3
         assert check_answers(cache, asked)["answer"] >= 38
 
@@ -141,7 +141,7 @@ def test_poison_is_set_aside_by_name_and_the_rest_goes_on(server: Server, tmp_pa
     target = endpoint(server.url)
     asked = requests(target, [f"{prompt(n)} {({7: 'POISON', 30: 'REFUSED'}).get(n, '')}" for n in range(60)])
     with Cache(tmp_path) as cache:
-        report = complete_sync(asked, [target], cache, QUICK)
+        report = complete_sync(asked, [target], cache, config=QUICK)
         assert report.counts.failures == {"server_error": 1, "refused": 1}
         assert check_answers(cache, asked) == {"answer": 58, "server_error": 1, "refused": 1}
         poison, refused = cache.get(asked[7].key), cache.get(asked[30].key)
@@ -149,9 +149,9 @@ def test_poison_is_set_aside_by_name_and_the_rest_goes_on(server: Server, tmp_pa
         assert isinstance(refused, Failure)
         assert (poison.attempts, refused.attempts) == (QUICK.max_attempts, 1)
         assert refused.detail == "400 this model's maximum context length is 8"
-        assert complete_sync(asked, [target], cache, QUICK).counts.calls == 0
+        assert complete_sync(asked, [target], cache, config=QUICK).counts.calls == 0
         again = QUICK.model_copy(update={"retry_failed": True})
-        assert complete_sync(asked, [target], cache, again).counts.calls == QUICK.max_attempts + 1
+        assert complete_sync(asked, [target], cache, config=again).counts.calls == QUICK.max_attempts + 1
 
 
 def test_poison_that_kills_the_server_is_set_aside(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_poison_that_kills_the_server_is_set_aside(tmp_path: Path) -> None:
     keeper.start()
     try:
         with Cache(tmp_path) as cache:
-            complete_sync(asked, [target], cache, QUICK.model_copy(update={"max_attempts": 1}))
+            complete_sync(asked, [target], cache, config=QUICK.model_copy(update={"max_attempts": 1}))
             outcomes = check_answers(cache, asked)
     finally:
         is_over.set()
@@ -189,7 +189,7 @@ def message_of(target: EndpointConfig, folder: Path, config: ClientConfig = QUIC
     with Cache(folder) as cache:
         began = time.monotonic()
         with pytest.raises(UsageError) as caught:
-            complete_sync(requests(target, 100), [target], cache, config)
+            complete_sync(requests(target, 100), [target], cache, config=config)
         assert time.monotonic() - began < 20
         assert len(cache) == 0
     assert "\n" not in str(caught.value)
@@ -222,7 +222,7 @@ def test_few_requests_that_all_fail_are_set_aside(server: Server, tmp_path: Path
     target = endpoint(server.url)
     asked = requests(target, ["REFUSED a", "REFUSED b"])
     with Cache(tmp_path) as cache:
-        assert complete_sync(asked, [target], cache, QUICK).counts.failures == {"refused": 2}
+        assert complete_sync(asked, [target], cache, config=QUICK).counts.failures == {"refused": 2}
         assert check_answers(cache, asked) == {"refused": 2}
 
 
@@ -233,7 +233,7 @@ def test_the_key_is_sent_and_never_shown(tmp_path: Path, monkeypatch: pytest.Mon
         target = endpoint(server.url, api_key_env="GM_TEST_KEY")
         asked = requests(target, [*(prompt(number) for number in range(20)), f"say {SECRET}"])
         with Cache(tmp_path / "good") as cache:
-            report = complete_sync(asked, [target], cache, QUICK)
+            report = complete_sync(asked, [target], cache, config=QUICK)
             assert report.counts.failures == {"leaked_key": 1}
         # Without the right key the server repeats the whole header, key and all.
         monkeypatch.setenv("GM_TEST_KEY", "sk-wrong-key-9876543210")
@@ -252,7 +252,7 @@ def test_silence_ends_a_run_after_a_while(tmp_path: Path) -> None:
     with Server(faults=1.0, kinds="429") as server, Cache(tmp_path) as cache:
         target = endpoint(server.url, timeout_s=0.2)
         with pytest.raises(GristmillError, match=r"no usable answer for 1 s.*429 slow down; run again"):
-            complete_sync(requests(target, 50), [target], cache, QUICK.model_copy(update={"give_up_s": 0.5}))
+            complete_sync(requests(target, 50), [target], cache, config=QUICK.model_copy(update={"give_up_s": 0.5}))
 
 
 def test_a_run_that_is_asked_to_stop_stores_what_was_under_way_and_resumes(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_budget_admits_the_same_requests_however_often_it_is_resumed(budget: d
         target = endpoint(server.url, max_concurrency=8)
         asked = requests(target, 80)
         with Cache(tmp_path / "whole") as whole:
-            report = complete_sync(asked, [target], whole, QUICK, limits)
+            report = complete_sync(asked, [target], whole, config=QUICK, budget=limits)
             admitted = [request.key in whole for request in asked]
         count = sum(admitted)
         assert admitted == [True] * count + [False] * (80 - count)
@@ -314,12 +314,12 @@ def test_a_budget_admits_the_same_requests_however_often_it_is_resumed(budget: d
         assert report.counts.charged_tokens == (spent if "tokens" in budget else 0)
         assert report.counts.charged_tokens <= budget.get("tokens", 10**9)
         with Cache(tmp_path / "parts") as parts:
-            complete_sync(asked[: count // 2], [target], parts, QUICK)
-            again = complete_sync(asked, [target], parts, QUICK, limits)
+            complete_sync(asked[: count // 2], [target], parts, config=QUICK)
+            again = complete_sync(asked, [target], parts, config=QUICK, budget=limits)
             assert [request.key in parts for request in asked] == admitted
             assert again.counts.charged_tokens == report.counts.charged_tokens
             assert again.stopped_at == report.stopped_at
-            assert complete_sync(asked, [target], parts, QUICK).counts.cached == count
+            assert complete_sync(asked, [target], parts, config=QUICK).counts.cached == count
 
 
 # Several endpoints ----------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_an_endpoint_that_dies_is_left_out_and_taken_back(tmp_path: Path) -> Non
                     second.start()
                 yield request
 
-        report = complete_sync(source(), targets, cache, QUICK)
+        report = complete_sync(source(), targets, cache, config=QUICK)
         assert check_answers(cache, asked) == {"answer": 1000}
         assert second.stats()["calls"] > 20  # of the process that was started again
     assert report.endpoints[0].answers > report.endpoints[1].answers
@@ -360,7 +360,7 @@ def test_an_endpoint_that_dies_is_left_out_and_taken_back(tmp_path: Path) -> Non
 def test_a_dead_endpoint_at_the_start_is_gone_without(server: Server, tmp_path: Path) -> None:
     targets = [endpoint("http://127.0.0.1:9/v1"), endpoint(server.url)]
     with Cache(tmp_path) as cache:
-        report = complete_sync(requests(targets[0], 100), targets, cache, QUICK)
+        report = complete_sync(requests(targets[0], 100), targets, cache, config=QUICK)
     assert [item.answers for item in report.endpoints] == [0, 100]
 
 
@@ -386,7 +386,7 @@ async def raw(reply: bytes, folder: Path, config: ClientConfig, trickle_s: float
     target = endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", timeout_s=1.0)
     (asked,) = requests(target, 1)
     with Cache(folder) as cache:
-        report = await complete([asked], [target], cache, config)
+        report = await complete([asked], [target], cache, config=config)
         result = cache.get(asked.key)
     server.close()
     assert isinstance(result, Failure)

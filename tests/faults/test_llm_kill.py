@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -39,7 +40,7 @@ source = (
 import aiohttp
 with Cache(folder) as cache:
     print("ready", flush=True)
-    counts = complete_sync(source, [endpoint], cache, config).counts
+    counts = complete_sync(source, [endpoint], cache, config=config).counts
     print(counts.seen, counts.cached, counts.answered, counts.failed, flush=True)
 """
 
@@ -138,6 +139,34 @@ def test_five_killed_clients_resume_to_the_same_answers(tmp_path: Path) -> None:
 
 def test_five_killed_servers_cost_at_most_what_was_under_way(tmp_path: Path) -> None:
     assert kill_servers(tmp_path, 5, 800) >= 4
+
+
+def test_an_interrupt_stores_what_was_answered(tmp_path: Path) -> None:
+    log = tmp_path / "calls.log"
+    with Server(**SERVER, log=log) as server:
+        process = started(server.url, tmp_path / "a", 2000)
+        wait_for(log, 400, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+        assert process.stdout is not None
+        process.stdout.close()
+        answered = log.read_text().count("done")
+    assert answered - CONCURRENCY <= len(answers(tmp_path / "a")) <= answered < 2000
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_resumes(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    log = tmp_path / "calls.log"
+    with Server(**SERVER, log=log) as server:
+        command = [sys.executable, "-c", limit + RUN, server.url, str(tmp_path / "a"), "300", str(CONCURRENCY)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 1
+        assert "File too large; make room and run again, it resumes" in ran.stderr.splitlines()[-1]
+        stored = len(answers(tmp_path / "a"))
+        assert 20 < stored < 300
+        assert finished(started(server.url, tmp_path / "a", 300), 300) == stored
+    assert len(answers(tmp_path / "a")) == 300
+    assert repeated(log) <= CONCURRENCY
 
 
 @pytest.mark.acceptance
