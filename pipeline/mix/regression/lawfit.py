@@ -62,12 +62,25 @@ class LawFit:
         variance = np.einsum("mqp,mqp->qm", np.matmul(jacobian, self.covariance), jacobian)
         return (value * self.sign[:, None]).T, np.maximum(variance, 0)
 
-    def draws(self, weights: Floats, single: bool = False) -> Array:
-        """Return each refit's metrics (d, q, m); `single` computes in float32, at a third of the time."""
+    def draws(self, weights: Floats) -> Floats:
+        """Return each refit's metrics (d, q, m)."""
+        return self._draws(weights, np.float64)
+
+    def quick(self, weights: Floats) -> tuple[Floats, Array]:
+        """Return the metrics (q, m), and each refit's (d, q, m) in float32, at a third of the time."""
+        return self.mean(weights), self._draws(weights, np.float32)
+
+    def _draws(self, weights: Floats, kind: type[np.floating[Any]]) -> Array:
+        law = LAWS[self.law]
+        if law.linear:
+            value, jacobian = law.evaluate(self.theta, weights, True)
+            assert jacobian is not None
+            moved = np.matmul(jacobian, (self.refits - self.theta[:, None]).transpose(0, 2, 1))
+            straight: Array = ((value[:, :, None] + moved) * self.sign[:, None, None]).transpose(2, 1, 0)
+            return straight
         metrics, count, width = self.refits.shape
-        kind: type[np.floating[Any]] = np.float32 if single else np.float64
         theta = self.refits.astype(kind).reshape(-1, width)
-        value = LAWS[self.law].evaluate(theta, weights.astype(kind), False)[0]
+        value, _ = law.evaluate(theta, weights.astype(kind), False)
         shaped = value.reshape(metrics, count, len(weights)) * self.sign[:, None, None].astype(kind)
         turned: Array = shaped.transpose(1, 2, 0)
         return turned
@@ -110,6 +123,8 @@ def refit(fitted: LawFit, data: Data, count: int, random: np.random.Generator) -
     state.theta, state.noise, state.row_weights = fitted.theta, fitted.noise, fitted.row_weights
     _loosen(law, state, fitted.covariance)
     values = law.evaluate(fitted.theta, data.weights, False)[0]
+    if law.linear:
+        state.centre[:, 1 : law.n_shape], state.spread[:, 1 : law.n_shape] = fitted.theta[:, 1 : law.n_shape], 1e-6
     exact = _problems(law, data, (data.values * fitted.sign).T, state)
     metrics, n = values.shape
     spread = np.sqrt(fitted.noise[:, None] / exact.row_weights)

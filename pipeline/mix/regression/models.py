@@ -21,7 +21,7 @@ _LAWS: dict[Single, tuple[LawName, ...]] = {
     "additive": ("additive",),
     "effective_data": ("effective_data",),
     "gp": ("effective_data",),
-    "ensemble": ("effective_data", "additive", "log_linear"),
+    "ensemble": ("effective_data", "additive"),
     "lightgbm": (),
 }
 _WITH_PROCESS: tuple[Single, ...] = ("gp", "ensemble")
@@ -63,15 +63,26 @@ class Model:
             variance += share * part_variance
         return self.centre + self.spread * mean, variance * self.spread**2
 
-    def draws(self, weights: Floats, single: bool = False) -> Array:
-        """Return what each refit says the metrics are, (d, q, m); `single` computes laws in float32."""
+    def draws(self, weights: Floats) -> Floats:
+        """Return what each refit says the metrics are, (d, q, m)."""
         if self.trees is not None:
             return self.centre + self.spread * self.trees.draws(weights)
-        kind = np.float32 if single else np.float64
-        total: Array = np.asarray(self.centre, kind)[None, None]
+        total: Floats = self.centre[None, None]
         for share, part in self._parts():
-            total = total + (share * self.spread).astype(kind) * part.draws(weights, single)
+            total = total + share * self.spread * part.draws(weights)
         return total
+
+    def quick(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the metrics and the variance that refits show of them, both (q, m), the variance in less precision."""
+        if self.trees is not None:
+            return self.mean(weights), self.draws(weights).var(0)
+        mean = np.zeros((len(weights), len(self.centre)))
+        draws: Array = np.zeros((1, 1, 1), np.float32)
+        for share, part in self._parts():
+            part_mean, part_draws = part.quick(weights)
+            mean += share * part_mean
+            draws = draws + share.astype(np.float32) * part_draws
+        return self.centre + self.spread * mean, draws.var(0, dtype=np.float64) * self.spread**2
 
     def few_draws(self, most: int) -> Model:
         """Return the model with at most so many of its refits."""

@@ -15,10 +15,10 @@ from pipeline.mix.regression.laws import Array
 from pipeline.mix.types import Floats
 
 _POWER = 0.3
-_FREQUENCIES = 256
-_LENGTH = (np.log(0.7), 0.7)  # centre and spread of the logarithm of a lengthscale
+_FREQUENCIES = 128
+_LENGTH = (np.log(1.5), 1.0)  # centre and spread of the logarithm of a lengthscale
 _LEVEL_SPREAD = 2.0  # of the logarithms of amplitude and noise
-_ITERATIONS = 30
+_ITERATIONS = 20
 _JITTER = 1e-8
 
 
@@ -62,15 +62,25 @@ class ProcessFit:
             variance[:, i] = self.amplitude[i] - np.einsum("qn,nq->q", between, np.linalg.solve(inside, between.T))
         return mean, np.maximum(variance, 0)
 
-    def draws(self, weights: Floats, single: bool = False) -> Array:
-        """Return draws of the residual (d, q, m); `single` computes in float32."""
-        kind: type[np.floating[Any]] = np.float32 if single else np.float64
-        at = to_features(weights).astype(kind)
-        out = np.empty((self.waves.shape[1], len(weights), len(self.lengths)), kind)
+    def draws(self, weights: Floats) -> Floats:
+        """Return draws of the residual (d, q, m)."""
+        return self._both(weights, np.float64)[1]
+
+    def quick(self, weights: Floats) -> tuple[Floats, Array]:
+        """Return the mean (q, m), and draws (d, q, m) in float32."""
+        return self._both(weights, np.float32)
+
+    def _both(self, weights: Floats, kind: type[np.floating[Any]]) -> tuple[Floats, Array]:
+        at = to_features(weights)
+        mean = np.empty((len(weights), len(self.lengths)))
+        draws = np.empty((self.waves.shape[1], *mean.shape), kind)
         for i in range(len(self.lengths)):
-            near = self._between(i, at) @ self.corrections[i].T.astype(kind)
-            out[:, :, i] = (_waves(self, i, at) @ self.waves[i].T.astype(kind) + near).T
-        return out
+            between = self._between(i, at)
+            mean[:, i] = between @ self.coefficients[i]
+            near = between.astype(kind, copy=False) @ self.corrections[i].T.astype(kind)
+            far = _waves(self, i, at.astype(kind, copy=False)) @ self.waves[i].T.astype(kind)
+            draws[:, :, i] = (near + far).T
+        return mean, draws
 
     def _between(self, metric: int, at: Array) -> Array:
         scale = np.exp(-self.lengths[metric]).astype(at.dtype)
@@ -86,7 +96,8 @@ def to_features(weights: Floats) -> Floats:
 def matern(left: Array, right: Array, amplitude: float) -> Array:
     """Return the Matérn 3/2 kernel (p, q) between scaled points (p, k) and (q, k), in their own precision."""
     root = scaled_distance(left, right)
-    kernel: Array = np.exp(-root)
+    kernel: Array = np.negative(root)
+    np.exp(kernel, out=kernel)
     root += 1
     kernel *= root
     kernel *= kernel.dtype.type(amplitude)
@@ -95,12 +106,11 @@ def matern(left: Array, right: Array, amplitude: float) -> Array:
 
 def scaled_distance(left: Array, right: Array) -> Array:
     """Return the square root of three times the distances (p, q) between points (p, k) and (q, k)."""
-    square = left @ right.T
-    square *= -2
-    square += (left**2).sum(1)[:, None]
-    square += (right**2).sum(1)
+    # The sums of squares ride along in the product: every further pass over (p, q) costs as much as the product.
+    ones = np.ones((len(left), 1), left.dtype), np.ones((len(right), 1), right.dtype)
+    wide = np.hstack([-6 * left, 3 * (left**2).sum(1, keepdims=True), ones[0]])
+    square = wide @ np.hstack([right, ones[1], 3 * (right**2).sum(1, keepdims=True)]).T
     np.maximum(square, 0, out=square)
-    square *= 3
     distance: Array = np.sqrt(square, out=square)
     return distance
 
