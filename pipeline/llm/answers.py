@@ -28,7 +28,7 @@ class BadAnswer(Exception):
 
 
 def request_id(request: Request) -> str:
-    """Return the id that is sent along, and that an answer must not contradict."""
+    """Return what the id that is sent along begins with, and that an answer must not contradict."""
     return f"gristmill-{request.key.hex()}"
 
 

@@ -11,17 +11,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from pipeline.llm.budget import Admission
 from pipeline.llm.cache import Cache
 from pipeline.llm.commit import Committer
 from pipeline.llm.config import BudgetConfig, ClientConfig, EndpointConfig, check_endpoints
-from pipeline.llm.limiter import Limiter
+from pipeline.llm.lanes import Lane, check_reachable, freest
 from pipeline.llm.policies import Policy, backoff_s
 from pipeline.llm.segments import FAILURE
-from pipeline.llm.transport import CallError, Transport
-from pipeline.llm.types import Answer, Counts, EndpointReport, Failure, Report, Request, Stopped
+from pipeline.llm.transport import CallError
+from pipeline.llm.types import Answer, Counts, Failure, Report, Request, Stopped
 from pipeline.table.errors import ConservationError, GristmillError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -83,20 +82,6 @@ class _Job:
         self.calls, self.copies, self.cost = 0, 1, 0.0
 
 
-class _Lane:
-    """An endpoint at work."""
-
-    def __init__(self, endpoint: EndpointConfig, config: ClientConfig, now: float) -> None:
-        self.endpoint = endpoint
-        self.transport = Transport(endpoint, config)
-        self.limiter = Limiter(endpoint.max_concurrency, now)
-        self.calls = self.answers = 0
-
-    def report(self) -> EndpointReport:
-        limiter = self.limiter
-        return EndpointReport(self.endpoint.base_url, self.calls, self.answers, limiter.limit, limiter.highest_limit)
-
-
 class _Run:
     """One run's state. Everything but the writing to disk happens in the event loop's thread."""
 
@@ -111,7 +96,7 @@ class _Run:
         self._source: Iterator[Request] | None = iter(requests)
         self._endpoints, self._cache, self._config = endpoints, cache, config
         self._admission = Admission(budget)
-        self._lanes: list[_Lane] = []
+        self._lanes: list[Lane] = []
         self._counts = Counts()
         self._most = sum(endpoint.max_concurrency for endpoint in endpoints)
         self._window = _WINDOW * self._most + config.all_failed
@@ -165,15 +150,8 @@ class _Run:
         now = self._loop.time()
         self._last_good = now
         for endpoint in self._endpoints:
-            self._lanes.append(_Lane(endpoint, self._config, now))
-        problems = await asyncio.gather(*(lane.transport.connect() for lane in self._lanes))
-        for lane, problem in zip(self._lanes, problems, strict=True):
-            if problem:
-                lane.limiter.leave_out(now)
-                _log.warning("endpoint %s: %s; going on without it", lane.endpoint.base_url, problem)
-        if all(problems):
-            where = "; ".join(f"{lane.endpoint.base_url}: {p}" for lane, p in zip(self._lanes, problems, strict=True))
-            raise UsageError(f"no endpoint is reachable ({where}); start the server or correct base_url")
+            self._lanes.append(Lane(endpoint, self._config, now))
+        await check_reachable(self._lanes, self._config.start_timeout_s)
 
     async def _close(self, ticker: asyncio.Task[None] | None) -> None:
         """Store what was answered, whatever happened, and let go of everything."""
@@ -256,8 +234,8 @@ class _Run:
     def _fill(self) -> None:
         now = self._loop.time()
         while self._in_flight + self._committer.unsynced < self._most:
-            lane = max(self._lanes, key=lambda lane: lane.limiter.free(now)) if len(self._lanes) > 1 else self._lanes[0]
-            if lane.limiter.free(now) < 1.0:
+            lane = freest(self._lanes, now)
+            if lane is None:
                 return
             job = self._ready.popleft() if self._ready else self._from_source()
             if job is None:
@@ -323,14 +301,14 @@ class _Run:
 
     # One attempt ------------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, lane: _Lane, job: _Job) -> None:
+    async def _attempt(self, lane: Lane, job: _Job) -> None:
         sent_at = self._loop.time()
         job.calls += 1
         lane.calls += 1
         self._counts.calls += 1
         failed: CallError | None = None
         try:
-            answer = await lane.transport.ask(job.request)
+            answer = await lane.transport.ask(job.request, job.calls)
         except CallError as error:
             failed = error
         self._in_flight -= 1
@@ -340,7 +318,7 @@ class _Run:
             lane.limiter.answered(sent_at, now)
             lane.answers += 1
             self._last_good = now
-            self._store(job, answer if job.calls == 1 else replace(answer, attempts=job.calls))
+            self._store(job, answer)
         else:
             lane.limiter.failed(failed.policy, sent_at, now, failed.pause_s)
             self._handle(lane, job, failed)
@@ -353,7 +331,7 @@ class _Run:
         if isinstance(error, Exception):
             self._end(error)
 
-    def _handle(self, lane: _Lane, job: _Job, error: CallError) -> None:
+    def _handle(self, lane: Lane, job: _Job, error: CallError) -> None:
         """Do what the policy of an error says."""
         policy = error.policy
         self._trouble = f"{lane.endpoint.base_url}: {error.detail}"

@@ -106,7 +106,7 @@ class ClientConfig(StageConfig):
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 8
     """Attempts that count against a request before it is set aside; see the policies for what counts how much."""
     start_timeout_s: Seconds = 3.0
-    """How long an endpoint may be unreachable at the start."""
+    """How long every endpoint may be unreachable at the start."""
     give_up_s: Seconds = 600.0
     """Stop when no endpoint has given any usable answer for so long."""
     backoff_s: Seconds = 0.5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from pipeline.llm.answers import BadAnswer, check_echo, read_answer, request_id
@@ -57,6 +59,8 @@ class Transport:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
+        # Servers that use the id as their own (vLLM) take none twice while the first call may still be under way.
+        self._run_id = uuid.uuid4().hex[:8]
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -85,15 +89,18 @@ class Transport:
         writer.close()
         return None
 
-    async def ask(self, request: Request) -> Answer:
-        """Return the answer to one request.
+    async def ask(self, request: Request, attempt: int) -> Answer:
+        """Return the answer to one request, given at that attempt.
 
         Raises: CallError, whose policy says what to do next.
         """
         aiohttp = self._aiohttp
         try:
             async with self._session.post(
-                self._url, data=request.body, headers={"X-Request-ID": request_id(request)}, allow_redirects=False
+                self._url,
+                data=request.body,
+                headers={"X-Request-ID": f"{request_id(request)}-{self._run_id}-{attempt}"},
+                allow_redirects=False,
             ) as response:
                 body = await self._read(response)
                 status, headers = response.status, response.headers
@@ -113,6 +120,8 @@ class Transport:
         try:
             check_echo(headers.get("X-Request-ID"), request)
             answer = read_answer(body, request, self._endpoint.base_url, self._names)
+            if attempt > 1:
+                answer = replace(answer, attempts=attempt)
         except BadAnswer as error:
             self._fail(bad_answer(error.reason), error.detail)
         self._check_secret(answer)
