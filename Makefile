@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself; no other preparation is needed than git, make, gcc and python3 (3.11 or newer).
-#   make quickstart   curate three small sources made from this machine's Python, without a download
+#   make quickstart   curate and mix three small sources made from this machine's Python, without a download
 #   make test         the tests, on two processes;  make check: style, types, documentation
 #   make acceptance   the full must-show checks: minutes each
 #   make clean        remove .venv and everything that the targets above made
@@ -41,6 +41,8 @@ What to try next (see configs/quickstart.yaml and the README):
   $(BIN)/gristmill run configs/quickstart.yaml --set sources.web.select.keep="text_length asc"   # only select runs again
   $(BIN)/gristmill run configs/quickstart.yaml --set dedup.num_bands=20 --dry-run                # what would run again
   $(BIN)/gristmill sql $(WS) "SELECT * FROM readmes.curated LIMIT 3" --format json
+  $(BIN)/gristmill mix verify configs/mixes/quickstart.yaml                                      # predictions held against fresh proxies
+  open .quickstart/workspace/mix/quickstart/report/index.html                                   # the plots of the mix
   $(BIN)/gristmill init web > curate.yaml                                                        # a config for your own crawl
 endef
 export NEXT
@@ -62,6 +64,10 @@ quickstart: $(BASE)
 	$(BIN)/gristmill sql $(WS) "SELECT url, round(quality_probability, 3) AS quality, word_count FROM web.outcomes WHERE outcome = 'kept' ORDER BY quality_score DESC, url LIMIT 5"
 	@echo; echo "What never became a document, and why?"
 	$(BIN)/gristmill sql $(WS) "SELECT reason, count(*) AS units, min(url) AS example FROM web.rejects GROUP BY ALL ORDER BY ALL"
+	@echo; echo "In which proportions should web pages, READMEs and code be mixed, to explain things in prose?"
+	$(BIN)/gristmill mix run configs/mixes/quickstart.yaml
+	@echo; echo "And to write code? Another suite: the proxies are kept, nothing is trained again."
+	$(BIN)/gristmill mix run configs/mixes/quickstart.yaml --set suite=configs/suites/quickstart_code.yaml
 	@echo "$$NEXT"
 
 test: $(DEV)

@@ -30,6 +30,7 @@ from flows.mix_choose import (
 from flows.mix_material import Material, material
 from flows.mix_open import OpenMix, opened_mix
 from flows.mix_report import write_mix_report
+from flows.mix_rungs import train_in_rungs
 from flows.mix_tables import print_fit
 from flows.mix_train import Results, Trainer, missing, train_and_measure
 from pipeline.mix.folder import write_json
@@ -162,7 +163,11 @@ def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
 def _train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:
     for name, count in found.left_out.items():
         mix.reporter.line(f"task {name}: {count} items left out, the training text of the kept proxies holds them")
-    return train_and_measure(trainer(mix, found), runs, found.tasks, "swarm")
+    own = trainer(mix, found)
+    if mix.config.proxy.early_stopping is not None and mix.config.proxy.kind == "transformer":
+        weights = found.suite.config.weights()
+        train_in_rungs(own, runs, found.tasks, weights, mix.config.proxy.early_stopping)
+    return train_and_measure(own, runs, found.tasks, "swarm")
 
 
 def _chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Chosen:

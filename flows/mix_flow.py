@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.engine import PrefectEngine
-from flows.mix_train import Job, Trainer, do_jobs
+from flows.engine import Engine, PrefectEngine
 
 
-def train_proxies(trainer: Trainer, jobs: Sequence[Job], why: str) -> None:
-    """Train and measure proxy runs, a chunk of them a Prefect task, as many at once as `proxy.workers` says."""
-    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=trainer.config.workers)
+def train_proxies(work: Callable[[Engine], None], why: str, workers: int, stop: threading.Event) -> None:
+    """Give `work` an engine whose jobs are Prefect tasks, `workers` of them at once."""
+    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
 
     @flow(name="mix", flow_run_name=f"mix {why}", task_runner=runner, validate_parameters=False)
     def train() -> None:
-        do_jobs(trainer, jobs, PrefectEngine(trainer.stop), why)
+        work(PrefectEngine(stop))
 
     train()

@@ -53,10 +53,11 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of which something is missing: its training, or measures for these tasks."""
+    """A run of which something is missing: its training up to a share of its tokens, or measures for these tasks."""
 
     run: RunSpec
     tasks: tuple[TokenTask, ...]
+    until: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,18 @@ def train_and_measure(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence
     if jobs:
         what = f"{untrained} of {len(runs)} runs to train" if untrained else f"{len(jobs)} kept runs to measure"
         trainer.reporter.line(f"{why}: {what}, {max(len(job.tasks) for job in jobs)} tasks each")
-        if _is_worth_prefect(trainer.config, untrained):
-            _under_prefect(trainer, jobs, why)
-        else:
-            do_jobs(trainer, jobs, LocalEngine(_workers(trainer), trainer.stop), why)
+        with_engine(trainer, untrained, why, lambda engine: do_jobs(trainer, jobs, engine, why))
     stop_if_asked(trainer.stop)
     return _read(trainer, runs, tasks, untrained, sum(len(job.tasks) for job in jobs))
 
 
 def missing(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> list[Job]:
-    """Return what is still to be done."""
+    """Return what is still to be done; a run that early stopping ended is done."""
     jobs = []
     for run in runs:
         folder = trainer.at(run)
+        if folder.stopped_at() is not None:
+            continue
         trained = folder.trained() is not None
         open_tasks = tuple(task for task in tasks if not trained or not folder.has_measure(task.key))
         if not trained or open_tasks:
@@ -105,11 +105,16 @@ def missing(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask
 
 def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> None:
     """Do jobs through an engine."""
-    with trainer.reporter.stage("mix", why, len(jobs)) as progress:
+    # Without a terminal the reporter would announce `shards`; what there is to do was said already.
+    with trainer.reporter.stage("mix", why, len(jobs) if trainer.reporter.bars is not None else 0) as progress:
 
         def finish(job: Job, trained: TrainedRun, measures: Sequence[Measure], elapsed_s: float) -> None:
             _save(trainer, job, trained, measures)
-            progress.shard(ShardReport(_describe(job.run), trained.tokens, trained.tokens, 0, elapsed_s))
+            if trainer.reporter.bars is not None:
+                progress.shard(ShardReport(job.run.run_id[:8], 0, 0, 0, elapsed_s))
+            elif trainer.config.kind != "ngram":  # a line for each of thousands of runs that take no time tells nothing
+                speed = f"{trained.tokens:,} tokens, {trained.cpu_s:.0f} CPU s"
+                trainer.reporter.line(f"{why}: {_describe(job.run)}: {speed}, measured on {len(job.tasks)} tasks")
 
         if isinstance(trainer.proxy, NgramProxy):
             _count_all(trainer, trainer.proxy, jobs, finish)
@@ -129,7 +134,7 @@ def _train_chunk(trainer: Trainer, chunk: Sequence[Job], finish: Finish) -> None
 
     assert isinstance(trainer.proxy, TransformerProxy)
     by_run = {job.run.run_id: job for job in chunk}
-    jobs = [pool.Job(job.run, trainer.at(job.run).path, 1.0, job.tasks) for job in chunk]
+    jobs = [pool.Job(job.run, trainer.at(job.run).path, job.until, job.tasks) for job in chunk]
     started = time.monotonic()
     for done in pool.run_all(trainer.proxy, jobs, 1, trainer.stop, lambda run, tokens: None):
         finish(by_run[done.job.run.run_id], done.trained, done.measures, time.monotonic() - started)
@@ -150,28 +155,44 @@ def _count_all(trainer: Trainer, proxy: NgramProxy, jobs: Sequence[Job], finish:
 def _save(trainer: Trainer, job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
     folder = trainer.at(job.run)
     for task, measure in zip(job.tasks, measures, strict=True):
-        folder.save_measure(task.key, measure)
-    if folder.trained() is None:
+        folder.save_measure(task.key, measure, job.until)
+    if job.until == 1.0 and folder.trained() is None:
         folder.finish(job.run, tuple(store.name for store in trainer.data.slices), trained)
 
 
 def _read(
     trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], new_runs: int, new_measures: int
 ) -> Results:
-    values = np.empty((len(runs), len(tasks)))
-    trained: list[TrainedRun] = []
-    for row, run in enumerate(runs):
-        folder = trainer.at(run)
-        done = folder.trained()
+    """Return what was measured; of runs that early stopping ended, what their curves lead to."""
+    finished = [run for run in runs if trainer.at(run).stopped_at() is None]
+    values = np.array([[_bits(trainer, run, task) for task in tasks] for run in finished])
+    trained = []
+    for run in finished:
+        done = trainer.at(run).trained()
         if done is None:
-            raise ShardError(f"{folder.path} lost its {RUN} while it was read; run the same command again")
+            raise ShardError(f"{trainer.at(run).path} lost its {RUN} while it was read; run the same command again")
         trained.append(done)
-        for column, task in enumerate(tasks):
-            measure = folder.measured(task.key)
-            if measure is None:
-                raise ShardError(f"{folder.path} lost a measure while it was read; run the same command again")
-            values[row, column] = measure.bits_per_byte
-    return Results(tuple(runs), tuple(t.name for t in tasks), values, tuple(trained), new_runs, new_measures)
+    whole = Results(
+        tuple(finished),
+        tuple(task.name for task in tasks),
+        values.reshape(len(finished), len(tasks)),
+        tuple(trained),
+        new_runs,
+        new_measures,
+    )
+    if len(finished) == len(runs):
+        return whole
+    from flows.mix_rungs import with_stopped_runs
+
+    return with_stopped_runs(trainer, runs, tasks, whole)
+
+
+def _bits(trainer: Trainer, run: RunSpec, task: TokenTask) -> float:
+    measure = trainer.at(run).measured(task.key)
+    if measure is None:
+        where = trainer.at(run).path
+        raise ShardError(f"{where} lost its measure of {task.name} while it was read; run the same command again")
+    return measure.bits_per_byte
 
 
 def _is_worth_prefect(config: ProxyConfig, untrained: int) -> bool:
@@ -179,7 +200,11 @@ def _is_worth_prefect(config: ProxyConfig, untrained: int) -> bool:
     return config.kind != "ngram" and untrained * config.tokens / TOKENS_A_SECOND > SECONDS_OF_WORK
 
 
-def _under_prefect(trainer: Trainer, jobs: Sequence[Job], why: str) -> None:
+def with_engine(trainer: Trainer, untrained: int, why: str, work: Callable[[Engine], None]) -> None:
+    """Give `work` an engine: threads of this process for seconds of work, tasks of a Prefect flow for more."""
+    if not _is_worth_prefect(trainer.config, untrained):
+        work(LocalEngine(_workers(trainer), trainer.stop))
+        return
     from flows.server import prefect_server
 
     trainer.reporter.line("starting Prefect ...")
@@ -187,7 +212,7 @@ def _under_prefect(trainer: Trainer, jobs: Sequence[Job], why: str) -> None:
         from flows.mix_flow import train_proxies
 
         # In the main thread Prefect would take SIGTERM over, and the run would go on until its chunk ends.
-        thread.submit(copy_context().run, train_proxies, trainer, jobs, why).result()
+        thread.submit(copy_context().run, train_proxies, work, why, _workers(trainer), trainer.stop).result()
 
 
 def _workers(trainer: Trainer) -> int:

@@ -3,8 +3,8 @@
     python -m flows.quickstart .quickstart
 
 writes `crawl/*.warc.gz` (the standard library's documentation as a small crawl of two sites), `sources/code.jsonl.gz`
-(its sources), `sources/readmes.parquet` (the descriptions of the installed packages) and `quickstart.json`, which says
-what was made and which duplicates were planted. On one machine the same bytes come out each time; a second call leaves
+(its sources), `sources/readmes.parquet` (the descriptions of the installed packages), `eval/*.jsonl` (two evaluation
+tasks for the mix) and `quickstart.json`, which says what was made and which duplicates were planted. On one machine the same bytes come out each time; a second call leaves
 the files alone.
 """
 
@@ -34,10 +34,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows import pydoc_pages
+from flows.quickstart_suites import write_suites
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1  # raised when the same machine should make other files
+LAYOUT = 2  # raised when the same machine should make other files
 WARC_FILES = 3
 MAX_PAGE_BYTES = 80_000  # a page's HTML; the few larger ones would take half of the quickstart's time
 MIN_PAGE_BYTES = 1_000
@@ -103,6 +104,8 @@ def make(folder: Path) -> None:
     _log_size(code, write_code(code), "source files")
     readmes = folder / "sources" / "readmes.parquet"
     _log_size(readmes, write_readmes(readmes), "package descriptions")
+    for name, items in write_suites(folder / "eval").items():
+        log.info("%s: %d items", folder / "eval" / f"{name}.jsonl", items)
     planted = [{"url": visit.url, "kind": visit.planted, "of": visit.of} for visit in visits if visit.planted]
     record.write_text(json.dumps({"made_by": made_by, "planted": planted}, indent=1) + "\n")
 

@@ -24,7 +24,7 @@ from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
 from pipeline.table.shards import digest
 
-RUN = "run.json"
+RUN, STOPPED = "run.json", "stopped.json"
 _MAX_JSON_BYTES = 1 << 28
 
 
@@ -124,26 +124,36 @@ class RunFolder:
         value = {"key": self.key, "kind": spec.kind, "seed": spec.seed, "weights": weights, "trained": asdict(trained)}
         write_json(self.path / RUN, value)
 
-    def has_measure(self, task_key: str) -> bool:
-        """Tell whether a task was measured."""
-        return self._measure(task_key).is_file()
+    def stopped_at(self) -> float | None:
+        """Return the share of its tokens at which early stopping ended the run, or None."""
+        value = read_json(self.path / STOPPED)
+        return None if value is None else float(value["at"])
 
-    def measured(self, task_key: str) -> Measure | None:
-        """Return what was measured for a task, or None."""
+    def stop(self, at: float) -> None:
+        """Write down that the run ends at this share of its tokens; it is not trained any further."""
+        write_json(self.path / STOPPED, {"at": at})
+
+    def has_measure(self, task_key: str, at: float = 1.0) -> bool:
+        """Tell whether a task was measured, at this share of the run's tokens."""
+        return self._measure(task_key, at).is_file()
+
+    def measured(self, task_key: str, at: float = 1.0) -> Measure | None:
+        """Return what was measured for a task at this share of the run's tokens, or None."""
         try:
-            with np.load(self._measure(task_key)) as arrays:
+            with np.load(self._measure(task_key, at)) as arrays:
                 return Measure(arrays["nats"], arrays["n_bytes"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, OSError) as error:
-            where = self._measure(task_key)
+            where = self._measure(task_key, at)
             raise ShardError(f"{where} is damaged ({error}); delete it and run again") from error
 
-    def save_measure(self, task_key: str, measure: Measure) -> None:
+    def save_measure(self, task_key: str, measure: Measure, at: float = 1.0) -> None:
         """Keep what was measured for a task."""
         buffer = io.BytesIO()
         np.savez(buffer, nats=measure.nats, n_bytes=measure.n_bytes)
-        write_file(self._measure(task_key), buffer.getvalue())
+        write_file(self._measure(task_key, at), buffer.getvalue())
 
-    def _measure(self, task_key: str) -> Path:
-        return self.path / "measures" / f"{task_key}.npz"
+    def _measure(self, task_key: str, at: float) -> Path:
+        folder = "measures" if at == 1.0 else f"measures-at-{at:g}"
+        return self.path / folder / f"{task_key}.npz"

@@ -19,12 +19,15 @@ from pydantic_core import PydanticUndefined
 from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import RunConfig, load
+from flows.mix_open import load_mix
 from flows.preflight import STATS_SCHEMA
+from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.signals import language, text_stats
 from pipeline.table import schema
+from pipeline.table.config import read_yaml, validate
 from pipeline.table.presets import preset_names
 from tests.docs.readme_file import BLOCKS, README, ROOT, SHELL, VIEWS, Block, commands, section, tables
 
@@ -165,6 +168,29 @@ def test_every_classifier_key_is_documented_with_its_default() -> None:
     expected = classifier_keys()
     assert {"positives.path", "preprocess.lowercase", "fasttext.epochs", "held_out"} <= set(expected)
     check_keys(tables(section("## Classifiers"), "key"), expected)
+
+
+def test_every_mix_key_is_documented_with_its_default() -> None:
+    expected = dict(keys(MixConfig))
+    assert {"slices.NAME.max_epochs", "proxy.early_stopping.rungs", "tokenizer.train.vocabulary"} <= set(expected)
+    check_keys(tables(section("## Mixing"), "key"), expected)
+
+
+def test_every_suite_key_is_documented_with_its_default() -> None:
+    expected = dict(keys(SuiteConfig))
+    assert {"tasks.weight", "held_out.slice"} <= set(expected)
+    check_keys(tables(section("### Evaluation suites"), "key"), expected)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "mixes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_mixes_are_valid(path: Path) -> None:
+    assert load_mix(str(path))[0].slices
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_suites_are_valid(path: Path) -> None:
+    value, lines = read_yaml(path)
+    assert validate(SuiteConfig, value, str(path), lines).all()
 
 
 @pytest.mark.parametrize("name", ["web", "corpus", "quickstart"])
