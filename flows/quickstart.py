@@ -4,8 +4,8 @@
 
 writes `crawl/*.warc.gz` (the standard library's documentation as a small crawl of two sites), `sources/code.jsonl.gz`
 (its sources), `sources/readmes.parquet` (the descriptions of the installed packages), `eval/*.jsonl` (two evaluation
-tasks for the mix) and `quickstart.json`, which says what was made and which duplicates were planted. On one machine the same bytes come out each time; a second call leaves
-the files alone.
+tasks for the mix) and `quickstart.json`, which says what was made and which duplicates were planted. On one machine the
+same bytes come out each time; a second call leaves the files alone.
 """
 
 from __future__ import annotations
