@@ -126,7 +126,7 @@ def test_a_metric_that_rises_is_fitted_as_well():
 def test_units_do_not_matter():
     weights = mixtures(30, 4)
     values = losses(weights, 2, 0.01)
-    plain, scaled = fit(weights, values, bootstrap=8), fit(weights, values * 1e6 - 7e6, bootstrap=8)
+    plain, scaled = (fit(weights, v, model="gp", bootstrap=8) for v in (values, values * 1e6 - 7e6))
     np.testing.assert_allclose(scaled.mean(weights), plain.mean(weights) * 1e6 - 7e6, rtol=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_all_metrics_constant():
 def test_slices_that_always_come_together():
     weights = mixtures(30, 3)
     twin = np.c_[weights[:, :2], weights[:, 2:] / 2, weights[:, 2:] / 2]
-    single, double = fit(weights, losses(weights, 2, 0.01)), fit(twin, losses(weights, 2, 0.01))
+    single, double = (fit(w, losses(weights, 2, 0.01), model="effective_data", bootstrap=8) for w in (weights, twin))
     np.testing.assert_allclose(double.mean(twin), single.mean(weights), atol=0.05)
 
 
@@ -180,7 +180,7 @@ def test_replicates_tell_the_seed_noise_and_stay_in_one_fold():
     assert seed_variance(weights, values)[0] == pytest.approx(0.04, rel=0.6)
     fold = split(weights, 5, 1)
     assert all(len(set(fold[i : i + 3])) == 1 for i in range(0, 30, 3))
-    predicted = fit(weights, values).predict(weights[::3])
+    predicted = fit(weights, values, model="effective_data").predict(weights[::3])
     assert (predicted.high - predicted.low).mean() > 2 * 1.6 * 0.15
 
 
@@ -191,8 +191,8 @@ def test_a_stopped_run_counts_for_less():
     wrong[4] += 0.5
     variance = np.zeros(24)
     variance[4] = 1.0
-    truth = fit(weights, values).mean(weights)
-    heard = fit(weights, wrong, run_variance=variance).mean(weights)
+    truth = fit(weights, values, model="log_linear").mean(weights)
+    heard = fit(weights, wrong, model="log_linear", run_variance=variance).mean(weights)
     assert np.abs(heard - truth).max() < 0.05
 
 
@@ -233,7 +233,7 @@ def test_same_input_same_bytes_and_other_seed_other_draws(tmp_path):
     weights = mixtures(20, 3)
     values = losses(weights, 2, 0.01)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fit(weights, values, seed=seed, bootstrap=8).save(tmp_path / name)
+        fit(weights, values, seed=seed, bootstrap=8, model="gp").save(tmp_path / name)
     a, b, c = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in "abc")
     assert a == b
     assert a != c
@@ -242,8 +242,8 @@ def test_same_input_same_bytes_and_other_seed_other_draws(tmp_path):
 
 def test_a_new_fit_replaces_the_old_one(tmp_path):
     weights = mixtures(20, 3)
-    fit(weights, losses(weights, 1), bootstrap=8).save(tmp_path)
-    fit(weights, losses(weights, 2), bootstrap=8).save(tmp_path)
+    fit(weights, losses(weights, 1), bootstrap=8, model="linear").save(tmp_path)
+    fit(weights, losses(weights, 2), bootstrap=8, model="linear").save(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     assert len(Fit.load(tmp_path).metric_names) == 2
 
@@ -252,7 +252,7 @@ def test_a_missing_or_damaged_fit_is_said(tmp_path):
     with pytest.raises(InputError, match="holds no fit"):
         Fit.load(tmp_path)
     weights = mixtures(20, 3)
-    fit(weights, losses(weights, 1), bootstrap=8).save(tmp_path / "good")
+    fit(weights, losses(weights, 1), bootstrap=8, model="linear").save(tmp_path / "good")
     numbers = next((tmp_path / "good").glob("*.npz"))
     for name, data in {numbers.name: numbers.read_bytes()[:-9], "fit.json": b"[1]"}.items():
         shutil.copytree(tmp_path / "good", tmp_path / "bad", dirs_exist_ok=True)
@@ -318,7 +318,7 @@ def test_files_to_predictions(tmp_path):
     rows = [f"r{i},{w[0]},{w[1]}" for i, w in enumerate(weights)]
     (tmp_path / "r.csv").write_text("index,web,code\n" + "\n".join(rows))
     (tmp_path / "m.csv").write_text("index,x,y\n" + "\n".join(f"r{i},{v[0]},{v[1]}" for i, v in enumerate(values)))
-    fitted = fit_files(tmp_path / "r.csv", tmp_path / "m.csv", tmp_path / "fit", bootstrap=8)
+    fitted = fit_files(tmp_path / "r.csv", tmp_path / "m.csv", tmp_path / "fit", model="additive", bootstrap=8)
     (tmp_path / "new.csv").write_text("index,code,web\na,3,1\nb,0,2\n")
     assert predict_files(tmp_path / "fit", tmp_path / "new.csv", tmp_path / "p.csv") == 2
     stream = io.StringIO()

@@ -19,6 +19,7 @@ _FOLDS = 5
 _FOLDS_OF_ONE = 8
 _Z90 = 1.6448536269514722
 _SHARED_RUNS = 30.0  # runs' worth of belief that a metric's interval is as far off as all metrics' together
+_PLAIN_RUNS = 5.0  # runs' worth of belief that intervals need no stretch
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def calibrate(choice: Choice, values: Floats) -> tuple[Floats, NDArray[np.bool_]
 def _stretch(missed: Floats) -> Floats:
     n = len(missed)
     level = min(1.0, 0.9 * (1 + 1 / n))
-    own = np.log(np.maximum(np.quantile(missed, level, axis=0), 1e-3))
-    common = np.log(max(float(np.quantile(missed, 0.9)), 1e-3))
-    stretch: Floats = np.exp((n * own + _SHARED_RUNS * common) / (n + _SHARED_RUNS)) / _Z90
+    own = np.log(np.maximum(np.quantile(missed, level, axis=0), 1e-3) / _Z90)
+    common = np.log(max(float(np.quantile(missed, 0.9)), 1e-3) / _Z90)
+    stretch: Floats = np.exp((n * own + _SHARED_RUNS * common) / (n + _SHARED_RUNS + _PLAIN_RUNS))
     return np.clip(stretch, 0.2, 20.0)

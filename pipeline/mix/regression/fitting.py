@@ -120,7 +120,7 @@ class Fit:
             for block, found in zip(blocks, _map(few.quick, [weights[block] for block in blocks]), strict=True):
                 mean[block, columns], sure[block, columns] = found
         half = _Z90 * self.stretch * np.sqrt(sure + noise)
-        half_mean = _Z90 * np.maximum(1.0, self.stretch) * np.sqrt(sure)
+        half_mean = _Z90 * self.stretch * np.sqrt(sure)
         return Prediction(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
 
 
