@@ -180,7 +180,7 @@ def write_output(
         )
     counts = {"planned": count, "documents": documents, "rejects": rejects}
     index = Index(stage="rephrase", key=key, counts=counts, details={"stopped_at": stopped_at})
-    # Documents last: until they are listed, readers see the old rows of all groups or the new ones as a damage.
+    # Documents last: a run that is killed in between is not done, and the next one lists the rest.
     job.verdicts.complete([each.verdicts for each in made], index)
     job.rejects.complete([each.rejects for each in made], index.model_copy(update={"counts": dict(reasons)}))
     job.documents.complete([each.documents for each in made], index)
