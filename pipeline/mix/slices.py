@@ -128,7 +128,8 @@ def _check_expression(
     session: Session, text: str, where: str, columns: Mapping[str, str], *, boolean: bool
 ) -> set[str]:
     """Return the columns (in lower case) that one expression reads. Raises: ConfigError when it cannot be used."""
-    tree = _parsed(session, text, where)
+    tree = _parsed(session, f"SELECT (\n{text}\n)", text, where)
+    _parsed(session, f"SELECT\n{text}\n", text, where)  # alone, so that its brackets are its own
     for node in _walk(tree):
         kind = str(node.get("class", ""))
         if kind in _REFUSED:
@@ -148,13 +149,13 @@ def _check_expression(
     return {str(node["column_names"][0]).lower() for node in _walk(tree) if node.get("class") == "COLUMN_REF"}
 
 
-def _parsed(session: Session, text: str, where: str) -> dict[str, Any]:
+def _parsed(session: Session, statement: str, text: str, where: str) -> dict[str, Any]:
     """Return the tree of exactly one expression."""
     if len(text) > MAX_PREDICATE_CHARS:
         raise ConfigError(f"{where}: {len(text)} characters; at most {MAX_PREDICATE_CHARS} are allowed")
     if not text.strip() or "\0" in text:
         raise ConfigError(f"{where}: expected an SQL expression, got {_shown(text)}")
-    rows = session.connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [f"SELECT (\n{text}\n)"]).fetchall()
+    rows = session.connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [statement]).fetchall()
     try:
         answer = json.loads(rows[0][0])
     except RecursionError as error:

@@ -215,7 +215,7 @@ def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:
 
 
 def _inner(annotation: Any, step: int | str) -> Any:
-    arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
+    arguments = [a for a in typing.get_args(annotation) if a is not type(None) and a is not Ellipsis]
     if not arguments:
         return annotation
     by_name = [a for a in arguments if getattr(a, "__name__", None) == step]
