@@ -445,3 +445,35 @@ def test_memory_is_flat_over_a_million_requests() -> None:
     marks = memory_of(1_000_000)
     print(marks)
     assert marks[-1] - marks[0] < 64
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.acceptance
+def test_the_client_costs_little() -> None:
+    from tests.bench.bench_llm import asked
+
+    rates = []
+    with Server() as server:
+        asked(server.url, 200, 64)
+        for _ in range(3):
+            began = time.process_time()
+            asked(server.url, 10_000, 64)
+            rates.append(10_000 / (time.process_time() - began))
+    print(rates)
+    assert max(rates) >= 3_000  # so that 2,000 remain with verification
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(("slots", "service_s", "count"), [(4, 0.02, 2000), (32, 0.1, 4000)])
+def test_a_server_is_kept_at_its_best(slots: int, service_s: float, count: int) -> None:
+    from tests.bench.bench_llm import asked, fixed_loop
+
+    shares = []
+    for _ in range(3):
+        with Server(slots=slots, service_s=service_s) as server:
+            best = max(asyncio.run(fixed_loop(server.url, count // 4, n)) for n in (slots, 2 * slots))
+            shares.append(count / asked(server.url, count, 256).wall_s / best)
+    print(shares)
+    assert sorted(shares)[1] >= 0.9

@@ -116,3 +116,9 @@ def test_endpoints_must_serve_the_same():
         check_endpoints((CHAT, CHAT))
     with pytest.raises(ValidationError):
         BudgetConfig(requests=-1)
+
+
+def test_money_needs_both_prices():
+    priced = CHAT.model_copy(update={"price_input": 0.5, "price_output": 2.0})
+    assert priced.money(2_000_000, 1_000_000) == 3.0
+    assert CHAT.model_copy(update={"price_input": 0.5}).money(1, 1) is None
