@@ -1,0 +1,147 @@
+"""Sentences of a rephrased text beside those they were made of: flipped negation, exchanged roles."""
+
+from __future__ import annotations
+
+from pipeline.rephrase.fidelity.findings import Finding
+from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, blurred_around, count_around, read_polarity
+from pipeline.rephrase.fidelity.roles import roles_exchanged
+from pipeline.rephrase.fidelity.text import Text
+from pipeline.rephrase.fidelity.tokens import Sentence, Token
+
+_ALIGNED = 0.4
+_CLOSE = 0.5
+_VERBATIM = 0.75
+_MAX_STEMS = 80
+
+
+class Reading:
+    """A source sentence with its polarity and where each base stands."""
+
+    def __init__(self, sentence: Sentence) -> None:
+        """Read `sentence`."""
+        self.sentence = sentence
+        self.polarity = read_polarity(sentence)
+        self.bases: dict[str, list[int]] = {}
+        for k, token in enumerate(sentence.tokens):
+            if token.content:
+                self.bases.setdefault(token.base, []).append(k)
+
+    def sign(self, at: int) -> int:
+        """Return +1 or -1: what is affirmed or denied at position `at`."""
+        return self.sentence.tokens[at].polarity * (-1) ** count_around(self.polarity, at)
+
+
+def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
+    """Return the sentences of `rephrased` that deny what `source` affirms, affirm what it denies, or exchange roles."""
+    found: list[Finding] = []
+    readings: dict[int, Reading] = {}
+    for k, sentence in enumerate(rephrased.sentences):
+        if not 1 < len(sentence.stems) <= _MAX_STEMS:
+            continue
+        aligned = rephrased.matches(source)[k]
+        if not aligned or aligned[0][0] < _ALIGNED:
+            continue
+        if aligned[0][0] == 1.0 and source.sentences[aligned[0][1]].tokens == sentence.tokens:
+            continue  # copied as it stands
+        for _, j in aligned:
+            if j not in readings:
+                readings[j] = Reading(source.sentences[j])
+        least = aligned[0][0] * (0.75 if aligned[0][0] >= _VERBATIM else 0.4)
+        known = [(share, readings[j]) for share, j in aligned if share >= least]
+        flip = _flip(sentence, known)
+        if flip:
+            found.append(Finding("negation", flip))
+        close = [reading.sentence for share, reading in known if share >= max(_ALIGNED, 0.8 * known[0][0])]
+        swap = roles_exchanged(sentence, close)
+        if swap:
+            found.append(Finding("role", swap))
+    return found
+
+
+def _flip(sentence: Sentence, known: list[tuple[float, Reading]]) -> str | None:
+    """Return the words of a flipped negation, or None."""
+    tokens = sentence.tokens
+    if sentence.question and tokens[0].low in YES_NO:
+        return None
+    share, best = known[0]
+    if len(sentence.stems & best.sentence.stems) < 2:
+        return None
+    own = Reading(sentence)
+    verbatim = share >= _VERBATIM
+    return (
+        _denied_here(own, known, verbatim)
+        or _denied_there(own, best, known, verbatim)
+        or _opposite(own, known)
+        or _inserted(own, known)
+    )
+
+
+def _denied_here(own: Reading, known: list[tuple[float, Reading]], verbatim: bool) -> str | None:
+    """Return a denial of something that every close source sentence affirms."""
+    for at in own.polarity.heads:
+        token = own.sentence.tokens[at]
+        places = [(reading, j) for _, reading in known for j in reading.bases.get(token.base, ())]
+        if (
+            places
+            and token.base in known[0][1].bases
+            and all(_differs(own, at, other, j, verbatim) for other, j in places)
+        ):
+            return _shown(own.sentence.tokens, own.polarity, at)
+    return None
+
+
+def _denied_there(own: Reading, best: Reading, known: list[tuple[float, Reading]], verbatim: bool) -> str | None:
+    """Return something affirmed that the source denies wherever it speaks of it."""
+    for j in best.polarity.heads:
+        base = best.sentence.tokens[j].base
+        mine = own.bases.get(base, ())
+        places = [(reading, i) for _, reading in known for i in reading.bases.get(base, ())]
+        if mine and all(_differs(own, at, other, i, verbatim) for at in mine for other, i in places):
+            return own.sentence.tokens[mine[0]].shown
+    return None
+
+
+def _differs(own: Reading, at: int, other: Reading, j: int, verbatim: bool) -> bool:
+    """Whether position `at` and position `j` of the other sentence have opposite signs beyond doubt."""
+    if own.sign(at) == other.sign(j):
+        return False
+    if blurred_around(own.sentence.tokens, own.polarity, at) != blurred_around(
+        other.sentence.tokens, other.polarity, j
+    ):
+        return False
+    return verbatim or min(count_around(own.polarity, at), count_around(other.polarity, j)) == 0
+
+
+def _opposite(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
+    """Return a word whose listed opposite the source has in its place, where neither sentence denies anything."""
+    if own.polarity.cues or own.polarity.blurs:
+        return None
+    best = known[0][1]
+    for base, mine in own.bases.items():
+        there = best.bases.get(base)
+        if there is None or len(mine) > 1 or len(there) > 1:
+            continue
+        places = [(reading, j) for _, reading in known for j in reading.bases.get(base, ())]
+        polarity = own.sentence.tokens[mine[0]].polarity
+        if all(
+            reading.sentence.tokens[j].polarity == -polarity and _differs(own, mine[0], reading, j, False)
+            for reading, j in places
+        ):
+            return own.sentence.tokens[mine[0]].shown
+    return None
+
+
+def _inserted(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
+    """Return a denial in a sentence whose every close source sentence denies nothing in any way."""
+    if not own.polarity.heads or known[0][0] < _CLOSE:
+        return None
+    if any(reading.polarity.negative for share, reading in known if share >= 0.5 * known[0][0]):
+        return None
+    if len(own.sentence.stems & known[0][1].sentence.stems) < 3:
+        return None
+    return _shown(own.sentence.tokens, own.polarity, own.polarity.heads[0])
+
+
+def _shown(tokens: list[Token], polarity: Polarity, at: int) -> str:
+    cue = max((k for k in polarity.cues if k < at), default=at)
+    return " ".join(token.shown for token in tokens[max(0, cue - 1) : at + 1])

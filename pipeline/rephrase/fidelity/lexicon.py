@@ -1,0 +1,188 @@
+"""Closed lists of English words that the rules know: function words, numbers, months, negation, opposites.
+
+`common_words.txt` holds words that running English text writes in lower case more often than with a capital, counted over
+openly licensed web pages, encyclopaedia articles, books and discussions: a capital on one of them names nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of `text`."""
+    return frozenset(text.split())
+
+
+FUNCTION_WORDS = words("""a an the this that these those some any each every all both either such same other another own much many more most
+    less least few several enough i me my mine myself you your yours yourself he him his himself she her hers herself it
+    its itself we us our ours ourselves they them their theirs themselves who whom whose which what when where why how
+    whether if then else than as at by for from in into of off on onto out over per since through throughout till to
+    toward towards under until up upon via with within about above across after again against along also although among
+    amongst and are be because been before being below beneath beside besides between beyond but can could did do does
+    doing done down during even ever except had has have having here is was were am just like may might must need nor
+    not now once only or ought quite rather shall should so still there therefore thus too very well while will would
+    yet yes let get got went one's s t d ll re ve m however indeed thereby hence therein thereof whereas one
+    'm 're 've 'll 'd""")
+
+ENGLISH_MARKS = words("the of and to in is was that for with on as by are this from be it")
+
+MONTHS = {
+    name: number
+    for number, names in enumerate(
+        (
+            "january jan", "february feb", "march mar", "april apr", "may", "june jun",
+            "july jul", "august aug", "september sept sep", "october oct", "november nov", "december dec",
+        ),
+        1,
+    )
+    for name in names.split()
+}  # fmt: skip
+AMBIGUOUS_MONTHS = words("may march mar august jan dec sep")
+WEEKDAYS = {
+    name: number
+    for number, names in enumerate(
+        ("monday mon", "tuesday tue tues", "wednesday wed", "thursday thu thurs", "friday fri", "saturday", "sunday"), 1
+    )
+    for name in names.split()
+}
+SEASONS = {"spring": "spring", "summer": "summer", "autumn": "autumn", "fall": "autumn", "winter": "winter"}
+
+CARDINALS = {
+    word: value
+    for value, word in enumerate(
+        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+        eighteen nineteen""".split()
+    )
+} | {
+    word: 10 * value
+    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+} | {"fourty": 40}  # fmt: skip
+ORDINALS = {
+    word: value
+    for value, word in enumerate(
+        """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
+        fifteenth sixteenth seventeenth eighteenth nineteenth""".split(),
+        1,
+    )
+} | {
+    word: 10 * value
+    for value, word in enumerate(
+        "twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth".split(), 2
+    )
+} | {"hundredth": 100, "thousandth": 1000}  # fmt: skip
+SCALES = {
+    "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "dozen": 12.0,
+    "lakh": 1e5, "crore": 1e7, "mn": 1e6, "bn": 1e9, "tn": 1e12,
+}  # fmt: skip
+VAGUE = {
+    "dozens": 12.0, "scores": 20.0, "hundreds": 1e2, "thousands": 1e3, "millions": 1e6, "billions": 1e9,
+    "trillions": 1e12,
+}  # fmt: skip
+DECADES = {
+    "twenties": 20, "thirties": 30, "forties": 40, "fifties": 50, "sixties": 60, "seventies": 70, "eighties": 80,
+    "nineties": 90,
+}  # fmt: skip
+FRACTIONS = {
+    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
+    "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9,
+    "ninths": 9, "tenth": 10, "tenths": 10, "hundredths": 100,
+}  # fmt: skip
+IMPLIED = {
+    "both": 2, "couple": 2, "pair": 2, "pairs": 2, "twin": 2, "twins": 2, "twice": 2, "double": 2, "doubled": 2,
+    "doubling": 2, "doubles": 2, "dual": 2, "duo": 2, "either": 2, "neither": 2, "bilateral": 2, "trio": 3, "triple": 3,
+    "tripled": 3, "triplets": 3, "thrice": 3, "trilogy": 3, "triangle": 3, "threefold": 3, "quadruple": 4,
+    "quadrupled": 4, "quartet": 4, "tetralogy": 4, "fourfold": 4, "quintet": 5, "quintuple": 5, "fivefold": 5,
+    "tenfold": 10, "single": 1, "sole": 1, "solo": 1, "alone": 1, "unique": 1, "monthly": 12, "weekly": 7, "once": 1,
+    "centenary": 100, "centennial": 100, "bicentennial": 200, "bicentenary": 200, "millennium": 1000, "seconds": 2,
+}  # fmt: skip
+"""Words that imply a number without saying it. They support one; they are never held to need support."""
+
+APPROXIMATE = words("""about around approximately approx circa roughly nearly almost some over under more less than above below close
+    near just exceeding beyond upwards least most estimated estimate estimates ca ~ ≈ > < + so odd or plus
+    virtually slightly fewer up""")
+TOTALS = words("total totals totalling totaling combined altogether together overall sum all collectively")
+DIFFERENCES = words("""difference gap margin more less fewer increase increased increases decrease decreased rise rose risen rising fell
+    fall fallen drop dropped grew grown growth gain gained lost loss later earlier after before younger older longer
+    shorter higher lower decline declined extra additional remaining remain remained left""")
+HONORIFICS = words("""mr mrs ms miss dr prof professor sir lord lady dame st saint rev reverend president king queen prince princess
+    duke captain capt colonel col general gen lieutenant lt major maj sergeant sgt judge justice senator sen
+    representative rep governor gov mayor minister chancellor pope father mother brother sister doctor madam baron
+    count countess emperor empress sheriff detective inspector officer chief""")
+NAMELIKE = words("""brown smith king white young baker mark will grace hill rose cook hunter jack john bill black green gray grey
+    stone wood woods bell carter cooper fisher fox page price reed rice rich sharp short swift taylor turner walker
+    ward wells west wolf ford bush banks bishop booth brooks burns butler carpenter chase church clay cole cross day
+    dean drew duke earl east faith field fields fleming flowers forest foster frank fry gardener gates gill glass
+    golden goodman hale hall hand hardy harper hart hawk hayes heath holly hope hood horn house hunt ivy jade jasmine
+    jay joy june kay knight lake lamb lane law lee little long love lily marsh mason mercy miles mill miller mills
+    moon moody moody moss myers nash noble north olive park parker parks pearl penny piper pitt pond poole pope porter
+    potter power pratt ray robin rod rowan ruby rush sage sandy savage shepherd singer skip small snow south sparks
+    spencer steel storm summers sterling thorn tucker victor victoria violet wade walls warden waters watts weaver
+    webb webber wheeler wilder winter winters wise worth wright rob sue art gene don ken pat dale dean max guy hugh
+    amber april august autumn basil bob carol chad chuck cliff dawn dick dot drake eve fern flora gale glen hazel
+    heather heath herb iris jean jimmy josh lance laurel marina marshall may melody nick norm paige poppy raven
+    reese rusty scarlet stew sunny ted terry tiffany tim tom tony troy wade warren china turkey chile jordan georgia
+    reading bath mobile nice phoenix orange apple amazon shell target oracle delta dove visa mercury mars saturn
+    jupiter venus pluto neptune cork limerick buffalo lincoln bologna java cuba guinea panama jersey""")
+"""Common words that are also names: a capital in mid-sentence makes one a name."""
+
+_OPPOSITES = """open:closed shut close|accept:reject refuse decline|succeed:fail|success:failure|allow:forbid
+prohibit ban disallow|permit:forbid prohibit|legal:illegal|possible:impossible|increase:decrease reduce|rise:fall
+decline drop|grow:shrink|expand:contract shrink|safe:dangerous unsafe|dangerous:harmless|true:false untrue
+|correct:incorrect wrong|guilty:innocent|alive:dead|present:absent|include:exclude omit|presence:absence
+|agree:disagree|approve:disapprove reject|support:oppose|public:private secret|known:unknown|common:rare uncommon
+|frequent:rare infrequent|frequently:rarely seldom|often:rarely seldom|always:never|early:late
+|large:small|big:small|high:low|long:short|strong:weak
+|good:bad poor|easy:difficult hard|simple:complex complicated|cheap:expensive
+|hot:cold|warm:cool|wet:dry|full:empty|fast:slow|begin:end|start:finish stop end|arrive:depart|remember:forget|love:hate|like:dislike|appear:disappear vanish|connect:disconnect|enable:disable
+|active:inactive|effective:ineffective|efficient:inefficient|sufficient:insufficient|adequate:inadequate
+|complete:incomplete|accurate:inaccurate|visible:invisible|valid:invalid|regular:irregular|relevant:irrelevant
+|direct:indirect|formal:informal|dependent:independent|honest:dishonest|continue:discontinue stop cease
+|confirm:deny refute|prove:disprove|pass:fail|positive:negative|major:minor
+|rich:poor|healthy:sick unhealthy|useful:useless|harmful:harmless|married:unmarried|finished:unfinished
+|available:unavailable|able:unable|likely:unlikely|similar:different dissimilar|significant:insignificant negligible
+|important:unimportant|consistent:inconsistent|stable:unstable|certain:uncertain|clear:unclear|aware:unaware
+ignorant|necessary:unnecessary|expected:unexpected|popular:unpopular|successful:unsuccessful|free:captive
+|present:absent|moral:immoral|perfect:imperfect|patient:impatient|polite:impolite|mature:immature|literate:illiterate
+|logical:illogical|responsible:irresponsible|reversible:irreversible|resistant:susceptible vulnerable
+|maximum:minimum|majority:minority|encourage:discourage|hire:fire|build:demolish destroy|attach:detach|trust:distrust
+|obey:disobey|awake:asleep|permanent:temporary|occupied:vacant|willing:reluctant
+unwilling|northern:southern|eastern:western|inside:outside|internal:external|urban:rural
+|ancient:modern|solid:liquid|deep:shallow|thick:thin|bright:dim|loud:quiet|dense:sparse|edible:inedible
+|drinkable:undrinkable|deny:admit|employed:unemployed|identical:different|optimistic:pessimistic
+|improve:worsen|strengthen:weaken|lengthen:shorten|raise:lower|ascend:descend|create:destroy|legalise:outlaw"""
+
+FLIPPERS = words("fail refuse lack unable without decline absence neglect incapable reluctant failure unwilling refusal devoid")  # fmt: skip
+"""Stems of words that deny what follows, like `not`."""
+
+BLURS = words(
+    """hardly rarely seldom barely scarcely few little only until unless except deny doubt unlikely avoid prevent
+    prohibit forbid ban exclude stop cease reject impossible instead almost nearly longer miss omit lest otherwise rid
+    cancel abandon halt despite"""
+)
+"""Words around which the polarity of a sentence is not judged where it differs."""
+
+NEGATIONS = words("not n't never no none neither nor nobody nothing nowhere cannot cant wont dont didnt")
+NOT_PREFIXED = words("""under until unless unit unite united union unique universe universal university uniform unto understand uncle
+    unison unify undergo undertake underlie unanimous universally uniquely units unions unites""")
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """Return the words that English writes in lower case."""
+    path = resources.files("pipeline.rephrase.fidelity").joinpath("common_words.txt")
+    return frozenset(path.read_text(encoding="ascii").split())
+
+
+@cache
+def opposites() -> dict[str, tuple[str, int]]:
+    """Return, for each word with a listed opposite, the base it is judged by and its sign."""
+    signs: dict[str, tuple[str, int]] = {}
+    for entry in _OPPOSITES.replace("\n", " ").split("|"):
+        base, _, others = entry.strip().partition(":")
+        base = base.strip()
+        base, sign = signs.setdefault(base, (base, 1))
+        for other in others.split():
+            signs.setdefault(other, (base, -sign))
+    return signs

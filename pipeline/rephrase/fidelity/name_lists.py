@@ -1,0 +1,94 @@
+"""Names that stand for one another: places and their adjectives, acronyms, short forms of first names."""
+
+from __future__ import annotations
+
+_PLACES = """
+afghanistan afghan afghans | albania albanian albanians | algeria algerian | argentina argentine argentinian argentinians
+| armenia armenian armenians | australia australian australians aussie aussies | austria austrian austrians
+| azerbaijan azerbaijani azeri | bangladesh bangladeshi | belarus belarusian | belgium belgian belgians
+| bolivia bolivian | bosnia bosnian | brazil brazilian brazilians | bulgaria bulgarian bulgarians | burma burmese myanmar
+| cambodia cambodian khmer | cameroon cameroonian | canada canadian canadians | chile chilean chileans
+| china chinese prc | colombia colombian colombians | congo congolese | croatia croatian croat croats | cuba cuban cubans
+| cyprus cypriot | czech czechs czechia | denmark danish dane danes | ecuador ecuadorian | egypt egyptian egyptians
+| england english englishman englishmen | estonia estonian | ethiopia ethiopian | europe european europeans eu
+| finland finnish finn finns | france french frenchman frenchmen | georgia georgian | germany german germans
+| ghana ghanaian | greece greek greeks hellenic | guatemala guatemalan | haiti haitian | hungary hungarian hungarians magyar
+| iceland icelandic icelander icelanders | india indian indians | indonesia indonesian indonesians
+| iran iranian iranians persia persian persians | iraq iraqi iraqis | ireland irish irishman irishmen
+| israel israeli israelis | italy italian italians | jamaica jamaican | japan japanese | jordan jordanian
+| kazakhstan kazakh | kenya kenyan kenyans | korea korean koreans | kuwait kuwaiti | laos laotian lao
+| latvia latvian latvians | lebanon lebanese | libya libyan | lithuania lithuanian lithuanians | malaysia malaysian malay
+| malta maltese | mexico mexican mexicans | moldova moldovan | mongolia mongolian mongol mongols | morocco moroccan
+| nepal nepalese nepali | netherlands dutch holland dutchman | zealand kiwi zealander zealanders nz
+| nigeria nigerian nigerians | niger nigerien | norway norwegian norwegians | pakistan pakistani pakistanis
+| palestine palestinian palestinians | peru peruvian | philippines filipino filipinos philippine | poland polish pole poles
+| portugal portuguese | prussia prussian prussians | romania romanian romanians | russia russian russians
+| soviet soviets ussr | rwanda rwandan | saudi saudis | scotland scottish scots scot scotsman | senegal senegalese
+| serbia serbian serb serbs | singapore singaporean | slovakia slovak slovaks | slovenia slovenian slovene
+| somalia somali | spain spanish spaniard spaniards | sudan sudanese | sweden swedish swede swedes
+| switzerland swiss | syria syrian syrians | taiwan taiwanese | thailand thai thais siam siamese | tibet tibetan tibetans
+| tunisia tunisian | turkey turkish turk turks | uganda ugandan | ukraine ukrainian ukrainians
+| britain british uk briton britons kingdom gb | america american americans us usa states united
+| uruguay uruguayan | venezuela venezuelan | vietnam vietnamese viet | wales welsh welshman | yugoslavia yugoslav
+| zimbabwe zimbabwean rhodesia | africa african africans | asia asian asians | rome roman romans | athens athenian athenians
+| sparta spartan spartans | venice venetian venetians | florence florentine | naples neapolitan | milan milanese
+| paris parisian parisians | london londoner londoners | vienna viennese | moscow muscovite | byzantium byzantine
+| norman normans normandy | viking vikings norse | aztec aztecs | inca incas incan | maya mayan mayans
+| catholic catholics catholicism | protestant protestants protestantism | islam islamic muslim muslims moslem
+| jew jews jewish judaism | christian christians christianity | buddhist buddhists buddhism buddha | hindu hindus hinduism
+| bavaria bavarian | catalonia catalan catalans | texas texan texans | california californian californians ca
+| hawaii hawaiian | quebec quebecois | flanders flemish | brittany breton | saxony saxon saxons | sicily sicilian
+| democrat democrats democratic | republican republicans gop | nazi nazis nazism | marxist marxism marx
+| victoria victorian | elizabeth elizabethan | arctic antarctic antarctica | atlantic transatlantic | alps alpine
+| mediterranean | baltic baltics | balkan balkans | scandinavia scandinavian | manhattan | ottoman ottomans
+| czechoslovakia czechoslovak | argentina argentines | arab arabs arabia arabian arabic | latin
+| nyc york ny | la angeles | dc washington | un nations | kgb | fbi | cia | nasa | nato | wwi wwii ww2 ww1
+| covid coronavirus | television tv | dvd | internet | phd ph | mit | ucla | bbc | google | ai
+"""
+_NICKNAMES = """
+william will bill billy willie liam | robert rob bob bobby robbie | richard rick dick ricky rich | james jim jimmy jamie
+| john johnny jack jon | joseph joe joey | thomas tom tommy | charles charlie chuck | edward ed eddie ted teddy ned
+| michael mike mick micky | david dave davy | daniel dan danny | matthew matt | christopher chris | anthony tony
+| andrew andy drew | steven stephen steve | kenneth ken kenny | ronald ron ronnie | timothy tim timmy
+| benjamin ben benny | samuel sam sammy samantha | alexander alex alexandra sandy | nicholas nick nicky nicolas
+| gregory greg | jeffrey jeff | lawrence laurence larry | raymond ray | peter pete | patrick pat paddy patricia
+| francis frank frances fran | frederick fred freddie | henry harry hank | george georgie | leonard len lenny
+| elizabeth liz beth betty eliza lizzie | katherine catherine kate katie kathy cathy | margaret maggie meg peggy
+| mary molly polly | jennifer jen jenny | susan sue susie | rebecca becky | deborah debbie | jessica jess jessie
+| victoria vicky | anne ann annie anna | abraham abe | theodore theo | donald don donny | philip phil phillip
+| eugene gene | albert al bert | arthur art | walter walt | zachary zach | joshua josh | jonathan nathan
+| isabella isabel bella | vincent vince | maximilian max | jacob jake
+"""
+
+
+def _groups(table: str, first: int) -> dict[str, set[int]]:
+    groups: dict[str, set[int]] = {}
+    for number, entry in enumerate(table.split("|"), first):
+        for name in entry.split():
+            groups.setdefault(name, set()).add(number)
+    return groups
+
+
+PLACES = _groups(_PLACES, 0)
+NICKNAMES = _groups(_NICKNAMES, 1000)
+
+EXPANSIONS = {
+    "us": "united states", "usa": "united states america", "uk": "united kingdom", "eu": "european union",
+    "un": "united nations", "nyc": "new york city", "la": "los angeles", "dc": "washington", "ww2": "world war",
+    "wwii": "world war", "wwi": "world war", "ww1": "world war", "uae": "united arab emirates", "ussr": "soviet union",
+    "tv": "television", "ai": "artificial intelligence", "phd": "doctorate", "ceo": "chief executive",
+    "gop": "republican", "mps": "members parliament", "mp": "member parliament", "dna": "deoxyribonucleic",
+    "ad": "", "bc": "", "bce": "", "ce": "", "am": "", "pm": "", "ok": "", "faq": "", "ii": "", "vs": "", "tldr": "",
+    "qa": "", "id": "identity",
+}  # fmt: skip
+"""Acronyms and what they abbreviate; an empty text means that the acronym needs no support."""
+
+TOLERATED = frozenset(
+    """i earth internet web god lord bible english latin dr mr mrs ms jr sr st sun moon european western eastern northern
+    southern westerner yes no true false ok okay ad bc ce bce i'm north south east west anno domini etc vs
+    christmas easter renaissance biblical celsius fahrenheit wikipedia roman q a faq b c d e""".split()
+)
+"""Words with a capital that an honest rephrasing may bring along."""
+
+DEMONYM_ENDINGS = ("ians", "ian", "eans", "ean", "ans", "an", "ese", "ish", "ites", "ite", "ers", "er", "ic", "ist", "ists",
+                   "ism", "i", "is", "ns", "n", "s")  # fmt: skip

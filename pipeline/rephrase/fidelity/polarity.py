@@ -1,0 +1,110 @@
+"""What a sentence affirms and what it denies, word by word."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.tokens import Sentence, Token
+
+WINDOW = 6
+"""How many tokens away, within a clause, a word of negation may stand from what it denies."""
+_CLAUSE = lex.words(", ; : ( ) but which who because although though while whereas when where if ? ! .")
+_SCOPE_TOKENS = 9
+_MINIMISERS = lex.words("only just merely simply solely necessarily least")
+_AFTER_NO = lex.words("doubt matter sooner wonder less fewer later more")
+YES_NO = lex.words(
+    "is are was were do does did can could has have had will would should may might must am isn't aren't wasn't don't "
+    "doesn't didn't whether true weren't won't can't couldn't wouldn't shouldn't"
+)
+_DEGREE = lex.words("very particularly especially really fully entirely completely always often also even ever")
+
+
+class Polarity(NamedTuple):
+    """`cues`: positions of what denies; `heads`: the content word that each denies first; `clauses`: clause of each token."""
+
+    cues: list[int]
+    heads: list[int]
+    clauses: list[int]
+    blurs: list[int]
+    negative: bool  # anything at all that denies, in whatever way
+
+
+def read_polarity(sentence: Sentence) -> Polarity:
+    """Return where and what `sentence` denies."""
+    tokens = sentence.tokens
+    cues: list[int] = []
+    blurs: list[int] = []
+    negative = False
+    for k, token in enumerate(tokens):
+        if token.deny:
+            if token.deny == 2:
+                blurs.append(k)
+            elif _denies(tokens, k):
+                cues.append(k)
+        elif token.polarity < 0:
+            negative = True
+    heads = [head for k in cues if (head := _head(tokens, k)) is not None]
+    return Polarity(cues, heads, _clauses(tokens), blurs, negative or bool(cues) or bool(blurs))
+
+
+def count_around(polarity: Polarity, at: int) -> int:
+    """Return how many words of negation stand in the clause of position `at`, close to it."""
+    clause = polarity.clauses[at]
+    return sum(abs(k - at) <= WINDOW and polarity.clauses[k] == clause for k in polarity.cues)
+
+
+def blurred_around(tokens: list[Token], polarity: Polarity, at: int) -> frozenset[str]:
+    """Return the words close to position `at` that make its polarity hard to tell."""
+    return frozenset(
+        [
+            tokens[k].stem
+            for k in polarity.blurs
+            if abs(k - at) <= WINDOW and polarity.clauses[k] == polarity.clauses[at]
+        ]
+    )
+
+
+def _denies(tokens: list[Token], k: int) -> bool:
+    """Whether the word of negation at `k` denies: not so in `not only`, `No. 5`, `No, ...`, `whether or not`."""
+    low = tokens[k].low
+    after = tokens[k + 1].low if k + 1 < len(tokens) else ""
+    if low == "not":
+        return after not in _MINIMISERS and not (k >= 2 and tokens[k - 1].low == "or")
+    if low in ("no", "nope"):
+        if after in (",", ".", ":", ";", "!", "-", "", '"', "'", ")"):
+            return False
+        return after not in _AFTER_NO and after != "longer"
+    if low in ("nothing", "none") and after in ("but", "other"):
+        return False
+    if low in ("never", "not") and after in ("!", ".") and k <= 1:
+        return False
+    if tokens[k].stem in ("declin", "decline", "fail", "neglect"):
+        return after == "to"
+    return True
+
+
+def _clauses(tokens: list[Token]) -> list[int]:
+    numbers: list[int] = []
+    clause = 0
+    for token in tokens:
+        if token.low in _CLAUSE:
+            clause += 1
+        numbers.append(clause)
+    return numbers
+
+
+def _head(tokens: list[Token], k: int) -> int | None:
+    """Return the content word that the cue at `k` denies first; an adverb only where nothing else follows."""
+    adverb: int | None = None
+    for j in range(k + 1, min(len(tokens), k + 1 + _SCOPE_TOKENS)):
+        token = tokens[j]
+        if token.low in _CLAUSE and not (j == k + 1 and token.low == ","):
+            break
+        if not token.content:
+            continue
+        if token.low in _DEGREE or (token.low.endswith("ly") and token.polarity > 0):
+            adverb = j if adverb is None else adverb
+            continue
+        return j
+    return adverb

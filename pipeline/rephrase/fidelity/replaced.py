@@ -1,0 +1,151 @@
+"""Names and numbers in the place of others: what stands between the same neighbours in the sentence it was made of."""
+
+from __future__ import annotations
+
+from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.findings import Finding
+from pipeline.rephrase.fidelity.name_lists import NICKNAMES, PLACES
+from pipeline.rephrase.fidelity.names import Names
+from pipeline.rephrase.fidelity.quantities import Numbers, Quantity
+from pipeline.rephrase.fidelity.text import Text
+from pipeline.rephrase.fidelity.tokens import Sentence, Token
+
+_ALIGNED = 0.5
+_VERBATIM = 0.7
+_NO_GROUP: set[int] = set()
+
+
+def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
+    """Return names of `rephrased` that stand where the source, in the sentence they were made of, has another name."""
+    names: Names | None = None
+    found: list[Finding] = []
+    for n, sentence in enumerate(rephrased.sentences):
+        positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
+        if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
+            continue
+        aligned = rephrased.matches(source)[n]
+        if not aligned or aligned[0][0] < _ALIGNED:
+            continue
+        best = source.sentences[aligned[0][1]]
+        near = {t.low for share, k in aligned if share >= 0.7 * aligned[0][0] for t in source.sentences[k].tokens}
+        extra = [
+            k for k in (0, *positions) if _may_be_name(sentence.tokens[k], k) and sentence.tokens[k].low not in near
+        ]
+        if not extra:
+            continue
+        names = names or Names(source)
+        own = {token.low for token in sentence.tokens}
+        missing = [k for k, token in enumerate(best.tokens) if _may_be_name(token, k) and token.low not in own]
+        for k in extra:
+            if sentence.tokens[k].low in lex.FUNCTION_WORDS or sentence.tokens[k - 1].shown in ('"', ":", "(", "'"):
+                continue
+            known = sentence.tokens[k].low in names.capitals
+            if not known and (
+                not sentence.tokens[k].common or sentence.heading or sentence.tokens[k].low in names.lows
+            ):
+                continue  # reported as unsupported, if it is a name
+            if any(_same_place(sentence, k, best, j, both=not known) and not _same_person(sentence.tokens[k], best.tokens[j], names)
+                   for j in missing):  # fmt: skip
+                found.append(Finding("name", sentence.tokens[k].shown))
+                break
+    return found
+
+
+def replaced_numbers(source: Text, rephrased: Text) -> list[Finding]:
+    """Return numbers of `rephrased` that the source has, but not in the place where it has another number."""
+    found: list[Finding] = []
+    for n, sentence in enumerate(rephrased.sentences):
+        if not any(token.number for token in sentence.tokens):
+            continue
+        aligned = rephrased.matches(source)[n]
+        if not aligned or aligned[0][0] < _VERBATIM:
+            continue
+        for quantity in rephrased.numbers[n].quantities:
+            if not quantity.values or quantity.kind in ("clock", "vague"):
+                continue
+            rivals: list[Quantity] = []
+            same = False
+            for _, k in aligned:
+                for other in source.numbers[k].quantities:
+                    if other.values and _same_slot(sentence, quantity, source.sentences[k], other):
+                        same = (
+                            same
+                            or not set(other.values).isdisjoint(quantity.values)
+                            or _share(other) == _share(quantity)
+                        )
+                        rivals.append(other)
+            if rivals and not same:
+                found.append(
+                    Finding("number", " ".join(t.shown for t in sentence.tokens[quantity.start : quantity.end + 1]))
+                )
+    return found
+
+
+def numbers_of(numbers: Numbers) -> set[float]:
+    """Return all values of one sentence."""
+    return {value for quantity in numbers.quantities for value in quantity.values}
+
+
+def _share(quantity: Quantity) -> float:
+    factor = quantity.unit.factor if quantity.unit is not None else 1.0
+    return round(quantity.value * factor, 6)
+
+
+def _same_slot(sentence: Sentence, quantity: Quantity, other: Sentence, rival: Quantity) -> bool:
+    """Whether both neighbours are the same and one of them is more than punctuation, and the units are the same."""
+    if quantity.unit != rival.unit:
+        return False
+    before, after = _around(sentence.tokens, quantity)
+    if (before, after) != _around(other.tokens, rival):
+        return False
+    return len(before) > 2 and len(after) > 2 or (len(before) > 3 or len(after) > 3) and bool(before) and bool(after)
+
+
+def _around(tokens: list[Token], quantity: Quantity) -> tuple[str, str]:
+    before = tokens[quantity.start - 1].low if quantity.start else ""
+    after = tokens[quantity.end].low if quantity.end < len(tokens) else ""
+    return before, after
+
+
+def _may_be_name(token: Token, k: int) -> bool:
+    return token.cap and not token.number and len(token.low) > 1 and (k > 0 or not token.common)
+
+
+def _same_place(sentence: Sentence, k: int, other: Sentence, j: int, both: bool) -> bool:
+    """Whether the two names have a neighbouring content word in common on one side, or `both` neighbouring words."""
+    if both:
+        return (
+            j > 0
+            and _low(sentence.tokens, k - 1) == _low(other.tokens, j - 1)
+            and _low(sentence.tokens, k + 1) == _low(other.tokens, j + 1)
+        )
+    return any(
+        (mine := _neighbour(sentence.tokens, k, step)) is not None and mine == _neighbour(other.tokens, j, step)
+        for step in (-1, 1)
+    )
+
+
+def _low(tokens: list[Token], k: int) -> str:
+    return tokens[k].low if 0 <= k < len(tokens) else ""
+
+
+def _neighbour(tokens: list[Token], k: int, step: int) -> str | None:
+    at = k + step
+    while 0 <= at < len(tokens) and abs(at - k) <= 4:
+        token = tokens[at]
+        if token.content and not (token.cap and not token.common):
+            return token.stem
+        if token.low in (",", ";", ":", "and", "or"):
+            return None
+        at += step
+    return None
+
+
+def _same_person(token: Token, other: Token, names: Names) -> bool:
+    a, b = token.low, other.low
+    groups = PLACES.get(a, _NO_GROUP) | NICKNAMES.get(a, _NO_GROUP)
+    if groups & (PLACES.get(b, _NO_GROUP) | NICKNAMES.get(b, _NO_GROUP)):
+        return True
+    if b in names.bigrams.get(a, set()) or a in names.bigrams.get(b, set()) or a[:4] == b[:4]:
+        return True
+    return (token.acronym or other.acronym) and (a[0] == b[0])

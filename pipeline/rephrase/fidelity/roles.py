@@ -1,0 +1,170 @@
+"""Who did it to whom: the same relation between the same two, the other way round.
+
+Both sentences must have the relation (a verb, a comparison, `father of`) and both sides of it; the passive exchanges the
+sides, and so does `by`. What another verb turns round (sell and buy) is not seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.tokens import Sentence, Token
+
+_SYMMETRIC = frozenset(
+    """meet marri join merg combin differ resembl fac pla equal connect link relat shar border mix collaborat associat
+    compar unit pair match cooperat negotiat be have do make use includ call name know say see become divorc dat
+    found base locat correspond""".split()
+)  # fmt: skip
+_BOUNDARY = frozenset(", ; : ( ) but which who whom that because although though while whereas when where if".split())
+_BE = frozenset("is are was were been being be am get gets got isn't aren't wasn't weren't".split())
+_VERB_BEFORE = frozenset(
+    "is are was were been being be has have had will would can could did does do to may might must should not never "
+    "also later then finally soon first".split()
+)
+_IRREGULAR_VERBS = frozenset(
+    """beat win lose take give make build buy sell send lead teach write steal choose catch fight shoot bite throw hit
+    hold pay find kill succeed eat see hear strike drive bring leave tell show""".split()
+)
+_PREPOSITIONS = frozenset(
+    "in on at during after before for with and to by from into over under as until since near".split()
+)
+_SIDE = 8
+
+
+def roles_exchanged(sentence: Sentence, sources: list[Sentence]) -> str | None:
+    """Return the relation whose two sides `sentence` exchanges against each of `sources` that has it, or None."""
+    counts = Counter(token.stem for token in sentence.tokens if token.content)
+    for k, token in enumerate(sentence.tokens):
+        if not token.content or counts[token.stem] > 1 or token.cap and k or token.number:
+            continue
+        if not _relates(sentence.tokens, k) or token.stem in _SYMMETRIC:
+            continue
+        verdicts = [_exchanged(sentence.tokens, k, source) for source in sources if token.stem in source.stems]
+        if any(verdict for verdict in verdicts) and not any(verdict is False for verdict in verdicts):
+            return next(verdict for verdict in verdicts if verdict) or None
+    return _route_exchanged(sentence, sources)
+
+
+def _exchanged(tokens: list[Token], k: int, source: Sentence) -> str | bool | None:
+    """Return the words when exchanged, False when both agree, None when it cannot be told."""
+    at = [j for j, token in enumerate(source.tokens) if token.stem == tokens[k].stem and token.content]
+    if len(at) != 1 or not _relates(source.tokens, at[0]):
+        return None
+    agents, patients = _sides(tokens, k)
+    known_agents, known_patients = _sides(source.tokens, at[0])
+    names = {t.stem for t in source.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS}
+    for mine, known in ((agents & names, known_agents & names), (patients & names, known_patients & names)):
+        if mine and known and mine.isdisjoint(known) and not _linked(source.tokens, mine, known):
+            return f"{' '.join(sorted(mine))}: {tokens[k].shown}"
+    if agents & known_agents or patients & known_patients:
+        return False
+    first, second = agents & known_patients, patients & known_agents
+    compared = tokens[k].low.endswith("er") or tokens[k].low in ("more", "less")
+    if not first or (not second and not (compared and patients and not known_agents)):
+        return None
+    second = second or patients
+    return f"{sorted(first)[0]} {tokens[k].shown} {sorted(second)[0]}"
+
+
+def _linked(tokens: list[Token], mine: set[str], known: set[str]) -> bool:
+    """Whether a name of one set stands beside a name of the other: two parts of the same name."""
+    for first, second in zip(tokens, tokens[1:], strict=False):
+        if (first.stem in mine and second.stem in known) or (first.stem in known and second.stem in mine):
+            return True
+    return False
+
+
+def _relates(tokens: list[Token], k: int) -> bool:
+    """Whether the word at `k` is used as a verb, as a comparative before `than`, or as a noun before `of`."""
+    low = tokens[k].low
+    before = tokens[k - 1].low if k else ""
+    after = tokens[k + 1].low if k + 1 < len(tokens) else ""
+    if low.endswith("ed") or tokens[k].stem in _IRREGULAR_VERBS or before in _VERB_BEFORE:
+        return True
+    if after == "than" or (k + 1 < len(tokens) and any(token.low == "than" for token in tokens[k + 1 : k + 4])):
+        return low.endswith("er") or before in ("more", "less") or low in ("more", "less")
+    if after == "of" and low in ("father", "mother", "son", "daughter", "brother", "sister", "wife", "husband", "student",
+                                 "teacher", "capital", "part", "successor", "predecessor", "subsidiary", "north", "south",
+                                 "east", "west"):  # fmt: skip
+        return True
+    return (
+        low.endswith("s")
+        and before not in ("the", "a", "an", "of", "and", "in")
+        and k > 0
+        and after not in ("of", ".", ",", "")
+    )
+
+
+def _sides(tokens: list[Token], k: int) -> tuple[set[str], set[str]]:
+    """Return the stems on the side of who does it and on the side of whom it is done to."""
+    left, right = _left(tokens, k), _right(tokens, k)
+    by = [j for j in range(k + 1, min(len(tokens), k + 5)) if tokens[j].low == "by"]
+    passive = any(token.low in _BE for token in tokens[max(0, k - 4) : k]) and tokens[k].low.endswith(
+        ("ed", "en", "t", "n", "d", "ng", "k", "ght")
+    )
+    if by:
+        return _right(tokens, by[0]), left
+    if k == 0 and tokens[k].low.endswith("ed"):
+        return set(), set()  # a participle: what it speaks of comes later
+    if (
+        passive
+        and not tokens[k].low.endswith(("er", "ing"))
+        and tokens[k].low not in ("north", "south", "east", "west")
+    ):
+        return set(), left
+    return left, right
+
+
+def _left(tokens: list[Token], k: int) -> set[str]:
+    found: set[str] = set()
+    for j in range(k - 1, max(-1, k - 1 - _SIDE), -1):
+        if tokens[j].low in _BOUNDARY and (found or tokens[j].low in (";", ":", "but")):
+            break
+        if _is_party(tokens[j]):
+            found.add(tokens[j].stem)
+    return found
+
+
+def _right(tokens: list[Token], k: int) -> set[str]:
+    found: set[str] = set()
+    for j in range(k + 1, min(len(tokens), k + 1 + _SIDE)):
+        low = tokens[j].low
+        if low in _BOUNDARY or low in _PREPOSITIONS:
+            break
+        if _is_party(tokens[j]):
+            found.add(tokens[j].stem)
+    return found
+
+
+def _is_party(token: Token) -> bool:
+    return token.content and not token.number and not token.low.endswith("ly")
+
+
+def _route_exchanged(sentence: Sentence, sources: list[Sentence]) -> str | None:
+    """Return `from A to B` where the source has `from B to A` and never the same."""
+    routes = _routes(sentence.tokens)
+    if not routes:
+        return None
+    for start, end in routes:
+        known = [route for source in sources for route in _routes(source.tokens)]
+        if any(start & other_start or end & other_end for other_start, other_end in known):
+            continue
+        if any(start & other_end and end & other_start for other_start, other_end in known):
+            return f"from {sorted(start)[0]} to {sorted(end)[0]}"
+    return None
+
+
+def _routes(tokens: list[Token]) -> list[tuple[set[str], set[str]]]:
+    found: list[tuple[set[str], set[str]]] = []
+    for k, token in enumerate(tokens):
+        if token.low != "from":
+            continue
+        to = next((j for j in range(k + 2, min(len(tokens), k + 8)) if tokens[j].low == "to"), None)
+        if to is None or any(tokens[j].low in _BOUNDARY for j in range(k, to)):
+            continue
+        start = {t.stem for t in tokens[k + 1 : to] if t.content}
+        end = _right(tokens, to) | {t.stem for t in tokens[to + 1 : to + 2] if t.number}
+        if start and end:
+            found.append((start, end))
+    return found

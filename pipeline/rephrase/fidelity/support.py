@@ -1,0 +1,408 @@
+"""Which numbers, dates and units of a rephrased text its source supports: as they are, rounded, converted, counted."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.findings import Finding, Kind
+from pipeline.rephrase.fidelity.number_tokens import Date
+from pipeline.rephrase.fidelity.quantities import Moment, Quantity
+from pipeline.rephrase.fidelity.text import NumberIndex, Text
+from pipeline.rephrase.fidelity.tokens import Sentence
+from pipeline.rephrase.fidelity.units import Unit, comparable, converted
+
+_OVER = frozenset("over more above exceeding beyond least upwards >".split())
+_UNDER = frozenset("nearly almost under less below most virtually fewer <".split())
+_MAX_PAIRED = 40
+
+
+def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
+    """Return the numbers, dates and units of `rephrased` that `source` does not support, in order."""
+    found: list[Finding] = []
+    index: NumberIndex | None = None
+    for k, sentence in enumerate(rephrased.sentences):
+        if not any(token.number for token in sentence.tokens):
+            continue
+        index = index or source.index
+        numbers = rephrased.numbers[k]
+        for quantity in numbers.quantities:
+            kind = _judge(quantity, sentence, index)
+            if kind is not None and not _part_of_ratio(quantity, numbers.quantities, sentence, index):
+                found.append(Finding(kind, _shown(sentence, quantity.start, quantity.end)))
+        for moment in numbers.moments:
+            if not _moment_supported(moment, index):
+                found.append(Finding("date", _shown(sentence, moment.start, moment.end)))
+        for day, at in numbers.weekdays:
+            if day not in index.weekdays and not _weekday_follows(day, index):
+                found.append(Finding("date", sentence.tokens[at].shown))
+        for season, at in numbers.seasons:
+            if index.seasons and season not in index.seasons:
+                found.append(Finding("date", sentence.tokens[at].shown))
+    return found
+
+
+def _shown(sentence: Sentence, start: int, end: int) -> str:
+    return " ".join(token.shown for token in sentence.tokens[start : min(end + 1, len(sentence.tokens))])
+
+
+# --- dates
+
+
+def _moment_supported(moment: Moment, index: NumberIndex) -> bool:
+    return any(_date_supported(date, index) for date in moment.dates)
+
+
+def _date_supported(date: Date, index: NumberIndex) -> bool:
+    year, month, day = date
+    for known in index.dates:
+        if all(part is None or part == other for part, other in zip(date, known, strict=True)):
+            return True
+    if year is not None and year in index.years:
+        # The year may stand apart from the rest: "In 1998 ... on 12 March".
+        return any(known[0] is None and known[1] == month and (day is None or known[2] == day) for known in index.dates)
+    return False
+
+
+def _weekday_follows(day: int, index: NumberIndex) -> bool:
+    from datetime import date
+
+    for year, month, number in index.dates:
+        if year is None or month is None or number is None:
+            continue
+        try:
+            if date(year, month, number).isoweekday() == day:
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+# --- numbers
+
+
+def _judge(quantity: Quantity, sentence: Sentence, index: NumberIndex) -> Kind | None:
+    """Return the kind of what is wrong with `quantity`, or None when the source supports it."""
+    if quantity.kind == "opaque":
+        return None if quantity.opaque in index.opaque or quantity.opaque in index.text.text.lower() else "number"
+    if quantity.kind == "clock":
+        return None if _clock_supported(quantity, index) else "date"
+    if quantity.kind == "vague":
+        return None if _vague_supported(quantity, index) else "number"
+    if quantity.kind in ("decade", "century"):
+        return None if _period_supported(quantity, index) else "date"
+    readings = [quantity.parts] if quantity.parts else [(value,) for value in quantity.values]
+    worst: Kind | None = None
+    for values in readings:
+        kinds = [_judge_value(value, quantity, sentence, index) for value in values]
+        wrong = [kind for kind in kinds if kind is not None]
+        if not wrong:
+            return None
+        worst = worst or wrong[0]
+    return worst
+
+
+def _judge_value(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> Kind | None:
+    same = index.by_value.get(round(value, 9), ())
+    if same:
+        if not _unit_agrees(quantity, same, index):
+            return None if _converted_supported(value, quantity, index) else "unit"
+        return "number" if _moved(value, quantity, same, sentence, index) else None
+    if quantity.kind == "year":
+        if int(value) in index.years or _rounded_supported(value, quantity, index):
+            return None
+        return "date"
+    if quantity.unit is not None and _converted_supported(value, quantity, index):
+        return None
+    if _rounded_supported(value, quantity, index):
+        return None
+    if quantity.weak:
+        return "number" if _conflicts(value, quantity, sentence, index) else None
+    if value in index.implied or _calendar_number(value, index):
+        return None
+    if _calculated(value, quantity, sentence, index):
+        return None
+    counted = value == int(value) and 2 <= value <= 30 and quantity.unit is None and int(value) in index.list_counts()
+    return None if counted and not _conflicts(value, quantity, sentence, index) else "number"
+
+
+def _calendar_number(value: float, index: NumberIndex) -> bool:
+    return value == int(value) and (
+        (1 <= value <= 31 and any(date[2] == value for date in index.dates)) or int(value) in index.years
+    )
+
+
+def _unit_agrees(quantity: Quantity, same: list[Quantity] | tuple[Quantity, ...], index: NumberIndex) -> bool:
+    """Whether one mention of the same value has the unit, or none and the text knows the unit."""
+    unit = quantity.unit
+    if unit is None or unit.dimension == "ratio" and unit.factor == 1.0:
+        return True
+    for other in same:
+        if other.unit is None:
+            if unit.dimension == "time" or _unit_known(unit, index) or other.kind == "year" and False:
+                return True
+        elif comparable(unit, other.unit) and abs(converted(1.0, other.unit, unit) - 1.0) < 1e-6:
+            return True
+        elif {unit.dimension, other.unit.dimension} in ({"pound", "gbp"}, {"degree", "temperature"}):
+            return True
+        elif unit.dimension in other.unit.dimension.split("/") and abs(unit.factor - other.unit.factor) < 1e-9:
+            return True
+        elif other.unit.dimension == unit.dimension.split("/")[0] and "/" in unit.dimension:
+            return True
+    return False
+
+
+def _unit_known(unit: Unit, index: NumberIndex) -> bool:
+    return unit.dimension in index.by_dimension or unit.name in index.text.lows or unit.name + "s" in index.text.lows
+
+
+def _converted_supported(value: float, quantity: Quantity, index: NumberIndex) -> bool:
+    unit = quantity.unit
+    if unit is None:
+        return False
+    spelled_share = unit.dimension == "ratio"
+    for other in index.all:
+        if other.unit is None or not other.values or not comparable(unit, other.unit):
+            continue
+        for known in (*other.values, *other.parts):
+            exact = converted(known, other.unit, unit)
+            if other.unit.name == unit.name and not spelled_share:
+                continue
+            if abs(value - exact) <= _tolerance(value, exact, quantity, other):
+                return True
+    if spelled_share:
+        share = value * unit.factor
+        return any(
+            min(abs(share - known), abs(1 + share - known), abs(1 - share - known)) < 1e-6 for known in index.by_value
+        )
+    return _compound_supported(value, unit, index)
+
+
+def _tolerance(value: float, exact: float, quantity: Quantity, other: Quantity) -> float:
+    """Return how far a converted value may be off: half its last digit, and a little for rounded factors."""
+    unit, known = quantity.unit, other.unit
+    if unit is None or known is None:
+        return 0.0
+    if unit.dimension == "ratio":
+        worded = unit.factor == 1.0 or known.factor == 1.0
+        slack = 0.04 if quantity.approximate or other.approximate else 0.012 if worded else 1e-6
+        return slack / unit.factor
+    steps = 0.55 * quantity.place
+    if unit.dimension == "temperature":
+        return max(steps, 3.0) if quantity.approximate else max(steps, 0.6)
+    if unit.dimension == "time":
+        calendar = {unit.name, known.name} & {"month", "year", "decade", "century"}
+        floor = 0.02 if calendar and not {unit.name, known.name} <= {"month", "year", "decade", "century"} else 1e-6
+    else:
+        floor = 0.005 if unit.dimension == known.dimension and unit.factor != known.factor else 1e-6
+    share = 0.1 if quantity.approximate else 0.05
+    return max(min(steps, share * abs(exact)), floor * abs(exact))
+
+
+def _compound_supported(value: float, unit: Unit, index: NumberIndex) -> bool:
+    """Whether two measures side by side add up to it: 5 feet 10 inches, an hour and 20 minutes."""
+    for first, second in zip(index.all, index.all[1:], strict=False):
+        if first.unit is None or second.unit is None or first.sentence != second.sentence:
+            continue
+        if second.start - first.end <= 1 and first.unit.dimension == second.unit.dimension == unit.dimension:
+            total = converted(first.value, first.unit, unit) + converted(second.value, second.unit, unit)
+            if abs(total - value) <= 0.01 * abs(total) + 1e-9:
+                return True
+    return False
+
+
+# --- rounding
+
+
+def _rounded_supported(value: float, quantity: Quantity, index: NumberIndex) -> bool:
+    for known, others in index.by_value.items():
+        if known == 0 or not 0.8 <= value / known <= 1.25:
+            continue
+        for other in others:
+            if _same_measure(quantity, other) and _rounds(value, known, quantity, other):
+                return True
+    return False
+
+
+def _same_measure(quantity: Quantity, other: Quantity) -> bool:
+    if quantity.kind == "ordinal" or other.kind == "ordinal":
+        return False
+    if quantity.unit is None or other.unit is None:
+        return True
+    return quantity.unit.name == other.unit.name
+
+
+def _rounds(value: float, known: float, quantity: Quantity, other: Quantity) -> bool:
+    """Whether `value` is `known` with fewer digits: any near number when marked as rough, the nearest otherwise."""
+    coarser = quantity.place > other.place or (quantity.place == other.place and False)
+    difference = abs(value - known)
+    if quantity.approximate and quantity.kind != "year":
+        digits = abs(value) / quantity.place
+        share = 0.1 if digits < 10 else 0.05 if digits < 100 else 0.02
+        if not coarser or difference > share * abs(known):
+            return False
+        if quantity.approximate in _OVER:
+            return known >= value * 0.999
+        if quantity.approximate in _UNDER:
+            return known <= value * 1.001
+        return True
+    fractional = other.place < 1 or (quantity.spelled and quantity.place >= 1e4) or quantity.place >= 1e5
+    digits = abs(value) / quantity.place
+    return coarser and fractional and digits >= 2 and difference <= 0.5 * quantity.place * (1 + 1e-9)
+
+
+def _clock_supported(quantity: Quantity, index: NumberIndex) -> bool:
+    minutes = quantity.value
+    for other in index.all:
+        if other.kind == "clock":
+            if other.value == minutes:
+                return True
+            if (quantity.afternoon is None or other.afternoon is None) and other.value % 720 == minutes % 720:
+                return True
+        elif other.kind == "cardinal" and other.values and 60.0 * other.value in (minutes, minutes - 720):
+            if other.unit is None and other.value <= 24 and not other.weak:
+                return True
+    return False
+
+
+def _vague_supported(quantity: Quantity, index: NumberIndex) -> bool:
+    low, high = quantity.value, quantity.value * (10 if quantity.value >= 100 else 20)
+    return any(
+        other.kind != "year" and (low <= known < high) for known, others in index.by_value.items() for other in others
+    ) or any(word in index.text.lows and quantity.value == value for word, value in lex.VAGUE.items())
+
+
+def _period_supported(quantity: Quantity, index: NumberIndex) -> bool:
+    span = 10 if quantity.kind == "decade" else 100
+    for value in quantity.values:
+        start = value if quantity.kind == "decade" else 100 * (value - 1)
+        if any(start <= year < start + span + (quantity.kind == "century") for year in index.years):
+            return True
+        for other in index.all:
+            if other.kind == quantity.kind and value in other.values:
+                return True
+            if quantity.kind == "century" and other.kind == "decade" and start <= other.value < start + 100:
+                return True
+            if quantity.kind == "decade" and other.kind == "century" and value == 100 * (other.value - 1):
+                return True
+            if other.kind in ("ordinal", "cardinal") and quantity.kind == "century" and other.value == value:
+                return True
+        if any(start <= known < start + span for known in index.by_value) and quantity.kind == "decade":
+            return True
+    return False
+
+
+# --- derived numbers
+
+
+def _calculated(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> bool:
+    """Whether it is a sum, a difference, a share or a span of years that the sentence says it is."""
+    words = {token.low for token in sentence.tokens}
+    if quantity.unit is not None and quantity.unit.name == "year" and _years_apart(value, quantity, index):
+        return True
+    total = not lex.TOTALS.isdisjoint(words)
+    difference = not lex.DIFFERENCES.isdisjoint(words)
+    share = quantity.unit is not None and quantity.unit.dimension == "ratio"
+    if not (total or difference or share):
+        return False
+    for first, second in _neighbours(index):
+        a, b = first.value, second.value
+        if total and _near(a + b, value):
+            return True
+        if difference and _near(abs(a - b), value):
+            return True
+        if share and quantity.unit is not None and min(a, b) > 0:
+            ratio = min(a, b) / max(a, b) / quantity.unit.factor
+            change = abs(a - b) / min(a, b) / quantity.unit.factor
+            allowed = (0.04 if quantity.approximate else 0.006) / quantity.unit.factor
+            if abs(ratio - value) <= allowed or (difference and abs(change - value) <= allowed):
+                return True
+    return total and any(_near(sum(q.value for q in run), value) for run in _runs(index))
+
+
+def _near(exact: float, value: float) -> bool:
+    return abs(exact - value) <= 1e-6 * max(1.0, abs(exact))
+
+
+def _years_apart(value: float, quantity: Quantity, index: NumberIndex) -> bool:
+    years = sorted(index.years)[:_MAX_PAIRED]
+    slack = 1 if quantity.approximate else 0
+    return any(abs((b - a) - value) <= slack for a, b in combinations(years, 2))
+
+
+def _neighbours(index: NumberIndex) -> list[tuple[Quantity, Quantity]]:
+    """Return pairs of numbers that stand in the same sentence or in two that follow each other."""
+    known = [q for q in index.all if q.values and q.kind in ("cardinal", "year")][: 4 * _MAX_PAIRED]
+    return [
+        (first, second)
+        for i, first in enumerate(known)
+        for second in known[i + 1 : i + 8]
+        if second.sentence - first.sentence <= 1
+    ]
+
+
+def _runs(index: NumberIndex) -> list[list[Quantity]]:
+    """Return the numbers of each sentence that has three to twelve."""
+    by_sentence: dict[int, list[Quantity]] = {}
+    for quantity in index.all:
+        if quantity.values and quantity.kind == "cardinal":
+            by_sentence.setdefault(quantity.sentence, []).append(quantity)
+    return [run for run in by_sentence.values() if 3 <= len(run) <= 12]
+
+
+def _part_of_ratio(quantity: Quantity, others: list[Quantity], sentence: Sentence, index: NumberIndex) -> bool:
+    """Whether it belongs to `nine out of ten` where the source has 90 %."""
+    for first, second in zip(others, others[1:], strict=False):
+        if quantity is not first and quantity is not second:
+            continue
+        between = [token.low for token in sentence.tokens[first.end : second.start]]
+        if between in (["out", "of"], ["in"], ["out", "of", "every"], ["in", "every"], ["of"]) and second.value > 0:
+            share = first.value / second.value
+            for other in index.by_dimension.get("ratio", ()):
+                if other.unit is not None and abs(other.value * other.unit.factor - share) < 0.006:
+                    return True
+    return False
+
+
+# --- numbers that belong elsewhere
+
+
+def _conflicts(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> bool:
+    """Whether the source counts the same noun, but gives it only other numbers."""
+    rivals = [
+        other
+        for noun in quantity.nouns
+        for other in index.by_noun.get(noun, ())
+        if (other.kind == "ordinal") == (quantity.kind == "ordinal") and other.values and other.unit == quantity.unit
+    ]
+    if not rivals or any(value in (*other.values, *other.parts) for other in rivals):
+        return False
+    if quantity.weak and quantity.kind == "cardinal" and value != 1:
+        return False
+    aligned = {k for share, k in index.text.aligned(sentence.stems) if share >= 0.4}
+    return any(other.sentence in aligned for other in rivals)
+
+
+def _moved(
+    value: float,
+    quantity: Quantity,
+    same: list[Quantity] | tuple[Quantity, ...],
+    sentence: Sentence,
+    index: NumberIndex,
+) -> bool:
+    """Whether a number of the source now counts something that the source counts with another number."""
+    if quantity.weak or quantity.kind not in ("cardinal", "year", "ordinal"):
+        return False
+    if quantity.nouns and quantity.unit is None:
+        elsewhere = all(other.nouns and other.nouns.isdisjoint(quantity.nouns) for other in same)
+        if elsewhere and _conflicts(value, quantity, sentence, index):
+            return True
+    if not quantity.before or quantity.nouns:
+        return False
+    rivals = [
+        q for q in index.by_before.get(quantity.before, ()) if q.kind == quantity.kind and q.unit == quantity.unit
+    ]
+    if not rivals or any(value in q.values for q in rivals) or not all(q.before for q in same):
+        return False
+    aligned = {k for share, k in index.text.aligned(sentence.stems) if share >= 0.4}
+    return any(q.sentence in aligned for q in rivals)

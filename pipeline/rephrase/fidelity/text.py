@@ -1,0 +1,213 @@
+"""A text analysed once: sentences, an index of their words, and the numbers of the whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.number_tokens import Date
+from pipeline.rephrase.fidelity.quantities import Moment, Numbers, Quantity, read_numbers
+from pipeline.rephrase.fidelity.tokens import NUMBER, WORD, Sentence, Token, sentences
+
+MAX_POSTINGS = 40
+"""A word in more sentences than this says nothing about which sentence is meant."""
+
+
+@dataclass
+class Text:
+    """The sentences of a text and what is looked up in them, each worked out when it is first needed."""
+
+    text: str
+    sentences: list[Sentence] = field(default_factory=list)
+    _matches: list[list[tuple[float, int]]] | None = None
+
+    @cached_property
+    def lows(self) -> frozenset[str]:
+        """All words in lower case, without possessives and accents."""
+        return frozenset([token.low for sentence in self.sentences for token in sentence.tokens])
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The stems of all content words."""
+        return frozenset().union(*[sentence.stems for sentence in self.sentences])
+
+    @cached_property
+    def postings(self) -> dict[str, list[int]]:
+        """For each stem of a content word, the sentences that have it."""
+        postings: dict[str, list[int]] = {}
+        for k, sentence in enumerate(self.sentences):
+            for stem in sentence.stems:
+                postings.setdefault(stem, []).append(k)
+        return postings
+
+    @cached_property
+    def numbers(self) -> list[Numbers]:
+        """The numbers of each sentence."""
+        return [read_numbers(sentence.tokens) for sentence in self.sentences]
+
+    @cached_property
+    def index(self) -> NumberIndex:
+        """The numbers of the whole text."""
+        return NumberIndex(self)
+
+    @cached_property
+    def english(self) -> bool:
+        """Whether enough of the words are those that English cannot do without."""
+        tokens = [token for sentence in self.sentences[:200] for token in sentence.tokens if token.kind == WORD]
+        marks = sum(token.low in lex.ENGLISH_MARKS for token in tokens)
+        latin = sum(token.shown.isascii() for token in tokens)
+        return bool(tokens) and latin >= 0.8 * len(tokens) and (marks >= 0.08 * len(tokens) or len(tokens) < 12)
+
+    def matches(self, source: Text) -> list[list[tuple[float, int]]]:
+        """Return `source.aligned` of each sentence; the source is the same at every call."""
+        if self._matches is None:
+            self._matches = [source.aligned(sentence.stems) for sentence in self.sentences]
+        return self._matches
+
+    def aligned(self, stems: frozenset[str]) -> list[tuple[float, int]]:
+        """Return up to four sentences that share most of `stems`: (share of `stems`, sentence), best first."""
+        votes: Counter[int] = Counter()
+        for stem in stems:
+            found = self.postings.get(stem)
+            if found is not None and len(found) <= MAX_POSTINGS:
+                votes.update(found)
+        size = max(1, len(stems))
+        return [(count / size, k) for k, count in votes.most_common(4)]
+
+
+class NumberIndex:
+    """Every number of a text by value and by dimension, its dates, and the counts of its lists."""
+
+    def __init__(self, text: Text) -> None:
+        """Collect the numbers of all sentences of `text`."""
+        self.by_value: dict[float, list[Quantity]] = {}
+        self.by_dimension: dict[str, list[Quantity]] = {}
+        self.by_noun: dict[str, list[Quantity]] = {}
+        self.by_before: dict[str, list[Quantity]] = {}
+        self.all: list[Quantity] = []
+        self.moments: list[Moment] = []
+        self.dates: set[Date] = set()
+        self.years: set[int] = set()
+        self.weekdays: set[int] = set()
+        self.seasons: set[str] = set()
+        self.opaque: set[str] = set()
+        for k, numbers in enumerate(text.numbers):
+            self._add(k, numbers)
+        self._implied(text)
+        self.text = text
+
+    def _add(self, k: int, numbers: Numbers) -> None:
+        for quantity in numbers.quantities:
+            quantity.sentence = k
+            self.all.append(quantity)
+            for value in (*quantity.values, *quantity.parts):
+                self.by_value.setdefault(round(value, 9), []).append(quantity)
+                if 1000 <= value <= 2100 and value == int(value) and quantity.kind in ("year", "cardinal"):
+                    self.years.add(int(value))
+            if quantity.ambiguous_scale:
+                self.by_value.setdefault(quantity.value * quantity.ambiguous_scale, []).append(quantity)
+            if quantity.unit is not None:
+                self.by_dimension.setdefault(quantity.unit.dimension, []).append(quantity)
+            for noun in quantity.nouns:
+                self.by_noun.setdefault(noun, []).append(quantity)
+            if quantity.before:
+                self.by_before.setdefault(quantity.before, []).append(quantity)
+            if quantity.opaque:
+                self.opaque.add(quantity.opaque)
+        for moment in numbers.moments:
+            self.moments.append(moment)
+            self.dates.update(moment.dates)
+            self.years.update(date[0] for date in moment.dates if date[0] is not None)
+        self.weekdays.update(day for day, _ in numbers.weekdays)
+        self.seasons.update(season for season, _ in numbers.seasons)
+
+    def _implied(self, text: Text) -> None:
+        """Add what words imply (`both`, `twin`), Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
+        self.implied: set[float] = {float(lex.IMPLIED[low]) for low in text.lows & lex.IMPLIED.keys()}
+        for sentence in text.sentences:
+            for token in sentence.tokens:
+                if token.kind == WORD and not token.low.isalpha():
+                    digits = "".join(c if c.isdigit() else " " for c in token.low).split()
+                    self.implied.update(float(part) for part in digits if len(part) < 16 and part.isascii())
+                elif token.acronym and (value := roman(token.shown)):
+                    self.implied.add(float(value))
+
+    def list_counts(self) -> set[int]:
+        """Return how many items the lists of the text have, by commas and by lines; worked out when first asked."""
+        if not hasattr(self, "_counts"):
+            self._counts = _list_counts(self.text.sentences)
+        return self._counts
+
+
+def analyse(text: str) -> Text:
+    """Return `text` split and ready to be asked."""
+    return Text(text, sentences(text))
+
+
+def roman(shown: str) -> int:
+    """Return the value of a Roman numeral of two to six letters among I, V and X, or 0."""
+    if not 2 <= len(shown) <= 6 or shown.strip("IVX"):
+        return 0
+    values = [{"I": 1, "V": 5, "X": 10}[c] for c in shown]
+    total = sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0], strict=True))
+    return total if total < 40 else 0
+
+
+_MAX_ITEM_WORDS = 6
+
+
+def _list_counts(found: list[Sentence]) -> set[int]:
+    counts: set[int] = set()
+    lines = 0
+    for sentence in found:
+        if sentence.listed:
+            lines += 1
+        elif lines:
+            counts.add(lines)
+            lines = 0
+        counts |= _sentence_counts(sentence.tokens)
+    counts.add(lines)
+    counts.discard(0)
+    return counts
+
+
+def _sentence_counts(tokens: list[Token]) -> set[int]:
+    """Return the lengths of the lists in a sentence: items between commas, the last one after `and` or `or`."""
+    counts: set[int] = set()
+    items: list[int] = [0]  # words of each item so far
+    closed = False
+    for token in tokens:
+        if token.low in (",", ";") or token.low in ("and", "or", "&"):
+            if items[-1] == 0:
+                closed = closed or token.low in ("and", "or", "&")
+                continue
+            if closed:
+                counts |= _run(items)
+                items, closed = [items[-1]], False
+            items.append(0)
+            closed = closed or token.low in ("and", "or", "&")
+        elif token.low in (":", "(", ")", "-"):
+            if len(items) > 1:
+                counts |= _run(items)
+            items, closed = [0], False
+        else:
+            items[-1] += 1
+    return counts | _run(items)
+
+
+def _run(items: list[int]) -> set[int]:
+    if len(items) < 2:
+        return set()
+    length = 1
+    for words in reversed(items[:-1]):
+        length += 1
+        if words > _MAX_ITEM_WORDS:
+            break
+    return {length, length - 1} if length > 2 and items[0] <= 3 and length == len(items) else {length}
+
+
+def digits_of(text: Text) -> frozenset[str]:
+    """Return all number tokens as they stand."""
+    return frozenset([t.low for s in text.sentences for t in s.tokens if t.kind == NUMBER])
