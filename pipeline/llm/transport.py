@@ -62,7 +62,8 @@ class Transport:
         # Servers that use the id as their own (vLLM) take none twice while the first call may still be under way.
         self._run_id = uuid.uuid4().hex[:8]
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            # Shorter than the five seconds of uvicorn, or a server would close what we are about to use.
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=4.0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=endpoint.timeout_s,
