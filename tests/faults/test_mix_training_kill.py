@@ -89,7 +89,7 @@ def kill_and_resume(folder: Path, times: int, kills: int, chance: random.Random)
     for number in range(times):
         name = f"run{number}"
         for _ in range(kills):
-            hits += kill(folder, name, chance.choice([0.0, 0.02, 0.3]), chance.uniform(0.3, 0.9) * seconds)
+            hits += kill(folder, name, chance.choice([0.0, 0.02, 0.3]), chance.uniform(0.1, 0.45) * seconds)
             checkpoints += (folder / name / "checkpoint.npz").exists()
         finish(folder, name)
         assert_same_model(folder / "whole", folder / name)
