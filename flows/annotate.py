@@ -33,7 +33,7 @@ def signal_groups(config: AnnotateConfig) -> list[str]:
 def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
     """Plan the measurements of one source: every documents part that lacks a signal."""
     (source,) = sources
-    config = run.config.sources[source].annotate
+    config = run.config.settings(source).annotate
     groups = {name: run.group(source, f"signals/{name}") for name in signal_groups(config)}
     tokenizer = tokens.load_tokenizer(config.tokenizer) if config.tokenizer else None
 

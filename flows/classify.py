@@ -75,7 +75,7 @@ class Ranked:
 def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
     """Plan the scores of one source by every configured classifier."""
     (source,) = sources
-    ranked = [_ranked(run, source, name) for name in run.config.sources[source].classify]
+    ranked = [_ranked(run, source, name) for name in run.config.settings(source).classify]
     plan = _plan_predictions(run, source)
     stale = [item for item in ranked if plan.jobs or not item.scores.is_complete(item.key())]
     to_do = len(plan.jobs) + len(stale)  # each classifier's ranks are one more shard of work
@@ -94,7 +94,7 @@ def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
 
 def _plan_predictions(run: Run, source: str) -> MapPlan:
     scorers = {
-        name: ClassifierScorer(classifier(use.model)) for name, use in run.config.sources[source].classify.items()
+        name: ClassifierScorer(classifier(use.model)) for name, use in run.config.settings(source).classify.items()
     }
     targets = {name: run.group(source, f"predictions/{name}") for name in scorers}
     columns = (schema.DOC_ID, schema.TEXT)
@@ -115,7 +115,7 @@ def _plan_predictions(run: Run, source: str) -> MapPlan:
 
 
 def _ranked(run: Run, source: str, name: str) -> Ranked:
-    counted = run.config.sources[source].annotate.tokenizer is not None
+    counted = run.config.settings(source).annotate.tokenizer is not None
     folder, column = ("signals/tokens", "token_count") if counted else ("signals/text_stats", "text_bytes")
     return Ranked(
         name,

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from flows.cli_mix import add_mix, add_scaling
 
-STAGES = ("extract", "annotate", "dedup", "classify", "select")
+STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_rephrase(commands)
     _add_reading(commands)
     _add_classifier(commands)
     add_mix(commands, _command)
@@ -53,9 +54,24 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
     )
     command.add_argument("--only", metavar="SOURCE", action="append", default=[], help="only this source (repeatable)")
-    command.add_argument("--until", metavar="STAGE", choices=STAGES, default="select", help="stop after this stage")
+    command.add_argument("--until", metavar="STAGE", choices=STAGES, default="rephrase", help="stop after this stage")
     command.add_argument("--dry-run", action="store_true", help="print what would be done, with an estimate")
     command.set_defaults(run=_run)
+
+
+def _add_rephrase(commands: argparse._SubParsersAction[_Parser]) -> None:
+    command = _command(commands, "rephrase", "let a language model rephrase what a source kept: this stage alone")
+    command.add_argument("config", metavar="CONFIG", help="YAML configuration with the key `rephrase`")
+    command.add_argument(
+        "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
+    )
+    command.add_argument("--sample", metavar="N", type=int, help="ask for N documents and print each beside its source")
+    command.add_argument("--dry-run", action="store_true", help="print requests, tokens and, with prices, money")
+    command.set_defaults(run=_rephrase)
+
+    command = _command(commands, "verify", "judge rephrasings: what they say that their sources do not")
+    command.add_argument("pairs", metavar="PAIRS", help="JSON lines with `id`, `source` and `rephrased`")
+    command.set_defaults(run=_verify)
 
 
 def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -117,6 +133,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
     start = dry_run if arguments.dry_run else launch
     return start(arguments.config, arguments.assignments, arguments.only, arguments.until)
+
+
+def _rephrase(arguments: argparse.Namespace) -> int:
+    from flows.rephrase_command import rephrase
+
+    return rephrase(arguments.config, arguments.assignments, arguments.sample, arguments.dry_run)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from flows.rephrase_command import verify_pairs
+
+    return verify_pairs(arguments.pairs)
 
 
 def _sql(arguments: argparse.Namespace) -> int:

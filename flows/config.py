@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.dedup.config import DedupConfig
 from pipeline.extract.config import ExtractConfig
+from pipeline.rephrase.config import RephraseConfig
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table.config import StageConfig, override, read_yaml, validate
@@ -18,6 +19,9 @@ from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.schema import RESERVED_SOURCES
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")
+"""What every source goes through."""
+LAST = "rephrase"
+"""What comes after all of them: a new source, which then goes through all but `extract`."""
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
 Format = Literal["warc", "jsonl", "parquet", "csv"]
@@ -88,6 +92,12 @@ class SourceConfig(StageConfigs):
         return self
 
 
+class RephraseRun(StageConfigs, RephraseConfig):
+    """The source that rephrasing makes: how, and its stages' settings (the common ones with its own on top)."""
+
+    select: SelectConfig = SelectConfig(rules="rephrased")
+
+
 class EngineConfig(StageConfig):
     """Where the work runs. Never changes a byte of the result."""
 
@@ -103,6 +113,7 @@ class RunConfig(StageConfigs):
 
     workspace: str = Field(min_length=1)
     sources: dict[SourceName, SourceConfig] = Field(min_length=1)
+    rephrase: RephraseRun | None = None
     engine: EngineConfig = Field(default_factory=EngineConfig)
 
     @model_validator(mode="before")
@@ -113,7 +124,21 @@ class RunConfig(StageConfigs):
             return value
         common = {stage: value[stage] for stage in STAGES if stage in value}
         sources = {name: _merged(common, source) for name, source in value["sources"].items()}
-        return {**value, "sources": sources}
+        merged = {**value, "sources": sources}
+        if isinstance(value.get("rephrase"), dict):  # rules for pages make no sense for what a model wrote
+            measured = {stage: settings for stage, settings in common.items() if stage != "select"}
+            merged["rephrase"] = _merged(measured, value["rephrase"])
+        return merged
+
+    @model_validator(mode="after")
+    def _rephrases_a_source(self) -> RunConfig:
+        if self.rephrase is not None:
+            source, output = self.rephrase.source, self.rephrase.output_source
+            if source not in self.sources:
+                raise ValueError(f"rephrase.source: no source is named {source!r}{nearest(source, self.sources)}")
+            if output in self.sources:
+                raise ValueError(f"rephrase.output: {output!r} is a source already; choose another name")
+        return self
 
     @model_validator(mode="after")
     def _scopes_name_sources(self) -> RunConfig:
@@ -124,6 +149,18 @@ class RunConfig(StageConfigs):
                     f"dedup.scope joins {', '.join(group)}, whose dedup settings differ; give them the same"
                 )
         return self
+
+    def settings(self, source: str) -> StageConfigs:
+        """Return the stages' settings of a source, the one that rephrasing makes among them."""
+        if self.rephrase is not None and source == self.rephrase.output_source:
+            return self.rephrase
+        return self.sources[source]
+
+    def parents(self) -> tuple[str, ...]:
+        """Return the sources that rephrased documents are compared with: those that their source is compared with."""
+        if self.rephrase is None or self.sources[self.rephrase.source].dedup is None:
+            return ()
+        return next(group for group in self.scopes() if self.rephrase.source in group)
 
     def scopes(self) -> list[tuple[str, ...]]:
         """Return the sources in groups among which duplicates are sought, each in priority order."""

@@ -16,10 +16,11 @@ from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.config import STAGES, RunConfig, load
+from flows.config import LAST, STAGES, RunConfig, load
 from flows.engine import PrefectEngine
 from flows.plans import plan_stage, steps
 from flows.progress import StageReport
+from flows.rephrase import collapse_rows
 from flows.runs import opened
 
 THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1)
@@ -56,18 +57,29 @@ def select(config: RunConfig, sources: Sequence[str]) -> StageReport:
     return _stage("select", config, sources)
 
 
+@flow(name="rephrase", flow_run_name="rephrase {sources}", task_runner=THREADS, validate_parameters=False)
+def rephrase(config: RunConfig, sources: Sequence[str]) -> StageReport:
+    """Let a language model rephrase what a source kept."""
+    report = _stage("rephrase", config, sources)
+    rows = collapse_rows(config)
+    if rows:
+        create_table_artifact(key="rephrase-collapse", table=rows, description="How alike the rephrasings are")
+    return report
+
+
 FLOWS: dict[str, Flow[Any, StageReport]] = {
     "extract": extract,
     "annotate": annotate,
     "dedup": dedup,
     "classify": classify,
     "select": select,
+    "rephrase": rephrase,
 }
-assert tuple(FLOWS) == STAGES
+assert tuple(FLOWS) == (*STAGES, LAST)
 
 
 @flow(name="curate", validate_parameters=False)
-def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = "select") -> list[StageReport]:
+def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = LAST) -> list[StageReport]:
     """Bring a workspace up to date: every stage up to `until`, for every source or those in `only`."""
     loaded = load(config) if isinstance(config, str) else config
     with opened(loaded, "curate flow") as run:

@@ -18,6 +18,7 @@ from pipeline.dedup import components as dedup
 from pipeline.dedup.config import DedupConfig
 from pipeline.dedup.minhash import HASH_VERSION, Scheme, permutations, sign_table, signatures_schema
 from pipeline.table import schema
+from pipeline.table.catalog import AGAINST
 from pipeline.table.errors import GuardrailError
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, RowMap, Tally, Work, made_from, read_batches
 
@@ -36,12 +37,13 @@ class Member:
 def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
     """Plan the duplicates of a scope: signatures that are missing, and the components when anything changed."""
     label = "+".join(sources)
-    config = run.config.sources[sources[0]].dedup
+    config = run.config.settings(sources[0]).dedup
     assert config is not None, "steps() leaves out sources without dedup"
     maps = {source: _plan_signatures(run, source, config) for source in sources}
     pending = sum(len(plan.jobs) for plan in maps.values())
     key = _key(run, sources, config)
-    stale = bool(pending) or not all(run.group(source, "duplicates").is_complete(key) for source in sources)
+    targets = {target.folder: target for target in _targets(run, sources).values()}
+    stale = bool(pending) or not all(target.is_complete(key) for target in targets.values())
     to_do, done = pending + int(stale), _done(maps) + int(not stale)  # the components are one more shard of work
 
     def execute() -> StageReport:
@@ -92,11 +94,22 @@ def _identity(sources: Sequence[str], config: DedupConfig) -> Identity:
     return Identity("dedup", "dedup_v1", {**config.model_dump(mode="json"), "scope": list(sources)})
 
 
+def _targets(run: Run, sources: Sequence[str]) -> dict[str, Group]:
+    """Return the sources whose documents are compared, and where the components of each are written.
+
+    What rephrasing made is compared with its parents, too; their own components stay as they are.
+    """
+    own = {source: run.group(source, "duplicates") for source in sources}
+    if run.config.rephrase is None or tuple(sources) != (run.config.rephrase.output_source,):
+        return own
+    return {parent: run.group(sources[0], f"{AGAINST}/{parent}") for parent in run.config.parents()} | own
+
+
 def _members(run: Run, sources: Sequence[str]) -> list[Member]:
     """Return the signatures parts of a scope in canonical order, which does not depend on workers or inputs' order."""
     return [
-        Member(run.group(source, "signatures"), part, run.group(source, "duplicates"))
-        for source in sources
+        Member(run.group(source, "signatures"), part, target)
+        for source, target in _targets(run, sources).items()
         for part in run.group(source, "signatures").parts()
     ]
 
@@ -121,8 +134,7 @@ def _find(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
     ids = dedup.component_ids(parts, found)
     key = _key(run, sources, config)
     work = [_write(member, found, start, ids, key) for member, start in zip(members, _starts(members), strict=True)]
-    for source in sources:
-        group = run.group(source, "duplicates")
+    for group in _targets(run, sources).values():
         made = [part for member, part in zip(members, work, strict=True) if member.duplicates == group]
         group.complete(made, Index(stage="dedup", key=key, counts=_counts(found), details={"scope": list(sources)}))
     return f"{found.removable:,} copies, largest component {found.largest:,}"

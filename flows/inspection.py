@@ -48,7 +48,23 @@ def print_funnel(workspace: str, as_json: bool) -> int:
     rows = funnel.funnel(storage)
     text = funnel.as_json(rows) if as_json else funnel.as_text(rows, funnel.reject_reasons(storage))
     sys.stdout.write(text + "\n")
+    if not as_json:
+        _print_collapse(storage)
     return 0
+
+
+def _print_collapse(storage: Storage) -> None:
+    """Print how alike the rephrasings of each source that has some are."""
+    from pipeline.table.catalog import Catalog
+
+    rephrased = [source for source in Catalog.read(storage).sources if "signals/rephrase" in source.groups]
+    if not rephrased:
+        return
+    from pipeline.rephrase.collapse import as_text, measure_collapse
+
+    for source in rephrased:
+        rows = measure_collapse(Catalog.read(storage).group(source.name, "documents"))
+        sys.stdout.write(f"\n{source.name}: how alike the rephrasings are\n{as_text(rows)}\n")
 
 
 def collect_garbage(workspace: str, dry_run: bool) -> int:

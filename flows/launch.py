@@ -28,7 +28,7 @@ from pipeline.table.sql import one_line
 GRACE_S = 4.0
 """Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
 
-_ORCHESTRATED = ("extract", "annotate", "dedup", "classify")
+_ORCHESTRATED = ("extract", "annotate", "dedup", "classify", "rephrase")
 """Stages whose work is worth Prefect's start of some seconds; `select` alone is seconds of SQL."""
 
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from flows.annotate import STATS_SCHEMA
 from flows.classify import classifier
-from flows.config import STAGES, RunConfig, SourceConfig
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs
+from flows.rephrase import check_rephrase
 from flows.select import rules_of
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob, Item
 from pipeline.extract.units import Reject
+from pipeline.rephrase.output import VERDICTS_FOLDER
+from pipeline.rephrase.verdicts import VERDICTS
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.signals import language, tokens
@@ -34,7 +37,7 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     """
     storage = Storage.at(config.workspace)
     storage.check_writable()
-    last = STAGES.index(until)
+    last = len(STAGES) - 1 if until == LAST else STAGES.index(until)
     for source in only:
         settings = config.sources[source]
         check_inputs(storage, source, settings)
@@ -46,6 +49,9 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
             for name, use in settings.classify.items():
                 check_classifier(f"sources.{source}.classify.{name}.model", use.model)
         check_rules(rules_of(source, settings), expected_columns(settings))
+    if until == LAST and config.rephrase is not None and config.rephrase.source in only:
+        check_rephrase(config, storage)
+        check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase))
 
 
 def check_classifier(where: str, model: str) -> None:
@@ -94,9 +100,11 @@ def _damage(items: Iterator[Item]) -> str | None:
     return first
 
 
-def expected_columns(settings: SourceConfig) -> dict[str, str]:
+def expected_columns(settings: StageConfigs) -> dict[str, str]:
     """Return the DuckDB types of the narrow columns that a source will have once its stages have run."""
     groups = {"signals/language": language.LANGUAGE, "signals/text_stats": STATS_SCHEMA}
+    if isinstance(settings, RephraseRun):
+        groups[VERDICTS_FOLDER] = VERDICTS
     if settings.annotate.tokenizer:
         groups["signals/tokens"] = tokens.SCHEMA
     if settings.dedup:

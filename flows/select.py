@@ -6,26 +6,31 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from flows.config import SourceConfig
+from flows.config import RephraseRun, StageConfigs
 from flows.progress import ShardReport, StageReport
 from flows.runs import Run
 from flows.stages import Plan
+from pipeline.rephrase.output import VERDICTS_FOLDER
+from pipeline.select.keeper import KeptBefore
 from pipeline.select.rules import RuleSet, load_rules
 from pipeline.select.stage import SelectRequest, SourceSelection, is_done, select
+from pipeline.table.catalog import AGAINST
 
 
-def rules_of(source: str, config: SourceConfig) -> RuleSet:
+def rules_of(source: str, config: StageConfigs) -> RuleSet:
     """Return the rules of a source.
 
     Raises: ConfigError for an unknown preset or file; RuleError for a predicate that is not allowed.
     """
-    return load_rules(config.select.rules, f"sources.{source}.select.rules", config.select.keep)
+    where = "rephrase" if isinstance(config, RephraseRun) else f"sources.{source}"
+    return load_rules(config.select.rules, f"{where}.select.rules", config.select.keep)
 
 
-def signal_folders(config: SourceConfig) -> tuple[str, ...]:
+def signal_folders(config: StageConfigs) -> tuple[str, ...]:
     """Return the groups beside `documents` that a source's configuration fills and its rules may read."""
     folders = ["signals/language", "signals/text_stats"]
     folders += ["signals/tokens"] if config.annotate.tokenizer else []
+    folders += [VERDICTS_FOLDER] if isinstance(config, RephraseRun) else []
     folders += ["duplicates"] if config.dedup else []
     return (*folders, *(f"scores/{name}" for name in config.classify))
 
@@ -51,7 +56,7 @@ def plan_select(run: Run, sources: Sequence[str]) -> Plan:
 
 
 def _request(run: Run, sources: Sequence[str]) -> SelectRequest:
-    configs = {source: run.config.sources[source] for source in sources}
+    configs = {source: run.config.settings(source) for source in sources}
     selections = [SourceSelection(name, rules_of(name, c), signal_folders(c)) for name, c in configs.items()]
     return SelectRequest(
         run.storage,
@@ -60,4 +65,13 @@ def _request(run: Run, sources: Sequence[str]) -> SelectRequest:
         threads=run.config.engine.workers,
         memory_mb=run.config.engine.memory_mb,
         map_parts=partial(run.engine.map, f"{'+'.join(sources)} select"),
+        kept_before=_kept_before(run, sources),
     )
+
+
+def _kept_before(run: Run, sources: Sequence[str]) -> tuple[KeptBefore, ...]:
+    """Return the parents of what rephrasing made: decided already, and before it in every component."""
+    config = run.config
+    if config.rephrase is None or tuple(sources) != (config.rephrase.output_source,) or not config.rephrase.dedup:
+        return ()
+    return tuple(KeptBefore(parent, f"{sources[0]}/{AGAINST}/{parent}") for parent in config.parents())

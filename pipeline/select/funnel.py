@@ -90,7 +90,7 @@ def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
     counted = _token_column(session, source)
     total = _Share(source.rows("documents"), _tokens(session, source, counted))
     units = _Share(total.documents + source.rows("rejects"), None)
-    yield _row(source, "extract", None, units, total)
+    yield _row(source, "rephrase" if "signals/rephrase" in source.groups else "extract", None, units, total)
     for stage, folder in _MEASURING:
         if any(path.startswith(folder) for path in source.groups):
             yield _row(source, stage, None, total, total)

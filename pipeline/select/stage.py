@@ -19,7 +19,7 @@ from pipeline.select.binding import BoundRules, Constant, check_rules, column_ty
 from pipeline.select.constants import MapParts, Resources, described, find_constants
 from pipeline.select.curated import CuratedJob, write_curated
 from pipeline.select.evaluate import Policy, resolve
-from pipeline.select.keeper import Candidates, elect
+from pipeline.select.keeper import Candidates, KeptBefore, elect, write_kept_before
 from pipeline.select.narrow import NarrowSource, narrow_source
 from pipeline.select.outcomes import (
     DROPPED,
@@ -64,6 +64,7 @@ class SelectRequest:
     threads: int = 1
     memory_mb: int = 1024
     map_parts: MapParts = map
+    kept_before: tuple[KeptBefore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +185,15 @@ def _key(request: SelectRequest, sources: Sequence[_Source]) -> str:
         }
         for source in sources
     ]
-    config = {"part_bytes": request.part_bytes, "sources": described_sources}
+    config: dict[str, Any] = {"part_bytes": request.part_bytes, "sources": described_sources}
+    if request.kept_before:
+        config["kept_before"] = [_made_for(request.storage, before) for before in request.kept_before]
     return digest({"stage": STAGE, "version": VERSION, "libraries": _libraries(), "config": config})
+
+
+def _made_for(storage: Storage, before: KeptBefore) -> list[Any]:
+    folders = (f"{before.source}/outcomes", before.folder)
+    return [[made_from(part) for part in Group(storage, folder).parts()] for folder in folders]
 
 
 def _libraries() -> dict[str, str]:
@@ -212,7 +220,12 @@ def _judge(
         policies.append(_policy(source, values))
     jobs = _candidates(sources, policies, resources.folder)
     descending = [term.descending for term in request.sources[0].rules.keep]
-    verdict_path = elect([job for job in jobs if _has_components(job)], descending, resources, request.map_parts)
+    before = [
+        write_kept_before(request.storage, each, f"{resources.folder}/before-{number}.parquet")
+        for number, each in enumerate(request.kept_before)
+    ]
+    gathered = [job for job in jobs if _has_components(job)]
+    verdict_path = elect(gathered, descending, resources, request.map_parts, before)
     judged, number = [], 0
     for source, policy, found in zip(sources, policies, constants, strict=True):
         identity = _identity(policy, found, key)

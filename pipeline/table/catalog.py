@@ -12,7 +12,9 @@ from pipeline.table.storage import Storage
 
 FLAT_GROUPS = ("documents", "rejects", "signatures", "duplicates", "outcomes", "curated")
 """Groups that a source has once."""
-NESTED_GROUPS = ("signals", "predictions", "scores")
+AGAINST = "against"
+"""Components that documents of other sources share with this one's, a group for each of them."""
+NESTED_GROUPS = ("signals", "predictions", "scores", AGAINST)
 """Folders that hold one group for each signal or classifier."""
 
 

@@ -1,0 +1,193 @@
+"""The `rephrase` stage of a run: a language model writes documents of a new source from those that a source kept.
+
+    kept documents -> planned requests -> answers, durable as they come -> documents, rejects and verdicts
+
+Answers outlive everything: a request that has one is never asked again, whatever died in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from flows.config import RephraseRun, RunConfig
+from flows.engine import stop_if_asked
+from flows.progress import StageReport
+from flows.runs import Run
+from flows.stages import Plan as StagePlan
+from pipeline.kernels.fasttext import FastTextModel
+from pipeline.rephrase.collapse import measure_collapse
+from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
+from pipeline.rephrase.plan import Plan, make_plan, plan_requests, requests
+from pipeline.rephrase.sources import kept_documents, resolve_routes
+from pipeline.rephrase.verdicts import measure_with
+from pipeline.signals import language
+from pipeline.table.errors import ConfigError
+from pipeline.table.models import lid_model_hash, lid_model_path
+from pipeline.table.shards import Group, Part
+from pipeline.table.sql import connect
+from pipeline.table.storage import Storage
+
+if TYPE_CHECKING:
+    from pipeline.llm.cache import Cache
+    from pipeline.llm.types import Counts, Report
+
+ANSWERS = "_answers"
+"""Where the model's answers are kept, inside the workspace."""
+VERDICTS_VERSION = "fidelity_v1"
+"""Raised when the same texts are judged otherwise."""
+_TELL_EVERY_S = 10.0
+
+
+def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
+    """Plan the rephrasing of a source: all of it when anything that decides it changed."""
+    config = run.config.rephrase
+    assert config is not None, "steps() leaves the stage out"
+    plan = make_plan(config)
+    job = output_job(run.storage, plan)
+    key = output_key(plan, config, _parents(run.storage, config), job.verdicts_version)
+    to_do = int(not is_done(job, key, retry_failed=config.client.retry_failed))
+
+    def execute() -> StageReport:
+        started = time.monotonic()
+        if not to_do:
+            counts = [sum(part.rows for part in group.parts()) for group in (job.documents, job.rejects)]
+            return StageReport(plan.output, "rephrase", 0, 1, sum(counts), counts[0], 0.0)
+        report = ask(run, config, plan)
+        with answers(run.storage, config) as cache, connect(run.storage) as session:
+            routed = resolve_routes(session, config.source, config.routes)
+            planned = plan_requests(kept_documents(session, routed), plan)
+            stopped_at = report.stopped_at
+            made = write_output(job, planned, cache.get, key, stopped_at, config.part_requests)
+        notes = ", ".join(f"{reason} {count:,}" for reason, count in sorted(made.reasons.items()))
+        if stopped_at is not None:
+            notes = ", ".join(filter(None, [notes, "the budget ended it"]))
+        elapsed_s = time.monotonic() - started
+        rows = (made.parts_made, made.parts_kept, made.planned, made.documents)
+        return StageReport(plan.output, "rephrase", *rows, elapsed_s, notes)
+
+    return StagePlan(plan.output, "rephrase", to_do, 1 - to_do, execute)
+
+
+def check_rephrase(config: RunConfig, storage: Storage) -> None:
+    """Check styles, keys and routes as far as they can be before the source is made.
+
+    Raises: UsageError for the first thing that would stop the stage.
+    """
+    settings = config.rephrase
+    if settings is None:
+        return
+    make_plan(settings)
+    for endpoint in settings.endpoint:
+        endpoint.api_key()
+    if settings.dedup is not None:
+        for parent in config.parents():
+            theirs = config.sources[parent].dedup
+            same = theirs is not None and all(
+                getattr(theirs, name) == getattr(settings.dedup, name)
+                for name in ("num_bands", "rows_per_band", "shingle_words", "seed")
+            )
+            if not same:
+                raise ConfigError(
+                    f"rephrase.dedup: bands, shingles and seed must be those of its parent {parent!r}, since their "
+                    "signatures are compared; give the same, or `dedup: null`"
+                )
+    if Group(storage, f"{settings.source}/outcomes").index() is not None:
+        with connect(storage) as session:
+            resolve_routes(session, settings.source, settings.routes)
+
+
+def output_job(storage: Storage, plan: Plan) -> OutputJob:
+    """Return where a plan's rows go, and how they are judged."""
+    measure = measure_with(plan.endpoint.model, _language_of)
+    return OutputJob(storage, plan, measure, f"{VERDICTS_VERSION}-{lid_model_hash()}")
+
+
+def answers(storage: Storage, config: RephraseRun) -> Cache:
+    """Return the store of answers, open; a context manager.
+
+    Raises: WorkspaceError when another process has it open; ConfigError when the workspace is remote.
+    """
+    from pipeline.llm.cache import Cache
+
+    if not storage.is_local:
+        raise ConfigError(
+            f"rephrase: workspace {storage.url}: answers are stored durably on a local disk; use a local workspace"
+        )
+    return Cache(Path(storage.path(ANSWERS)))
+
+
+def collapse_rows(config: RunConfig) -> list[dict[str, object]]:
+    """Return how alike the rephrasings of each style are, a row a style; none before there are any."""
+    if config.rephrase is None:
+        return []
+    group = Group(Storage.at(config.workspace), f"{config.rephrase.output_source}/documents")
+    return [row.row() for row in measure_collapse(group)] if group.parts() else []
+
+
+def _parents(storage: Storage, config: RephraseRun) -> list[Part]:
+    groups = (Group(storage, f"{config.source}/{folder}") for folder in ("outcomes", "curated"))
+    return [part for group in groups for part in group.parts()]
+
+
+def ask(run: Run, config: RephraseRun, plan: Plan, documents: int | None = None) -> Report:
+    """Ask for every answer that is missing, of the first `documents` or all.
+
+    Raises: what the client raises; InterruptedRunError when asked to stop.
+    """
+    from pipeline.llm.client import complete_sync
+
+    told = [time.monotonic()]
+
+    def progress(counts: Counts) -> None:
+        if time.monotonic() - told[0] >= _TELL_EVERY_S:
+            told[0] = time.monotonic()
+            run.reporter.line(f"{plan.output} rephrase: {_counted(counts)}")
+
+    with ExitStack() as stack:
+        cache = stack.enter_context(answers(run.storage, config))
+        for damage in cache.damage:
+            run.reporter.line(f"answers: {damage}")
+        session = stack.enter_context(connect(run.storage))
+        routed = resolve_routes(session, config.source, config.routes)
+        report = complete_sync(
+            requests(plan_requests(kept_documents(session, routed, documents), plan)),
+            config.endpoint,
+            cache,
+            config=config.client,
+            budget=config.budget,
+            on_progress=progress,
+            stop=run.stop.is_set,
+        )
+    run.reporter.line(f"{plan.output} rephrase: {_counted(report.counts)} in {report.wall_s:.1f} s")
+    stop_if_asked(run.stop)
+    return report
+
+
+def _counted(counts: Counts) -> str:
+    """Return one line on how far the asking is."""
+    done = counts.cached + counts.answered + counts.failed
+    parts = [f"{done:,} of {counts.seen:,} requests done", f"{counts.cached:,} of them known before"]
+    parts += [f"{counts.failed:,} failed"] if counts.failed else []
+    parts += [f"{counts.prompt_tokens:,} + {counts.completion_tokens:,} tokens"] if counts.completion_tokens else []
+    retries = sum(counts.retries.values())
+    parts += [f"{retries:,} calls repeated"] if retries else []
+    return ", ".join(parts)
+
+
+def _language_of(text: str) -> str | None:
+    """Return a text's language, for the verdict on whether a rephrasing kept its source's."""
+    table = pa.table({"doc_id": ["0" * 32], "text": [text]})
+    found: str | None = language.language(table, _model())["language"][0].as_py()
+    return found
+
+
+@cache
+def _model() -> FastTextModel:
+    return language.load_model(lid_model_path())

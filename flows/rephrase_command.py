@@ -1,0 +1,104 @@
+"""`gristmill rephrase` and `gristmill verify`."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import threading
+from collections.abc import Sequence
+
+from flows.config import LAST, RephraseRun, RunConfig, load
+from flows.launch import stopping_on_signals
+from flows.plans import plan_stage
+from flows.rephrase import answers, ask, check_rephrase
+from flows.runs import Run, opened
+from pipeline.rephrase.output import Rejected, outcomes
+from pipeline.rephrase.plan import estimate, make_plan, plan_requests
+from pipeline.rephrase.sources import kept_documents, resolve_routes
+from pipeline.rephrase.verify import verify_file
+from pipeline.table.errors import ConfigError, UsageError
+from pipeline.table.format import encode
+from pipeline.table.sql import connect
+from pipeline.table.storage import Storage
+
+WIDTH = 58
+"""Characters of each of the two columns of a sample."""
+MAX_SAMPLE = 1_000
+
+
+def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> int:
+    """Rephrase what a configuration asks for and is not done: this stage alone. Returns the exit code.
+
+    Raises: UsageError for what is found before work begins; GristmillError when the stage failed.
+    """
+    config = load(path, assignments)
+    settings = config.rephrase
+    if settings is None:
+        raise ConfigError(f"{path}: key 'rephrase' is missing; it names source, endpoint and routes")
+    if sample is not None and not 1 <= sample <= MAX_SAMPLE:
+        raise UsageError(f"--sample {sample}: give between 1 and {MAX_SAMPLE} documents")
+    check_rephrase(config, Storage.at(config.workspace))
+    if dry_run:
+        return _print_estimate(config, settings)
+    stop = threading.Event()
+    command = f"gristmill rephrase {path}"
+    with stopping_on_signals(stop, command), opened(config, command, stop) as run:
+        if sample is not None:
+            return _print_sample(run, settings, sample)
+        report = plan_stage(LAST, run, (settings.source,)).execute()
+        if report.shards:
+            run.reporter.table([report])
+            run.reporter.line(f"next: gristmill run {path}, which takes {report.source} through the other stages")
+        else:
+            run.reporter.line("nothing to do: every answer is there and nothing that decides the rows changed")
+    return 0
+
+
+def verify_pairs(path: str) -> int:
+    """Print the verdicts on pairs of texts, one JSON line a row. Returns the exit code.
+
+    Raises: InputError naming file and line.
+    """
+    for row in verify_file(path):
+        sys.stdout.write(encode(row) + "\n")
+    return 0
+
+
+def _print_estimate(config: RunConfig, settings: RephraseRun) -> int:
+    """Print how many requests and tokens there are, and what they cost where prices are given."""
+    plan = make_plan(settings)
+    with connect(Storage.at(config.workspace)) as session:
+        routed = resolve_routes(session, settings.source, settings.routes)
+        found = estimate(plan_requests(kept_documents(session, routed), plan), settings, plan.model_licence)
+    for name, value in found.row().items():
+        shown = "not known: give price_input and price_output" if value is None else value
+        text = f"{shown:,}" if isinstance(shown, int) else f"{shown:,.2f}" if isinstance(shown, float) else str(shown)
+        sys.stdout.write(f"{name:<28} {text}\n")
+    return 0
+
+
+def _print_sample(run: Run, settings: RephraseRun, documents: int) -> int:
+    """Ask for the first documents' rephrasings and print each beside its source."""
+    plan = make_plan(settings)
+    ask(run, settings, plan, documents)
+    with answers(run.storage, settings) as cache, connect(run.storage) as session:
+        routed = resolve_routes(session, settings.source, settings.routes)
+        planned = plan_requests(kept_documents(session, routed, documents), plan)
+        for row in outcomes(planned, cache.get, plan):
+            head = f"{row.planned.record_id}  {row.planned.parent.title or ''}".rstrip()
+            right = f"[{row.reason}: {row.detail}]" if isinstance(row, Rejected) else row.body
+            sys.stdout.write(f"{head}\n{_side_by_side(row.planned.segment_text, right)}\n\n")
+    return 0
+
+
+def _side_by_side(left: str, right: str) -> str:
+    columns = [_wrapped(text) for text in (left, right)]
+    height = max(map(len, columns))
+    padded = [column + [""] * (height - len(column)) for column in columns]
+    return "\n".join(f"{a:<{WIDTH}} | {b}".rstrip() for a, b in zip(*padded, strict=True))
+
+
+def _wrapped(text: str) -> list[str]:
+    """Return a text's lines, wrapped; control characters become spaces, since they could move the cursor."""
+    plain = "".join(c if c.isprintable() or c == "\n" else " " for c in text.strip())
+    return [line for paragraph in plain.split("\n") for line in textwrap.wrap(paragraph, WIDTH) or [""]]
