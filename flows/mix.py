@@ -28,7 +28,7 @@ from flows.mix_choose import (
     was_ever_verified,
 )
 from flows.mix_material import Material, material
-from flows.mix_open import OpenMix, opened_mix
+from flows.mix_open import OpenMix, checked_mix, mix_root, opened_mix
 from flows.mix_report import write_mix_report
 from flows.mix_rungs import train_in_rungs
 from flows.mix_tables import print_fit
@@ -71,11 +71,11 @@ def run_step(
 
     Raises: UsageError for what is wrong before work begins; GristmillError when work failed.
     """
+    if dry_run:
+        return _print_plan(path, assignments)
     stop = threading.Event()
     command = f"gristmill mix {step} {path}"
     with stopping_on_signals(stop, command), opened_mix(path, assignments, command, stop) as mix:
-        if dry_run:
-            return _print_plan(mix)
         found = material(mix)
         if step == "slices":
             return _print(text_table(_slice_rows(found)))
@@ -249,12 +249,12 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
     return _print(str(report.path))
 
 
-def _print_plan(mix: OpenMix) -> int:
-    """Print what a run would do, as far as it can be told without doing it."""
-    config = mix.config
+def _print_plan(path: str, assignments: Sequence[str]) -> int:
+    """Print what a run would do, as far as it can be told without doing it. Holds nothing, so changes nothing."""
+    config, name, storage = checked_mix(path, assignments)
     runs = config.swarm.runs
     lines = [
-        f"mix {mix.name}: folder {mix.folder.root}",
+        f"mix {name}: folder {mix_root(storage, name)}",
         f"slices: {len(config.slices)} entries; suite: {config.suite}"
         + (f"; measured along: {', '.join(config.measure)}" if config.measure else ""),
         f"swarm: {runs} mixtures and the baselines, {config.proxy.kind} proxies of {config.proxy.tokens:,} tokens",

@@ -54,11 +54,10 @@ def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str
     return config, config.name or default_name(path)
 
 
-@contextmanager
-def opened_mix(path: str, assignments: Sequence[str], command: str, stop: threading.Event) -> Iterator[OpenMix]:
-    """Hold a mix's folder and give the block the mix. The workspace itself is only read, and not held.
+def checked_mix(path: str, assignments: Sequence[str]) -> tuple[MixConfig, str, Storage]:
+    """Return configuration, name and workspace of a mix, once the workspace is known to be one. Nothing is written.
 
-    Raises: UsageError when configuration or workspace cannot be used, or another command holds the mix.
+    Raises: UsageError when configuration or workspace cannot be used.
     """
     config, name = load_mix(path, assignments)
     storage = Storage.at(config.workspace)
@@ -68,6 +67,21 @@ def opened_mix(path: str, assignments: Sequence[str], command: str, stop: thread
             "copy the sources' `outcomes` and `curated` folders to this machine"
         )
     Catalog.read(storage)  # a mistyped path must not become a new workspace
-    root = Path(storage.path(f"mix/{name}"))
+    return config, name, storage
+
+
+def mix_root(storage: Storage, name: str) -> Path:
+    """Return the folder of a mix in a workspace."""
+    return Path(storage.path(f"mix/{name}"))
+
+
+@contextmanager
+def opened_mix(path: str, assignments: Sequence[str], command: str, stop: threading.Event) -> Iterator[OpenMix]:
+    """Hold a mix's folder and give the block the mix. The workspace itself is only read, and not held.
+
+    Raises: UsageError when configuration or workspace cannot be used, or another command holds the mix.
+    """
+    config, name, storage = checked_mix(path, assignments)
+    root = mix_root(storage, name)
     with hold(Storage.at(str(root)), command), reporter() as report:
         yield OpenMix(path, name, config, storage, MixFolder(root), report, stop)
