@@ -147,9 +147,9 @@ def _count_all(trainer: Trainer, proxy: NgramProxy, jobs: Sequence[Job], finish:
     for job in jobs:
         stop_if_asked(trainer.stop)
         started = time.monotonic()
-        path = trainer.at(job.run).path
-        trained = proxy.train(job.run, path)
-        finish(job, trained, proxy.measure(job.run, path, job.tasks), time.monotonic() - started)
+        folder = trainer.at(job.run)
+        trained = folder.trained() or proxy.train(job.run, folder.path)  # a run that is there is left as it is
+        finish(job, trained, proxy.measure(job.run, folder.path, job.tasks), time.monotonic() - started)
 
 
 def _save(trainer: Trainer, job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
