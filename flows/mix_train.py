@@ -119,9 +119,18 @@ def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> 
         if isinstance(trainer.proxy, NgramProxy):
             _count_all(trainer, trainer.proxy, jobs, finish)
             return
-        size = max(1, -(-len(jobs) // (_workers(trainer) * CHUNKS_A_WORKER)))
+        size = _runs_a_process(trainer, jobs)
         chunks = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         engine.map(why, lambda chunk: _train_chunk(trainer, chunk, finish), chunks)
+
+
+def _runs_a_process(trainer: Trainer, jobs: Sequence[Job]) -> int:
+    """Return how many runs a worker process does: some chunks a worker, but none of less than seconds of training."""
+    untrained = sum(trainer.at(job.run).trained() is None for job in jobs)
+    seconds_a_run = untrained / len(jobs) * trainer.config.tokens / TOKENS_A_SECOND
+    evenly = -(-len(jobs) // _workers(trainer))
+    worthwhile = evenly if seconds_a_run == 0 else int(SECONDS_OF_WORK / seconds_a_run)
+    return max(1, -(-evenly // CHUNKS_A_WORKER), min(evenly, worthwhile))
 
 
 Finish = Callable[[Job, TrainedRun, Sequence[Measure], float], None]
