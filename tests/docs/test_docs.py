@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
-from flows.config import RunConfig, load
+from flows.config import STAGES, RunConfig, load
 from flows.mix_open import load_mix
 from flows.preflight import STATS_SCHEMA
 from pipeline.mix.config import MixConfig, SuiteConfig
@@ -136,8 +136,7 @@ def shown_default(field: FieldInfo) -> str | None:
 
 def run_keys() -> dict[str, FieldInfo]:
     """Return the keys of a run; the stages' keys, which every source may repeat, once."""
-    stages = {name.split(".")[0] for name, _ in keys(RunConfig)} - {"workspace", "sources", "engine"}
-    repeated = tuple(f"sources.NAME.{stage}" for stage in stages)
+    repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in STAGES)
     return {name: field for name, field in keys(RunConfig) if not name.startswith(repeated)}
 
 
@@ -159,7 +158,7 @@ def check_keys(rows: Mapping[str, list[str]], expected: Mapping[str, FieldInfo])
 def test_every_configuration_key_is_documented_with_its_default() -> None:
     expected = run_keys()
     assert {"extract.limits.nodes", "classify.NAME.model", "sources.NAME.identity", "engine.workers"} <= set(expected)
-    rows = tables(section("## Configuration"), "key")
+    rows = tables(section("## Configuration"), "key") | tables(section("## Rephrasing"), "key")
     check_keys(rows, expected)
     assert all(row[1] for row in rows.values()), "every key has a meaning"
 
