@@ -55,11 +55,11 @@ def environment(mark: str = "", **extra: str) -> dict[str, str]:
     return result
 
 
-def gristmill(*arguments: str, cwd: Path, **extra: str) -> Ran:
+def gristmill(*arguments: str, cwd: Path, limit_s: float = LIMIT_S, **extra: str) -> Ran:
     """Run the command to its end."""
     started = time.monotonic()
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=environment(**extra), capture_output=True, timeout=LIMIT_S, check=False
+        [*COMMAND, *arguments], cwd=cwd, env=environment(**extra), capture_output=True, timeout=limit_s, check=False
     )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode(), time.monotonic() - started)
 
