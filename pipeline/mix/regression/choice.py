@@ -15,8 +15,9 @@ Ints = NDArray[np.int64]
 
 FEW_RUNS_A_SLICE = 5
 """Below it, choosing by cross-validation picks by luck, and the effective-data law is what predicts best."""
-_FOLDS = 5
+_FOLDS_TO_CHOOSE = 4, 5  # with fewer runs than _MANY_RUNS, where a choice shall take seconds, and with more
 _FOLDS_OF_ONE = 8
+_MANY_RUNS = 200
 _Z90 = 1.6448536269514722
 _SHARED_RUNS = 30.0  # runs' worth of belief that a metric's interval is as far off as all metrics' together
 _PLAIN_RUNS = 5.0  # runs' worth of belief that intervals need no stretch
@@ -41,7 +42,7 @@ def choose(candidates: tuple[Single, ...], data: Data, seed: int) -> Choice:
     With several candidates it is nested cross-validation: for each fold the choice is made by folds inside the rest,
     so that the fold's predictions come from a choice that never saw it.
     """
-    count = _FOLDS_OF_ONE if len(candidates) == 1 else _FOLDS
+    count = _FOLDS_OF_ONE if len(candidates) == 1 else _FOLDS_TO_CHOOSE[len(data.values) >= _MANY_RUNS]
     fold = split(data.weights, count, seed)
     count = int(fold.max()) + 1
     held = _Held(candidates, data, fold)

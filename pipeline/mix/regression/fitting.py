@@ -21,9 +21,9 @@ from pipeline.mix.regression.trees import has_lightgbm
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError
 
-LEAST_RUNS = 3
+LEAST_RUNS, MOST_RUNS = 3, 100_000
 MOST_RUNS_OF_A_PROCESS = 2000
-LEAST_RUNS_OF_TREES = 100  # with fewer, boosted trees lose to any law, and take longer than all of them
+LEAST_RUNS_OF_TREES = 200  # with fewer, boosted trees lose to any law, and take longer than all of them
 _CANDIDATES: tuple[Single, ...] = (
     "effective_data", "ensemble", "gp", "additive", "log_linear", "linear", "lightgbm",
 )  # fmt: skip
@@ -42,7 +42,7 @@ class Prediction:
     """Metrics of new runs at q mixtures, each (q, m).
 
     `low` and `high` end the 90 % interval of a new run (what it would measure, its noise included); `mean_low` and
-    `mean_high` that of the mean over runs (the fit's own uncertainty alone).
+    `mean_high` that of the mean over runs (the fit's own uncertainty alone). Trees do not tell the two apart.
     """
 
     mean: Floats
@@ -112,15 +112,16 @@ class Fit:
         """
         weights = checked_weights(weights, len(self.slice_names))
         mean = np.tile(self.constants, (len(weights), 1))
-        sure, noise = np.zeros_like(mean), np.zeros(mean.shape[1])
+        sure, noise, alike = np.zeros_like(mean), np.zeros(mean.shape[1]), np.zeros(mean.shape[1])
         for model, columns in self.models:
             noise[list(columns)] = model.noise * model.spread**2
+            alike[list(columns)] = model.trees is not None
             few = model.few_draws(_DRAWS_OF_INTERVALS)
             blocks = [slice(at, at + _BLOCK) for at in range(0, len(weights), _BLOCK)]
             for block, found in zip(blocks, _map(few.quick, [weights[block] for block in blocks]), strict=True):
                 mean[block, columns], sure[block, columns] = found
         half = _Z90 * self.stretch * np.sqrt(sure + noise)
-        half_mean = _Z90 * self.stretch * np.sqrt(sure)
+        half_mean = _Z90 * self.stretch * np.sqrt(sure + noise * alike)
         return Prediction(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
 
 
@@ -232,6 +233,8 @@ def _check_values(weights: Floats, values: Floats, model: ModelName) -> None:
     if not np.isfinite(values).all():
         row, column = (int(i[0]) for i in np.nonzero(~np.isfinite(values)))
         raise InputError(f"metric {column} of run {row} is {values[row, column]}; metrics are finite numbers")
+    if len(values) > MOST_RUNS:
+        raise InputError(f"{len(values):,} runs; at most {MOST_RUNS:,} can be fitted")
     if len(values) < LEAST_RUNS:
         raise InputError(f"{len(values)} runs are too few to fit {model!r}; at least {LEAST_RUNS} are needed")
 

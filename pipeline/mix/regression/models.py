@@ -73,9 +73,12 @@ class Model:
         return total
 
     def quick(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Return the metrics and the variance that refits show of them, both (q, m), the variance in less precision."""
+        """Return the metrics and the variance that refits show of them, both (q, m), the variance in less precision.
+
+        Trees have none to show: resampled ones are slow, and a run's noise was set so that it stands for all.
+        """
         if self.trees is not None:
-            return self.mean(weights), self.draws(weights).var(0)
+            return self.mean(weights), np.zeros((len(weights), len(self.centre)))
         mean = np.zeros((len(weights), len(self.centre)))
         draws: Array = np.zeros((1, 1, 1), np.float32)
         for share, part in self._parts():

@@ -52,7 +52,8 @@ class Problems:
 
 def minimise(problems: Problems, start: Floats, iterations: int, tolerance: float = 1e-7) -> Floats:
     """Return the parameters (B, p) that descending from `start` (B, p) leads to."""
-    size = problems.values.shape[1] * start.shape[1]
+    width = start.shape[1]
+    size = max(problems.values.shape[1], width) * width
     step = max(1, _CHUNK_NUMBERS // max(1, size))
     parts = (slice(at, at + step) for at in range(0, len(start), step))
     return np.concatenate([_minimise(problems.only(p), start[p], iterations, tolerance) for p in parts])

@@ -11,10 +11,10 @@ import numpy as np
 from pipeline.mix.types import Floats
 from pipeline.table.errors import MissingDependencyError
 
-_ROUNDS = 600
+_ROUNDS = 300
 _PARAMETERS = {
     "objective": "regression",
-    "learning_rate": 0.03,
+    "learning_rate": 0.06,
     "num_leaves": 8,
     "min_data_in_leaf": 5,
     "min_data_in_bin": 1,
