@@ -51,7 +51,8 @@ class Fitted:
 def suite_results(material: Material, results: Results) -> Results:
     """Return the results with the suite's own tasks alone."""
     columns = [results.tasks.index(name) for name in material.suite_tasks]
-    return replace(results, tasks=material.suite_tasks, values=results.values[:, columns])
+    variances = None if results.variances is None else results.variances[:, columns]
+    return replace(results, tasks=material.suite_tasks, values=results.values[:, columns], variances=variances)
 
 
 def fit_results(mix: OpenMix, material: Material, results: Results, space: Space) -> Fitted:
