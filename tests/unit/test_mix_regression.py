@@ -135,7 +135,7 @@ def test_fewer_runs_than_slices_gives_wide_intervals():
     weights, new = mixtures(8, 20), mixtures(300, 20, 3)
     fitted = fit(weights, losses(weights, 2, 0.01))
     predicted, truth = fitted.predict(new), losses(new, 2, 0.01)
-    assert ((truth >= predicted.low) & (truth <= predicted.high)).mean() > 0.7
+    assert ((truth >= predicted.low) & (truth <= predicted.high)).mean() > 0.85
     full = mixtures(200, 20, 8)
     better = fit(full, losses(full, 2, 0.01), model="effective_data").predict(new)
     assert (predicted.high - predicted.low).mean() > 2 * (better.high - better.low).mean()

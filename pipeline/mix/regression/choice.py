@@ -117,4 +117,4 @@ def _stretch(missed: Floats) -> Floats:
     own = np.log(np.maximum(np.quantile(missed, level, axis=0), 1e-3) / _Z90)
     common = np.log(max(float(np.quantile(missed, 0.9)), 1e-3) / _Z90)
     stretch: Floats = np.exp((n * own + _SHARED_RUNS * common) / (n + _SHARED_RUNS + _PLAIN_RUNS))
-    return np.clip(stretch, 0.2, 20.0)
+    return np.clip(stretch, 0.2, 100.0)

@@ -14,6 +14,7 @@ from pipeline.mix.types import Floats
 
 _ROUNDS = 5
 _TAIL = 4.0  # degrees of freedom of Student's t, for runs and for the slices' parameters
+_NOISE, _NOISE_RUNS = 0.01, 4.0  # prior of a run's variance around the law, and how many runs it is worth
 _LEAST_VARIANCE = 1e-5  # of a metric's own variance
 
 
@@ -178,8 +179,10 @@ def _update(law: Law, data: Data, problems: Problems, state: _State) -> Floats:
     inverse = np.linalg.inv(full)
     free = np.einsum("mij,mji->m", inverse, matrix)
     residual = problems.values - law.evaluate(state.theta, data.weights, False)[0]
-    n = residual.shape[1]
-    square = (problems.row_weights * residual**2).sum(1) / np.maximum(n - free, 0.15 * n)
+    # A law with more parameters than runs leaves nothing over: without the prior its noise would fall to none, and with
+    # it what holds the parameters.
+    left = np.maximum(residual.shape[1] - free, 0)
+    square = ((problems.row_weights * residual**2).sum(1) + _NOISE_RUNS * _NOISE) / (left + _NOISE_RUNS)
     square = np.maximum(square, np.maximum(_LEAST_VARIANCE, data.floor))
     # Half way to what the metrics share: with few runs a metric's own estimate is a matter of luck.
     logs = np.log(square)

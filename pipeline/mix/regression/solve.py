@@ -43,17 +43,41 @@ class Problems:
 
     def normal(self, theta: Floats) -> tuple[Floats, Floats]:
         """Return the data's Gauss-Newton matrix (B, p, p), without the prior, and the descent direction (B, p)."""
+        root, descent = self._rooted(theta)
+        return np.matmul(root.transpose(0, 2, 1), root), descent
+
+    def moves(self, theta: Floats, damping: Floats) -> Floats:
+        """Return the damped Gauss-Newton steps (B, p); `damping` (B,) stretches the diagonal."""
+        root, descent = self._rooted(theta)
+        held = self.precision * (1 + damping[:, None]) + damping[:, None] * (root**2).sum(1) + 1e-10
+        turned = root.transpose(0, 2, 1)
+        if root.shape[1] >= root.shape[2]:
+            matrix = np.matmul(turned, root)
+            diagonal = np.arange(matrix.shape[1])
+            matrix[:, diagonal, diagonal] += held
+            return np.asarray(np.linalg.solve(matrix, descent[:, :, None])[:, :, 0], np.float64)
+        # Fewer runs than parameters: the same step by Woodbury's identity, from a matrix of runs by runs.
+        light = descent / held
+        matrix = np.matmul(root, turned / held[:, :, None])
+        diagonal = np.arange(matrix.shape[1])
+        matrix[:, diagonal, diagonal] += 1
+        seen = np.linalg.solve(matrix, np.matmul(root, light[:, :, None]))
+        return np.asarray(light - np.matmul(turned, seen)[:, :, 0] / held, np.float64)
+
+    def _rooted(self, theta: Floats) -> tuple[Floats, Floats]:
+        """Return the Jacobian, rows times the roots of their weights (B, n, p), and the descent direction (B, p)."""
         value, jacobian = self.law.evaluate(theta, self.weights, True)
         assert jacobian is not None
-        weighted = (jacobian * self.row_weights[:, :, None]).transpose(0, 2, 1)
-        descent = np.matmul(weighted, (self.values - value)[:, :, None])[:, :, 0]
-        return np.matmul(weighted, jacobian), descent - self.precision * (theta - self.centre)
+        roots = np.sqrt(self.row_weights)
+        jacobian *= roots[:, :, None]
+        pull = np.matmul(((self.values - value) * roots)[:, None], jacobian)[:, 0]
+        return jacobian, pull - self.precision * (theta - self.centre)
 
 
 def minimise(problems: Problems, start: Floats, iterations: int, tolerance: float = 1e-7) -> Floats:
     """Return the parameters (B, p) that descending from `start` (B, p) leads to."""
-    width = start.shape[1]
-    size = max(problems.values.shape[1], width) * width
+    n, width = problems.values.shape[1], start.shape[1]
+    size = n * width
     step = max(1, _CHUNK_NUMBERS // max(1, size))
     parts = (slice(at, at + step) for at in range(0, len(start), step))
     return np.concatenate([_minimise(problems.only(p), start[p], iterations, tolerance) for p in parts])
@@ -64,14 +88,9 @@ def _minimise(problems: Problems, start: Floats, iterations: int, tolerance: flo
     loss = problems.loss(theta)
     damping = np.full(len(theta), 1e-2)
     active = np.arange(len(theta))
-    diagonal = np.arange(theta.shape[1])
     for _ in range(iterations):
         now = problems.only(active)
-        matrix, descent = now.normal(theta[active])
-        matrix[:, diagonal, diagonal] += now.precision
-        matrix[:, diagonal, diagonal] *= 1 + damping[active, None]
-        matrix[:, diagonal, diagonal] += 1e-10
-        move = np.linalg.solve(matrix, descent[:, :, None])[:, :, 0]
+        move = now.moves(theta[active], damping[active])
         longest = np.abs(move).max(1)
         move *= np.minimum(1, _LONGEST_STEP / np.maximum(longest, 1e-9))[:, None]
         tried = theta[active] + move
