@@ -44,15 +44,30 @@ _META_END = re.compile(
 )
 
 
+_REFUSAL_HINTS = (
+    "sorry", "afraid", "apolog", "unfortunately", "i can", "unable", "not able", "i won", "i will not", "decline",
+    "as an a", "as a l", "language model", "my guidelines", "my p", "text ", "please ",
+)  # fmt: skip
+_END_HINTS = (
+    "let me know", "i hope", "anything else", "would you like", "do you want", "feel free", "note:", " text",
+    " passage", " article", " document", " version",
+)  # fmt: skip
+
+
 def is_refusal(text: str) -> bool:
     """Whether the opening of `text` declines the task: later on, such words are probably the document's own."""
     opening = text[:_EDGE_CHARS].replace("\u2019", "'")
+    low = opening.lower()
+    if not any(hint in low for hint in _REFUSAL_HINTS):
+        return False
     match = _REFUSAL.search(opening)
     return match is not None and not opening[: match.start()].count('"') % 2
 
 
 def is_meta(text: str) -> bool:
     """Whether `text` opens or ends by speaking of itself rather than of its subject."""
-    opening = text[:_EDGE_CHARS].replace("\u2019", "'")
+    if _META.match(text[:_EDGE_CHARS].replace("\u2019", "'")) is not None:
+        return True
     ending = text[-_EDGE_CHARS:].replace("\u2019", "'")
-    return _META.search(opening) is not None or _META_END.search(ending) is not None
+    low = ending.lower()
+    return any(hint in low for hint in _END_HINTS) and _META_END.search(ending) is not None

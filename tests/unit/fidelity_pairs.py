@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table of sentences)
 """Rephrasings written by hand, each marked with what is wrong with it: `ok` for nothing, or the kind of the change.
 
 Every second source (`HELD`) was not looked at while the rules were written.

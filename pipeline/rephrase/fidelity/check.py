@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding, Findings
 from pipeline.rephrase.fidelity.grammar import flipped_and_swapped
 from pipeline.rephrase.fidelity.names import unsupported_names
@@ -12,9 +13,7 @@ from pipeline.rephrase.fidelity.support import unsupported_numbers
 from pipeline.rephrase.fidelity.text import Text, analyse
 
 _KEPT_SOURCES = 8
-_NO_NAMES = frozenset(
-    "de deu ger als bar lb ltz ja jpn zh zho cmn ko kor th tha ar ara he heb hi hin fa fas ka kat".split()
-)
+_NO_NAMES = lex.words("de deu ger als bar lb ltz ja jpn zh zho cmn ko kor th tha ar ara he heb hi hin fa fas ka kat")
 """Languages whose capitals do not tell names from other words, or that have none."""
 
 

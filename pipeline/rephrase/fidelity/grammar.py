@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, blurred_around, count_around, read_polarity
 from pipeline.rephrase.fidelity.roles import roles_exchanged
 from pipeline.rephrase.fidelity.text import Text
-from pipeline.rephrase.fidelity.tokens import Sentence, Token
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token
 
 _ALIGNED = 0.4
 _CLOSE = 0.5
@@ -21,14 +23,20 @@ class Reading:
         """Read `sentence`."""
         self.sentence = sentence
         self.polarity = read_polarity(sentence)
-        self.bases: dict[str, list[int]] = {}
-        for k, token in enumerate(sentence.tokens):
+
+    @cached_property
+    def bases(self) -> dict[str, list[int]]:
+        """Where each base of a content word stands."""
+        bases: dict[str, list[int]] = {}
+        for k, token in enumerate(self.sentence.tokens):
             if token.content:
-                self.bases.setdefault(token.base, []).append(k)
+                bases.setdefault(token.base, []).append(k)
+        return bases
 
     def sign(self, at: int) -> int:
         """Return +1 or -1: what is affirmed or denied at position `at`."""
-        return self.sentence.tokens[at].polarity * (-1) ** count_around(self.polarity, at)
+        polarity = self.sentence.tokens[at].polarity
+        return -polarity if count_around(self.polarity, at) % 2 else polarity
 
 
 def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
@@ -36,7 +44,7 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
     found: list[Finding] = []
     readings: dict[int, Reading] = {}
     for k, sentence in enumerate(rephrased.sentences):
-        if not 1 < len(sentence.stems) <= _MAX_STEMS:
+        if not 0 < len(sentence.stems) <= _MAX_STEMS or (len(sentence.stems) == 1 and sentence.heading):
             continue
         aligned = rephrased.matches(source)[k]
         if not aligned or aligned[0][0] < _ALIGNED:
@@ -64,9 +72,11 @@ def _flip(sentence: Sentence, known: list[tuple[float, Reading]]) -> str | None:
     if sentence.question and tokens[0].low in YES_NO:
         return None
     share, best = known[0]
-    if len(sentence.stems & best.sentence.stems) < 2:
+    if not (sentence.flags | best.sentence.flags) & (DENYING | OPPOSITE):
         return None
     own = Reading(sentence)
+    if len(own.bases.keys() & best.bases.keys()) < min(2, len(sentence.stems)):
+        return None
     verbatim = share >= _VERBATIM
     return (
         _denied_here(own, known, verbatim)
@@ -114,9 +124,11 @@ def _differs(own: Reading, at: int, other: Reading, j: int, verbatim: bool) -> b
 
 def _opposite(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     """Return a word whose listed opposite the source has in its place, where neither sentence denies anything."""
-    if own.polarity.cues or own.polarity.blurs:
+    if own.polarity.cues:
         return None
     best = known[0][1]
+    if not (own.sentence.flags | best.sentence.flags) & OPPOSITE:
+        return None
     for base, mine in own.bases.items():
         there = best.bases.get(base)
         if there is None or len(mine) > 1 or len(there) > 1:

@@ -1,7 +1,7 @@
 """Closed lists of English words that the rules know: function words, numbers, months, negation, opposites.
 
-`common_words.txt` holds words that running English text writes in lower case more often than with a capital, counted over
-openly licensed web pages, encyclopaedia articles, books and discussions: a capital on one of them names nothing.
+`common_words.txt` holds words that running English text writes in lower case more often than with a capital, counted
+over openly licensed web pages, encyclopaedia articles, books and discussions: a capital on one of them names nothing.
 """
 
 from __future__ import annotations
@@ -10,21 +10,28 @@ from functools import cache
 from importlib import resources
 
 
+def listed(text: str) -> list[str]:
+    """Return the words of `text` in order."""
+    return text.split()
+
+
 def words(text: str) -> frozenset[str]:
     """Return the words of `text`."""
     return frozenset(text.split())
 
 
-FUNCTION_WORDS = words("""a an the this that these those some any each every all both either such same other another own much many more most
-    less least few several enough i me my mine myself you your yours yourself he him his himself she her hers herself it
-    its itself we us our ours ourselves they them their theirs themselves who whom whose which what when where why how
-    whether if then else than as at by for from in into of off on onto out over per since through throughout till to
-    toward towards under until up upon via with within about above across after again against along also although among
-    amongst and are be because been before being below beneath beside besides between beyond but can could did do does
-    doing done down during even ever except had has have having here is was were am just like may might must need nor
-    not now once only or ought quite rather shall should so still there therefore thus too very well while will would
-    yet yes let get got went one's s t d ll re ve m however indeed thereby hence therein thereof whereas one
-    'm 're 've 'll 'd""")
+FUNCTION_WORDS = words(
+    """a an the this that these those some any each every all both either such same other another own much many more
+    most less least few several enough i me my mine myself you your yours yourself he him his himself she her hers
+    herself it its itself we us our ours ourselves they them their theirs themselves who whom whose which what when
+    where why how whether if then else than as at by for from in into of off on onto out over per since through
+    throughout till to toward towards under until up upon via with within about above across after again against
+    along also although among amongst and are be because been before being below beneath beside besides between
+    beyond but can could did do does doing done down during even ever except had has have having here is was were am
+    just like may might must need nor not now once only or ought quite rather shall should so still there therefore
+    thus too very well while will would yet yes let get got went one's s t d ll re ve m however indeed thereby hence
+    therein thereof whereas one 'm 're 've 'll 'd"""
+)
 
 ENGLISH_MARKS = words("the of and to in is was that for with on as by are this from be it")
 
@@ -51,25 +58,27 @@ SEASONS = {"spring": "spring", "summer": "summer", "autumn": "autumn", "fall": "
 
 CARDINALS = {
     word: value
-    for value, word in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-        eighteen nineteen""".split()
+    for value, word in enumerate(listed(
+    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen"""
+)
     )
 } | {
     word: 10 * value
-    for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+    for value, word in enumerate(listed("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
 } | {"fourty": 40}  # fmt: skip
 ORDINALS = {
     word: value
-    for value, word in enumerate(
-        """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
-        fifteenth sixteenth seventeenth eighteenth nineteenth""".split(),
+    for value, word in enumerate(listed(
+    """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
+    fifteenth sixteenth seventeenth eighteenth nineteenth"""
+),
         1,
     )
 } | {
     word: 10 * value
     for value, word in enumerate(
-        "twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth".split(), 2
+        listed("twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth"), 2
     )
 } | {"hundredth": 100, "thousandth": 1000}  # fmt: skip
 SCALES = {
@@ -99,32 +108,40 @@ IMPLIED = {
 }  # fmt: skip
 """Words that imply a number without saying it. They support one; they are never held to need support."""
 
-APPROXIMATE = words("""about around approximately approx circa roughly nearly almost some over under more less than above below close
-    near just exceeding beyond upwards least most estimated estimate estimates ca ~ ≈ > < + so odd or plus
-    virtually slightly fewer up""")
+APPROXIMATE = words(
+    """about around approximately approx circa roughly nearly almost some over under more less than above below close
+    near just exceeding beyond upwards least most estimated estimate estimates ca ~ ≈ > < + so odd or plus virtually
+    slightly fewer up"""
+)
 TOTALS = words("total totals totalling totaling combined altogether together overall sum all collectively")
-DIFFERENCES = words("""difference gap margin more less fewer increase increased increases decrease decreased rise rose risen rising fell
-    fall fallen drop dropped grew grown growth gain gained lost loss later earlier after before younger older longer
-    shorter higher lower decline declined extra additional remaining remain remained left""")
-HONORIFICS = words("""mr mrs ms miss dr prof professor sir lord lady dame st saint rev reverend president king queen prince princess
+DIFFERENCES = words(
+    """difference gap margin more less fewer increase increased increases decrease decreased rise rose risen rising
+    fell fall fallen drop dropped grew grown growth gain gained lost loss later earlier after before younger older
+    longer shorter higher lower decline declined extra additional remaining remain remained left"""
+)
+HONORIFICS = words(
+    """mr mrs ms miss dr prof professor sir lord lady dame st saint rev reverend president king queen prince princess
     duke captain capt colonel col general gen lieutenant lt major maj sergeant sgt judge justice senator sen
     representative rep governor gov mayor minister chancellor pope father mother brother sister doctor madam baron
-    count countess emperor empress sheriff detective inspector officer chief""")
-NAMELIKE = words("""brown smith king white young baker mark will grace hill rose cook hunter jack john bill black green gray grey
+    count countess emperor empress sheriff detective inspector officer chief"""
+)
+NAMELIKE = words(
+    """brown smith king white young baker mark will grace hill rose cook hunter jack john bill black green gray grey
     stone wood woods bell carter cooper fisher fox page price reed rice rich sharp short swift taylor turner walker
     ward wells west wolf ford bush banks bishop booth brooks burns butler carpenter chase church clay cole cross day
     dean drew duke earl east faith field fields fleming flowers forest foster frank fry gardener gates gill glass
-    golden goodman hale hall hand hardy harper hart hawk hayes heath holly hope hood horn house hunt ivy jade jasmine
-    jay joy june kay knight lake lamb lane law lee little long love lily marsh mason mercy miles mill miller mills
-    moon moody moody moss myers nash noble north olive park parker parks pearl penny piper pitt pond poole pope porter
-    potter power pratt ray robin rod rowan ruby rush sage sandy savage shepherd singer skip small snow south sparks
-    spencer steel storm summers sterling thorn tucker victor victoria violet wade walls warden waters watts weaver
-    webb webber wheeler wilder winter winters wise worth wright rob sue art gene don ken pat dale dean max guy hugh
-    amber april august autumn basil bob carol chad chuck cliff dawn dick dot drake eve fern flora gale glen hazel
-    heather heath herb iris jean jimmy josh lance laurel marina marshall may melody nick norm paige poppy raven
-    reese rusty scarlet stew sunny ted terry tiffany tim tom tony troy wade warren china turkey chile jordan georgia
-    reading bath mobile nice phoenix orange apple amazon shell target oracle delta dove visa mercury mars saturn
-    jupiter venus pluto neptune cork limerick buffalo lincoln bologna java cuba guinea panama jersey""")
+    golden goodman hale hall hand hardy harper hart hawk hayes heath holly hope hood horn house hunt ivy jade
+    jasmine jay joy june kay knight lake lamb lane law lee little long love lily marsh mason mercy miles mill miller
+    mills moon moody moody moss myers nash noble north olive park parker parks pearl penny piper pitt pond poole
+    pope porter potter power pratt ray robin rod rowan ruby rush sage sandy savage shepherd singer skip small snow
+    south sparks spencer steel storm summers sterling thorn tucker victor victoria violet wade walls warden waters
+    watts weaver webb webber wheeler wilder winter winters wise worth wright rob sue art gene don ken pat dale dean
+    max guy hugh amber april august autumn basil bob carol chad chuck cliff dawn dick dot drake eve fern flora gale
+    glen hazel heather heath herb iris jean jimmy josh lance laurel marina marshall may melody nick norm paige poppy
+    raven reese rusty scarlet stew sunny ted terry tiffany tim tom tony troy wade warren china turkey chile jordan
+    georgia reading bath mobile nice phoenix orange apple amazon shell target oracle delta dove visa mercury mars
+    saturn jupiter venus pluto neptune cork limerick buffalo lincoln bologna java cuba guinea panama jersey"""
+)
 """Common words that are also names: a capital in mid-sentence makes one a name."""
 
 _OPPOSITES = """open:closed shut close|accept:reject refuse decline|succeed:fail|success:failure|allow:forbid
@@ -135,7 +152,8 @@ decline drop|grow:shrink|expand:contract shrink|safe:dangerous unsafe|dangerous:
 |frequent:rare infrequent|frequently:rarely seldom|often:rarely seldom|always:never|early:late
 |large:small|big:small|high:low|long:short|strong:weak
 |good:bad poor|easy:difficult hard|simple:complex complicated|cheap:expensive
-|hot:cold|warm:cool|wet:dry|full:empty|fast:slow|begin:end|start:finish stop end|arrive:depart|remember:forget|love:hate|like:dislike|appear:disappear vanish|connect:disconnect|enable:disable
+|hot:cold|warm:cool|wet:dry|full:empty|fast:slow|begin:end|start:finish stop
+end|arrive:depart|remember:forget|love:hate|like:dislike|appear:disappear vanish|connect:disconnect|enable:disable
 |active:inactive|effective:ineffective|efficient:inefficient|sufficient:insufficient|adequate:inadequate
 |complete:incomplete|accurate:inaccurate|visible:invisible|valid:invalid|regular:irregular|relevant:irrelevant
 |direct:indirect|formal:informal|dependent:independent|honest:dishonest|continue:discontinue stop cease
@@ -153,7 +171,9 @@ unwilling|northern:southern|eastern:western|inside:outside|internal:external|urb
 |drinkable:undrinkable|deny:admit|employed:unemployed|identical:different|optimistic:pessimistic
 |improve:worsen|strengthen:weaken|lengthen:shorten|raise:lower|ascend:descend|create:destroy|legalise:outlaw"""
 
-FLIPPERS = words("fail refuse lack unable without decline absence neglect incapable reluctant failure unwilling refusal devoid")  # fmt: skip
+FLIPPERS = words(
+    "fail refuse lack unable without decline absence neglect incapable reluctant failure unwilling refusal devoid"
+)
 """Stems of words that deny what follows, like `not`."""
 
 BLURS = words(
@@ -164,8 +184,10 @@ BLURS = words(
 """Words around which the polarity of a sentence is not judged where it differs."""
 
 NEGATIONS = words("not n't never no none neither nor nobody nothing nowhere cannot cant wont dont didnt")
-NOT_PREFIXED = words("""under until unless unit unite united union unique universe universal university uniform unto understand uncle
-    unison unify undergo undertake underlie unanimous universally uniquely units unions unites""")
+NOT_PREFIXED = words(
+    """under until unless unit unite united union unique universe universal university uniform unto understand uncle
+    unison unify undergo undertake underlie unanimous universally uniquely units unions unites"""
+)
 
 
 @cache

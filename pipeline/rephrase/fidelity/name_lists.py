@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+from pipeline.rephrase.fidelity import lexicon as lex
+
 _PLACES = """
-afghanistan afghan afghans | albania albanian albanians | algeria algerian | argentina argentine argentinian argentinians
+afghanistan afghan afghans | albania albanian albanians | algeria algerian | argentina argentine argentinian
+argentinians
 | armenia armenian armenians | australia australian australians aussie aussies | austria austrian austrians
 | azerbaijan azerbaijani azeri | bangladesh bangladeshi | belarus belarusian | belgium belgian belgians
-| bolivia bolivian | bosnia bosnian | brazil brazilian brazilians | bulgaria bulgarian bulgarians | burma burmese myanmar
+| bolivia bolivian | bosnia bosnian | brazil brazilian brazilians | bulgaria bulgarian bulgarians | burma burmese
+myanmar
 | cambodia cambodian khmer | cameroon cameroonian | canada canadian canadians | chile chilean chileans
-| china chinese prc | colombia colombian colombians | congo congolese | croatia croatian croat croats | cuba cuban cubans
+| china chinese prc | colombia colombian colombians | congo congolese | croatia croatian croat croats | cuba cuban
+cubans
 | cyprus cypriot | czech czechs czechia | denmark danish dane danes | ecuador ecuadorian | egypt egyptian egyptians
 | england english englishman englishmen | estonia estonian | ethiopia ethiopian | europe european europeans eu
 | finland finnish finn finns | france french frenchman frenchmen | georgia georgian | germany german germans
-| ghana ghanaian | greece greek greeks hellenic | guatemala guatemalan | haiti haitian | hungary hungarian hungarians magyar
+| ghana ghanaian | greece greek greeks hellenic | guatemala guatemalan | haiti haitian | hungary hungarian
+hungarians magyar
 | iceland icelandic icelander icelanders | india indian indians | indonesia indonesian indonesians
 | iran iranian iranians persia persian persians | iraq iraqi iraqis | ireland irish irishman irishmen
 | israel israeli israelis | italy italian italians | jamaica jamaican | japan japanese | jordan jordanian
 | kazakhstan kazakh | kenya kenyan kenyans | korea korean koreans | kuwait kuwaiti | laos laotian lao
-| latvia latvian latvians | lebanon lebanese | libya libyan | lithuania lithuanian lithuanians | malaysia malaysian malay
+| latvia latvian latvians | lebanon lebanese | libya libyan | lithuania lithuanian lithuanians | malaysia malaysian
+malay
 | malta maltese | mexico mexican mexicans | moldova moldovan | mongolia mongolian mongol mongols | morocco moroccan
 | nepal nepalese nepali | netherlands dutch holland dutchman | zealand kiwi zealander zealanders nz
 | nigeria nigerian nigerians | niger nigerien | norway norwegian norwegians | pakistan pakistani pakistanis
-| palestine palestinian palestinians | peru peruvian | philippines filipino filipinos philippine | poland polish pole poles
+| palestine palestinian palestinians | peru peruvian | philippines filipino filipinos philippine | poland polish
+pole poles
 | portugal portuguese | prussia prussian prussians | romania romanian romanians | russia russian russians
 | soviet soviets ussr | rwanda rwandan | saudi saudis | scotland scottish scots scot scotsman | senegal senegalese
 | serbia serbian serb serbs | singapore singaporean | slovakia slovak slovaks | slovenia slovenian slovene
 | somalia somali | spain spanish spaniard spaniards | sudan sudanese | sweden swedish swede swedes
-| switzerland swiss | syria syrian syrians | taiwan taiwanese | thailand thai thais siam siamese | tibet tibetan tibetans
+| switzerland swiss | syria syrian syrians | taiwan taiwanese | thailand thai thais siam siamese | tibet tibetan
+tibetans
 | tunisia tunisian | turkey turkish turk turks | uganda ugandan | ukraine ukrainian ukrainians
 | britain british uk briton britons kingdom gb | america american americans us usa states united
 | uruguay uruguayan | venezuela venezuelan | vietnam vietnamese viet | wales welsh welshman | yugoslavia yugoslav
-| zimbabwe zimbabwean rhodesia | africa african africans | asia asian asians | rome roman romans | athens athenian athenians
+| zimbabwe zimbabwean rhodesia | africa african africans | asia asian asians | rome roman romans | athens athenian
+athenians
 | sparta spartan spartans | venice venetian venetians | florence florentine | naples neapolitan | milan milanese
 | paris parisian parisians | london londoner londoners | vienna viennese | moscow muscovite | byzantium byzantine
 | norman normans normandy | viking vikings norse | aztec aztecs | inca incas incan | maya mayan mayans
 | catholic catholics catholicism | protestant protestants protestantism | islam islamic muslim muslims moslem
-| jew jews jewish judaism | christian christians christianity | buddhist buddhists buddhism buddha | hindu hindus hinduism
+| jew jews jewish judaism | christian christians christianity | buddhist buddhists buddhism buddha | hindu hindus
+hinduism
 | bavaria bavarian | catalonia catalan catalans | texas texan texans | california californian californians ca
 | hawaii hawaiian | quebec quebecois | flanders flemish | brittany breton | saxony saxon saxons | sicily sicilian
 | democrat democrats democratic | republican republicans gop | nazi nazis nazism | marxist marxism marx
@@ -83,12 +94,12 @@ EXPANSIONS = {
 }  # fmt: skip
 """Acronyms and what they abbreviate; an empty text means that the acronym needs no support."""
 
-TOLERATED = frozenset(
-    """i earth internet web god lord bible english latin dr mr mrs ms jr sr st sun moon european western eastern northern
-    southern westerner yes no true false ok okay ad bc ce bce i'm north south east west anno domini etc vs
-    christmas easter renaissance biblical celsius fahrenheit wikipedia roman q a faq b c d e""".split()
+TOLERATED = lex.words(
+    """i earth internet web god lord bible english latin dr mr mrs ms jr sr st sun moon european western eastern
+    northern southern westerner yes no true false ok okay ad bc ce bce i'm north south east west anno domini etc vs
+    christmas easter renaissance biblical celsius fahrenheit wikipedia roman q a faq b c d e"""
 )
 """Words with a capital that an honest rephrasing may bring along."""
 
-DEMONYM_ENDINGS = ("ians", "ian", "eans", "ean", "ans", "an", "ese", "ish", "ites", "ite", "ers", "er", "ic", "ist", "ists",
-                   "ism", "i", "is", "ns", "n", "s")  # fmt: skip
+DEMONYM_ENDINGS = ("ians", "ian", "eans", "ean", "ans", "an", "ese", "ish", "ites", "ite", "ers", "er", "ic",
+                   "ist", "ists", "ism", "i", "is", "ns", "n", "s")  # fmt: skip

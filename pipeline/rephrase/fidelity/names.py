@@ -8,13 +8,13 @@ from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.fidelity.name_lists import DEMONYM_ENDINGS, EXPANSIONS, NICKNAMES, PLACES, TOLERATED
 from pipeline.rephrase.fidelity.text import Text, roman
-from pipeline.rephrase.fidelity.tokens import WORD, Sentence, Token
+from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token
 
 _OPENERS = frozenset(('"', "'", "(", "[", ":", "*", "-", "#", "|", "/", "_", ">", ";", "=", "“"))
-_PERSON_VERBS = frozenset(
-    """be have say argue write find note explain state describe report claim suggest believe think add become serve join
-    win lose play work live move return die marry lead found create make publish study receive begin start also
-    later show discover propose develop show tell ask defeat beat sign grow later go come take give""".split()
+_PERSON_VERBS = lex.words(
+    """be have say argue write find note explain state describe report claim suggest believe think add become serve
+    join win lose play work live move return die marry lead found create make publish study receive begin start also
+    later show discover propose develop show tell ask defeat beat sign grow later go come take give"""
 )
 
 
@@ -57,6 +57,20 @@ class Names:
         return every, content, capital
 
     @cached_property
+    def followers(self) -> frozenset[str]:
+        """The capitalised words that follow another."""
+        return frozenset().union(*self.bigrams.values())
+
+    @cached_property
+    def by_beginning(self) -> dict[str, list[str]]:
+        """The capitalised words by their first four letters."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.capitals):
+            if len(name) >= 4 and name not in PLACES:
+                found.setdefault(name[:4], []).append(name)
+        return found
+
+    @cached_property
     def bigrams(self) -> dict[str, set[str]]:
         """For each capitalised word, the capitalised words that follow it at once or after an initial."""
         following: dict[str, set[str]] = {}
@@ -73,6 +87,8 @@ class Names:
 
 
 _NONE: frozenset[int] = frozenset()
+_MAX_RELATED = 20
+_MAX_RUN = 8
 
 
 def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
@@ -81,6 +97,8 @@ def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
     found: list[Finding] = []
     seen: set[str] = set()
     for sentence in rephrased.sentences:
+        if not sentence.flags & CAPITAL:
+            continue
         tokens = sentence.tokens
         last = -2
         for k, token in enumerate(tokens):
@@ -162,9 +180,7 @@ def _variants(low: str) -> list[str]:
 
 def _related(low: str, names: Names) -> bool:
     """Whether it is a listed ending away from a name of the source: Darwinian of Darwin, Darwin of Darwinian."""
-    for name in names.capitals:
-        if len(name) < 4 or name[:4] != low[:4] or name in PLACES:
-            continue
+    for name in names.by_beginning.get(low[:4], ())[:_MAX_RELATED]:
         shared = 0
         for a, b in zip(name, low, strict=False):
             if a != b:
@@ -195,18 +211,18 @@ def _acronym_supported(token: Token, names: Names) -> bool:
 def _expanded(tokens: list[Token], k: int, names: Names) -> bool:
     """Whether the run of capitalised words around `k` spells an acronym of the source."""
     start = k
-    while start > 0 and (
+    while start > max(0, k - _MAX_RUN) and (
         tokens[start - 1].cap
         or (tokens[start - 1].low in ("of", "for", "and", "the") and start > 1 and tokens[start - 2].cap)
     ):
         start -= 1
     end = k + 1
-    while end < len(tokens) and (
+    while end < min(len(tokens), k + _MAX_RUN) and (
         tokens[end].cap
         or (tokens[end].low in ("of", "for", "and", "the") and end + 1 < len(tokens) and tokens[end + 1].cap)
     ):
         end += 1
-    run = [token for token in tokens[start:end]]
+    run = list(tokens[start:end])
     short = "".join(token.low[0] for token in run if token.cap)
     full = "".join(token.low[0] for token in run)
     for letters in (short, full):
@@ -231,7 +247,7 @@ def _crossed(sentence: Sentence, names: Names, seen: set[str]) -> list[Finding]:
         following = names.bigrams.get(a, set())
         if not following or b in following or a in names.bigrams.get(b, set()):
             continue
-        if any(b in others for others in names.bigrams.values()) and (a + b) not in seen:
+        if b in names.followers and (a + b) not in seen:
             seen.add(a + b)
             found.append(Finding("name", f"{first.shown} {second.shown}"))
     return found

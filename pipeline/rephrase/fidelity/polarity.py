@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.tokens import Sentence, Token
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token
 
 WINDOW = 6
 """How many tokens away, within a clause, a word of negation may stand from what it denies."""
 _CLAUSE = lex.words(", ; : ( ) but which who because although though while whereas when where if ? ! .")
 _SCOPE_TOKENS = 9
+_MAX_CUES = 12
 _MINIMISERS = lex.words("only just merely simply solely necessarily least")
 _AFTER_NO = lex.words("doubt matter sooner wonder less fewer later more")
 YES_NO = lex.words(
@@ -21,7 +22,7 @@ _DEGREE = lex.words("very particularly especially really fully entirely complete
 
 
 class Polarity(NamedTuple):
-    """`cues`: positions of what denies; `heads`: the content word that each denies first; `clauses`: clause of each token."""
+    """Where a sentence denies: positions of the words that do, of what each denies first, the clauses."""
 
     cues: list[int]
     heads: list[int]
@@ -30,8 +31,14 @@ class Polarity(NamedTuple):
     negative: bool  # anything at all that denies, in whatever way
 
 
+_PLAIN = Polarity([], [], [], [], False)
+_NO_WORDS: frozenset[str] = frozenset()
+
+
 def read_polarity(sentence: Sentence) -> Polarity:
     """Return where and what `sentence` denies."""
+    if not sentence.flags & (DENYING | OPPOSITE):
+        return _PLAIN
     tokens = sentence.tokens
     cues: list[int] = []
     blurs: list[int] = []
@@ -44,23 +51,27 @@ def read_polarity(sentence: Sentence) -> Polarity:
                 cues.append(k)
         elif token.polarity < 0:
             negative = True
-    heads = [head for k in cues if (head := _head(tokens, k)) is not None]
-    return Polarity(cues, heads, _clauses(tokens), blurs, negative or bool(cues) or bool(blurs))
+    heads = [head for k in cues[:_MAX_CUES] if (head := _head(tokens, k)) is not None]
+    return Polarity(
+        cues, heads, _clauses(tokens) if cues or blurs else [], blurs, negative or bool(cues) or bool(blurs)
+    )
 
 
 def count_around(polarity: Polarity, at: int) -> int:
     """Return how many words of negation stand in the clause of position `at`, close to it."""
+    if not polarity.cues:
+        return 0
     clause = polarity.clauses[at]
     return sum(abs(k - at) <= WINDOW and polarity.clauses[k] == clause for k in polarity.cues)
 
 
 def blurred_around(tokens: list[Token], polarity: Polarity, at: int) -> frozenset[str]:
-    """Return the words close to position `at` that make its polarity hard to tell."""
+    """Return the words close to position `at`, and not there, that make its polarity hard to tell."""
     return frozenset(
         [
             tokens[k].stem
             for k in polarity.blurs
-            if abs(k - at) <= WINDOW and polarity.clauses[k] == polarity.clauses[at]
+            if 0 < abs(k - at) <= WINDOW and polarity.clauses[k] == polarity.clauses[at]
         ]
     )
 
@@ -69,7 +80,7 @@ def _denies(tokens: list[Token], k: int) -> bool:
     """Whether the word of negation at `k` denies: not so in `not only`, `No. 5`, `No, ...`, `whether or not`."""
     low = tokens[k].low
     after = tokens[k + 1].low if k + 1 < len(tokens) else ""
-    if low == "not":
+    if low == "not" or low.endswith("n't"):
         return after not in _MINIMISERS and not (k >= 2 and tokens[k - 1].low == "or")
     if low in ("no", "nope"):
         if after in (",", ".", ":", ";", "!", "-", "", '"', "'", ")"):

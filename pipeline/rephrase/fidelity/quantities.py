@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.number_tokens import Date
+from pipeline.rephrase.fidelity.measures import read_unit
+from pipeline.rephrase.fidelity.number_words import read_words
+from pipeline.rephrase.fidelity.quantity import (
+    Kind,
+    Moment,
+    Numbers,
+    Quantity,
+    is_year,
+    low_at,
+    multiply,
+    place_of,
+    stem_before,
+)
 from pipeline.rephrase.fidelity.tokens import NUMBER, WORD, Token
-from pipeline.rephrase.fidelity.units import CURRENCY_SIGNS, DEGREE_SCALES, FRACTION, SHORT, UNITS, Unit
+from pipeline.rephrase.fidelity.units import CURRENCY_SIGNS, UNITS
 
-Kind = Literal["cardinal", "ordinal", "year", "decade", "century", "vague", "clock", "opaque"]
 _JOINS = frozenset({"-", "to", "and", "or", "through", "until", "till", "by", "x", "&", "/"})
-_MAX_WORDS = 24
-
-
-@dataclass(slots=True)
-class Quantity:
-    """One number as it stands in a sentence; `values` are alternative readings."""
-
-    kind: Kind
-    values: tuple[float, ...]
-    start: int
-    end: int
-    unit: Unit | None = None
-    weak: bool = False  # too common a word to need support: one, first, half
-    approximate: str = ""  # the word that says so
-    place: float = 1.0  # value of the last digit that is not zero
-    spelled: bool = False  # in words, or with a scale word
-    ambiguous_scale: float = 0.0
-    nouns: frozenset[str] = frozenset()
-    before: str = ""
-    sentence: int = -1
-    opaque: str = ""
-    afternoon: bool | None = None
-    parts: tuple[float, ...] = field(default=())
-
-    @property
-    def value(self) -> float:
-        """The first reading."""
-        return self.values[0] if self.values else math.nan
-
-
-@dataclass(slots=True)
-class Moment:
-    """A date; `dates` are alternative readings (`03/04/1998`)."""
-
-    dates: tuple[Date, ...]
-    start: int
-    end: int
-    before: str = ""
-
-
-@dataclass(slots=True)
-class Numbers:
-    """All that one sentence says in numbers."""
-
-    quantities: list[Quantity] = field(default_factory=list)
-    moments: list[Moment] = field(default_factory=list)
-    weekdays: list[tuple[int, int]] = field(default_factory=list)  # (weekday, position)
-    seasons: list[tuple[str, int]] = field(default_factory=list)
 
 
 def read_numbers(tokens: list[Token]) -> Numbers:
@@ -85,10 +46,6 @@ def read_numbers(tokens: list[Token]) -> Numbers:
     return found
 
 
-def _low(tokens: list[Token], k: int) -> str:
-    return tokens[k].low if 0 <= k < len(tokens) else ""
-
-
 # --- the calendar
 
 
@@ -97,7 +54,7 @@ def _is_calendar(tokens: list[Token], k: int, found: Numbers) -> bool:
     low = token.low
     if token.kind == NUMBER:
         if token.parsed is not None and token.parsed.dates:
-            found.moments.append(Moment(token.parsed.dates, k, k + 1, _previous(tokens, k)))
+            found.moments.append(Moment(token.parsed.dates, k, k + 1, stem_before(tokens, k)))
             return True
         return False
     if low in lex.MONTHS and (token.cap or low not in lex.AMBIGUOUS_MONTHS):
@@ -106,7 +63,7 @@ def _is_calendar(tokens: list[Token], k: int, found: Numbers) -> bool:
         found.weekdays.append((lex.WEEKDAYS[low], k))
         return True
     if low in lex.SEASONS:
-        if low != "fall" or _low(tokens, k - 1) in ("the", "in", "of", "last", "this", "next"):
+        if low != "fall" or low_at(tokens, k - 1) in ("the", "in", "of", "last", "this", "next"):
             found.seasons.append((lex.SEASONS[low], k))
         return True
     if low in ("noon", "midday", "midnight"):
@@ -136,14 +93,14 @@ def _month(tokens: list[Token], k: int, found: Numbers) -> bool:
                     days = [*(int(value) for value in first.values), *days]
                     found.quantities.pop()
     k += 1
-    if _low(tokens, k) == ".":
+    if low_at(tokens, k) == ".":
         k += 1
     if not days:
         days, k = _days_after(tokens, k)
     year, k = _year_after(tokens, k)
     year_low = None if year is None else year
     for day in days or [None]:
-        found.moments.append(Moment(((year_low, month, day),), start, k, _previous(tokens, start)))
+        found.moments.append(Moment(((year_low, month, day),), start, k, stem_before(tokens, start)))
     return True
 
 
@@ -158,7 +115,7 @@ def _is_day(quantity: Quantity) -> bool:
 
 def _days_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
     days: list[int | None] = []
-    if _low(tokens, k) == "the":
+    if low_at(tokens, k) == "the":
         k += 1
     while k < len(tokens):
         quantity = _read_quantity(tokens, k) if tokens[k].number and tokens[k].low not in lex.MONTHS else None
@@ -170,7 +127,7 @@ def _days_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
             break
         days.extend(int(value) for value in quantity.values)
         k = quantity.end
-        if _low(tokens, k) in ("-", "and", "to", "&") and k + 1 < len(tokens) and tokens[k + 1].kind == NUMBER:
+        if low_at(tokens, k) in ("-", "and", "to", "&") and k + 1 < len(tokens) and tokens[k + 1].kind == NUMBER:
             k += 1
             continue
         break
@@ -179,7 +136,7 @@ def _days_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
 
 def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
     at = k
-    while _low(tokens, at) in (",", "of", "in") and at < k + 2:
+    while low_at(tokens, at) in (",", "of", "in") and at < k + 2:
         at += 1
     if at < len(tokens) and tokens[at].number:
         token = tokens[at]
@@ -192,7 +149,7 @@ def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
             if quantity is not None and is_year(quantity.value) and quantity.unit is None:
                 return int(quantity.value), quantity.end
     if (
-        _low(tokens, at) == "'"
+        low_at(tokens, at) == "'"
         and at + 1 < len(tokens)
         and tokens[at + 1].kind == NUMBER
         and len(tokens[at + 1].shown) == 2
@@ -202,21 +159,18 @@ def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
     return None, k
 
 
-def is_year(value: float) -> bool:
-    """Whether a number may be a year as it stands."""
-    return value == int(value) and 1000 <= value <= 2100
-
-
 # --- numbers
 
 
 def _read_quantity(tokens: list[Token], k: int) -> Quantity | None:
     token = tokens[k]
-    quantity = _digits(tokens, k) if token.kind == NUMBER else _words(tokens, k)
+    quantity = _digits(tokens, k) if token.kind == NUMBER else read_words(tokens, k)
     if quantity is None or quantity.kind in ("clock", "opaque", "decade"):
         return quantity
+    if quantity.end < len(tokens) and tokens[quantity.end].shown == "o'clock":
+        return Quantity("clock", (60.0 * quantity.value,), k, quantity.end + 1)
     _scaled(tokens, quantity)
-    _unit(tokens, quantity)
+    read_unit(tokens, quantity)
     if quantity.kind == "ordinal" and quantity.unit is not None and quantity.unit.name == "century":
         quantity.kind, quantity.unit = "century", None
     return quantity
@@ -227,7 +181,7 @@ def _digits(tokens: list[Token], k: int) -> Quantity | None:
     parsed = token.parsed
     if parsed is None:
         return None
-    after = _low(tokens, k + 1)
+    after = low_at(tokens, k + 1)
     if parsed.minutes is not None or (parsed.values and after in ("am", "pm") and 1 <= parsed.values[0] <= 12):
         return _clock(tokens, k)
     if not parsed.values:
@@ -246,7 +200,7 @@ def _digits(tokens: list[Token], k: int) -> Quantity | None:
     kind: Kind = "ordinal" if parsed.suffix in ("st", "nd", "rd", "th") else "cardinal"
     if kind == "cardinal" and is_year(value) and not parsed.comma and parsed.decimals == 0 and not parsed.suffix:
         kind = "year"
-    quantity = Quantity(kind, parsed.values, k, k + 1, place=_place(value, parsed.decimals))
+    quantity = Quantity(kind, parsed.values, k, k + 1, place=place_of(value, parsed.decimals))
     if parsed.dashed:
         quantity.parts = parsed.values
     if parsed.suffix and kind == "cardinal":
@@ -256,22 +210,13 @@ def _digits(tokens: list[Token], k: int) -> Quantity | None:
 
 def _suffix(tokens: list[Token], quantity: Quantity, suffix: str) -> None:
     scale = {"k": 1e3, "bn": 1e9, "b": 1e9, "mn": 1e6, "m": 1e6, "tn": 1e12}.get(suffix)
-    currency = _low(tokens, quantity.start - 1) in CURRENCY_SIGNS
+    currency = low_at(tokens, quantity.start - 1) in CURRENCY_SIGNS
     if scale is not None and (currency or suffix not in ("m", "b")):
-        _multiply(quantity, scale)
+        multiply(quantity, scale)
     elif suffix in UNITS:
         quantity.unit = UNITS[suffix]
     elif suffix == "x":
         quantity.weak = quantity.value <= 2
-
-
-def _multiply(quantity: Quantity, scale: float) -> None:
-    quantity.values = tuple(round(value * scale, 6) for value in quantity.values)
-    quantity.parts = tuple(round(value * scale, 6) for value in quantity.parts)
-    quantity.place *= scale
-    quantity.spelled = True
-    if quantity.kind == "year":
-        quantity.kind = "cardinal"
 
 
 def _clock(tokens: list[Token], k: int) -> Quantity:
@@ -280,8 +225,8 @@ def _clock(tokens: list[Token], k: int) -> Quantity:
     minutes = float(parsed.minutes) if parsed.minutes is not None else 60.0 * parsed.values[0]
     suffix = parsed.suffix
     end = k + 1
-    if not suffix and _low(tokens, end) in ("am", "pm"):
-        suffix = _low(tokens, end)
+    if not suffix and low_at(tokens, end) in ("am", "pm"):
+        suffix = low_at(tokens, end)
         end += 1
     if suffix == "pm" and minutes < 720:
         minutes += 720
@@ -291,256 +236,21 @@ def _clock(tokens: list[Token], k: int) -> Quantity:
     return Quantity("clock", (minutes,), k, end, afternoon=known)
 
 
-def _place(value: float, decimals: int) -> float:
-    if decimals:
-        return 10.0**-decimals
-    whole = int(abs(value))
-    if whole == 0:
-        return 1.0
-    place = 1
-    while whole % 10 == 0:
-        whole //= 10
-        place *= 10
-    return float(place)
-
-
-def _words(tokens: list[Token], k: int) -> Quantity | None:
-    low = tokens[k].low
-    if low in lex.DECADES:
-        two = lex.DECADES[low]
-        return Quantity("decade", (1900.0 + two, 1800.0 + two, 2000.0 + two, float(two)), k, k + 1)
-    if low in lex.VAGUE:
-        end = k + 1
-        value = lex.VAGUE[low]
-        if _low(tokens, end) == "of" and _low(tokens, end + 1) in lex.VAGUE:
-            value *= lex.VAGUE[_low(tokens, end + 1)]
-            end += 2
-        return Quantity("vague", (value,), k, end)
-    if low in ("half", "third", "quarter") and (fraction := _lone_fraction(tokens, k)) is not None:
-        return fraction
-    if low in lex.FRACTIONS and low not in lex.ORDINALS:
-        return None
-    if low in lex.CARDINALS or low in lex.ORDINALS or low in lex.SCALES:
-        return _spelled(tokens, k)
-    return None
-
-
-def _lone_fraction(tokens: list[Token], k: int) -> Quantity | None:
-    low = tokens[k].low
-    before, after = _low(tokens, k - 1), _low(tokens, k + 1)
-    if low == "half":
-        if after == "a" and _low(tokens, k + 2) in lex.SCALES:
-            scale = lex.SCALES[_low(tokens, k + 2)]
-            return Quantity("cardinal", (0.5 * scale,), k, k + 3, place=scale / 10, spelled=True)
-        if before in ("first", "second", "other", "-") or after in ("-", "past"):
-            return Quantity("cardinal", (0.5,), k, k + 1, unit=None, weak=True)
-        return Quantity("cardinal", (0.5,), k, k + 1, unit=FRACTION, weak=after not in ("of", "the"), spelled=True)
-    if before in ("a", "one") and after == "of":
-        value = 1 / lex.FRACTIONS[low]
-        return Quantity("cardinal", (value,), k, k + 1, unit=FRACTION, spelled=True, place=0.01)
-    return None
-
-
-def _spelled(tokens: list[Token], k: int) -> Quantity:
-    """Read the longest run of number words from `k`; stops where the next word cannot continue the number."""
-    total = current = 0.0
-    kind: Kind = "cardinal"
-    group = ""  # of the last word: unit, teen, ten, scale, year
-    end = k
-    at = k
-    while at < len(tokens) and at < k + _MAX_WORDS:
-        low = tokens[at].low
-        if low == "-" and group in ("ten", "scale", "teen") and _continues(tokens, at + 1):
-            at += 1
-            continue
-        if (
-            low == "and"
-            and group == "scale"
-            and (_low(tokens, at + 1) in lex.CARDINALS or _low(tokens, at + 1) in lex.ORDINALS)
-        ):
-            at += 1
-            continue
-        ordinal = low in lex.ORDINALS
-        value = lex.CARDINALS.get(low, lex.ORDINALS.get(low, -1))
-        if low in lex.SCALES and not (group == "" and at > k):
-            scale = lex.SCALES[low]
-            if scale in (100.0, 12.0):
-                current = (current or 1) * scale
-            else:
-                total += (current or 1) * scale
-                current = 0
-            group = "scale"
-        elif value >= 100 and ordinal:
-            current = (current or 1) * value
-            kind = "ordinal"
-        elif (
-            0 <= value < 10
-            and group in ("", "scale", "ten")
-            and not (ordinal and low == "second" and group == "ten" and False)
-        ):
-            current += value
-            group = "unit"
-        elif 10 <= value < 100 and group in ("", "scale"):
-            current += value
-            group = "ten" if value >= 20 and value % 10 == 0 else "teen"
-        elif 10 <= value < 100 and group in ("teen", "ten") and 10 < current <= 20 and total == 0:
-            current = 100 * current + value
-            group = "ten" if value >= 20 else "year"
-        else:
-            break
-        at += 1
-        end = at
-        if ordinal:
-            kind = "ordinal"
-            break
-    value = total + current
-    weak = tokens[k].low in ("one", "first", "second", "zero") and end == k + 1
-    if (
-        kind == "cardinal"
-        and is_year(value)
-        and group in ("unit", "ten", "year", "teen")
-        and "hundred" not in (t.low for t in tokens[k:end])
-        and "thousand" not in (t.low for t in tokens[k:end])
-    ):
-        kind = "year"
-    quantity = Quantity(kind, (value,), k, end, weak=weak, spelled=True, place=_place(value, 0))
-    return _fraction(tokens, quantity)
-
-
-def _continues(tokens: list[Token], at: int) -> bool:
-    low = _low(tokens, at)
-    return low in lex.CARDINALS or low in lex.ORDINALS or low in lex.SCALES
-
-
-def _fraction(tokens: list[Token], quantity: Quantity) -> Quantity:
-    """Turn `two` before `thirds` into a fraction, and add decimals after `point`."""
-    at = quantity.end + (_low(tokens, quantity.end) == "-")
-    low = _low(tokens, at)
-    if quantity.kind == "cardinal" and low in lex.FRACTIONS and low != "half" and 1 <= quantity.value < 10:
-        if (low.endswith("s") and quantity.value > 1) or (quantity.value == 1 and not low.endswith("s")):
-            share = quantity.value / lex.FRACTIONS[low]
-            return Quantity("cardinal", (share,), quantity.start, at + 1, unit=FRACTION, spelled=True, place=0.01)
-    if low == "point" and _low(tokens, at + 1) in lex.CARDINALS:
-        decimals = ""
-        at += 1
-        while lex.CARDINALS.get(_low(tokens, at), 10) < 10:
-            decimals += str(lex.CARDINALS[_low(tokens, at)])
-            at += 1
-        if decimals:
-            value = float(f"{int(quantity.value)}.{decimals}")
-            return Quantity("cardinal", (value,), quantity.start, at, spelled=True, place=10.0 ** -len(decimals))
-    return quantity
-
-
 def _scaled(tokens: list[Token], quantity: Quantity) -> None:
     """Apply scale words and `and a half` after a number."""
     while (
         quantity.kind in ("cardinal", "year")
-        and (low := _low(tokens, quantity.end)) in lex.SCALES
+        and (low := low_at(tokens, quantity.end)) in lex.SCALES
         and quantity.unit is None
     ):
         if low in ("mn", "bn", "tn") and tokens[quantity.start].kind == WORD:
             return
-        _multiply(quantity, lex.SCALES[low])
+        multiply(quantity, lex.SCALES[low])
         quantity.end += 1
     if quantity.kind == "cardinal" and [t.low for t in tokens[quantity.end : quantity.end + 3]] == ["and", "a", "half"]:
         extra = 0.5 * (quantity.place if quantity.spelled and quantity.value >= 1e3 else 1.0)
         quantity.values = tuple(value + extra for value in quantity.values)
         quantity.end += 3
-
-
-# --- units
-
-
-def _unit(tokens: list[Token], quantity: Quantity) -> None:
-    before = _low(tokens, quantity.start - 1)
-    if before in CURRENCY_SIGNS:
-        quantity.unit = CURRENCY_SIGNS[before]
-        quantity.kind = "cardinal"
-    if quantity.unit is None and before in ("usd", "eur", "gbp", "us$"):
-        quantity.unit = UNITS.get(before)
-    at = quantity.end
-    attached = _low(tokens, at) in ("-", ".") and at + 1 < len(tokens) and tokens[at].low == "-"
-    if attached:
-        at += 1
-    if quantity.unit is None or quantity.unit is FRACTION:
-        found, end = _unit_at(tokens, at, quantity)
-        if found is None:
-            return
-        quantity.unit, quantity.end = found, end
-        if quantity.kind == "year":
-            quantity.kind = "cardinal"
-        if quantity.weak and found.dimension not in ("time", "ratio", "pound", "usd"):
-            quantity.weak = False
-    if [t.low for t in tokens[quantity.end : quantity.end + 3]] == ["and", "a", "half"] and quantity.unit is not None:
-        quantity.values = tuple(value + 0.5 for value in quantity.values)
-        quantity.end += 3
-        quantity.weak = False
-    _rate(tokens, quantity)
-
-
-def _unit_at(tokens: list[Token], at: int, quantity: Quantity) -> tuple[Unit | None, int]:
-    low = _low(tokens, at)
-    if low in ("square", "sq", "cubic", "cu"):
-        step = at + 1 + (_low(tokens, at + 1) == ".")
-        base = UNITS.get(_low(tokens, step))
-        if base is None or base.dimension != "length":
-            return None, at
-        power = 2 if low in ("square", "sq") else 3
-        return _powered(base, power), step + 1
-    if low in (
-        "metric",
-        "light",
-        "nautical",
-        "us",
-        "british",
-        "long",
-        "short",
-        "fluid",
-        "american",
-        "canadian",
-        "australian",
-    ):
-        base = UNITS.get(_low(tokens, at + 1 + (_low(tokens, at + 1) == "-")))
-        if base is None or (
-            low in ("us", "british", "long", "short") and base.dimension not in ("usd", "pound", "mass", "volume")
-        ):
-            return None, at
-        end = at + 2 + (_low(tokens, at + 1) == "-")
-        if low == "light":
-            return UNITS["lightyear"], end
-        return (Unit("nautical mile", "length", 1852.0) if low == "nautical" else base), end
-    if low in ("degree", "degrees", "°"):
-        scale = DEGREE_SCALES.get(_low(tokens, at + 1))
-        return (scale, at + 2) if scale is not None else (UNITS["degree"], at + 1)
-    if low == "per" and _low(tokens, at + 1) == "cent":
-        return UNITS["%"], at + 2
-    if low in ("c", "f") and tokens[at].shown in ("C", "F"):
-        return DEGREE_SCALES[low], at + 1
-    unit = UNITS.get(low)
-    if unit is None or (quantity.kind == "ordinal" and low not in ("century", "centuries")):
-        return None, at
-    if low in SHORT and len(low) <= 2 and tokens[quantity.start].kind == WORD:
-        return None, at
-    if _low(tokens, at + 1) in ("squared", "cubed") and unit.dimension == "length":
-        return _powered(unit, 2 if _low(tokens, at + 1) == "squared" else 3), at + 2
-    return unit, at + 1
-
-
-def _powered(base: Unit, power: int) -> Unit:
-    return Unit(f"{base.name}{power}", "area" if power == 2 else "volume", base.factor**power)
-
-
-def _rate(tokens: list[Token], quantity: Quantity) -> None:
-    """Read `per hour`, `/h`, `an hour` after a unit of length, volume or data."""
-    unit = quantity.unit
-    if unit is None or unit.dimension not in ("length", "volume", "data"):
-        return
-    low = _low(tokens, quantity.end)
-    below = UNITS.get(_low(tokens, quantity.end + 1))
-    if low in ("per", "/", "a", "an", "each", "every") and below is not None and below.dimension == "time":
-        quantity.unit = Unit(f"{unit.name}/{below.name}", f"{unit.dimension}/time", unit.factor / below.factor)
-        quantity.end += 2
 
 
 # --- what stands around a number
@@ -574,12 +284,12 @@ def _join(tokens: list[Token], quantities: list[Quantity]) -> None:
 
 def _surround(tokens: list[Token], quantity: Quantity) -> None:
     nouns: list[str] = []
-    at = quantity.end + (_low(tokens, quantity.end) == "-")
+    at = quantity.end + (low_at(tokens, quantity.end) == "-")
     while at < len(tokens) and len(nouns) < 3 and tokens[at].content and not tokens[at].number:
         nouns.append(tokens[at].stem)
         at += 1
     quantity.nouns = frozenset(nouns)
-    quantity.before = _previous(tokens, quantity.start)
+    quantity.before = stem_before(tokens, quantity.start)
     for k in range(quantity.start - 1, max(-1, quantity.start - 5), -1):
         low = tokens[k].low
         if low in lex.APPROXIMATE and not (
@@ -589,14 +299,5 @@ def _surround(tokens: list[Token], quantity: Quantity) -> None:
             break
         if tokens[k].number or low in (",", ";", "and"):
             break
-    if not quantity.approximate and (_low(tokens, quantity.end) == "+" or _low(tokens, quantity.end + 1) == "so"):
+    if not quantity.approximate and (low_at(tokens, quantity.end) == "+" or low_at(tokens, quantity.end + 1) == "so"):
         quantity.approximate = "+"
-
-
-def _previous(tokens: list[Token], start: int) -> str:
-    for k in range(start - 1, max(-1, start - 5), -1):
-        if tokens[k].content and not tokens[k].number:
-            return tokens[k].stem
-        if tokens[k].low in (";", ":", "and", ","):
-            break
-    return ""

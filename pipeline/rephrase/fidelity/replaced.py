@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.fidelity.name_lists import NICKNAMES, PLACES
 from pipeline.rephrase.fidelity.names import Names
-from pipeline.rephrase.fidelity.quantities import Numbers, Quantity
+from pipeline.rephrase.fidelity.quantity import Quantity
 from pipeline.rephrase.fidelity.text import Text
-from pipeline.rephrase.fidelity.tokens import Sentence, Token
+from pipeline.rephrase.fidelity.tokens import CAPITAL, NUMERIC, Sentence, Token
 
 _ALIGNED = 0.5
 _VERBATIM = 0.7
+_MAX_NUMBERS = 25
+_LOW = attrgetter("low")
 _NO_GROUP: set[int] = set()
 
 
@@ -20,6 +24,8 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
     names: Names | None = None
     found: list[Finding] = []
     for n, sentence in enumerate(rephrased.sentences):
+        if not sentence.flags & CAPITAL:
+            continue
         positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
         if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
             continue
@@ -27,10 +33,15 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
         if not aligned or aligned[0][0] < _ALIGNED:
             continue
         best = source.sentences[aligned[0][1]]
-        near = {t.low for share, k in aligned if share >= 0.7 * aligned[0][0] for t in source.sentences[k].tokens}
+        lows = set(map(_LOW, best.tokens))
         extra = [
-            k for k in (0, *positions) if _may_be_name(sentence.tokens[k], k) and sentence.tokens[k].low not in near
+            k for k in (0, *positions) if _may_be_name(sentence.tokens[k], k) and sentence.tokens[k].low not in lows
         ]
+        if extra and len(aligned) > 1:
+            near = {
+                t.low for share, k in aligned[1:] if share >= 0.7 * aligned[0][0] for t in source.sentences[k].tokens
+            }
+            extra = [k for k in extra if sentence.tokens[k].low not in near]
         if not extra:
             continue
         names = names or Names(source)
@@ -41,11 +52,15 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
                 continue
             known = sentence.tokens[k].low in names.capitals
             if not known and (
-                not sentence.tokens[k].common or sentence.heading or sentence.tokens[k].low in names.lows
+                not sentence.tokens[k].common
+                or sentence.tokens[k].acronym
+                or sentence.heading
+                or sentence.tokens[k].low in names.lows
             ):
                 continue  # reported as unsupported, if it is a name
-            if any(_same_place(sentence, k, best, j, both=not known) and not _same_person(sentence.tokens[k], best.tokens[j], names)
-                   for j in missing):  # fmt: skip
+            token = sentence.tokens[k]
+            others = [j for j in missing if _same_place(sentence, k, best, j, both=not known)]
+            if any(not _same_person(token, best.tokens[j], names) for j in others):
                 found.append(Finding("name", sentence.tokens[k].shown))
                 break
     return found
@@ -55,35 +70,30 @@ def replaced_numbers(source: Text, rephrased: Text) -> list[Finding]:
     """Return numbers of `rephrased` that the source has, but not in the place where it has another number."""
     found: list[Finding] = []
     for n, sentence in enumerate(rephrased.sentences):
-        if not any(token.number for token in sentence.tokens):
+        if not sentence.flags & NUMERIC:
             continue
         aligned = rephrased.matches(source)[n]
-        if not aligned or aligned[0][0] < _VERBATIM:
+        if not aligned or aligned[0][0] < _VERBATIM or len(rephrased.numbers[n].quantities) > _MAX_NUMBERS:
             continue
         for quantity in rephrased.numbers[n].quantities:
             if not quantity.values or quantity.kind in ("clock", "vague"):
                 continue
-            rivals: list[Quantity] = []
-            same = False
-            for _, k in aligned:
-                for other in source.numbers[k].quantities:
-                    if other.values and _same_slot(sentence, quantity, source.sentences[k], other):
-                        same = (
-                            same
-                            or not set(other.values).isdisjoint(quantity.values)
-                            or _share(other) == _share(quantity)
-                        )
-                        rivals.append(other)
-            if rivals and not same:
-                found.append(
-                    Finding("number", " ".join(t.shown for t in sentence.tokens[quantity.start : quantity.end + 1]))
-                )
+            rivals = [
+                other
+                for _, k in aligned
+                for other in source.numbers[k].quantities[:_MAX_NUMBERS]
+                if other.values and _same_slot(sentence, quantity, source.sentences[k], other)
+            ]
+            if rivals and not any(_equal(quantity, other) for other in rivals):
+                shown = " ".join(token.shown for token in sentence.tokens[quantity.start : quantity.end + 1])
+                found.append(Finding("date" if quantity.kind == "year" else "number", shown))
     return found
 
 
-def numbers_of(numbers: Numbers) -> set[float]:
-    """Return all values of one sentence."""
-    return {value for quantity in numbers.quantities for value in quantity.values}
+def _equal(quantity: Quantity, other: Quantity) -> bool:
+    if not set(other.values).isdisjoint(quantity.values) or _share(other) == _share(quantity):
+        return True
+    return bool(other.ambiguous_scale) and other.value * other.ambiguous_scale == quantity.value
 
 
 def _share(quantity: Quantity) -> float:
@@ -98,7 +108,9 @@ def _same_slot(sentence: Sentence, quantity: Quantity, other: Sentence, rival: Q
     before, after = _around(sentence.tokens, quantity)
     if (before, after) != _around(other.tokens, rival):
         return False
-    return len(before) > 2 and len(after) > 2 or (len(before) > 3 or len(after) > 3) and bool(before) and bool(after)
+    return (len(before) > 2 and len(after) > 2) or (
+        (len(before) > 3 or len(after) > 3) and bool(before) and bool(after)
+    )
 
 
 def _around(tokens: list[Token], quantity: Quantity) -> tuple[str, str]:

@@ -1,49 +1,75 @@
 """Who did it to whom: the same relation between the same two, the other way round.
 
-Both sentences must have the relation (a verb, a comparison, `father of`) and both sides of it; the passive exchanges the
-sides, and so does `by`. What another verb turns round (sell and buy) is not seen.
+Both sentences must have the relation (a verb, a comparison, `father of`) and both sides of it; the passive exchanges
+the sides, and so does `by`. What another verb turns round (sell and buy) is not seen.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.tokens import Sentence, Token
 
-_SYMMETRIC = frozenset(
+_SYMMETRIC = lex.words(
     """meet marri join merg combin differ resembl fac pla equal connect link relat shar border mix collaborat associat
     compar unit pair match cooperat negotiat be have do make use includ call name know say see become divorc dat
-    found base locat correspond""".split()
+    found base locat correspond"""
 )  # fmt: skip
-_BOUNDARY = frozenset(", ; : ( ) but which who whom that because although though while whereas when where if".split())
-_BE = frozenset("is are was were been being be am get gets got isn't aren't wasn't weren't".split())
-_VERB_BEFORE = frozenset(
+_BOUNDARY = lex.words(", ; : ( ) but which who whom that because although though while whereas when where if")
+_BE = lex.words("is are was were been being be am get gets got isn't aren't wasn't weren't")
+_VERB_BEFORE = lex.words(
     "is are was were been being be has have had will would can could did does do to may might must should not never "
-    "also later then finally soon first".split()
+    "also later then finally soon first"
 )
-_IRREGULAR_VERBS = frozenset(
+_IRREGULAR_VERBS = lex.words(
     """beat win lose take give make build buy sell send lead teach write steal choose catch fight shoot bite throw hit
-    hold pay find kill succeed eat see hear strike drive bring leave tell show""".split()
+    hold pay find kill succeed eat see hear strike drive bring leave tell show"""
 )
-_PREPOSITIONS = frozenset(
-    "in on at during after before for with and to by from into over under as until since near".split()
+_PREPOSITIONS = lex.words("in on at during after before for with and to by from into over under as until since near")
+_RELATIONS = lex.words(
+    """father mother son daughter brother sister wife husband student teacher capital part successor predecessor
+    subsidiary north south east west"""
 )
 _SIDE = 8
+_key = attrgetter("key")
 
 
 def roles_exchanged(sentence: Sentence, sources: list[Sentence]) -> str | None:
     """Return the relation whose two sides `sentence` exchanges against each of `sources` that has it, or None."""
-    counts = Counter(token.stem for token in sentence.tokens if token.content)
+    if not sources or _same_order(sentence, sources[0]):
+        return None
     for k, token in enumerate(sentence.tokens):
-        if not token.content or counts[token.stem] > 1 or token.cap and k or token.number:
+        if not token.content or (token.cap and k) or token.number or token.stem in _SYMMETRIC:
             continue
-        if not _relates(sentence.tokens, k) or token.stem in _SYMMETRIC:
+        having = [source for source in sources if token.stem in source.stems]
+        if (
+            not having
+            or not _relates(sentence.tokens, k)
+            or sum(other.stem == token.stem for other in sentence.tokens) > 1
+        ):
             continue
-        verdicts = [_exchanged(sentence.tokens, k, source) for source in sources if token.stem in source.stems]
-        if any(verdict for verdict in verdicts) and not any(verdict is False for verdict in verdicts):
-            return next(verdict for verdict in verdicts if verdict) or None
+        verdicts = [_exchanged(sentence.tokens, k, source) for source in having]
+        if any(verdict is False for verdict in verdicts):
+            continue
+        for verdict in verdicts:
+            if isinstance(verdict, str):
+                return verdict
     return _route_exchanged(sentence, sources)
+
+
+def _same_order(sentence: Sentence, source: Sentence) -> bool:
+    """Whether the words that both have follow each other in the same order, and neither is in the passive alone."""
+    places = {token.key: k for k, token in enumerate(source.tokens)}
+    last = -1
+    for token in sentence.tokens:
+        if token.content:
+            at = places.get(token.key, last)
+            if at < last:
+                return False
+            last = at
+    return any(t.low == "by" for t in sentence.tokens) == any(t.low == "by" for t in source.tokens)
 
 
 def _exchanged(tokens: list[Token], k: int, source: Sentence) -> str | bool | None:
@@ -69,7 +95,7 @@ def _exchanged(tokens: list[Token], k: int, source: Sentence) -> str | bool | No
 
 def _linked(tokens: list[Token], mine: set[str], known: set[str]) -> bool:
     """Whether a name of one set stands beside a name of the other: two parts of the same name."""
-    for first, second in zip(tokens, tokens[1:], strict=False):
+    for first, second in itertools.pairwise(tokens):
         if (first.stem in mine and second.stem in known) or (first.stem in known and second.stem in mine):
             return True
     return False
@@ -84,9 +110,7 @@ def _relates(tokens: list[Token], k: int) -> bool:
         return True
     if after == "than" or (k + 1 < len(tokens) and any(token.low == "than" for token in tokens[k + 1 : k + 4])):
         return low.endswith("er") or before in ("more", "less") or low in ("more", "less")
-    if after == "of" and low in ("father", "mother", "son", "daughter", "brother", "sister", "wife", "husband", "student",
-                                 "teacher", "capital", "part", "successor", "predecessor", "subsidiary", "north", "south",
-                                 "east", "west"):  # fmt: skip
+    if after == "of" and low in _RELATIONS:
         return True
     return (
         low.endswith("s")

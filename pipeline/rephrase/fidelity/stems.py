@@ -16,13 +16,15 @@ _IRREGULAR = {
     |hide hid hidden|forget forgot forgotten|forbid forbade forbidden|shoot shot|hit|put|set|cut|let|shut|pay paid
     |lay laid|hear heard|lie lay lain|strike struck|stick stuck|hang hung|dig dug|feed fed|bleed bled|flee fled|swear
     swore sworn|shake shook shaken|wake woke woken|freeze froze frozen|man men|woman women|child children|foot feet
-    |tooth teeth|mouse mice|person people persons|life lives|wife wives|knife knives|leaf leaves|half halves|die died dies
+    |tooth teeth|mouse mice|person people persons|life lives|wife wives|knife knives|leaf leaves|half halves|die
+died dies
     dying death deaths|kill killed killing|mean meant|deal dealt|bind bound|wind wound|grind ground|overcome overcame
     |withdraw withdrew withdrawn|undergo underwent|arise arose arisen|analysis analyses|datum data|fail failure failed
     |refuse refusal|arrive arrival|discover discovery|destroy destruction|decide decision|produce production
     |reduce reduction|receive reception|marry marriage|bury burial|born birth|high height|long length|deep depth
     |wide width|strong strength|prove proof proven|succeed success succeeded successful successfully
-    |unable inability|lack lacking|absent absence|present presence|move movement|use used uses using|age aged ages|sign signature""".replace("\n", " ").split("|")
+    |unable inability|lack lacking|absent absence|present presence|move movement|use used uses using|age aged
+ages|sign signature""".replace("\n", " ").split("|")
     for base, *forms in [line.split()]
     for form in [base, *forms]
 }  # fmt: skip

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding, Kind
 from pipeline.rephrase.fidelity.number_tokens import Date
-from pipeline.rephrase.fidelity.quantities import Moment, Quantity
+from pipeline.rephrase.fidelity.quantity import Moment, Quantity
 from pipeline.rephrase.fidelity.text import NumberIndex, Text
-from pipeline.rephrase.fidelity.tokens import Sentence
+from pipeline.rephrase.fidelity.tokens import NUMERIC, Sentence
 from pipeline.rephrase.fidelity.units import Unit, comparable, converted
 
-_OVER = frozenset("over more above exceeding beyond least upwards >".split())
-_UNDER = frozenset("nearly almost under less below most virtually fewer <".split())
+_OVER = lex.words("over more above exceeding beyond least upwards >")
+_UNDER = lex.words("nearly almost under less below most virtually fewer <")
 _MAX_PAIRED = 40
+_MAX_RIVALS = 60
+_MAX_JUDGED = 300
 
 
 def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
     """Return the numbers, dates and units of `rephrased` that `source` does not support, in order."""
     found: list[Finding] = []
     index: NumberIndex | None = None
+    judged: dict[tuple[object, ...], Kind | None] = {}
     for k, sentence in enumerate(rephrased.sentences):
-        if not any(token.number for token in sentence.tokens):
+        if not sentence.flags & NUMERIC:
             continue
         index = index or source.index
         numbers = rephrased.numbers[k]
         for quantity in numbers.quantities:
+            if len(judged) > _MAX_JUDGED and quantity.value not in index.by_value:
+                continue  # more odd numbers than a text has: the first few hundred are enough to doubt it
             kind = _judge(quantity, sentence, index)
+            if kind is not None or quantity.value not in index.by_value:
+                judged[(quantity.values, quantity.start, k)] = kind
             if kind is not None and not _part_of_ratio(quantity, numbers.quantities, sentence, index):
                 found.append(Finding(kind, _shown(sentence, quantity.start, quantity.end)))
-        for moment in numbers.moments:
-            if not _moment_supported(moment, index):
-                found.append(Finding("date", _shown(sentence, moment.start, moment.end)))
+        wrong = [moment for moment in numbers.moments if not _moment_supported(moment, index)]
+        found.extend(Finding("date", _shown(sentence, moment.start, moment.end)) for moment in wrong)
         for day, at in numbers.weekdays:
             if day not in index.weekdays and not _weekday_follows(day, index):
                 found.append(Finding("date", sentence.tokens[at].shown))
@@ -54,20 +60,16 @@ def _moment_supported(moment: Moment, index: NumberIndex) -> bool:
 
 
 def _date_supported(date: Date, index: NumberIndex) -> bool:
-    year, month, day = date
-    for known in index.dates:
-        if all(part is None or part == other for part, other in zip(date, known, strict=True)):
-            return True
-    if year is not None and year in index.years:
-        # The year may stand apart from the rest: "In 1998 ... on 12 March".
-        return any(known[0] is None and known[1] == month and (day is None or known[2] == day) for known in index.dates)
-    return False
+    if date in index.partial or date in index.yearless:
+        return True
+    # The year may stand apart from the rest: "In 1998 ... on 12 March".
+    return date[0] in index.years and (None, *date[1:]) in index.yearless
 
 
 def _weekday_follows(day: int, index: NumberIndex) -> bool:
     from datetime import date
 
-    for year, month, number in index.dates:
+    for year, month, number in list(index.dates)[:_MAX_RIVALS]:
         if year is None or month is None or number is None:
             continue
         try:
@@ -103,11 +105,13 @@ def _judge(quantity: Quantity, sentence: Sentence, index: NumberIndex) -> Kind |
 
 
 def _judge_value(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> Kind | None:
-    same = index.by_value.get(round(value, 9), ())
+    same = index.by_value.get(round(value, 9), [])[:_MAX_RIVALS]
     if same:
         if not _unit_agrees(quantity, same, index):
             return None if _converted_supported(value, quantity, index) else "unit"
-        return "number" if _moved(value, quantity, same, sentence, index) else None
+        if not _moved(value, quantity, same, sentence, index):
+            return None
+        return "date" if quantity.kind == "year" else "number"
     if quantity.kind == "year":
         if int(value) in index.years or _rounded_supported(value, quantity, index):
             return None
@@ -132,22 +136,21 @@ def _calendar_number(value: float, index: NumberIndex) -> bool:
     )
 
 
-def _unit_agrees(quantity: Quantity, same: list[Quantity] | tuple[Quantity, ...], index: NumberIndex) -> bool:
+def _unit_agrees(quantity: Quantity, same: list[Quantity], index: NumberIndex) -> bool:
     """Whether one mention of the same value has the unit, or none and the text knows the unit."""
     unit = quantity.unit
-    if unit is None or unit.dimension == "ratio" and unit.factor == 1.0:
+    if unit is None or (unit.dimension == "ratio" and unit.factor == 1.0):
         return True
     for other in same:
         if other.unit is None:
-            if unit.dimension == "time" or _unit_known(unit, index) or other.kind == "year" and False:
+            if unit.dimension == "time" or _unit_known(unit, index):
                 return True
-        elif comparable(unit, other.unit) and abs(converted(1.0, other.unit, unit) - 1.0) < 1e-6:
-            return True
-        elif {unit.dimension, other.unit.dimension} in ({"pound", "gbp"}, {"degree", "temperature"}):
-            return True
-        elif unit.dimension in other.unit.dimension.split("/") and abs(unit.factor - other.unit.factor) < 1e-9:
-            return True
-        elif other.unit.dimension == unit.dimension.split("/")[0] and "/" in unit.dimension:
+        elif (
+            (comparable(unit, other.unit) and abs(converted(1.0, other.unit, unit) - 1.0) < 1e-6)
+            or {unit.dimension, other.unit.dimension} in ({"pound", "gbp"}, {"degree", "temperature"})
+            or (unit.dimension in other.unit.dimension.split("/") and abs(unit.factor - other.unit.factor) < 1e-9)
+            or (other.unit.dimension == unit.dimension.split("/")[0] and "/" in unit.dimension)
+        ):
             return True
     return False
 
@@ -161,7 +164,7 @@ def _converted_supported(value: float, quantity: Quantity, index: NumberIndex) -
     if unit is None:
         return False
     spelled_share = unit.dimension == "ratio"
-    for other in index.all:
+    for other in index.scanned:
         if other.unit is None or not other.values or not comparable(unit, other.unit):
             continue
         for known in (*other.values, *other.parts):
@@ -173,7 +176,9 @@ def _converted_supported(value: float, quantity: Quantity, index: NumberIndex) -
     if spelled_share:
         share = value * unit.factor
         return any(
-            min(abs(share - known), abs(1 + share - known), abs(1 - share - known)) < 1e-6 for known in index.by_value
+            (known <= 1 and abs(share - known) < 1e-6)
+            or (0 < known < 2 and known != 1 and abs(abs(known - 1) - share) < 1e-6)
+            for known, _ in index.values
         )
     return _compound_supported(value, unit, index)
 
@@ -201,7 +206,7 @@ def _tolerance(value: float, exact: float, quantity: Quantity, other: Quantity) 
 
 def _compound_supported(value: float, unit: Unit, index: NumberIndex) -> bool:
     """Whether two measures side by side add up to it: 5 feet 10 inches, an hour and 20 minutes."""
-    for first, second in zip(index.all, index.all[1:], strict=False):
+    for first, second in zip(index.scanned, index.scanned[1:], strict=False):
         if first.unit is None or second.unit is None or first.sentence != second.sentence:
             continue
         if second.start - first.end <= 1 and first.unit.dimension == second.unit.dimension == unit.dimension:
@@ -215,7 +220,7 @@ def _compound_supported(value: float, unit: Unit, index: NumberIndex) -> bool:
 
 
 def _rounded_supported(value: float, quantity: Quantity, index: NumberIndex) -> bool:
-    for known, others in index.by_value.items():
+    for known, others in index.values:
         if known == 0 or not 0.8 <= value / known <= 1.25:
             continue
         for other in others:
@@ -234,7 +239,7 @@ def _same_measure(quantity: Quantity, other: Quantity) -> bool:
 
 def _rounds(value: float, known: float, quantity: Quantity, other: Quantity) -> bool:
     """Whether `value` is `known` with fewer digits: any near number when marked as rough, the nearest otherwise."""
-    coarser = quantity.place > other.place or (quantity.place == other.place and False)
+    coarser = quantity.place > other.place
     difference = abs(value - known)
     if quantity.approximate and quantity.kind != "year":
         digits = abs(value) / quantity.place
@@ -253,14 +258,15 @@ def _rounds(value: float, known: float, quantity: Quantity, other: Quantity) -> 
 
 def _clock_supported(quantity: Quantity, index: NumberIndex) -> bool:
     minutes = quantity.value
-    for other in index.all:
+    for other in index.scanned:
         if other.kind == "clock":
             if other.value == minutes:
                 return True
             if (quantity.afternoon is None or other.afternoon is None) and other.value % 720 == minutes % 720:
                 return True
         elif other.kind == "cardinal" and other.values and 60.0 * other.value in (minutes, minutes - 720):
-            if other.unit is None and other.value <= 24 and not other.weak:
+            hour = other.unit is None and other.value <= 24 and not other.weak
+            if hour:
                 return True
     return False
 
@@ -268,7 +274,7 @@ def _clock_supported(quantity: Quantity, index: NumberIndex) -> bool:
 def _vague_supported(quantity: Quantity, index: NumberIndex) -> bool:
     low, high = quantity.value, quantity.value * (10 if quantity.value >= 100 else 20)
     return any(
-        other.kind != "year" and (low <= known < high) for known, others in index.by_value.items() for other in others
+        other.kind != "year" and (low <= known < high) for known, others in index.values for other in others
     ) or any(word in index.text.lows and quantity.value == value for word, value in lex.VAGUE.items())
 
 
@@ -278,7 +284,7 @@ def _period_supported(quantity: Quantity, index: NumberIndex) -> bool:
         start = value if quantity.kind == "decade" else 100 * (value - 1)
         if any(start <= year < start + span + (quantity.kind == "century") for year in index.years):
             return True
-        for other in index.all:
+        for other in index.scanned:
             if other.kind == quantity.kind and value in other.values:
                 return True
             if quantity.kind == "century" and other.kind == "decade" and start <= other.value < start + 100:
@@ -287,7 +293,7 @@ def _period_supported(quantity: Quantity, index: NumberIndex) -> bool:
                 return True
             if other.kind in ("ordinal", "cardinal") and quantity.kind == "century" and other.value == value:
                 return True
-        if any(start <= known < start + span for known in index.by_value) and quantity.kind == "decade":
+        if any(start <= known < start + span for known, _ in index.values) and quantity.kind == "decade":
             return True
     return False
 
@@ -332,7 +338,7 @@ def _years_apart(value: float, quantity: Quantity, index: NumberIndex) -> bool:
 
 def _neighbours(index: NumberIndex) -> list[tuple[Quantity, Quantity]]:
     """Return pairs of numbers that stand in the same sentence or in two that follow each other."""
-    known = [q for q in index.all if q.values and q.kind in ("cardinal", "year")][: 4 * _MAX_PAIRED]
+    known = [q for q in index.scanned if q.values and q.kind in ("cardinal", "year")][: 4 * _MAX_PAIRED]
     return [
         (first, second)
         for i, first in enumerate(known)
@@ -344,7 +350,7 @@ def _neighbours(index: NumberIndex) -> list[tuple[Quantity, Quantity]]:
 def _runs(index: NumberIndex) -> list[list[Quantity]]:
     """Return the numbers of each sentence that has three to twelve."""
     by_sentence: dict[int, list[Quantity]] = {}
-    for quantity in index.all:
+    for quantity in index.scanned:
         if quantity.values and quantity.kind == "cardinal":
             by_sentence.setdefault(quantity.sentence, []).append(quantity)
     return [run for run in by_sentence.values() if 3 <= len(run) <= 12]
@@ -352,13 +358,13 @@ def _runs(index: NumberIndex) -> list[list[Quantity]]:
 
 def _part_of_ratio(quantity: Quantity, others: list[Quantity], sentence: Sentence, index: NumberIndex) -> bool:
     """Whether it belongs to `nine out of ten` where the source has 90 %."""
-    for first, second in zip(others, others[1:], strict=False):
+    for first, second in pairwise(others):
         if quantity is not first and quantity is not second:
             continue
         between = [token.low for token in sentence.tokens[first.end : second.start]]
         if between in (["out", "of"], ["in"], ["out", "of", "every"], ["in", "every"], ["of"]) and second.value > 0:
             share = first.value / second.value
-            for other in index.by_dimension.get("ratio", ()):
+            for other in index.by_dimension.get("ratio", ())[:_MAX_RIVALS]:
                 if other.unit is not None and abs(other.value * other.unit.factor - share) < 0.006:
                     return True
     return False
@@ -372,7 +378,7 @@ def _conflicts(value: float, quantity: Quantity, sentence: Sentence, index: Numb
     rivals = [
         other
         for noun in quantity.nouns
-        for other in index.by_noun.get(noun, ())
+        for other in index.by_noun.get(noun, ())[:_MAX_RIVALS]
         if (other.kind == "ordinal") == (quantity.kind == "ordinal") and other.values and other.unit == quantity.unit
     ]
     if not rivals or any(value in (*other.values, *other.parts) for other in rivals):
@@ -386,7 +392,7 @@ def _conflicts(value: float, quantity: Quantity, sentence: Sentence, index: Numb
 def _moved(
     value: float,
     quantity: Quantity,
-    same: list[Quantity] | tuple[Quantity, ...],
+    same: list[Quantity],
     sentence: Sentence,
     index: NumberIndex,
 ) -> bool:
@@ -400,7 +406,9 @@ def _moved(
     if not quantity.before or quantity.nouns:
         return False
     rivals = [
-        q for q in index.by_before.get(quantity.before, ()) if q.kind == quantity.kind and q.unit == quantity.unit
+        q
+        for q in index.by_before.get(quantity.before, ())[:_MAX_RIVALS]
+        if q.kind == quantity.kind and q.unit == quantity.unit
     ]
     if not rivals or any(value in q.values for q in rivals) or not all(q.before for q in same):
         return False

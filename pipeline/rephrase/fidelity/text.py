@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter, itemgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.number_tokens import Date
-from pipeline.rephrase.fidelity.quantities import Moment, Numbers, Quantity, read_numbers
-from pipeline.rephrase.fidelity.tokens import NUMBER, WORD, Sentence, Token, sentences
+from pipeline.rephrase.fidelity.quantities import read_numbers
+from pipeline.rephrase.fidelity.quantity import Moment, Numbers, Quantity
+from pipeline.rephrase.fidelity.tokens import NUMBER, NUMERIC, ODD, WORD, Sentence, Token, sentences
 
+_low = attrgetter("low")
+NO_NUMBERS = Numbers()
+MAX_SCANNED = 400
+"""How many numbers of a source are tried for rounding, conversion and sums; equal values are found among all."""
+_SAMPLE = 4
 MAX_POSTINGS = 40
 """A word in more sentences than this says nothing about which sentence is meant."""
 
@@ -26,7 +32,7 @@ class Text:
     @cached_property
     def lows(self) -> frozenset[str]:
         """All words in lower case, without possessives and accents."""
-        return frozenset([token.low for sentence in self.sentences for token in sentence.tokens])
+        return frozenset().union(*[map(_low, sentence.tokens) for sentence in self.sentences])
 
     @cached_property
     def stems(self) -> frozenset[str]:
@@ -45,7 +51,7 @@ class Text:
     @cached_property
     def numbers(self) -> list[Numbers]:
         """The numbers of each sentence."""
-        return [read_numbers(sentence.tokens) for sentence in self.sentences]
+        return [read_numbers(s.tokens) if s.flags & NUMERIC else NO_NUMBERS for s in self.sentences]
 
     @cached_property
     def index(self) -> NumberIndex:
@@ -55,10 +61,9 @@ class Text:
     @cached_property
     def english(self) -> bool:
         """Whether enough of the words are those that English cannot do without."""
-        tokens = [token for sentence in self.sentences[:200] for token in sentence.tokens if token.kind == WORD]
-        marks = sum(token.low in lex.ENGLISH_MARKS for token in tokens)
-        latin = sum(token.shown.isascii() for token in tokens)
-        return bool(tokens) and latin >= 0.8 * len(tokens) and (marks >= 0.08 * len(tokens) or len(tokens) < 12)
+        words = [t.low for sentence in self.sentences[:_SAMPLE] for t in sentence.tokens if t.kind == WORD]
+        marks = sum(map(lex.ENGLISH_MARKS.__contains__, words))
+        return bool(words) and "".join(words).isascii() and (marks >= 0.08 * len(words) or len(words) < 12)
 
     def matches(self, source: Text) -> list[list[tuple[float, int]]]:
         """Return `source.aligned` of each sentence; the source is the same at every call."""
@@ -68,13 +73,16 @@ class Text:
 
     def aligned(self, stems: frozenset[str]) -> list[tuple[float, int]]:
         """Return up to four sentences that share most of `stems`: (share of `stems`, sentence), best first."""
-        votes: Counter[int] = Counter()
+        votes: dict[int, int] = {}
+        postings = self.postings
         for stem in stems:
-            found = self.postings.get(stem)
+            found = postings.get(stem)
             if found is not None and len(found) <= MAX_POSTINGS:
-                votes.update(found)
+                for k in found:
+                    votes[k] = votes.get(k, 0) + 1
         size = max(1, len(stems))
-        return [(count / size, k) for k, count in votes.most_common(4)]
+        best = sorted(votes.items(), key=itemgetter(1), reverse=True)[:4]
+        return [(count / size, k) for k, count in best]
 
 
 class NumberIndex:
@@ -87,6 +95,8 @@ class NumberIndex:
         self.by_noun: dict[str, list[Quantity]] = {}
         self.by_before: dict[str, list[Quantity]] = {}
         self.all: list[Quantity] = []
+        self.partial: set[Date] = set()
+        self.yearless: set[Date] = set()
         self.moments: list[Moment] = []
         self.dates: set[Date] = set()
         self.years: set[int] = set()
@@ -94,9 +104,12 @@ class NumberIndex:
         self.seasons: set[str] = set()
         self.opaque: set[str] = set()
         for k, numbers in enumerate(text.numbers):
-            self._add(k, numbers)
+            if numbers is not NO_NUMBERS:
+                self._add(k, numbers)
         self._implied(text)
         self.text = text
+        self.scanned = self.all[:MAX_SCANNED]
+        self.values = list(self.by_value.items())[:MAX_SCANNED]
 
     def _add(self, k: int, numbers: Numbers) -> None:
         for quantity in numbers.quantities:
@@ -119,14 +132,24 @@ class NumberIndex:
         for moment in numbers.moments:
             self.moments.append(moment)
             self.dates.update(moment.dates)
+            for date in moment.dates:
+                self._add_date(date)
             self.years.update(date[0] for date in moment.dates if date[0] is not None)
         self.weekdays.update(day for day, _ in numbers.weekdays)
         self.seasons.update(season for season, _ in numbers.seasons)
+
+    def _add_date(self, date: Date) -> None:
+        """Add every way to say less of `date`."""
+        known = self.yearless if date[0] is None else self.partial
+        for bits in range(8):
+            known.add((date[0] if bits & 1 else None, date[1] if bits & 2 else None, date[2] if bits & 4 else None))
 
     def _implied(self, text: Text) -> None:
         """Add what words imply (`both`, `twin`), Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
         self.implied: set[float] = {float(lex.IMPLIED[low]) for low in text.lows & lex.IMPLIED.keys()}
         for sentence in text.sentences:
+            if not sentence.flags & ODD:
+                continue
             for token in sentence.tokens:
                 if token.kind == WORD and not token.low.isalpha():
                     digits = "".join(c if c.isdigit() else " " for c in token.low).split()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pipeline.rephrase.fidelity import lexicon as lex
+
 
 class Unit(NamedTuple):
     """A unit: `value * factor + offset` is in the base unit of `dimension`."""
@@ -16,9 +18,11 @@ class Unit(NamedTuple):
 
 _YEAR = 365.25 * 86400.0
 _TABLE = """
-length: m metre metres meter meters=1 | km kms kilometre kilometres kilometer kilometers=1000 | cm centimetre centimetres
+length: m metre metres meter meters=1 | km kms kilometre kilometres kilometer kilometers=1000 | cm centimetre
+  centimetres
   centimeter centimeters=0.01 | mm millimetre millimetres millimeter millimeters=0.001 | mi mile miles=1609.344
-  | ft foot feet=0.3048 | inch inches=0.0254 | yd yard yards yds=0.9144 | nm nanometre nanometres nanometer nanometers=1e-9
+  | ft foot feet=0.3048 | inch inches=0.0254 | yd yard yards yds=0.9144 | nm nanometre nanometres nanometer
+  nanometers=1e-9
   | micron microns micrometre micrometres micrometer micrometers=1e-6 | au=1.495978707e11
   | lightyear lightyears=9.4607e15 | parsec parsecs=3.0857e16 | fathom fathoms=1.8288 | furlong furlongs=201.168
 mass: kg kgs kilogram kilograms kilogramme kilogrammes kilo kilos=1 | g gram grams gramme grammes=0.001 | mg milligram
@@ -33,7 +37,8 @@ volume: l litre litres liter liters=0.001 | ml millilitre millilitres milliliter
   | gal gallon gallons=0.003785411784 | pint pints=0.000473176 | quart quarts=0.000946353 | cup cups=0.000236588
   | tbsp tablespoon tablespoons=1.47868e-5 | tsp teaspoon teaspoons=4.92892e-6
 speed: mph=0.44704 | kph kmh=0.2777778 | knot knots kn=0.5144444
-power: w watt watts=1 | kw kilowatt kilowatts=1000 | mw megawatt megawatts=1e6 | gw gigawatt gigawatts=1e9 | hp horsepower=745.7
+power: w watt watts=1 | kw kilowatt kilowatts=1000 | mw megawatt megawatts=1e6 | gw gigawatt gigawatts=1e9 | hp
+  horsepower=745.7
 energy: j joule joules=1 | kj kilojoule kilojoules=1000 | cal calorie calories kcal kilocalorie kilocalories=4184
   | kwh=3.6e6 | mwh=3.6e9 | ev=1.602e-19
 voltage: v volt volts=1 | kv kilovolt kilovolts=1000 | mv millivolt millivolts=0.001
@@ -51,7 +56,7 @@ inr: rupee rupees ₹ inr=1
 chf: franc francs chf=1
 rub: rouble roubles ruble rubles=1
 cny: yuan renminbi=1
-krw: won₩=1
+krw: won ₩=1
 cent: cent cents=0.01
 pence: pence penny pennies=0.01
 """
@@ -64,11 +69,10 @@ def _read(table: str) -> dict[str, Unit]:
         for entry in rest.split("|"):
             names, _, factor = entry.rpartition("=")
             spellings = names.split()
-            for spelling in spellings:
-                units[spelling] = Unit(spellings[0], dimension, float(factor))
-    for name, factor in (("month", _YEAR / 12), ("year", _YEAR), ("decade", 10 * _YEAR), ("century", 100 * _YEAR)):
+            units.update((spelling, Unit(spellings[0], dimension, float(factor))) for spelling in spellings)
+    for name, seconds in (("month", _YEAR / 12), ("year", _YEAR), ("decade", 10 * _YEAR), ("century", 100 * _YEAR)):
         plural = "centuries" if name == "century" else name + "s"
-        units[name] = units[plural] = Unit(name, "time", factor)
+        units[name] = units[plural] = Unit(name, "time", seconds)
     units["yr"] = units["yrs"] = units["year"]
     units["celsius"] = units["centigrade"] = Unit("celsius", "temperature")
     units["fahrenheit"] = Unit("fahrenheit", "temperature", 5 / 9, -160 / 9)
@@ -79,7 +83,7 @@ def _read(table: str) -> dict[str, Unit]:
 
 UNITS = _read(_TABLE)
 CURRENCY_SIGNS = {sign: UNITS[sign] for sign in "$€£¥₹"}
-SHORT = frozenset("m g t l s h v w j k n min bar mi au nm cal ha sec kn cl stone stones pa ms mb kb gb tb".split())
+SHORT = lex.words("m g t l s h v w j k n min bar mi au nm cal ha sec kn cl stone stones pa ms mb kb gb tb")
 """Spellings that are units only right after a number."""
 FRACTION = Unit("fraction", "ratio", 1.0)
 DEGREE_SCALES = {"c": UNITS["celsius"], "f": UNITS["fahrenheit"], "k": UNITS["kelvin"]} | {

@@ -1,0 +1,71 @@
+"""What a pair costs: verification beside splitting the same text with one expression, interleaved in one run.
+
+python tests/bench/bench_fidelity.py [rounds]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import zstandard
+
+from pipeline.rephrase.fidelity.check import _analysed
+from pipeline.rephrase.verify import Expectations, verify
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.fidelity_plants import reworded, segment
+
+SOURCES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sources"
+_WORDS = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+_ENGLISH = Expectations(language="en")
+
+
+def pairs(source_chars: int, rephrased_chars: int) -> list[tuple[str, str]]:
+    """Return pairs of a segment of an article and its rewording, cut to length."""
+    data = zstandard.ZstdDecompressor().stream_reader(
+        (SOURCES / "wikipedia.jsonl.zst").read_bytes(), read_across_frames=True
+    )
+    texts = [json.loads(line)["text"] for line in data.read().split(b"\n") if line]
+    found: list[tuple[str, str]] = []
+    rng = Random(5)
+    for text in texts:
+        sentences = segment(text, rng, source_chars)
+        source = " ".join(sentences)
+        if len(source) >= source_chars:
+            found.append((source[:source_chars], reworded(sentences, rng)[:rephrased_chars]))
+    return found[:150]
+
+
+def seconds(work: Callable[[str, str], object], known: list[tuple[str, str]]) -> float:
+    """Return CPU seconds a pair; no source is met twice in a round."""
+    _analysed.cache_clear()
+    start = time.process_time()
+    for source, rephrased in known:
+        work(source, rephrased)
+    return (time.process_time() - start) / len(known)
+
+
+def main(rounds: int) -> None:
+    """Print milliseconds a pair and the ratio to the splitting."""
+    for source_chars, rephrased_chars in ((1000, 700), (3000, 1500)):
+        known = pairs(source_chars, rephrased_chars)
+        checked: list[float] = []
+        split: list[float] = []
+        for _ in range(rounds):
+            checked.append(seconds(lambda source, text: verify(source, text, _ENGLISH), known))
+            split.append(seconds(lambda source, text: (_WORDS.findall(source), _WORDS.findall(text)), known))
+        best, least = min(checked), min(split)
+        print(
+            f"{source_chars} + {rephrased_chars} characters, {len(known)} pairs: {1e3 * best:.3f} ms a pair, ", end=""
+        )
+        print(f"{best / least:.1f} times one findall of the words ({1e3 * least:.3f} ms)")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
