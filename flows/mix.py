@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def run_step(
             return _report_alone(mix, found, drawn)
         results = _train(mix, found, drawn.runs)
         if step == "train":
-            return _print(_results_text(results))
+            return _print(_results_text(results, _ngram_ranks(mix, found, results)))
         fitted = fit_results(mix, found, results, drawn.space)
         if step == "fit":
             return print_fit(fitted.fit, as_json)
@@ -286,7 +286,20 @@ def _swarm_text(found: Material, drawn: Drawn) -> str:
     return text_table(rows)
 
 
-def _results_text(results: Results) -> str:
+def _ngram_ranks(mix: OpenMix, found: Material, results: Results) -> dict[str, float | None]:
+    """Return how n-gram proxies rank the same mixtures, task by task: whether they would have done for a first look."""
+    if mix.config.proxy.kind == "ngram":
+        return {}
+    from pipeline.mix.regression.scores import spearman
+
+    proxy = NgramProxy(mix.config.proxy, found.data, mix.folder.root / "runs" / "ngram_counts")
+    weights = np.stack([run.weights for run in results.runs])
+    counted = proxy.measure_mixtures(weights, found.tasks)
+    columns = {task.name: counted[:, i] for i, task in enumerate(found.tasks)}
+    return {name: spearman(columns[name], results.values[:, i]) for i, name in enumerate(results.tasks)}
+
+
+def _results_text(results: Results, ngram_ranks: Mapping[str, float | None]) -> str:
     from pipeline.mix.noise import measure_noise
 
     noise = measure_noise(results.runs, results.values, results.tasks)
@@ -301,6 +314,7 @@ def _results_text(results: Results) -> str:
                 "worst": f"{column.max():.4f}",
                 "seed_sd": _number(row["seed_std"], 5),
                 "signal_to_noise": _number(ratio, 1),
+                **({"ngram_rank": _number(ngram_ranks[task], 3)} if ngram_ranks else {}),
                 "flag": "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else "",
             }
         )

@@ -28,6 +28,7 @@ from pipeline.rephrase.plan import Plan, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.verdicts import measure_with
 from pipeline.signals import language
+from pipeline.table.catalog import ANSWERS
 from pipeline.table.errors import ConfigError
 from pipeline.table.models import lid_model_hash, lid_model_path
 from pipeline.table.shards import Group, Part
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from pipeline.llm.cache import Cache
     from pipeline.llm.types import Counts, Report
 
-ANSWERS = "_answers"
-"""Where the model's answers are kept, inside the workspace."""
 VERDICTS_VERSION = "fidelity_v1"
 """Raised when the same texts are judged otherwise."""
 _TELL_EVERY_S = 10.0

@@ -12,6 +12,8 @@ from pipeline.table.storage import Storage
 
 FLAT_GROUPS = ("documents", "rejects", "signatures", "duplicates", "outcomes", "curated")
 """Groups that a source has once."""
+ANSWERS = "_answers"
+"""Folder of a workspace that holds what language models answered."""
 AGAINST = "against"
 """Components that documents of other sources share with this one's, a group for each of them."""
 NESTED_GROUPS = ("signals", "predictions", "scores", AGAINST)

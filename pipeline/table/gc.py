@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipeline.table.catalog import group_folders, source_folders
+from pipeline.table.catalog import ANSWERS, group_folders, source_folders
 from pipeline.table.errors import ShardError, WorkspaceError
 from pipeline.table.lock import LOCK
 from pipeline.table.schema import RESERVED_SOURCES
@@ -87,6 +87,6 @@ def _is_superseded(path: str, listed: dict[str, frozenset[str]]) -> bool:
 def _is_known(path: str, listed: dict[str, frozenset[str]]) -> bool:
     """Tell whether Gristmill made a file that stays: a listed part, an index, the lock, another command's folder."""
     folder, _, name = path.rpartition("/")
-    if path.split("/", 1)[0] in RESERVED_SOURCES or path == LOCK:
+    if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS} or path == LOCK:
         return True
     return folder in listed and (name == INDEX or _PART_FILE.fullmatch(name) is not None)
