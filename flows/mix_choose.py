@@ -25,7 +25,7 @@ from pipeline.mix.swarm import run_id
 from pipeline.mix.swarm_space import Space, reduced_bounds
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import Replicate, Verification, verify_proposal
-from pipeline.table.errors import ConfigError
+from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.shards import digest
 from pipeline.table.storage import Storage
 
@@ -80,7 +80,10 @@ def fit_results(mix: OpenMix, material: Material, results: Results, space: Space
         weights = material.suite.config.weights()
     folder = mix.folder.fit
     if read_json(folder / "key.json") == {"key": key}:
-        return Fitted(Fit.load(folder), noise, weights, results, space, key)
+        try:
+            return Fitted(Fit.load(folder), noise, weights, results, space, key)
+        except InputError as error:
+            mix.reporter.line(f"{error}: it is made anew")
     (folder / "key.json").unlink(missing_ok=True)
     mix.reporter.line(f"fitting {len(results.tasks)} tasks to {len(results.runs)} runs")
     matrix = np.stack([run.weights for run in results.runs])
