@@ -131,7 +131,7 @@ def propose_mixture(mix: OpenMix, material: Material, fitted: Fitted) -> Proposa
     key = digest(identity)
     path = mix.folder.mixture / PROPOSAL
     known = read_json(path)
-    if known is not None and known.get("key") == key:
+    if isinstance(known, dict) and known.get("key") == key and "proposal" in known:
         return Proposal.from_json(known["proposal"], str(path))
     total = sum(fitted.weights.values())
     problem = Problem(
@@ -269,7 +269,7 @@ def known_verification(mix: OpenMix, proposal: Proposal) -> Verification | None:
     """Return the verdict on this proposal, or None when it is another's or there is none yet."""
     path = mix.folder.mixture / VERIFICATION
     value = read_json(path)
-    if value is None or value.get("proposal") != proposal_key(proposal):
+    if not isinstance(value, dict) or value.get("proposal") != proposal_key(proposal) or "verdict" not in value:
         return None
     return Verification.from_json(value["verdict"], str(path))
 
