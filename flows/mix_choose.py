@@ -202,7 +202,7 @@ def _expand_named(weights: Mapping[str, float], material: Material, space: Space
 
 
 def observed(material: Material, fitted: Fitted, proposal: Proposal) -> dict[str, Floats]:
-    """Return the mixtures that a proposal is held against: natural, uniform, and the best that was seen."""
+    """Return the mixtures that a proposal is held against: natural, uniform, and the best that was seen to the end."""
     problem = Problem(
         material.constraints,
         material.natural,
@@ -213,7 +213,10 @@ def observed(material: Material, fitted: Fitted, proposal: Proposal) -> dict[str
     weights = np.array([fitted.weights[name] for name in fitted.results.tasks])
     measured = fitted.results.values @ (weights / weights.sum())
     by_mixture: dict[bytes, list[int]] = {}
+    variances = fitted.results.variances
     for row, run in enumerate(fitted.results.runs):
+        if variances is not None and variances[row].any():
+            continue  # ended early: what it would have come to is a guess
         by_mixture.setdefault(np.round(run.weights, 9).tobytes(), []).append(row)
     best = min(by_mixture.values(), key=lambda rows: float(measured[rows].mean()))
     return baselines(problem) | {"best_seen": fitted.results.runs[best[0]].weights}
