@@ -62,6 +62,21 @@ CONFIG: Mapping[str, Any] = {
     "sample": {"shard_tokens": 60_000},
 }
 """An n-gram mix of four slices in `ws`, for the suite `prose.yaml`; `code.yaml` is measured along."""
+TRANSFORMER: Mapping[str, Any] = {
+    "slices": {name: {"where": f"source = '{source}'"} for name, source in (("prose", "prose"), ("modules", "code"))},
+    "tokenizer": {"train": {"vocabulary": 300}},
+    "swarm": {"runs": 6, "seed": 3, "replicates": 2},
+    "proxy": {
+        "kind": "transformer",
+        "parameters": 5_000,
+        "tokens": 20_000,
+        "workers": 2,
+        "context": 64,
+        "batch_tokens": 512,
+    },
+    "fit": {"bootstrap": 8},
+}
+"""What a mix of the smallest transformers changes: eleven runs, so many tokens that Prefect is worth its start."""
 SUITES: Mapping[str, Any] = {
     "prose": {
         "tasks": [{"name": "reference", "path": "eval/reference.jsonl", "weight": 2, "group": "prose"}],
