@@ -1,0 +1,178 @@
+"""What the flows of a mix decide: what is missing, in how many processes, under Prefect or not, and what counts."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from flows.mix_choose import Fitted, observed, suite_results
+from flows.mix_material import Material
+from flows.mix_open import checked_mix, mix_root
+from flows.mix_train import Job, Results, Trainer, _is_worth_prefect, _runs_a_process, missing
+from flows.progress import Reporter
+from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
+from pipeline.mix.constraints import Constraints
+from pipeline.mix.folder import MixFolder
+from pipeline.mix.ngram import NgramProxy
+from pipeline.mix.proposal import Proposal
+from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.table.errors import ConfigError, UsageError
+from pipeline.table.storage import Storage
+from tests.mix_sample_stores import EOS, make_slice
+
+TASK = TokenTask("a", "0" * 32, ())
+OTHER = TokenTask("b", "1" * 32, ())
+DONE = TrainedRun(tokens=100, steps=1, cpu_s=0.1, flops=1.0, curve=())
+MEASURE = Measure(np.array([1.0]), np.array([4]))
+
+
+def run(number: int, *weights: float, seed: int = 0) -> RunSpec:
+    return RunSpec(f"{number:032x}", "swarm", np.array(weights or (0.5, 0.5)), seed)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    """A trainer over two slices of a few documents."""
+    stores = tuple(make_slice(tmp_path, name, [5, 6, 7]) for name in ("web", "code"))
+    data = ProxyData(stores, np.array([each.n_tokens for each in stores]), 500, EOS)
+    config = ProxyConfig(kind="ngram", tokens=1_000)
+    proxy = NgramProxy(config, data, tmp_path / "counts")
+    return Trainer(config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), Reporter(), threading.Event())
+
+
+def transformers(trainer: Trainer, tokens: int, workers: int = 2) -> Trainer:
+    return replace(trainer, config=ProxyConfig(kind="transformer", tokens=tokens, workers=workers))
+
+
+def finish(trainer: Trainer, spec: RunSpec, *tasks: TokenTask) -> None:
+    folder = trainer.at(spec)
+    for task in tasks:
+        folder.save_measure(task.key, MEASURE)
+    folder.finish(spec, ("web", "code"), DONE)
+
+
+# What is to be done ---------------------------------------------------------------------------------------------------
+
+
+def test_missing_is_what_is_neither_trained_measured_nor_stopped(trainer: Trainer) -> None:
+    fresh, half, whole, ended = (run(number) for number in range(4))
+    finish(trainer, half, TASK)
+    finish(trainer, whole, TASK, OTHER)
+    trainer.at(ended).stop(0.25)
+    jobs = missing(trainer, [fresh, half, whole, ended], [TASK, OTHER])
+    assert [(job.run.run_id, [task.name for task in job.tasks]) for job in jobs] == [
+        (fresh.run_id, ["a", "b"]),
+        (half.run_id, ["b"]),
+    ]
+
+
+def test_a_measure_without_its_run_does_not_count(trainer: Trainer) -> None:
+    """A run is finished by its manifest; what a killed command measured before is measured again."""
+    trainer.at(run(1)).save_measure(TASK.key, MEASURE)
+    assert [job.tasks for job in missing(trainer, [run(1)], [TASK])] == [(TASK,)]
+
+
+def test_a_runs_folder_is_decided_by_its_own_slices_alone(trainer: Trainer) -> None:
+    changed = replace(trainer, data_keys=(trainer.data_keys[0], "d" * 32))
+    smaller = replace(trainer, data=replace(trainer.data, pool_tokens=trainer.data.pool_tokens - [0, 6]))
+    for other in (changed, smaller):
+        assert other.at(run(1, 0.5, 0.5)).path != trainer.at(run(1, 0.5, 0.5)).path
+        assert other.at(run(1, 1.0, 0.0)).path == trainer.at(run(1, 1.0, 0.0)).path
+    assert trainer.at(run(1, seed=0)).path != trainer.at(run(1, seed=1)).path
+
+
+@pytest.mark.parametrize(
+    ("tokens", "workers", "runs", "expected"),
+    [
+        (20_000, 2, 11, 6),  # a second each: one process a worker
+        (400_000, 2, 36, 5),  # twenty seconds each: some chunks a worker
+        (10_000_000, 2, 36, 5),
+        (100_000, 2, 36, 5),  # five seconds each: two would do, chunks are larger
+        (100_000, 4, 6, 2),
+        (400_000, 8, 3, 1),
+        (20_000, 1, 5, 5),
+    ],
+)
+def test_processes_load_torch_for_seconds_of_work(
+    trainer: Trainer, tokens: int, workers: int, runs: int, expected: int
+) -> None:
+    jobs = [Job(run(number), ()) for number in range(runs)]
+    assert _runs_a_process(transformers(trainer, tokens, workers), jobs) == expected
+
+
+def test_measuring_kept_runs_takes_one_process_a_worker(trainer: Trainer) -> None:
+    own = transformers(trainer, 10_000_000)
+    for number in range(9):
+        finish(own, run(number))
+    assert _runs_a_process(own, [Job(run(number), (TASK,)) for number in range(9)]) == 5
+
+
+def test_seconds_of_work_start_no_prefect() -> None:
+    transformer = ProxyConfig(kind="transformer", tokens=20_000)
+    assert not _is_worth_prefect(transformer, 10)
+    assert _is_worth_prefect(transformer, 11)
+    assert not _is_worth_prefect(transformer, 0)
+    assert not _is_worth_prefect(ProxyConfig(kind="ngram", tokens=10**9), 10_000)
+
+
+# What counts ----------------------------------------------------------------------------------------------------------
+
+
+CONSTRAINTS = Constraints(("web", "code"), np.zeros(2), np.ones(2), ())
+
+
+def material(*tasks: str) -> Material:
+    """Return as much of a mix's material as choosing reads."""
+    suite = SuiteConfig(tasks=tuple(TaskConfig(name=name, path="x") for name in tasks))
+    found = SimpleNamespace(
+        suite_tasks=tasks, suite=SimpleNamespace(config=suite), constraints=CONSTRAINTS, natural=np.array([0.5, 0.5])
+    )
+    return cast(Material, found)
+
+
+def results(values: Any, variances: Any = None) -> Results:
+    matrix = np.array(values, np.float64)
+    specs = tuple(run(number, 1 - 0.1 * number, 0.1 * number) for number in range(len(matrix)))
+    return Results(specs, ("a", "b"), matrix, (DONE,) * len(matrix), 0, 0, variances)
+
+
+def test_the_suites_own_tasks_keep_their_variances() -> None:
+    found = suite_results(material("b"), results([[1, 2], [3, 4]], np.array([[0.0, 0.0], [0.1, 0.2]])))
+    assert found.tasks == ("b",)
+    assert found.values.tolist() == [[2], [4]]
+    assert found.variances is not None
+    assert found.variances.tolist() == [[0], [0.2]]
+    assert suite_results(material("b"), results([[1, 2]])).variances is None
+
+
+@pytest.mark.parametrize(("variances", "best"), [(None, 2), ([[0.0, 0], [0, 0], [0.1, 0.2]], 1)])
+def test_best_seen_was_seen_to_the_end(variances: list[list[float]] | None, best: int) -> None:
+    found = results([[3, 3], [2, 2], [1, 1]], None if variances is None else np.array(variances))
+    fitted = cast(Fitted, SimpleNamespace(results=found, weights={"a": 1.0, "b": 1.0}))
+    known = observed(material("a", "b"), fitted, cast(Proposal, None))
+    assert known["best_seen"].tolist() == found.runs[best].weights.tolist()
+    assert known["natural"].tolist() == [0.5, 0.5]
+
+
+# Opening --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mix_lies_in_its_workspace_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "ws").mkdir()
+    assert mix_root(Storage.at(str(tmp_path / "ws")), "code") == tmp_path / "ws" / "mix" / "code"
+
+
+def test_checking_a_mix_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "My Mix.yaml"
+    path.write_text("workspace: memory://ws\nslices: {a: {where: 'true'}}\nsuite: s\nbudget_tokens: 1000\n")
+    with pytest.raises(ConfigError, match=r"memory://ws.*local workspace"):
+        checked_mix(str(path), [])
+    with pytest.raises(UsageError, match="none does not exist"):
+        checked_mix(str(path), [f"workspace={tmp_path}/none"])
+    assert list(tmp_path.iterdir()) == [path]
