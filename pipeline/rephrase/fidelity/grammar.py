@@ -5,7 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 
 from pipeline.rephrase.fidelity.findings import Finding
-from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, blurred_around, count_around, read_polarity
+from pipeline.rephrase.fidelity.polarity import (
+    YES_NO,
+    Polarity,
+    blurred_around,
+    clauses_of,
+    count_around,
+    read_polarity,
+)
 from pipeline.rephrase.fidelity.roles import roles_exchanged
 from pipeline.rephrase.fidelity.text import Text
 from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token
@@ -29,9 +36,19 @@ class Reading:
         """Where each base of a content word stands."""
         bases: dict[str, list[int]] = {}
         for k, token in enumerate(self.sentence.tokens):
-            if token.content:
+            if token.content and k not in self.polarity.cues:
                 bases.setdefault(token.base, []).append(k)
         return bases
+
+    @cached_property
+    def clauses(self) -> list[int]:
+        """The clause of each token."""
+        return self.polarity.clauses or clauses_of(self.sentence.tokens)
+
+    def clause_of(self, at: int) -> set[str]:
+        """Return the bases of the content words in the clause of position `at`."""
+        clause = self.clauses[at]
+        return {t.base for k, t in enumerate(self.sentence.tokens) if t.content and self.clauses[k] == clause}
 
     def sign(self, at: int) -> int:
         """Return +1 or -1: what is affirmed or denied at position `at`."""
@@ -89,26 +106,41 @@ def _flip(sentence: Sentence, known: list[tuple[float, Reading]]) -> str | None:
 def _denied_here(own: Reading, known: list[tuple[float, Reading]], verbatim: bool) -> str | None:
     """Return a denial of something that every close source sentence affirms."""
     for at in own.polarity.heads:
-        token = own.sentence.tokens[at]
-        places = [(reading, j) for _, reading in known for j in reading.bases.get(token.base, ())]
-        if (
-            places
-            and token.base in known[0][1].bases
-            and all(_differs(own, at, other, j, verbatim) for other, j in places)
-        ):
+        places = _places(own, at, known)
+        if places and all(_differs(own, at, other, j, verbatim) for other, j in places):
             return _shown(own.sentence.tokens, own.polarity, at)
     return None
 
 
 def _denied_there(own: Reading, best: Reading, known: list[tuple[float, Reading]], verbatim: bool) -> str | None:
     """Return something affirmed that the source denies wherever it speaks of it."""
+    if own.polarity.cues and not verbatim:
+        return None
     for j in best.polarity.heads:
         base = best.sentence.tokens[j].base
-        mine = own.bases.get(base, ())
-        places = [(reading, i) for _, reading in known for i in reading.bases.get(base, ())]
-        if mine and all(_differs(own, at, other, i, verbatim) for at in mine for other, i in places):
+        mine = own.bases.get(base, [])
+        if not mine:
+            continue
+        places = _places(own, mine[0], known)
+        if places and all(_differs(own, at, other, i, verbatim) for at in mine for other, i in places):
             return own.sentence.tokens[mine[0]].shown
     return None
+
+
+def _places(own: Reading, at: int, known: list[tuple[float, Reading]]) -> list[tuple[Reading, int]]:
+    """Return where the close source sentences speak of position `at`: the clauses that share most with its own."""
+    base = own.sentence.tokens[at].base
+    places = [
+        (reading, j)
+        for _, reading in known
+        if base in reading.bases and len(own.bases.keys() & reading.bases.keys()) >= min(2, len(own.bases))
+        for j in reading.bases[base]
+    ]
+    if len(places) < 2:
+        return places
+    clause = own.clause_of(at)
+    shares = [len(reading.clause_of(j) & clause) for reading, j in places]
+    return [place for place, share in zip(places, shares, strict=True) if share == max(shares)]
 
 
 def _differs(own: Reading, at: int, other: Reading, j: int, verbatim: bool) -> bool:
@@ -130,12 +162,11 @@ def _opposite(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     if not (own.sentence.flags | best.sentence.flags) & OPPOSITE:
         return None
     for base, mine in own.bases.items():
-        there = best.bases.get(base)
-        if there is None or len(mine) > 1 or len(there) > 1:
+        if len(mine) > 1 or base not in best.bases:
             continue
-        places = [(reading, j) for _, reading in known for j in reading.bases.get(base, ())]
         polarity = own.sentence.tokens[mine[0]].polarity
-        if all(
+        places = _places(own, mine[0], known)
+        if places and all(
             reading.sentence.tokens[j].polarity == -polarity and _differs(own, mine[0], reading, j, False)
             for reading, j in places
         ):

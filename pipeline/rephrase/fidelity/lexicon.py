@@ -28,7 +28,7 @@ FUNCTION_WORDS = words(
     throughout till to toward towards under until up upon via with within about above across after again against
     along also although among amongst and are be because been before being below beneath beside besides between
     beyond but can could did do does doing done down during even ever except had has have having here is was were am
-    just like may might must need nor not now once only or ought quite rather shall should so still there therefore
+    just may might must need nor not now once only or ought quite rather shall should so still there therefore
     thus too very well while will would yet yes let get got went one's s t d ll re ve m however indeed thereby hence
     therein thereof whereas one 'm 're 've 'll 'd"""
 )

@@ -56,6 +56,26 @@ hinduism
 | nyc york ny | la angeles | dc washington | un nations | kgb | fbi | cia | nasa | nato | wwi wwii ww2 ww1
 | covid coronavirus | television tv | dvd | internet | phd ph | mit | ucla | bbc | google | ai
 """
+_CITIES = """
+france: nice lyon marseille bordeaux toulouse strasbourg lille cannes paris normandy provence | spain: seville
+madrid barcelona valencia granada bilbao malaga toledo catalonia | italy: rome milan naples venice florence turin
+genoa bologna palermo sicily pisa | germany: berlin munich hamburg cologne frankfurt dresden leipzig stuttgart bonn
+bremen bavaria saxony | austria: vienna graz salzburg linz innsbruck | ireland: dublin cork limerick galway |
+britain: london edinburgh glasgow manchester liverpool birmingham leeds bristol oxford cambridge cardiff belfast
+york | england: london manchester liverpool birmingham leeds bristol oxford cambridge york | scotland: edinburgh
+glasgow aberdeen dundee | japan: tokyo osaka kyoto nagoya hiroshima nagasaki yokohama | china: beijing shanghai
+guangzhou shenzhen wuhan nanjing | india: mumbai delhi kolkata calcutta bombay chennai bangalore | russia: moscow
+petersburg leningrad kazan siberia | america: york chicago boston texas washington philadelphia detroit houston
+dallas california florida denver seattle miami atlanta ohio louisiana omaha virginia | canada: toronto montreal
+vancouver ottawa quebec ontario | australia: sydney melbourne brisbane perth queensland | egypt: cairo alexandria |
+turkey: istanbul ankara | greece: athens thessaloniki crete | portugal: lisbon porto | netherlands: amsterdam
+rotterdam utrecht hague | belgium: brussels antwerp ghent bruges | switzerland: zurich geneva basel bern | sweden:
+stockholm gothenburg malmo | norway: oslo bergen | denmark: copenhagen | finland: helsinki | poland: warsaw krakow
+gdansk | hungary: budapest | brazil: rio brasilia paulo | argentina: buenos | mexico: cancun oaxaca | israel:
+jerusalem haifa | nigeria: lagos abuja | kenya: nairobi | indonesia: jakarta java bali sumatra | thailand: bangkok |
+vietnam: hanoi saigon | korea: seoul busan | pakistan: karachi lahore | iran: tehran | iraq: baghdad | ukraine: kyiv
+kiev odessa
+"""
 _NICKNAMES = """
 william will bill billy willie liam | robert rob bob bobby robbie | richard rick dick ricky rich | james jim jimmy jamie
 | john johnny jack jon | joseph joe joey | thomas tom tommy | charles charlie chuck | edward ed eddie ted teddy ned
@@ -82,6 +102,12 @@ def _groups(table: str, first: int) -> dict[str, set[int]]:
 
 PLACES = _groups(_PLACES, 0)
 NICKNAMES = _groups(_NICKNAMES, 1000)
+COUNTRIES: dict[str, set[int]] = {}
+"""The groups in `PLACES` of the countries that a city lies in: a city supports its country, never the reverse."""
+for _entry in _CITIES.split("|"):
+    _country, _, _cities = _entry.partition(":")
+    for _city in _cities.split():
+        COUNTRIES.setdefault(_city, set()).update(PLACES[_country.strip()])
 
 EXPANSIONS = {
     "us": "united states", "usa": "united states america", "uk": "united kingdom", "eu": "european union",

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding
-from pipeline.rephrase.fidelity.name_lists import DEMONYM_ENDINGS, EXPANSIONS, NICKNAMES, PLACES, TOLERATED
+from pipeline.rephrase.fidelity.name_lists import COUNTRIES, DEMONYM_ENDINGS, EXPANSIONS, NICKNAMES, PLACES, TOLERATED
 from pipeline.rephrase.fidelity.text import Text, roman
 from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token
 
@@ -38,6 +38,7 @@ class Names:
         found: set[int] = set()
         for low in self.lows:
             found |= PLACES.get(low, _NONE)
+            found |= COUNTRIES.get(low, _NONE)
         for low in self.capitals:
             found |= NICKNAMES.get(low, _NONE)
         return frozenset(found)

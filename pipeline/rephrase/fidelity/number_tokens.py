@@ -12,6 +12,7 @@ _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?\Z")
 _INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}\Z")
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?\Z")
 _PLAIN = re.compile(r"\d+(?:\.\d+)?\Z")
+_EUROPEAN = re.compile(r"[0-9]{1,12},[0-9]{1,12}\Z")
 _TIME = re.compile(r"(\d{1,2})[:.](\d{2})(?::(\d{2}))?\Z")
 _YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?\Z")
 _YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4}|\d{2})\Z")
@@ -87,7 +88,7 @@ def _compound(body: str, suffix: str) -> Parsed:
     if "-" in body and len(values) == len(parts) <= 2:
         return Parsed(values, (), None, suffix, body, max(len(p.partition(".")[2]) for p in parts), dashed=True)
     if "," in body and len(parts) == len(values) and "." not in body:
-        european = (float(body.replace(",", ".")),) if body.count(",") == 1 and len(body) < 16 else ()
+        european = (float(body.replace(",", ".")),) if _EUROPEAN.match(body) else ()
         return Parsed((*european, *values), (), None, suffix, body, 1 if european else 0)
     return Parsed((), (), None, suffix, body)
 

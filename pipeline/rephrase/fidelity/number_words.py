@@ -8,6 +8,7 @@ from pipeline.rephrase.fidelity.tokens import Token
 from pipeline.rephrase.fidelity.units import FRACTION
 
 _MAX_WORDS = 24
+_CLOCK = {("half", "past"): 30.0, ("quarter", "past"): 15.0, ("quarter", "to"): -15.0}
 
 
 def read_words(tokens: list[Token], k: int) -> Quantity | None:
@@ -38,6 +39,9 @@ def read_words(tokens: list[Token], k: int) -> Quantity | None:
 def _lone_fraction(tokens: list[Token], k: int) -> Quantity | None:
     low = tokens[k].low
     before, after = low_at(tokens, k - 1), low_at(tokens, k + 1)
+    hour = lex.CARDINALS.get(low_at(tokens, k + 2), 0)
+    if 1 <= hour <= 12 and (low, after) in _CLOCK:
+        return Quantity("clock", (60.0 * hour + _CLOCK[low, after],), k, k + 3)
     if low == "half":
         if after == "a" and low_at(tokens, k + 2) in lex.SCALES:
             scale = lex.SCALES[low_at(tokens, k + 2)]

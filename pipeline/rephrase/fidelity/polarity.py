@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, WORD, Sentence, Token
 
 WINDOW = 6
 """How many tokens away, within a clause, a word of negation may stand from what it denies."""
@@ -53,7 +53,7 @@ def read_polarity(sentence: Sentence) -> Polarity:
             negative = True
     heads = [head for k in cues[:_MAX_CUES] if (head := _head(tokens, k)) is not None]
     return Polarity(
-        cues, heads, _clauses(tokens) if cues or blurs else [], blurs, negative or bool(cues) or bool(blurs)
+        cues, heads, clauses_of(tokens) if cues or blurs else [], blurs, negative or bool(cues) or bool(blurs)
     )
 
 
@@ -62,7 +62,7 @@ def count_around(polarity: Polarity, at: int) -> int:
     if not polarity.cues:
         return 0
     clause = polarity.clauses[at]
-    return sum(abs(k - at) <= WINDOW and polarity.clauses[k] == clause for k in polarity.cues)
+    return sum(0 < abs(k - at) <= WINDOW and polarity.clauses[k] == clause for k in polarity.cues)
 
 
 def blurred_around(tokens: list[Token], polarity: Polarity, at: int) -> frozenset[str]:
@@ -90,12 +90,13 @@ def _denies(tokens: list[Token], k: int) -> bool:
         return False
     if low in ("never", "not") and after in ("!", ".") and k <= 1:
         return False
-    if tokens[k].stem in ("declin", "decline", "fail", "neglect"):
-        return after == "to"
+    if tokens[k].stem in ("declin", "fail", "neglect"):
+        return after == "to" and k + 2 < len(tokens) and tokens[k + 2].kind == WORD
     return True
 
 
-def _clauses(tokens: list[Token]) -> list[int]:
+def clauses_of(tokens: list[Token]) -> list[int]:
+    """Return the number of the clause that each token belongs to."""
     numbers: list[int] = []
     clause = 0
     for token in tokens:

@@ -153,6 +153,7 @@ def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
         and at + 1 < len(tokens)
         and tokens[at + 1].kind == NUMBER
         and len(tokens[at + 1].shown) == 2
+        and tokens[at + 1].shown.isdecimal()
     ):
         two = int(tokens[at + 1].shown)
         return (2000 if two < 50 else 1900) + two, at + 2
@@ -167,6 +168,9 @@ def _read_quantity(tokens: list[Token], k: int) -> Quantity | None:
     quantity = _digits(tokens, k) if token.kind == NUMBER else read_words(tokens, k)
     if quantity is None or quantity.kind in ("clock", "opaque", "decade"):
         return quantity
+    if quantity.kind == "cardinal" and quantity.value <= 12 and low_at(tokens, quantity.end) in ("am", "pm"):
+        afternoon = low_at(tokens, quantity.end) == "pm" and quantity.value < 12
+        return Quantity("clock", (60.0 * quantity.value + 720 * afternoon,), k, quantity.end + 1, afternoon=True)
     if quantity.end < len(tokens) and tokens[quantity.end].shown == "o'clock":
         return Quantity("clock", (60.0 * quantity.value,), k, quantity.end + 1)
     _scaled(tokens, quantity)

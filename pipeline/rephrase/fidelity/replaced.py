@@ -48,7 +48,11 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
         own = {token.low for token in sentence.tokens}
         missing = [k for k, token in enumerate(best.tokens) if _may_be_name(token, k) and token.low not in own]
         for k in extra:
-            if sentence.tokens[k].low in lex.FUNCTION_WORDS or sentence.tokens[k - 1].shown in ('"', ":", "(", "'"):
+            if (
+                sentence.tokens[k].low in lex.FUNCTION_WORDS
+                or sentence.tokens[k].low in lex.HONORIFICS
+                or sentence.tokens[k - 1].shown in ('"', ":", "(", "'")
+            ):
                 continue
             known = sentence.tokens[k].low in names.capitals
             if not known and (
@@ -120,7 +124,9 @@ def _around(tokens: list[Token], quantity: Quantity) -> tuple[str, str]:
 
 
 def _may_be_name(token: Token, k: int) -> bool:
-    return token.cap and not token.number and len(token.low) > 1 and (k > 0 or not token.common)
+    if not token.cap or token.number or len(token.low) < 2 or token.low in lex.HONORIFICS:
+        return False
+    return k > 0 or not token.common
 
 
 def _same_place(sentence: Sentence, k: int, other: Sentence, j: int, both: bool) -> bool:

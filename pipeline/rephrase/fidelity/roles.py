@@ -10,6 +10,7 @@ import itertools
 from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.quantity import low_at
 from pipeline.rephrase.fidelity.tokens import Sentence, Token
 
 _SYMMETRIC = lex.words(
@@ -32,6 +33,7 @@ _RELATIONS = lex.words(
     """father mother son daughter brother sister wife husband student teacher capital part successor predecessor
     subsidiary north south east west"""
 )
+_PRONOUNS = frozenset({"it", "he", "she", "they", "we", "i", "you"})
 _SIDE = 8
 _key = attrgetter("key")
 
@@ -80,13 +82,17 @@ def _exchanged(tokens: list[Token], k: int, source: Sentence) -> str | bool | No
     agents, patients = _sides(tokens, k)
     known_agents, known_patients = _sides(source.tokens, at[0])
     names = {t.stem for t in source.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS}
-    for mine, known in ((agents & names, known_agents & names), (patients & names, known_patients & names)):
-        if mine and known and mine.isdisjoint(known) and not _linked(source.tokens, mine, known):
+    pronoun = any(low_at(t, j + 1) in ("it", "him", "her", "them") for t, j in ((tokens, k), (source.tokens, at[0])))
+    for mine, known, kept in (
+        (agents & names, known_agents & names, patients & known_patients),
+        (patients & names, known_patients & names, agents & known_agents),
+    ):
+        if (kept or pronoun) and mine and known and mine.isdisjoint(known) and not _linked(source.tokens, mine, known):
             return f"{' '.join(sorted(mine))}: {tokens[k].shown}"
     if agents & known_agents or patients & known_patients:
         return False
     first, second = agents & known_patients, patients & known_agents
-    compared = tokens[k].low.endswith("er") or tokens[k].low in ("more", "less")
+    compared = not first.isdisjoint(names) or tokens[k].low.endswith("er") or tokens[k].low in ("more", "less")
     if not first or (not second and not (compared and patients and not known_agents)):
         return None
     second = second or patients
@@ -143,6 +149,8 @@ def _sides(tokens: list[Token], k: int) -> tuple[set[str], set[str]]:
 def _left(tokens: list[Token], k: int) -> set[str]:
     found: set[str] = set()
     for j in range(k - 1, max(-1, k - 1 - _SIDE), -1):
+        if not found and tokens[j].low in _PRONOUNS:
+            break
         if tokens[j].low in _BOUNDARY and (found or tokens[j].low in (";", ":", "but")):
             break
         if _is_party(tokens[j]):

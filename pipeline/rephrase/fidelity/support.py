@@ -16,6 +16,8 @@ _OVER = lex.words("over more above exceeding beyond least upwards >")
 _UNDER = lex.words("nearly almost under less below most virtually fewer <")
 _MAX_PAIRED = 40
 _MAX_RIVALS = 60
+_LATER = frozenset({"later", "earlier", "after", "before", "following", "previously"})
+_YEARS = {"year": 1, "decade": 10, "century": 100}
 _MAX_JUDGED = 300
 
 
@@ -113,7 +115,7 @@ def _judge_value(value: float, quantity: Quantity, sentence: Sentence, index: Nu
             return None
         return "date" if quantity.kind == "year" else "number"
     if quantity.kind == "year":
-        if int(value) in index.years or _rounded_supported(value, quantity, index):
+        if int(value) in index.years or _years_later(value, index) or _rounded_supported(value, quantity, index):
             return None
         return "date"
     if quantity.unit is not None and _converted_supported(value, quantity, index):
@@ -304,7 +306,7 @@ def _period_supported(quantity: Quantity, index: NumberIndex) -> bool:
 def _calculated(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> bool:
     """Whether it is a sum, a difference, a share or a span of years that the sentence says it is."""
     words = {token.low for token in sentence.tokens}
-    if quantity.unit is not None and quantity.unit.name == "year" and _years_apart(value, quantity, index):
+    if quantity.unit is not None and quantity.unit.name in _YEARS and _years_apart(value, quantity, index):
         return True
     total = not lex.TOTALS.isdisjoint(words)
     difference = not lex.DIFFERENCES.isdisjoint(words)
@@ -330,10 +332,23 @@ def _near(exact: float, value: float) -> bool:
     return abs(exact - value) <= 1e-6 * max(1.0, abs(exact))
 
 
+def _years_later(value: float, index: NumberIndex) -> bool:
+    """Whether the source has a year, and a number of years before or after it, that make this one."""
+    if index.text.lows.isdisjoint(_LATER):
+        return False
+    spans = [
+        q.value
+        for q in index.by_dimension.get("time", ())[:_MAX_RIVALS]
+        if q.unit is not None and q.unit.name == "year"
+    ]
+    return any(abs(value - year) == span for year in sorted(index.years)[:_MAX_PAIRED] for span in spans)
+
+
 def _years_apart(value: float, quantity: Quantity, index: NumberIndex) -> bool:
     years = sorted(index.years)[:_MAX_PAIRED]
-    slack = 1 if quantity.approximate else 0
-    return any(abs((b - a) - value) <= slack for a, b in combinations(years, 2))
+    span = _YEARS[quantity.unit.name] if quantity.unit is not None else 1
+    slack = (1.0 if span == 1 else 0.35) if quantity.approximate else (0.0 if span == 1 else 0.1)
+    return any(abs((b - a) / span - value) <= slack for a, b in combinations(years, 2))
 
 
 def _neighbours(index: NumberIndex) -> list[tuple[Quantity, Quantity]]:

@@ -78,7 +78,7 @@ class Token:
         self.number = self.kind == NUMBER or (self.kind == WORD and _is_number_word(low))
         self.sign = self.kind == WORD and (low in lex.NEGATIONS or low.endswith("n't") or low == "cannot")
         stemmed = self.stem
-        self.deny = 1 if self.sign or stemmed in lex.FLIPPERS else 2 if low in lex.BLURS or stemmed in lex.BLURS else 0
+        self.deny = 1 if self.sign or stemmed in _stems("FLIPPERS") else 2 if stemmed in _stems("BLURS") else 0
         self.base, self.polarity = base_of(low, self.stem) if self.kind == WORD else (low, 1)
         self.key = self.stem if self.content else ""
         odd = self.kind == WORD and (not low.isalpha() or self.acronym)
@@ -288,6 +288,12 @@ def base_of(low: str, stemmed: str) -> tuple[str, int]:
     ):
         return stem(low[:-4]), -1
     return stemmed, 1
+
+
+@cache
+def _stems(name: str) -> frozenset[str]:
+    known = {"FLIPPERS": lex.FLIPPERS, "BLURS": lex.BLURS}[name]
+    return frozenset(map(stem, known))
 
 
 @cache
