@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter, itemgetter
@@ -107,7 +108,7 @@ class NumberIndex:
             if numbers is not NO_NUMBERS:
                 self._add(k, numbers)
         self._implied(text)
-        self.text = text
+        self.text: Text = weakref.proxy(text)  # a reference would be a cycle, left to the garbage collector
         self.scanned = self.all[:MAX_SCANNED]
         self.values = list(self.by_value.items())[:MAX_SCANNED]
 
