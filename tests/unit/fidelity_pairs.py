@@ -1,7 +1,8 @@
 # ruff: noqa: E501 (a table of sentences)
 """Rephrasings written by hand, each marked with what is wrong with it: `ok` for nothing, or the kind of the change.
 
-Every second source (`HELD`) was not looked at while the rules were written.
+Every second source (`HELD`) was first looked at when the rules were written, and helped to correct them; `FRESH` was
+written after that.
 """
 
 from __future__ import annotations
@@ -377,6 +378,132 @@ TABLE: dict[str, Rephrasings] = {
     ],
 }  # fmt: skip
 
+_STRIKE = "Dockworkers in Port Aldry went on strike on 7 September 2011 after talks with Merrow Shipping collapsed. About 1,150 workers joined the walkout, which lasted 23 days and cost the company an estimated $18 million. Union leader Tomas Greer rejected a first offer of a 3 percent raise. The final agreement gave workers 5.5 percent over two years, but it did not restore the pensions that had been cut in 2008."
+_CHEESE = "Valmonte is a hard cheese made from raw sheep's milk in the hills of northern Portugal. Each wheel weighs about 4 kg and must mature for at least 90 days at 12 °C. The cheese received protected status in 1996. It is never made from cow's milk. Around 140 farms produce 620 tonnes of it every year, and roughly a quarter is exported, mostly to Brazil and France."
+_COMPUTER = "The Halden-2 computer was completed in 1957 by a group of nine engineers under Karin Voss at the University of Uppsala. It contained 2,400 vacuum tubes, used 35 kilowatts of power and could perform 1,800 additions per second. Unlike the Halden-1, it had a magnetic drum memory. Voss left the project in 1959 and was succeeded by Olof Brandt. The machine was switched off in 1966."
+_TREATY = "The Treaty of Brenholt ended the war between Sweden and Livonia in 1583. Under its terms Livonia ceded the island of Dagby and paid 40,000 silver marks. King John III signed it on 14 June; the Livonian council ratified it eleven days later. The treaty did not mention the fate of the prisoners. Poland, which had supported Livonia, was not invited to the talks."
+_RUNNER = "Kenyan runner Esther Wanjiru won the Hamburg Marathon on Sunday in 2 hours, 24 minutes and 11 seconds, beating Ethiopia's Almaz Tadesse by 38 seconds. Wanjiru, 27, had finished third in 2017. Tadesse led for the first 30 kilometres but was unable to keep the pace. Some 11,900 runners started in heavy rain, and 10,250 reached the finish."
+_LIBRARY = "The Carrow Library opened in 1903 with a gift of £12,000 from Andrew Pell. It holds 86,000 books, 340 manuscripts and a letter by Charlotte Brontë. Books may be borrowed for three weeks; manuscripts cannot be borrowed. The east wing was damaged by bombs in February 1941 and rebuilt ten years later. Admission is free, and the reading room is closed on Mondays."
+
+FRESH_TABLE: dict[str, Rephrasings] = {
+    _STRIKE: [
+        (
+            "ok",
+            "In September 2011 some 1,150 dockworkers at Port Aldry stopped work when negotiations with Merrow Shipping broke down.",
+        ),
+        (
+            "ok",
+            "Q: How long did the strike last?\nA: The walkout went on for twenty-three days and cost Merrow roughly 18 million dollars.",
+        ),
+        (
+            "ok",
+            "Greer, the union's leader, turned down an initial offer of 3%. Workers eventually got 5.5% over two years, although the pensions cut in 2008 were not restored.",
+        ),
+        (
+            "ok",
+            "**Summary**\n\n- More than 1,100 workers took part\n- Start: 7 Sept. 2011\n- Outcome: a 5.5 percent raise",
+        ),
+        ("number", "Around 1,510 workers took part in the strike, which lasted 23 days."),
+        ("date", "The strike in Port Aldry began on 17 September 2011."),
+        ("name", "Union leader Tomas Keller rejected a first offer of a 3 percent raise."),
+        (
+            "negation",
+            "The final agreement gave workers 5.5 percent over two years and restored the pensions that had been cut in 2008.",
+        ),
+        ("unit", "The walkout lasted 23 weeks and cost the company an estimated $18 million."),
+        ("negation", "Union leader Tomas Greer accepted a first offer of a 3 percent raise."),
+    ],
+    _CHEESE: [
+        (
+            "ok",
+            "Made from the raw milk of sheep in northern Portugal, Valmonte is a hard cheese that ripens for a minimum of 90 days.",
+        ),
+        (
+            "ok",
+            "A wheel of this Portuguese cheese weighs roughly 4 kilograms (8.8 lb). About 25% of production is sold abroad, chiefly in Brazil and France.",
+        ),
+        (
+            "ok",
+            "Since 1996 Valmonte has been protected. Cow's milk is never used. Every year 140 farms turn out some 620 tonnes.",
+        ),
+        ("number", "Around 410 farms produce 620 tonnes of the cheese every year."),
+        ("unit", "The cheese must mature for at least 90 days at 12 °F."),
+        ("negation", "The cheese is often made from cow's milk."),
+        ("name", "Roughly a quarter of the cheese is exported, mostly to Brazil and Spain."),
+        ("date", "The cheese received protected status in 1999."),
+        ("number", "Roughly half of the cheese is exported."),
+    ],
+    _COMPUTER: [
+        ("ok", "Karin Voss and her team of nine engineers finished the Halden-2 at Uppsala University in 1957."),
+        (
+            "ok",
+            "The machine drew 35 kW, had 2,400 tubes and managed 1,800 additions a second. It remained in use until 1966, nine years after completion.",
+        ),
+        (
+            "ok",
+            "When Voss departed in 1959, Olof Brandt took over. The Halden-1 had no magnetic drum memory, but its successor did.",
+        ),
+        ("role", "Olof Brandt left the project in 1959 and was succeeded by Voss."),
+        ("number", "It contained 4,200 vacuum tubes and used 35 kilowatts of power."),
+        ("unit", "The computer could perform 1,800 additions per minute."),
+        ("name", "The computer was built under Karin Voss at the University of Lund."),
+        ("negation", "Unlike the Halden-1, it had no magnetic drum memory."),
+        ("date", "The machine was switched off in 1968."),
+    ],
+    _TREATY: [
+        (
+            "ok",
+            "With the Treaty of Brenholt, signed on June 14, 1583, the war of Sweden against Livonia came to an end.",
+        ),
+        (
+            "ok",
+            "Livonia gave up the island of Dagby and had to pay forty thousand marks of silver. The Livonian council approved the treaty 11 days after the king had signed.",
+        ),
+        (
+            "ok",
+            "What was left out? The treaty said nothing about prisoners, and the Poles, Livonia's supporters, did not take part in the talks.",
+        ),
+        ("role", "Livonia, which had supported Poland, was not invited to the talks."),
+        ("number", "Livonia ceded the island and paid 14,000 silver marks."),
+        ("date", "King John III signed the treaty on 14 July."),
+        ("name", "Under its terms Livonia ceded the island of Oesel."),
+        ("negation", "Poland, which had supported Livonia, was invited to the talks."),
+        ("name", "The Treaty of Brenholt ended the war between Denmark and Livonia."),
+    ],
+    _RUNNER: [
+        (
+            "ok",
+            "Esther Wanjiru of Kenya took victory at Sunday's Hamburg Marathon, finishing in 2:24:11, thirty-eight seconds ahead of Almaz Tadesse from Ethiopia.",
+        ),
+        ("ok", "Tadesse was in front for 30 km, but could not keep up. Wanjiru, aged 27, had placed third in 2017."),
+        ("ok", "In heavy rain, nearly 12,000 runners set off and 10,250 finished."),
+        ("role", "Almaz Tadesse won the Hamburg Marathon on Sunday, beating Esther Wanjiru by 38 seconds."),
+        ("number", "Wanjiru won in 2 hours, 24 minutes and 51 seconds."),
+        ("name", "The Kenyan runner won the Berlin Marathon on Sunday."),
+        ("unit", "Tadesse led for the first 30 miles."),
+        ("date", "Wanjiru had finished third in 2015."),
+        ("negation", "Tadesse was able to keep the pace."),
+    ],
+    _LIBRARY: [
+        ("ok", "Thanks to a donation of 12,000 pounds by Andrew Pell, the Carrow Library was opened in 1903."),
+        (
+            "ok",
+            "The collection comprises 86,000 books and 340 manuscripts. Books can be taken home for 21 days, but not manuscripts.",
+        ),
+        (
+            "ok",
+            "Bombs damaged the east wing in February 1941; it was rebuilt in 1951. Visitors pay nothing. On Mondays the reading room does not open.",
+        ),
+        ("negation", "Manuscripts may be borrowed for three weeks."),
+        ("negation", "The reading room is open on Mondays."),
+        ("number", "The library holds 68,000 books and 340 manuscripts."),
+        ("name", "It also has a letter by Jane Austen."),
+        ("date", "The east wing was damaged by bombs in March 1941."),
+        ("number", "Books may be borrowed for four weeks."),
+    ],
+}
+
 PAIRS = [Pair(kind, source, rephrased) for source, found in TABLE.items() for kind, rephrased in found]
 DEVELOPED = [Pair(k, s, r) for n, (s, found) in enumerate(TABLE.items()) if n % 2 == 0 for k, r in found]
 HELD = [Pair(k, s, r) for n, (s, found) in enumerate(TABLE.items()) if n % 2 for k, r in found]
+FRESH = [Pair(k, s, r) for s, found in FRESH_TABLE.items() for k, r in found]

@@ -1,7 +1,7 @@
 """Rephrasings written by hand: how many changes are found, by kind, and how many faithful ones are doubted.
 
-The floors of the half that was looked at are what it reached; those of the other half are what an unseen text may
-expect at the least.
+The floors of the pairs that shaped the rules are the aim. `FRESH` was written last and shaped nothing: its floors are
+what unseen text may expect at the least.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from pipeline.rephrase.verify import verify
-from tests.unit.fidelity_pairs import DEVELOPED, HELD, PAIRS, Pair
+from tests.unit.fidelity_pairs import DEVELOPED, FRESH, HELD, PAIRS, Pair
 
 
 def rates(pairs: list[Pair]) -> dict[str, float]:
@@ -36,14 +36,8 @@ def test_faithful_pairs_of_the_developed_half_pass() -> None:
     assert rates(DEVELOPED)["ok"] <= 0.05
 
 
-def test_changes_of_the_held_half_are_found() -> None:
-    wrong = [pair for pair in HELD if pair.kind not in ("ok", "role")]
-    assert sum(not verify(pair.source, pair.rephrased).faithful for pair in wrong) >= FLOOR_FOUND * len(wrong)
-
-
-def test_faithful_pairs_of_the_held_half_pass() -> None:
-    assert rates(HELD)["ok"] <= CEILING_DOUBTED
-
-
-FLOOR_FOUND = 0.9
-CEILING_DOUBTED = 0.15
+@pytest.mark.parametrize(("pairs", "least", "most"), [(HELD, 0.95, 0.05), (FRESH, 0.85, 0.15)])
+def test_the_other_pairs(pairs: list[Pair], least: float, most: float) -> None:
+    wrong = [pair for pair in pairs if pair.kind not in ("ok", "role")]
+    assert sum(not verify(pair.source, pair.rephrased).faithful for pair in wrong) >= least * len(wrong)
+    assert rates(pairs)["ok"] <= most

@@ -237,7 +237,10 @@ def _clock(tokens: list[Token], k: int) -> Quantity:
     if suffix == "am" and 720 <= minutes < 780:
         minutes -= 720
     known = True if suffix or minutes >= 780 else None
-    return Quantity("clock", (minutes,), k, end, afternoon=known)
+    clock = Quantity("clock", (minutes,), k, end, afternoon=known)
+    if parsed.spaced.count(":") == 2:
+        clock.parts = tuple(float(part) for part in parsed.spaced.split(":"))
+    return clock
 
 
 def _scaled(tokens: list[Token], quantity: Quantity) -> None:

@@ -260,6 +260,8 @@ def _rounds(value: float, known: float, quantity: Quantity, other: Quantity) -> 
 
 def _clock_supported(quantity: Quantity, index: NumberIndex) -> bool:
     minutes = quantity.value
+    if quantity.parts and all(part in index.by_value for part in quantity.parts):
+        return True  # a time taken: 2:24:11 is 2 hours, 24 minutes and 11 seconds
     for other in index.scanned:
         if other.kind == "clock":
             if other.value == minutes:
