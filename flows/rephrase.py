@@ -74,16 +74,17 @@ def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
     return StagePlan(plan.output, "rephrase", to_do, 1 - to_do, execute)
 
 
-def check_rephrase(config: RunConfig, storage: Storage) -> None:
-    """Check styles, keys and routes as far as they can be before the source is made.
+def check_rephrase(config: RunConfig, storage: Storage, asks: bool = True) -> None:
+    """Check styles, keys and routes as far as they can be before the source is made; keys only where it `asks`.
 
     Raises: UsageError for the first thing that would stop the stage.
     """
     settings = config.rephrase
     if settings is None:
         return
+    _check_local(storage)
     make_plan(settings)
-    for endpoint in settings.endpoint:
+    for endpoint in settings.endpoint if asks else ():
         endpoint.api_key()
     if settings.dedup is not None:
         for parent in config.parents():
@@ -115,11 +116,15 @@ def answers(storage: Storage, config: RephraseRun) -> Cache:
     """
     from pipeline.llm.cache import Cache
 
+    _check_local(storage)
+    return Cache(Path(storage.path(ANSWERS)))
+
+
+def _check_local(storage: Storage) -> None:
     if not storage.is_local:
         raise ConfigError(
             f"rephrase: workspace {storage.url}: answers are stored durably on a local disk; use a local workspace"
         )
-    return Cache(Path(storage.path(ANSWERS)))
 
 
 def collapse_rows(config: RunConfig) -> list[dict[str, object]]:
