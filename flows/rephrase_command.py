@@ -12,7 +12,7 @@ from flows.launch import stopping_on_signals
 from flows.plans import plan_stage
 from flows.rephrase import answers, ask, check_rephrase
 from flows.runs import Run, opened
-from pipeline.rephrase.output import Rejected, outcomes
+from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.verify import verify_file
@@ -37,7 +37,7 @@ def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run:
         raise ConfigError(f"{path}: key 'rephrase' is missing; it names source, endpoint and routes")
     if sample is not None and not 1 <= sample <= MAX_SAMPLE:
         raise UsageError(f"--sample {sample}: give between 1 and {MAX_SAMPLE} documents")
-    check_rephrase(config, Storage.at(config.workspace))
+    check_rephrase(config, Storage.at(config.workspace), asks=not dry_run)
     if dry_run:
         return _print_estimate(config, settings)
     stop = threading.Event()
@@ -70,24 +70,37 @@ def _print_estimate(config: RunConfig, settings: RephraseRun) -> int:
     with connect(Storage.at(config.workspace)) as session:
         routed = resolve_routes(session, settings.source, settings.routes)
         found = estimate(plan_requests(kept_documents(session, routed), plan), settings, plan.model_licence)
-    for name, value in found.row().items():
-        shown = "not known: give price_input and price_output" if value is None else value
-        text = f"{shown:,}" if isinstance(shown, int) else f"{shown:,.2f}" if isinstance(shown, float) else str(shown)
-        sys.stdout.write(f"{name:<28} {text}\n")
+    row = found.row()
+    styles = row.pop("styles")
+    for name, value in row.items():
+        sys.stdout.write(f"{name:<28} {_shown(value)}\n")
+    for name, style in styles.items():
+        sys.stdout.write(f"{name:<28} {', '.join(f'{what} {_shown(value)}' for what, value in style.items())}\n")
     return 0
 
 
+def _shown(value: float | None) -> str:
+    """Return a number of an estimate as a person reads it."""
+    if value is None:
+        return "not known: give price_input and price_output"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
 def _print_sample(run: Run, settings: RephraseRun, documents: int) -> int:
-    """Ask for the first documents' rephrasings and print each beside its source."""
+    """Ask for the first documents' rephrasings and print each beside its source, as far as the budget goes."""
     plan = make_plan(settings)
-    ask(run, settings, plan, documents)
+    stopped_at = ask(run, settings, plan, documents).stopped_at
     with answers(run.storage, settings) as cache, connect(run.storage) as session:
         routed = resolve_routes(session, settings.source, settings.routes)
-        planned = plan_requests(kept_documents(session, routed, documents), plan)
+        planned = before(stopped_at, plan_requests(kept_documents(session, routed, documents), plan))
         for row in outcomes(planned, cache.get, plan):
             head = f"{row.planned.record_id}  {row.planned.parent.title or ''}".rstrip()
             right = f"[{row.reason}: {row.detail}]" if isinstance(row, Rejected) else row.body
             sys.stdout.write(f"{head}\n{_side_by_side(row.planned.segment_text, right)}\n\n")
+    if stopped_at is not None:
+        run.reporter.line("the budget ended the sample; raise rephrase.budget to see more")
     return 0
 
 

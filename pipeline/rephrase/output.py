@@ -161,9 +161,7 @@ def write_output(
 
     Raises: ConservationError when a request before `stopped_at` has neither answer nor failure, or rows do not add up.
     """
-    stream = iter(planned)
-    if stopped_at is not None:
-        stream = takewhile(lambda each: each.request.order < stopped_at, stream)
+    stream = before(stopped_at, planned)
     made: list[_Made] = []
     count = 0
     while chunk := list(islice(stream, part_requests)):
@@ -186,6 +184,11 @@ def write_output(
     job.documents.complete([each.documents for each in made], index)
     new = sum(each.is_new for each in made)
     return OutputReport(count, documents, rejects, new, len(made) - new, dict(sorted(reasons.items())))
+
+
+def before(stopped_at: str | None, planned: Iterable[Planned]) -> Iterator[Planned]:
+    """Yield the planned requests that a budget admitted: those before the one that it stopped at, or all."""
+    return iter(planned) if stopped_at is None else takewhile(lambda each: each.request.order < stopped_at, planned)
 
 
 def outcomes(planned: Iterable[Planned], lookup: Lookup, plan: Plan) -> Iterator[Rephrased | Rejected]:
