@@ -157,7 +157,7 @@ def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
         from pipeline.mix.transformer.proxy import TransformerProxy
 
         proxy = TransformerProxy(config, data)
-    return Trainer(config, proxy, data, found.data_keys, mix.folder, mix.reporter, mix.stop)
+    return Trainer(config, proxy, data, found.data_keys, mix.folder, mix.reporter, mix.stop, mix.prefect)
 
 
 def _train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,28 @@ from pipeline.table.lock import hold
 from pipeline.table.storage import Storage
 
 
+class PrefectOnce:
+    """Prefect, started when it is first worth it and kept to the end: in one process it takes one server's address."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._is_up = False
+
+    def start(self, stop: threading.Event, report: Reporter) -> None:
+        """Start it, from the main thread. Raises: GristmillError when the server does not come up."""
+        if self._is_up:
+            return
+        from flows.server import prefect_server
+
+        report.line("starting Prefect ...")
+        self._open.enter_context(prefect_server(stop))
+        self._is_up = True
+
+    def close(self) -> None:
+        """End it, if it was started."""
+        self._open.close()
+
+
 @dataclass(frozen=True)
 class OpenMix:
     """A mix at work. `path` is its configuration's file, for messages that say what to type next."""
@@ -30,6 +52,7 @@ class OpenMix:
     folder: MixFolder
     reporter: Reporter
     stop: threading.Event
+    prefect: PrefectOnce
 
     def tell_slice(self, built: BuiltSlice, made: bool) -> None:
         """Say what became of one slice's documents, when it was made just now."""
@@ -83,5 +106,5 @@ def opened_mix(path: str, assignments: Sequence[str], command: str, stop: thread
     """
     config, name, storage = checked_mix(path, assignments)
     root = mix_root(storage, name)
-    with hold(Storage.at(str(root)), command), reporter() as report:
-        yield OpenMix(path, name, config, storage, MixFolder(root), report, stop)
+    with hold(Storage.at(str(root)), command), reporter() as report, closing(PrefectOnce()) as prefect:
+        yield OpenMix(path, name, config, storage, MixFolder(root), report, stop, prefect)

@@ -133,7 +133,7 @@ def _verification(size: SizeResult, verification: Verification, proposal: Propos
 
 
 def _predictions(fitted: Fitted) -> list[show.Predicted]:
-    held = getattr(fitted.fit, "held_out", None)
+    held = fitted.fit.held_out
     if held is None:
         return []
     return [

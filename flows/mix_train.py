@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flows.engine import Engine, LocalEngine, stop_if_asked
+from flows.mix_open import PrefectOnce
 from flows.progress import Reporter, ShardReport
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.folder import RUN, MixFolder, RunFolder
@@ -38,6 +39,7 @@ class Trainer:
     folder: MixFolder
     reporter: Reporter
     stop: threading.Event
+    prefect: PrefectOnce
 
     def at(self, run: RunSpec) -> RunFolder:
         """Return a run's folder: named by its mixture and seed, by what its slices hold and by the kind of model."""
@@ -214,10 +216,8 @@ def with_engine(trainer: Trainer, untrained: int, why: str, work: Callable[[Engi
     if not _is_worth_prefect(trainer.config, untrained):
         work(LocalEngine(_workers(trainer), trainer.stop))
         return
-    from flows.server import prefect_server
-
-    trainer.reporter.line("starting Prefect ...")
-    with prefect_server(trainer.stop), ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
+    trainer.prefect.start(trainer.stop, trainer.reporter)
+    with ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
         from flows.mix_flow import train_proxies
 
         # In the main thread Prefect would take SIGTERM over, and the run would go on until its chunk ends.

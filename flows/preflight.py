@@ -50,7 +50,8 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
                 check_classifier(f"sources.{source}.classify.{name}.model", use.model)
         check_rules(rules_of(source, settings), expected_columns(settings))
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
-        check_rephrase(config, storage)
+        measured = expected_columns(config.sources[config.rephrase.source])
+        check_rephrase(config, storage, measured=measured)
         check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase))
 
 

@@ -8,7 +8,7 @@ Answers outlive everything: a request that has one is never asked again, whateve
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipeline.kernels.fasttext import FastTextModel
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
 from pipeline.rephrase.plan import Plan, make_plan, plan_requests, requests
-from pipeline.rephrase.sources import kept_documents, resolve_routes
+from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.rephrase.verdicts import measure_with
 from pipeline.signals import language
 from pipeline.table.catalog import ANSWERS
@@ -42,6 +42,17 @@ if TYPE_CHECKING:
 VERDICTS_VERSION = "fidelity_v1"
 """Raised when the same texts are judged otherwise."""
 _TELL_EVERY_S = 10.0
+_EVERYTHING = {
+    "outcome": "VARCHAR",
+    "failed_rules": 'STRUCT("rule" VARCHAR, "value" VARCHAR)[]',
+    "duplicate_of": "VARCHAR",
+    "text": "VARCHAR",
+    "title": "VARCHAR",
+    "date": "TIMESTAMP WITH TIME ZONE",
+    "licence": "VARCHAR",
+    "origin": 'STRUCT(file VARCHAR, "offset" BIGINT, record_id VARCHAR)',
+}
+"""What a route may read of `<source>.everything` besides its narrow columns."""
 
 
 def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
@@ -74,8 +85,13 @@ def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
     return StagePlan(plan.output, "rephrase", to_do, 1 - to_do, execute)
 
 
-def check_rephrase(config: RunConfig, storage: Storage, asks: bool = True) -> None:
-    """Check styles, keys and routes as far as they can be before the source is made; keys only where it `asks`.
+def check_rephrase(
+    config: RunConfig, storage: Storage, asks: bool = True, measured: Mapping[str, str] | None = None
+) -> None:
+    """Check styles, keys and routes before the stage; keys only where it `asks`.
+
+    `measured` are the narrow columns that a run is going to give the source, by their DuckDB types; without them the
+    routes are checked against the source as it is, which must have been selected.
 
     Raises: UsageError for the first thing that would stop the stage.
     """
@@ -98,7 +114,9 @@ def check_rephrase(config: RunConfig, storage: Storage, asks: bool = True) -> No
                     f"rephrase.dedup: bands, shingles and seed must be those of its parent {parent!r}, since their "
                     "signatures are compared; give the same, or `dedup: null`"
                 )
-    if Group(storage, f"{settings.source}/outcomes").index() is not None:
+    if measured is not None:
+        check_routes(settings.routes, {**_EVERYTHING, **measured})
+    else:
         with connect(storage) as session:
             resolve_routes(session, settings.source, settings.routes)
 

@@ -13,7 +13,7 @@ import pytest
 
 from flows.mix_choose import Fitted, observed, suite_results
 from flows.mix_material import Material
-from flows.mix_open import checked_mix, mix_root
+from flows.mix_open import PrefectOnce, checked_mix, mix_root
 from flows.mix_train import Job, Results, Trainer, _is_worth_prefect, _runs_a_process, missing
 from flows.progress import Reporter
 from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
@@ -43,7 +43,9 @@ def trainer(tmp_path: Path) -> Trainer:
     data = ProxyData(stores, np.array([each.n_tokens for each in stores]), 500, EOS)
     config = ProxyConfig(kind="ngram", tokens=1_000)
     proxy = NgramProxy(config, data, tmp_path / "counts")
-    return Trainer(config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), Reporter(), threading.Event())
+    return Trainer(
+        config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), Reporter(), threading.Event(), PrefectOnce()
+    )
 
 
 def transformers(trainer: Trainer, tokens: int, workers: int = 2) -> Trainer:

@@ -53,6 +53,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What was predicted of the fitted runs (n, m) by fits that had not seen them; `half`: half of the interval."""
+
+    mean: Floats
+    half: Floats
+
+    @property
+    def low(self) -> Floats:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> Floats:
+        return self.mean + self.half
+
+
+@dataclass(frozen=True)
 class Fit:
     """A regression of m metrics on the weights of k slices.
 
@@ -66,6 +82,7 @@ class Fit:
     constants: Floats
     stretch: Floats
     report: Mapping[str, Any]
+    held_out: HeldOut | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the fit (`fit.json` and one `.npz`): the same fit gives the same bytes, and a kill leaves the old."""
@@ -155,15 +172,18 @@ def fit(
     stretch = np.ones(values.shape[1])
     models: tuple[tuple[Model, tuple[int, ...]], ...] = ()
     rows: list[dict[str, Any]] = []
+    held = HeldOut(values.copy(), np.zeros_like(values))
     if moving.size:
         choice = choose(candidates(model, *weights.shape), used, seed)
         models = _final(choice, used, moving, bootstrap, seed)
         stretch[moving], covered = calibrate(choice, used.values)
+        held.mean[:, moving] = choice.mean
+        held.half[:, moving] = _Z90 * stretch[moving] * np.sqrt(choice.variance)
         rows = [dict(row) for row in scores(choice.mean, used.values, covered)]
         for row, name in zip(rows, choice.names, strict=True):
             row["model"] = name
     report = _report(metric_names, moving, rows, weights, model)
-    return Fit(slice_names, metric_names, models, values.mean(0), stretch, report)
+    return Fit(slice_names, metric_names, models, values.mean(0), stretch, report, held)
 
 
 def candidates(model: ModelName, n_runs: int, n_slices: int) -> tuple[Single, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.folder import write_file
-from pipeline.mix.regression.fitting import Fit
+from pipeline.mix.regression.fitting import Fit, HeldOut
 from pipeline.mix.regression.lawfit import LawFit
 from pipeline.mix.regression.laws import LAWS, Array
 from pipeline.mix.regression.models import Model
@@ -34,6 +34,8 @@ Arrays = dict[str, Array]
 def save(fit: Fit, folder: Path) -> None:
     """Write a fit. Its JSON, which names the file of numbers by their hash, comes last; older numbers go then."""
     arrays: Arrays = {"constants": fit.constants, "stretch": fit.stretch}
+    if fit.held_out is not None:
+        arrays |= {"held_out.mean": fit.held_out.mean, "held_out.half": fit.held_out.half}
     models = [_pack(i, model, columns, arrays) for i, (model, columns) in enumerate(fit.models)]
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
@@ -104,9 +106,9 @@ def _unpack(folder: Path, about: dict[str, Any]) -> Fit:
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         arrays: Arrays = {key: stored[key] for key in stored.files}
     models = tuple(_model(i, one, arrays) for i, one in enumerate(about["models"]))
-    return Fit(
-        tuple(about["slices"]), tuple(about["metrics"]), models, arrays["constants"], arrays["stretch"], about["report"]
-    )
+    names = tuple(about["slices"]), tuple(about["metrics"])
+    held = HeldOut(arrays["held_out.mean"], arrays["held_out.half"]) if "held_out.mean" in arrays else None
+    return Fit(*names, models, arrays["constants"], arrays["stretch"], about["report"], held)
 
 
 def _model(number: int, about: dict[str, Any], arrays: Arrays) -> tuple[Model, tuple[int, ...]]:
