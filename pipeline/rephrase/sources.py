@@ -53,7 +53,7 @@ def resolve_routes(session: Session, source: str, routes: Sequence[RouteConfig])
     narrow = {row[0].lower() for row in session.query(f"DESCRIBE FROM {quote(source)}.outcomes").rows}
     read: set[str] = set()
     for number, route in enumerate(routes):
-        read |= _check(session, route.where, f"rephrase.routes.{number}.where", table, columns)
+        read |= _check(session.connection, route.where, f"rephrase.routes.{number}.where", table, columns)
     kept = session.execute(f"SELECT count(*) AS kept FROM {quote(source)}.outcomes WHERE {_KEPT}")[0]["kept"]
     curated = session.execute(f"SELECT count(*) AS rows FROM {quote(source)}.curated")[0]["rows"]
     if kept != curated:
@@ -64,6 +64,19 @@ def resolve_routes(session: Session, source: str, routes: Sequence[RouteConfig])
     # Both relations have the same rows; `everything` joins the documents for their text, which few predicates read.
     relation = f"{quote(source)}.outcomes" if read <= narrow else table
     return RoutedSource(source, tuple(route.where for route in routes), relation, "language" in narrow, kept)
+
+
+def check_routes(routes: Sequence[RouteConfig], columns: Mapping[str, str]) -> None:
+    """Check predicates before their source is there, against the columns that it will have: name to DuckDB type.
+
+    Raises: ConfigError for a predicate that cannot be used.
+    """
+    described = ", ".join(f"{quote(name)} {kind}" for name, kind in columns.items())
+    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
+        connection.execute(f"CREATE TABLE everything ({described})")
+        known = {name.lower(): name for name in columns}
+        for number, route in enumerate(routes):
+            _check(connection, route.where, f"rephrase.routes.{number}.where", "everything", known)
 
 
 def kept_documents(session: Session, routed: RoutedSource, limit: int | None = None) -> Iterator[SourceDocument]:
@@ -116,18 +129,20 @@ def _try_on_data(session: Session, routed: RoutedSource) -> None:
             raise ConfigError(f"rephrase.routes.{number}.where: {one_line(error)}") from error
 
 
-def _check(session: Session, text: str, where: str, table: str, columns: Mapping[str, str]) -> set[str]:
+def _check(
+    connection: duckdb.DuckDBPyConnection, text: str, where: str, table: str, columns: Mapping[str, str]
+) -> set[str]:
     """Return the columns (in lower case) that a predicate reads. Raises: ConfigError when it cannot be used."""
-    _parsed(session, f"SELECT\n{text}\n", text, where)  # alone, so that its brackets are its own
-    tree = _parsed(session, f"SELECT (\n{text}\n)", text, where)
+    _parsed(connection, f"SELECT\n{text}\n", text, where)  # alone, so that its brackets are its own
+    tree = _parsed(connection, f"SELECT (\n{text}\n)", text, where)
     for node in _walk(tree):
         kind = str(node.get("class", ""))
         if kind in _REFUSED:
             raise ConfigError(f"{where}: {_REFUSED[kind]}")
         if kind == "FUNCTION":
-            _check_function(session, str(node["function_name"]), where)
+            _check_function(connection, str(node["function_name"]), where)
     try:
-        described = session.connection.execute(f"DESCRIBE SELECT (\n{text}\n) FROM {table}").fetchall()
+        described = connection.execute(f"DESCRIBE SELECT (\n{text}\n) FROM {table}").fetchall()
     except duckdb.Error as error:
         missing = _MISSING_COLUMN.search(str(error))
         if missing:
@@ -139,11 +154,11 @@ def _check(session: Session, text: str, where: str, table: str, columns: Mapping
     return {str(node["column_names"][0]).lower() for node in _walk(tree) if node.get("class") == "COLUMN_REF"}
 
 
-def _parsed(session: Session, select: str, text: str, where: str) -> dict[str, Any]:
+def _parsed(connection: duckdb.DuckDBPyConnection, select: str, text: str, where: str) -> dict[str, Any]:
     """Return the tree of the one expression that `select` selects, which holds the user's `text`."""
     if not text.strip() or "\0" in text:
         raise ConfigError(f"{where}: expected an SQL expression, got {text[:80]!r}")
-    rows = session.connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [select]).fetchall()
+    rows = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [select]).fetchall()
     try:
         answer = json.loads(rows[0][0])
     except RecursionError as error:
@@ -161,9 +176,9 @@ def _parsed(session: Session, select: str, text: str, where: str) -> dict[str, A
     return tree
 
 
-def _check_function(session: Session, name: str, where: str) -> None:
+def _check_function(connection: duckdb.DuckDBPyConnection, name: str, where: str) -> None:
     """Refuse calls that could answer otherwise tomorrow, and those that read more than one document."""
-    rows = session.connection.execute(
+    rows = connection.execute(
         "SELECT function_type = 'aggregate' FROM duckdb_functions() WHERE lower(function_name) = lower($1) AND"
         " (function_type = 'aggregate' OR (function_type = 'scalar' AND stability <> 'CONSISTENT')) LIMIT 1",
         [name],
