@@ -20,6 +20,8 @@ from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.phrases import is_meta, is_refusal
 from pipeline.table.errors import InputError
 
+VERSION = "fidelity_v1"
+"""Raised when the same texts are judged otherwise."""
 MAX_LINE_BYTES = 16 << 20
 _COMPLETE = frozenset({"stop", "eos", "end_turn", "stop_sequence"})
 

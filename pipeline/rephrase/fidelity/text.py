@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.number_tokens import Date
@@ -42,12 +43,14 @@ class Text:
 
     @cached_property
     def postings(self) -> dict[str, list[int]]:
-        """For each stem of a content word, the sentences that have it."""
-        postings: dict[str, list[int]] = {}
+        """For each stem of a content word in few enough sentences, which have it."""
+        postings: dict[str, list[int]] = defaultdict(list)
         for k, sentence in enumerate(self.sentences):
             for stem in sentence.stems:
-                postings.setdefault(stem, []).append(k)
-        return postings
+                postings[stem].append(k)
+        if len(self.sentences) > MAX_POSTINGS:
+            return {stem: found for stem, found in postings.items() if len(found) <= MAX_POSTINGS}
+        return dict(postings)
 
     @cached_property
     def numbers(self) -> list[Numbers]:
@@ -75,15 +78,17 @@ class Text:
     def aligned(self, stems: frozenset[str]) -> list[tuple[float, int]]:
         """Return up to four sentences that share most of `stems`: (share of `stems`, sentence), best first."""
         votes: dict[int, int] = {}
-        postings = self.postings
-        for stem in stems:
-            found = postings.get(stem)
-            if found is not None and len(found) <= MAX_POSTINGS:
-                for k in found:
-                    votes[k] = votes.get(k, 0) + 1
-        size = max(1, len(stems))
-        best = sorted(votes.items(), key=itemgetter(1), reverse=True)[:4]
-        return [(count / size, k) for k, count in best]
+        known = self.postings
+        for stem in stems & known.keys():
+            for k in known[stem]:
+                votes[k] = votes.get(k, 0) + 1
+        if not votes:
+            return []
+        size = len(stems)
+        if len(votes) == 1:
+            return [(count / size, k) for k, count in votes.items()]
+        ranked = sorted([(-count, k) for k, count in votes.items()])  # of equals the earlier one, whatever the hashes
+        return [(-count / size, k) for count, k in ranked[:4]]
 
 
 class NumberIndex:
