@@ -175,7 +175,7 @@ def _chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Chosen:
 
     A changed suite gives its mixture from the kept proxies at once; training to verify it is a step of its own.
     """
-    proposal = propose_mixture(mix, found, fitted)
+    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
     verification = known_verification(mix, proposal)
     wanted = step == "verify" or (step == "run" and (mix.config.proxy.kind == "ngram" or not was_ever_verified(mix)))
     if verification is None and wanted:
@@ -187,18 +187,24 @@ def _chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Chosen:
     return Chosen(fitted, proposal, verification, path)
 
 
-def _active_rounds(mix: OpenMix, found: Material, fitted: Fitted, proposal: Proposal) -> tuple[Fitted, Proposal]:
-    """Train each proposal once and fit again with it, as often as `verify.rounds` says."""
+def _active_rounds(
+    mix: OpenMix, found: Material, fitted: Fitted, proposal: Proposal, only_kept: bool = False
+) -> tuple[Fitted, Proposal]:
+    """Train each proposal once and fit again with it, as often as `verify.rounds` says; rounds in the fit count.
+
+    With `only_kept` only as far as an earlier command trained them: what it found is found again, and its verdict.
+    """
     from pipeline.mix.swarm import run_id
 
-    for number in range(mix.config.verify.rounds):
+    done = sum(run.kind == "proposal" for run in fitted.results.runs)
+    for number in range(done, mix.config.verify.rounds):
         weights = proposal.vector
         seed = fitted.results.runs[0].seed
         run = RunSpec(run_id(found.names, weights, seed), "proposal", weights, seed)
-        runs = fitted.results.runs
-        if run.run_id in {each.run_id for each in runs}:
+        runs, own = fitted.results.runs, trainer(mix, found)
+        if run.run_id in {each.run_id for each in runs} or (only_kept and own.at(run).trained() is None):
             break
-        results = train_and_measure(trainer(mix, found), [*runs, run], found.tasks, f"active round {number + 1}")
+        results = train_and_measure(own, [*runs, run], found.tasks, f"active round {number + 1}")
         fitted = fit_results(mix, found, results, fitted.space)
         proposal = propose_mixture(mix, found, fitted)
     return fitted, proposal
@@ -241,8 +247,8 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
     else:
         results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
         fitted = fit_results(mix, found, results, drawn.space)
-        proposal = propose_mixture(mix, found, fitted)
-        verification = known_verification(mix, proposal)
+        fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
+        results, verification = fitted.results, known_verification(mix, proposal)
         if not (mix.folder.mixture / MIXTURE).is_file():
             save_mixture(mix, found, fitted, proposal, verification)
         report = write_mix_report(mix, found, results, fitted, proposal, verification, None)

@@ -278,6 +278,19 @@ def test_steps_do_what_is_missing_before_them(shared: Path, tmp_path: Path) -> N
     assert mixture(folder)["verified"]["state"] in {"won", "fell_back"}
 
 
+def test_active_rounds_are_found_again(copied: Path) -> None:
+    """A round's run joins the fit; later commands find its proposal and verdict again, and train nothing."""
+    edited(copied, verify={"seeds": 2, "rounds": 1}, fit={"model": "effective_data", "bootstrap": 8})
+    ran = done(copied, "run", "mix.yaml")
+    assert "active round 1: 1 of" in ran.err
+    swarm = json.loads((copied / MIX / "swarm/swarm.json").read_text())
+    assert mixture(copied)["provenance"]["runs"] == len(swarm) + 1
+    assert mixture(copied)["verified"]["state"] in {"won", "fell_back"}
+    same = contents(copied)
+    assert "to train" not in done(copied, "sample", "mix.yaml").err
+    assert contents(copied) == same
+
+
 # Another suite --------------------------------------------------------------------------------------------------------
 
 
