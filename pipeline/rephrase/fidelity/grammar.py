@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from pipeline.rephrase.fidelity.findings import Finding
+from pipeline.rephrase.fidelity.lazy import lazy
 from pipeline.rephrase.fidelity.polarity import (
     YES_NO,
     Polarity,
@@ -31,7 +30,7 @@ class Reading:
         self.sentence = sentence
         self.polarity = read_polarity(sentence)
 
-    @cached_property
+    @lazy
     def bases(self) -> dict[str, list[int]]:
         """Where each base of a content word stands."""
         bases: dict[str, list[int]] = {}
@@ -40,7 +39,7 @@ class Reading:
                 bases.setdefault(token.base, []).append(k)
         return bases
 
-    @cached_property
+    @lazy
     def clauses(self) -> list[int]:
         """The clause of each token."""
         return self.polarity.clauses or clauses_of(self.sentence.tokens)

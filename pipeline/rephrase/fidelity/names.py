@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding
+from pipeline.rephrase.fidelity.lazy import lazy
 from pipeline.rephrase.fidelity.name_lists import COUNTRIES, DEMONYM_ENDINGS, EXPANSIONS, NICKNAMES, PLACES, TOLERATED
 from pipeline.rephrase.fidelity.text import Text, roman
 from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token
@@ -27,12 +26,12 @@ class Names:
         self.lows = source.lows
         self.stems = source.stems
 
-    @cached_property
+    @lazy
     def capitals(self) -> frozenset[str]:
         """All words with a capital, in lower case."""
         return frozenset([t.low for s in self.source.sentences for t in s.tokens if t.cap])
 
-    @cached_property
+    @lazy
     def groups(self) -> frozenset[int]:
         """The groups of places and first names that the source's words belong to."""
         found: set[int] = set()
@@ -43,12 +42,12 @@ class Names:
             found |= NICKNAMES.get(low, _NONE)
         return frozenset(found)
 
-    @cached_property
+    @lazy
     def squeezed(self) -> str:
         """All words without what stands between them."""
         return "".join([t.low for s in self.source.sentences for t in s.tokens if t.kind == WORD])
 
-    @cached_property
+    @lazy
     def initials(self) -> tuple[str, str, str]:
         """The first letters of all words, of the content words, and of the words with a capital, in order."""
         words = [t for s in self.source.sentences for t in s.tokens if t.kind == WORD or t.low == "-"]
@@ -57,12 +56,12 @@ class Names:
         capital = "".join(t.low[0] if t.cap else "" if not t.content else " " for t in words)
         return every, content, capital
 
-    @cached_property
+    @lazy
     def followers(self) -> frozenset[str]:
         """The capitalised words that follow another."""
         return frozenset().union(*self.bigrams.values())
 
-    @cached_property
+    @lazy
     def by_beginning(self) -> dict[str, list[str]]:
         """The capitalised words by their first four letters."""
         found: dict[str, list[str]] = {}
@@ -71,7 +70,7 @@ class Names:
                 found.setdefault(name[:4], []).append(name)
         return found
 
-    @cached_property
+    @lazy
     def bigrams(self) -> dict[str, set[str]]:
         """For each capitalised word, the capitalised words that follow it at once or after an initial."""
         following: dict[str, set[str]] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
 from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.lazy import lazy
 from pipeline.rephrase.fidelity.number_tokens import Date
 from pipeline.rephrase.fidelity.quantities import read_numbers
 from pipeline.rephrase.fidelity.quantity import Moment, Numbers, Quantity
@@ -31,17 +31,17 @@ class Text:
     sentences: list[Sentence] = field(default_factory=list)
     _matches: list[list[tuple[float, int]]] | None = None
 
-    @cached_property
+    @lazy
     def lows(self) -> frozenset[str]:
         """All words in lower case, without possessives and accents."""
         return frozenset().union(*[map(_low, sentence.tokens) for sentence in self.sentences])
 
-    @cached_property
+    @lazy
     def stems(self) -> frozenset[str]:
         """The stems of all content words."""
         return frozenset().union(*[sentence.stems for sentence in self.sentences])
 
-    @cached_property
+    @lazy
     def postings(self) -> dict[str, list[int]]:
         """For each stem of a content word in few enough sentences, which have it."""
         postings: dict[str, list[int]] = defaultdict(list)
@@ -52,17 +52,17 @@ class Text:
             return {stem: found for stem, found in postings.items() if len(found) <= MAX_POSTINGS}
         return dict(postings)
 
-    @cached_property
+    @lazy
     def numbers(self) -> list[Numbers]:
         """The numbers of each sentence."""
         return [read_numbers(s.tokens) if s.flags & NUMERIC else NO_NUMBERS for s in self.sentences]
 
-    @cached_property
+    @lazy
     def index(self) -> NumberIndex:
         """The numbers of the whole text."""
         return NumberIndex(self)
 
-    @cached_property
+    @lazy
     def english(self) -> bool:
         """Whether enough of the words are those that English cannot do without."""
         words = [t.low for sentence in self.sentences[:_SAMPLE] for t in sentence.tokens if t.kind == WORD]

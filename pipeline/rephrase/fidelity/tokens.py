@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
-from itertools import chain
-from operator import attrgetter, itemgetter
+from itertools import chain, compress
+from operator import attrgetter
 from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
@@ -102,12 +103,18 @@ class Sentence(NamedTuple):
     listed: bool
 
 
-class Chunk(NamedTuple):
-    """What stands between two blanks: its tokens, and whether it may end or begin a sentence."""
+class Chunk:
+    """What stands between two blanks: its tokens, what they add to a sentence, whether it may end or begin one."""
 
-    tokens: tuple[Token, ...]
-    ends: bool
-    starts: bool
+    __slots__ = ("ends", "flags", "keys", "starts", "tokens")
+
+    def __init__(self, tokens: tuple[Token, ...], ends: bool, starts: bool) -> None:
+        """Gather the stems of content words and the flags of `tokens`."""
+        self.tokens = tokens
+        self.keys = tuple([token.key for token in tokens if token.key])
+        self.flags = _all_flags(tokens)
+        self.ends = ends
+        self.starts = starts
 
 
 class _Tokens(dict[str, Token]):
@@ -137,31 +144,31 @@ class _Chunks(dict[str, Chunk]):
 
 _KNOWN = _Tokens()
 _CHUNKS = _Chunks()
-_key = attrgetter("key")
+_tokens = attrgetter("tokens")
+_keys = attrgetter("keys")
 _flags = attrgetter("flags")
-_tokens = itemgetter(0)
-_NOTHING = frozenset([""])
+_ends = attrgetter("ends")
 
 
 def sentences(text: str) -> list[Sentence]:
     """Return the sentences of `text` in order; list marks and labels such as `Answer:` or `3.` are left out."""
     found: list[Sentence] = []
+    known = _CHUNKS.__getitem__
     for line in text.split("\n"):
         chunks = line.split()
         if not chunks:
             continue
+        first = chunks[0]
         listed = False
-        if len(chunks[0]) <= _MAX_MARK and not chunks[0].isalpha():
-            listed = _LIST_MARK.match(chunks[0]) is not None
-            line = line.lstrip()[len(chunks[0]) :].lstrip() if listed else line
+        if len(first) <= _MAX_MARK and not first.isalpha():
+            listed = _LIST_MARK.match(first) is not None
+            if listed:
+                line = line.lstrip()[len(first) :].lstrip()
+                chunks = line.split()
         if label := _LABEL.match(line):
-            line = line[label.end() :]
-        _add_sentences(
-            [*map(_CHUNKS.__getitem__, line.split())] if listed or label else [*map(_CHUNKS.__getitem__, chunks)],
-            listed,
-            found,
-        )
-    return _cut(found)
+            chunks = line[label.end() :].split()
+        _add_sentences([*map(known, chunks)], listed, found)
+    return found
 
 
 def _add_sentences(chunks: list[Chunk], listed: bool, found: list[Sentence]) -> None:
@@ -171,13 +178,12 @@ def _add_sentences(chunks: list[Chunk], listed: bool, found: list[Sentence]) -> 
         return
     start = 0
     last = len(chunks) - 1
-    for k in [k for k, chunk in enumerate(chunks) if chunk.ends]:
-        if k < last and not chunks[k + 1].starts:
-            continue
-        found.append(_sentence(chunks[start : k + 1], listed))
-        start = k + 1
+    for k in compress(range(last), map(_ends, chunks)):
+        if chunks[k + 1].starts:
+            _add_sentence(chunks[start : k + 1], listed, found)
+            start = k + 1
     if start <= last:
-        found.append(_sentence(chunks[start:], listed))
+        _add_sentence(chunks[start:] if start else chunks, listed, found)
 
 
 def fold(low: str) -> str:
@@ -202,31 +208,35 @@ def _straight(text: str) -> str:
     return _DOTTED.sub(_undotted, text)
 
 
-def _cut(sentences: list[Sentence]) -> list[Sentence]:
-    """Return `sentences` without empty ones, over-long ones (tables, hostile text) in pieces."""
-    found: list[Sentence] = []
-    for sentence in sentences:
-        tokens = sentence.tokens
-        if len(tokens) <= _MAX_TOKENS:
-            if tokens:
-                found.append(sentence)
-            continue
-        starts = range(0, len(tokens), _MAX_TOKENS)
-        found.extend(_of_tokens(tokens[first : first + _MAX_TOKENS], sentence.listed) for first in starts)
-    return found
+def _add_sentence(chunks: list[Chunk], listed: bool, found: list[Sentence]) -> None:
+    """Add the sentence of `chunks`: none when empty, an over-long one (a table, hostile text) in pieces."""
+    tokens = [*chain.from_iterable(map(_tokens, chunks))]
+    if len(tokens) > _MAX_TOKENS:
+        for first in range(0, len(tokens), _MAX_TOKENS):
+            piece = tokens[first : first + _MAX_TOKENS]
+            stems = frozenset([token.key for token in piece if token.key])
+            found.append(Sentence(piece, stems, _all_flags(piece), *_manner(piece), listed))
+    elif tokens:
+        flags = 0
+        for bits in filter(None, map(_flags, chunks)):
+            flags |= bits
+        stems = frozenset(chain.from_iterable(map(_keys, chunks)))
+        found.append(Sentence(tokens, stems, flags, *_manner(tokens), listed))
 
 
-def _sentence(chunks: list[Chunk], listed: bool) -> Sentence:
-    return _of_tokens([*chain.from_iterable(map(_tokens, chunks))], listed)
-
-
-def _of_tokens(tokens: list[Token], listed: bool) -> Sentence:
-    stems = frozenset(map(_key, tokens)) - _NOTHING
+def _all_flags(tokens: Iterable[Token]) -> int:
     flags = 0
-    for flag in set(map(_flags, tokens)):
-        flags |= flag
-    end = next((token.shown for token in tokens[-1:-4:-1] if token.shown not in _CLOSERS), "")
-    return Sentence(tokens, stems, flags, end == "?", end not in _ENDINGS, listed)
+    for token in tokens:
+        flags |= token.flags
+    return flags
+
+
+def _manner(tokens: list[Token]) -> tuple[bool, bool]:
+    """Return whether a sentence is a question, and whether it is a heading: does not end as sentences do."""
+    end = tokens[-1].shown
+    if end in _CLOSERS:
+        end = next((token.shown for token in tokens[-2:-4:-1] if token.shown not in _CLOSERS), "")
+    return end == "?", end not in _ENDINGS
 
 
 _CLOSERS = frozenset("\"')*]")
