@@ -6,7 +6,10 @@ document again, one that says a wrong number, and one that refuses.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LONG_WORDS = 45
@@ -146,3 +149,14 @@ def pairs() -> list[dict[str, Any]]:
 def corpus() -> list[dict[str, Any]]:
     """Return the rows of the source: six that are kept, one too short, one copy."""
     return [*(told.row() for told in TOLD), TOO_SHORT, COPY]
+
+
+def listed(workspace: Path, source: str) -> dict[str, dict[str, str]]:
+    """Return the SHA-256 of every part that a source's indexes list, by group."""
+    found: dict[str, dict[str, str]] = {}
+    for index in sorted((workspace / source).rglob("_index.json")):
+        names = [part["name"] for part in json.loads(index.read_text())["parts"]]
+        files = {name: index.parent / f"{name}.parquet" for name in names}
+        group = str(index.parent.relative_to(workspace / source))
+        found[group] = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    return found
