@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -92,7 +93,18 @@ def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport
         from flows.curate import curate
 
         # In the main thread Prefect would take SIGTERM over, and the run would go on until the page at hand ends.
-        return list(thread.submit(copy_context().run, curate, run.config, only, until).result())
+        try:
+            return list(thread.submit(copy_context().run, curate, run.config, only, until).result())
+        except Exception as error:
+            _let_go(error)
+            raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what an error's frames hold: Prefect keeps the error to the end, where DuckDB's module would complain."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _close(run: Run, reports: Sequence[StageReport], elapsed_s: float) -> None:
