@@ -17,6 +17,8 @@ from pipeline.table.errors import ConfigError, nearest
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _KEY = "[key]"
+_UNSHOWN = frozenset({"base_url", "api_key_env"})
+"""Keys whose value may be a secret that was put there by mistake: no message shows it."""
 _ADDED = re.compile(r"\[key\]|str|int|float|bool|(dict|list|tuple|literal|constrained-\w+|function-\w+|nullable)\[.*\]")
 """What pydantic adds to a problem's location: the mark of a mapping's key that is itself wrong, a union's member."""
 _MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
@@ -189,6 +191,8 @@ def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: s
         return f"{place}: key {key!r} is missing"
     if isinstance(problem["input"], Mapping) or problem["loc"][-1:] == (_KEY,) or not key:
         return f"{place}: {key}: {message}" if key else f"{place}: {message}"
+    if path[-1] in _UNSHOWN:
+        return f"{place}: {key}: {message}"
     value = repr(problem["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{place}: {key} = {shown}: {message}"
