@@ -17,6 +17,7 @@ from flows.stages import MapPlan, Plan, execute_map, plan_map
 from pipeline.dedup import components as dedup
 from pipeline.dedup.config import DedupConfig
 from pipeline.dedup.minhash import HASH_VERSION, Scheme, permutations, sign_table, signatures_schema
+from pipeline.rephrase.output import own_texts
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST
 from pipeline.table.errors import GuardrailError
@@ -63,21 +64,23 @@ def _done(maps: dict[str, MapPlan]) -> int:
 
 def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
     target = run.group(source, "signatures")
-    identity = Identity(
-        "signatures",
-        "signatures_v1",
-        {
-            "num_bands": config.num_bands,
-            "rows_per_band": config.rows_per_band,
-            "shingle_words": config.shingle_words,
-            "seed": config.seed,
-            "scheme": SCHEME,
-        },
-        {"datasketch": version("datasketch"), "hashes": HASH_VERSION},
-    )
-    columns = (schema.DOC_ID, schema.TEXT)
-    out = signatures_schema(config.num_perm)
+    settings = {
+        "num_bands": config.num_bands,
+        "rows_per_band": config.rows_per_band,
+        "shingle_words": config.shingle_words,
+        "seed": config.seed,
+        "scheme": SCHEME,
+    }
+    columns: tuple[str, ...] = (schema.DOC_ID, schema.TEXT)
     sign = partial(_sign, config=config)
+    if _is_rephrased(run, (source,)):
+        # Question-answer pairs stand behind their source, which would make most of them copies of it.
+        settings["of"] = "own_texts"
+        columns = (*columns, "metadata")
+        sign = partial(_sign_own_texts, config=config)
+    libraries = {"datasketch": version("datasketch"), "hashes": HASH_VERSION}
+    identity = Identity("signatures", "signatures_v1", settings, libraries)
+    out = signatures_schema(config.num_perm)
 
     def row_maps(part: Part) -> list[RowMap]:
         return [RowMap(target, Work(part.stem, identity, (made_from(part),)), out, columns, sign)]
@@ -90,6 +93,15 @@ def _sign(documents: pa.Table, config: DedupConfig) -> pa.Table:
     return sign_table(documents, config.num_bands, config.rows_per_band, config.shingle_words, perms)
 
 
+def _sign_own_texts(documents: pa.Table, config: DedupConfig) -> pa.Table:
+    return _sign(own_texts(documents), config)
+
+
+def _is_rephrased(run: Run, sources: Sequence[str]) -> bool:
+    """Tell whether this is the source that rephrasing makes; no other is in its scope."""
+    return run.config.rephrase is not None and tuple(sources) == (run.config.rephrase.output_source,)
+
+
 def _identity(sources: Sequence[str], config: DedupConfig) -> Identity:
     return Identity("dedup", "dedup_v1", {**config.model_dump(mode="json"), "scope": list(sources)})
 
@@ -97,10 +109,10 @@ def _identity(sources: Sequence[str], config: DedupConfig) -> Identity:
 def _targets(run: Run, sources: Sequence[str]) -> dict[str, Group]:
     """Return the sources whose documents are compared, and where the components of each are written.
 
-    What rephrasing made is compared with its parents, too; their own components stay as they are.
+    What the model wrote is compared with its parents, too; their own components stay as they are.
     """
     own = {source: run.group(source, "duplicates") for source in sources}
-    if run.config.rephrase is None or tuple(sources) != (run.config.rephrase.output_source,):
+    if not _is_rephrased(run, sources):
         return own
     return {parent: run.group(sources[0], f"{AGAINST}/{parent}") for parent in run.config.parents()} | own
 

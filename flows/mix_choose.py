@@ -31,7 +31,7 @@ from pipeline.table.storage import Storage
 
 FRESH_SEED = 1_000
 """Where the seeds of verification begin: no run of a swarm has them."""
-FIT_VERSION = "fit_v1"
+FIT_VERSION = "fit_v2"
 """Raised when the same runs and settings give another fit or proposal."""
 MIXTURE, PROPOSAL, VERIFICATION = "mixture.yaml", "proposal.json", "verification.json"
 

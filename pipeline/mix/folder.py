@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ class RunFolder:
     def trained(self) -> TrainedRun | None:
         """Return the finished training run, or None when it is not done."""
         value = read_json(self.path / RUN)
-        if value is None or value.get("key") != self.key:
+        if not isinstance(value, dict) or value.get("key") != self.key:
             return None
         return TrainedRun(
             **{**value["trained"], "curve": [(int(t), float(loss)) for t, loss in value["trained"]["curve"]]}
@@ -127,7 +128,7 @@ class RunFolder:
     def stopped_at(self) -> float | None:
         """Return the share of its tokens at which early stopping ended the run, or None."""
         value = read_json(self.path / STOPPED)
-        return None if value is None else float(value["at"])
+        return float(value["at"]) if isinstance(value, dict) and "at" in value else None
 
     def stop(self, at: float) -> None:
         """Write down that the run ends at this share of its tokens; it is not trained any further."""
@@ -144,7 +145,7 @@ class RunFolder:
                 return Measure(arrays["nats"], arrays["n_bytes"])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             where = self._measure(task_key, at)
             raise ShardError(f"{where} is damaged ({error}); delete it and run again") from error
 

@@ -218,7 +218,7 @@ def _slices(proposal: Proposal, context: Context, weights: Floats) -> dict[str, 
         interval = proposal.slices[name].weight
         slices[name] = MixedSlice(
             natural=_short(context.natural[i]),
-            cap=_short(most * tokens / context.budget_tokens),
+            cap=_short(min(1.0, most * tokens / context.budget_tokens)),
             tokens=tokens,
             epochs=_short(asked / tokens) if tokens else 0.0,
             max_epochs=most,

@@ -144,11 +144,15 @@ class Objective:
         parts = [self._checked(self.predictor.draws(b)) @ self.problem.weights for b in _blocks(points, _ROWS // 4)]
         return np.concatenate(parts, axis=1)
 
+    def task_draws(self, points: Floats) -> Floats:
+        """Return draws of each task's expected metric, (d, q, m)."""
+        return self._checked(self.predictor.draws(points))
+
     def predict(self, points: Floats) -> tuple[list[dict[str, Estimate]], list[Estimate]]:
         """Return each point's tasks, and its weighted metric, with 90 % intervals of a new run.
 
-        What the intervals hold beyond the draws' spread is noise of a run, taken as shared by all tasks: wider than if
-        it were independent, for it is one model that they measure.
+        Errors are taken as shared by all tasks, those of the fit and the noise of a run: wider than if they were
+        independent, for it is one model that they measure.
         """
         predicted = self.predictor.predict(points)
         mean, low, high = (self._checked(v) for v in (predicted.mean, predicted.low, predicted.high))
@@ -156,7 +160,7 @@ class Objective:
         weights = self.problem.weights
         half = (high - low) / 2 / UPPER_Z
         noise = np.sqrt(np.maximum(half**2 - draws.var(0), 0.0)) @ weights
-        spread = UPPER_Z * np.sqrt((draws @ weights).var(0) + noise**2)
+        spread = UPPER_Z * np.sqrt((draws.std(0) @ weights) ** 2 + noise**2)
         value = mean @ weights
         tasks = [
             {

@@ -57,9 +57,16 @@ def slice_answers(
 
 
 def expected_difference(objective: Objective, base: Floats, weights: Floats) -> Estimate:
-    """Return by how much `weights` is expected to be better than `base`, both (k,), paired draw by draw."""
-    draws = objective.draws(np.stack([base, weights]))
-    paired = draws[:, 0] - draws[:, 1]
+    """Return by how much `weights` is expected to be better than `base`, both (k,), paired draw by draw.
+
+    Tasks' errors are taken as shared: a law errs on them together, but its draws are made task by task.
+    """
+    by_task = objective.task_draws(np.stack([base, weights]))
+    apart = by_task[:, 0] - by_task[:, 1]
+    paired = apart @ objective.problem.weights
+    alone = float(paired.std())
+    together = float(apart.std(0) @ objective.problem.weights)
+    paired = paired.mean() + (paired - paired.mean()) * max(1.0, together / alone if alone > 0 else 1.0)
     means = objective.means(np.stack([base, weights])) @ objective.problem.weights
     value = float(means[0] - means[1])
     low, high = (float(v) for v in np.quantile(paired, [0.05, 0.95]))

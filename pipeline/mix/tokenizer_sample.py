@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.hashing import held_out, sample_order
 from pipeline.mix.slices import ChosenDocuments
 from pipeline.mix.tokenizer import MixTokenizer, load_tokenizer, train_tokenizer
+from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 
@@ -44,9 +46,10 @@ def slices_tokenizer(
     key = digest({"version": VERSION, "train": config.train.model_dump(), "sample": sample, "tokenizers": library})
     known = read_json(folder / _MANIFEST)
     if isinstance(known, dict) and known.get("key") == key and (folder / _FILE).is_file():
-        kept = load_tokenizer(folder / _FILE)
-        if kept.content_hash == known.get("tokenizer"):
-            return kept
+        with suppress(InputError, ConfigError):  # a damaged file is made again: training gives the same one
+            kept = load_tokenizer(folder / _FILE)
+            if kept.content_hash == known.get("tokenizer"):
+                return kept
     trained = train_tokenizer(tokenizer_sample(session, documents, share), config.train.vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     trained.save(folder / _FILE)
