@@ -31,7 +31,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
     folder = tmp_path_factory.mktemp("mix")
     columns = {"text": "text", "id": "id", "url": "url"}
     sources = {
-        name: {"format": "jsonl", "inputs": [str(DATA / "sources" / f"{name}.jsonl.zst")], "columns": columns}
+        name: {"format": "jsonl", "inputs": [str(DATA / "sources" / f"{name}.jsonl.zst")], "columns": dict(columns)}
         for name in SOURCES
     }
     select = {"rules": {"length": "text_length > 50"}, "keep": "url asc"}
