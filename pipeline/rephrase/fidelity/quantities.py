@@ -18,9 +18,10 @@ from pipeline.rephrase.fidelity.quantity import (
     place_of,
     stem_before,
 )
-from pipeline.rephrase.fidelity.tokens import NUMBER, WORD, Token
+from pipeline.rephrase.fidelity.tokens import EXTENDING, MONEY, NUMBER, NUMERIC, WORD, Token
 from pipeline.rephrase.fidelity.units import CURRENCY_SIGNS, UNITS
 
+_APPROXIMATE_CLOSE = lex.words("or so c + some just close up")
 _JOINS = frozenset({"-", "to", "and", "or", "through", "until", "till", "by", "x", "&", "/"})
 
 
@@ -28,8 +29,12 @@ def read_numbers(tokens: list[Token]) -> Numbers:
     """Return the numbers of a sentence in order; a number that belongs to a date is in the date alone."""
     found = Numbers()
     position = 0
-    for k, token in enumerate(tokens):
-        if not token.number or k < position:
+    for k in [k for k, token in enumerate(tokens) if token.number]:
+        if k < position:
+            continue
+        if (alone := _alone_at(tokens, k)) is not None:
+            found.quantities.append(alone)
+            position = k + 1
             continue
         if _is_calendar(tokens, k, found):
             if found.moments and found.moments[-1].end > k:
@@ -40,10 +45,37 @@ def read_numbers(tokens: list[Token]) -> Numbers:
             found.quantities.append(quantity)
             position = quantity.end
     if found.quantities:
-        _join(tokens, found.quantities)
+        if len(found.quantities) > 1:
+            _join(tokens, found.quantities)
         for quantity in found.quantities:
             _surround(tokens, quantity)
     return found
+
+
+def _alone_at(tokens: list[Token], k: int) -> Quantity | None:
+    """Return the number at `k` where nothing beside it can change what it says, or None: it must be read in full."""
+    if k + 1 < len(tokens) and tokens[k + 1].flags & (NUMERIC | EXTENDING):
+        return None
+    if k and tokens[k - 1].flags & MONEY:
+        return None
+    token = tokens[k]
+    known = token.alone
+    if known is None:
+        known = token.alone = _read_alone(token)
+    return known.at(k) if isinstance(known, Quantity) else None
+
+
+def _read_alone(token: Token) -> Quantity | bool:
+    """Return what the number `token` says by itself, or False for dates, measures and what needs its neighbours."""
+    if token.kind == NUMBER:
+        if token.parsed is not None and token.parsed.dates:
+            return False
+    elif token.low in ("half", "third", "quarter") or not (
+        token.low in lex.CARDINALS or token.low in lex.ORDINALS or token.low in lex.SCALES
+    ):
+        return False
+    quantity = _read_quantity([token], 0)
+    return quantity if quantity is not None and quantity.unit is None else False
 
 
 # --- the calendar
@@ -292,19 +324,20 @@ def _join(tokens: list[Token], quantities: list[Quantity]) -> None:
 def _surround(tokens: list[Token], quantity: Quantity) -> None:
     nouns: list[str] = []
     at = quantity.end + (low_at(tokens, quantity.end) == "-")
-    while at < len(tokens) and len(nouns) < 3 and tokens[at].content and not tokens[at].number:
-        nouns.append(tokens[at].stem)
-        at += 1
-    quantity.nouns = frozenset(nouns)
-    quantity.before = stem_before(tokens, quantity.start)
-    for k in range(quantity.start - 1, max(-1, quantity.start - 5), -1):
-        low = tokens[k].low
-        if low in lex.APPROXIMATE and not (
-            low in ("or", "so", "c", "+", "some", "just", "close", "up") and k < quantity.start - 2
-        ):
+    for token in tokens[at : at + 3]:
+        if not token.content or token.number:
+            break
+        nouns.append(token.stem)
+    if nouns:
+        quantity.nouns = frozenset(nouns)
+    start = quantity.start
+    quantity.before = stem_before(tokens, start)
+    for k, token in enumerate(reversed(tokens[max(0, start - 4) : start])):
+        low = token.low
+        if low in lex.APPROXIMATE and not (k > 1 and low in _APPROXIMATE_CLOSE):
             quantity.approximate = low
             break
-        if tokens[k].number or low in (",", ";", "and"):
+        if token.number or low in (",", ";", "and"):
             break
     if not quantity.approximate and (low_at(tokens, quantity.end) == "+" or low_at(tokens, quantity.end + 1) == "so"):
         quantity.approximate = "+"

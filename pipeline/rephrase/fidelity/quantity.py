@@ -32,7 +32,24 @@ class Quantity:
     sentence: int = -1
     opaque: str = ""
     afternoon: bool | None = None
-    parts: tuple[float, ...] = field(default=())
+    parts: tuple[float, ...] = ()
+
+    def at(self, k: int) -> Quantity:
+        """Return a copy, read from the one token at `k`."""
+        return Quantity(
+            self.kind,
+            self.values,
+            k,
+            k + 1,
+            None,
+            self.weak,
+            "",
+            self.place,
+            self.spelled,
+            opaque=self.opaque,
+            afternoon=self.afternoon,
+            parts=self.parts,
+        )
 
     @property
     def value(self) -> float:
@@ -60,6 +77,9 @@ class Numbers:
     seasons: list[tuple[str, int]] = field(default_factory=list)
 
 
+_CLAUSE_MARKS = frozenset({";", ":", "and", ","})
+
+
 def low_at(tokens: list[Token], k: int) -> str:
     """Return the lower case of token `k`, or an empty text where there is none."""
     return tokens[k].low if 0 <= k < len(tokens) else ""
@@ -67,10 +87,11 @@ def low_at(tokens: list[Token], k: int) -> str:
 
 def stem_before(tokens: list[Token], start: int) -> str:
     """Return the stem of the content word closest before `start`, within four tokens of the same clause."""
-    for k in range(start - 1, max(-1, start - 5), -1):
-        if tokens[k].content and not tokens[k].number:
-            return tokens[k].stem
-        if tokens[k].low in (";", ":", "and", ","):
+    for token in reversed(tokens[max(0, start - 4) : start]):
+        if token.content:
+            if not token.number:
+                return token.stem
+        elif token.low in _CLAUSE_MARKS:
             break
     return ""
 

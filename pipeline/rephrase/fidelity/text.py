@@ -19,6 +19,7 @@ NO_NUMBERS = Numbers()
 MAX_SCANNED = 400
 """How many numbers of a source are tried for rounding, conversion and sums; equal values are found among all."""
 _SAMPLE = 4
+_IMPLIED = frozenset(lex.IMPLIED)
 MAX_POSTINGS = 40
 """A word in more sentences than this says nothing about which sentence is meant."""
 
@@ -121,7 +122,7 @@ class NumberIndex:
         for quantity in numbers.quantities:
             quantity.sentence = k
             self.all.append(quantity)
-            for value in (*quantity.values, *quantity.parts):
+            for value in (*quantity.values, *quantity.parts) if quantity.parts else quantity.values:
                 self.by_value.setdefault(round(value, 9), []).append(quantity)
                 if 1000 <= value <= 2100 and value == int(value) and quantity.kind in ("year", "cardinal"):
                     self.years.add(int(value))
@@ -141,8 +142,10 @@ class NumberIndex:
             for date in moment.dates:
                 self._add_date(date)
             self.years.update(date[0] for date in moment.dates if date[0] is not None)
-        self.weekdays.update(day for day, _ in numbers.weekdays)
-        self.seasons.update(season for season, _ in numbers.seasons)
+        if numbers.weekdays:
+            self.weekdays.update(day for day, _ in numbers.weekdays)
+        if numbers.seasons:
+            self.seasons.update(season for season, _ in numbers.seasons)
 
     def _add_date(self, date: Date) -> None:
         """Add every way to say less of `date`."""
@@ -152,7 +155,7 @@ class NumberIndex:
 
     def _implied(self, text: Text) -> None:
         """Add what words imply (`both`, `twin`), Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
-        self.implied: set[float] = {float(lex.IMPLIED[low]) for low in text.lows & lex.IMPLIED.keys()}
+        self.implied: set[float] = {float(lex.IMPLIED[low]) for low in text.lows & _IMPLIED}
         for sentence in text.sentences:
             if not sentence.flags & ODD:
                 continue

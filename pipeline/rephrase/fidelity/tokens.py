@@ -13,14 +13,18 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import chain, compress
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.number_tokens import Parsed, parse_number
 from pipeline.rephrase.fidelity.stems import stem
+from pipeline.rephrase.fidelity.units import CURRENCY_SIGNS, UNITS
+
+if TYPE_CHECKING:
+    from pipeline.rephrase.fidelity.quantity import Quantity
 
 WORD, NUMBER, MARK = range(3)
-NUMERIC, CAPITAL, DENYING, OPPOSITE, ODD = (1 << k for k in range(5))
+NUMERIC, CAPITAL, DENYING, OPPOSITE, ODD, EXTENDING, MONEY = (1 << k for k in range(7))
 """Bits of `Token.flags` and `Sentence.flags`: a sentence without a bit need not be searched for what it stands for."""
 _MAX_KNOWN = 100_000
 _MAX_TOKEN = 60
@@ -51,14 +55,24 @@ _STRAIGHT = {
         "\u2044": "/", "\u00d7": "x", "\u00b2": " squared", "\u00b3": " cubed", "\u200b": "",
 }  # fmt: skip
 _ODD = re.compile("[" + "".join(_STRAIGHT) + "]")
+_EXTENDING = (
+    lex.words(
+        """am pm o and - point per c f square sq cubic cu metric light nautical us british long short fluid american
+        canadian australian degree degrees °"""
+    )
+    | UNITS.keys()
+    | lex.SCALES.keys()
+)
+"""Words that may belong to the number before them; beside any other word a number says what it says alone."""
+_MONEY = lex.words("usd eur gbp us$") | CURRENCY_SIGNS.keys()
 
 
 class Token:
     """What is known of one spelling: lower case without possessive, stem, and which lists it is on."""
 
     __slots__ = (
-        "acronym", "base", "cap", "common", "content", "deny", "flags", "key", "kind", "low",
-        "number", "parsed", "polarity", "shown", "sign", "stem",
+        "acronym", "alone", "base", "cap", "common", "content", "deny", "flags", "key", "kind", "low",
+        "number", "parsed", "party", "polarity", "shown", "sign", "stem",
     )  # fmt: skip
 
     def __init__(self, shown: str) -> None:
@@ -82,6 +96,8 @@ class Token:
         self.deny = 1 if self.sign or stemmed in _stems("FLIPPERS") else 2 if stemmed in _stems("BLURS") else 0
         self.base, self.polarity = base_of(low, self.stem) if self.kind == WORD else (low, 1)
         self.key = self.stem if self.content else ""
+        self.party = self.content and not self.number and not low.endswith("ly")  # may be who does it, or to whom
+        self.alone: Quantity | bool | None = None  # the number it is beside words that say nothing about it
         odd = self.kind == WORD and (not low.isalpha() or self.acronym)
         self.flags = (
             NUMERIC * self.number
@@ -89,6 +105,8 @@ class Token:
             + DENYING * (self.deny > 0)
             + OPPOSITE * (self.polarity < 0)
             + ODD * odd
+            + EXTENDING * (low in _EXTENDING)
+            + MONEY * (low in _MONEY)
         )
 
 
