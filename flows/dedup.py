@@ -64,7 +64,7 @@ def _done(maps: dict[str, MapPlan]) -> int:
 
 def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
     target = run.group(source, "signatures")
-    settings = {
+    settings: dict[str, int | str] = {
         "num_bands": config.num_bands,
         "rows_per_band": config.rows_per_band,
         "shingle_words": config.shingle_words,

@@ -249,6 +249,17 @@ def documents_table(rows: Sequence[Rephrased], plan: Plan) -> pa.Table:
     )
 
 
+def own_texts(documents: pa.Table) -> pa.Table:
+    """Return `doc_id` and as `text` what the model wrote: without the segment that a style puts before it, row for row.
+
+    Raises: SchemaError when a column is missing.
+    """
+    schema.require(documents, schema.DOC_ID, schema.TEXT, "metadata")
+    rows = zip(documents[schema.TEXT].to_pylist(), documents["metadata"].to_pylist(), strict=True)
+    own = pa.array([text[json.loads(metadata)["body_start"] :] for text, metadata in rows], pa.string())
+    return pa.table({schema.DOC_ID: documents[schema.DOC_ID], schema.TEXT: own})
+
+
 def rejects_table(rows: Sequence[Rejected], plan: Plan) -> pa.Table:
     """Return rows of `schema.REJECTS`; the origin's `record_id` is that of the document that did not come."""
     return pa.Table.from_pylist(

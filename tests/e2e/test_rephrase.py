@@ -539,6 +539,18 @@ def test_parents_of_a_scope_are_compared_too(here: Path, server: Server) -> None
     assert found == [{"outcome": "dropped", "rule": "exact_duplicate", "text": text}]
 
 
+def test_pairs_behind_a_long_source_are_no_copy_of_it(here: Path, server: Server) -> None:
+    """Their text together is nearly that of the source, so what is compared is what the model wrote."""
+    texts = [" ".join(f"{number}word{word}" for word in range(300)) for number in range(4)]
+    write_jsonl(here / "in.jsonl", [{"text": text, "url": f"page:{number}"} for number, text in enumerate(texts)])
+    style = {"user": "Ask about {text}", "post": ["append_to_source"], "input_tokens": 2000, "output_tokens": 99}
+    write_styles(here, {"pairs": style})
+    rephrased(asking(server.url, routes=[{"styles": ["pairs"]}]))
+    assert select(here / "ws", f"SELECT outcome, count(*) AS n FROM {CHILD}.outcomes GROUP BY ALL") == [
+        {"outcome": "kept", "n": 4}
+    ]
+
+
 def test_without_an_endpoint_everything_before_is_done_and_kept(here: Path) -> None:
     shutil.rmtree(here / "ws")
     with pytest.raises(UsageError, match="no endpoint is reachable"):
