@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from pipeline.rephrase.fidelity.findings import Finding
-from pipeline.rephrase.fidelity.lazy import lazy
-from pipeline.rephrase.fidelity.polarity import (
-    YES_NO,
-    Polarity,
-    blurred_around,
-    clauses_of,
-    count_around,
-    read_polarity,
-)
+from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, blurred_around, count_around
+from pipeline.rephrase.fidelity.reading import Reading
 from pipeline.rephrase.fidelity.roles import roles_exchanged
 from pipeline.rephrase.fidelity.text import Text
-from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Token
 
 _ALIGNED = 0.4
 _CLOSE = 0.5
@@ -22,47 +15,15 @@ _VERBATIM = 0.75
 _MAX_STEMS = 80
 
 
-class Reading:
-    """A source sentence with its polarity and where each base stands."""
-
-    def __init__(self, sentence: Sentence) -> None:
-        """Read `sentence`."""
-        self.sentence = sentence
-        self.polarity = read_polarity(sentence)
-
-    @lazy
-    def bases(self) -> dict[str, list[int]]:
-        """Where each base of a content word stands."""
-        bases: dict[str, list[int]] = {}
-        for k, token in enumerate(self.sentence.tokens):
-            if token.content and k not in self.polarity.cues:
-                bases.setdefault(token.base, []).append(k)
-        return bases
-
-    @lazy
-    def clauses(self) -> list[int]:
-        """The clause of each token."""
-        return self.polarity.clauses or clauses_of(self.sentence.tokens)
-
-    def clause_of(self, at: int) -> set[str]:
-        """Return the bases of the content words in the clause of position `at`."""
-        clause = self.clauses[at]
-        return {t.base for k, t in enumerate(self.sentence.tokens) if t.content and self.clauses[k] == clause}
-
-    def sign(self, at: int) -> int:
-        """Return +1 or -1: what is affirmed or denied at position `at`."""
-        polarity = self.sentence.tokens[at].polarity
-        return -polarity if count_around(self.polarity, at) % 2 else polarity
-
-
 def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
     """Return the sentences of `rephrased` that deny what `source` affirms, affirm what it denies, or exchange roles."""
     found: list[Finding] = []
     readings: dict[int, Reading] = {}
+    matches = rephrased.matches(source)
     for k, sentence in enumerate(rephrased.sentences):
         if not 0 < len(sentence.stems) <= _MAX_STEMS or (len(sentence.stems) == 1 and sentence.heading):
             continue
-        aligned = rephrased.matches(source)[k]
+        aligned = matches[k]
         if not aligned or aligned[0][0] < _ALIGNED:
             continue
         if aligned[0][0] == 1.0 and source.sentences[aligned[0][1]].tokens == sentence.tokens:
@@ -72,25 +33,26 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
                 readings[j] = Reading(source.sentences[j])
         least = aligned[0][0] * (0.75 if aligned[0][0] >= _VERBATIM else 0.4)
         known = [(share, readings[j]) for share, j in aligned if share >= least]
-        flip = _flip(sentence, known)
+        own = Reading(sentence)
+        flip = _flip(own, known)
         if flip:
             found.append(Finding("negation", flip))
-        close = [reading.sentence for share, reading in known if share >= max(_ALIGNED, 0.8 * known[0][0])]
-        swap = roles_exchanged(sentence, close)
+        close = [reading for share, reading in known if share >= max(_ALIGNED, 0.8 * known[0][0])]
+        swap = roles_exchanged(own, close)
         if swap:
             found.append(Finding("role", swap))
     return found
 
 
-def _flip(sentence: Sentence, known: list[tuple[float, Reading]]) -> str | None:
+def _flip(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     """Return the words of a flipped negation, or None."""
-    tokens = sentence.tokens
-    if sentence.question and tokens[0].low in YES_NO:
-        return None
+    sentence = own.sentence
     share, best = known[0]
-    if not (sentence.flags | best.sentence.flags) & (DENYING | OPPOSITE):
+    flags = sentence.flags | best.sentence.flags
+    if not flags & (DENYING | OPPOSITE) or (sentence.question and sentence.tokens[0].low in YES_NO):
         return None
-    own = Reading(sentence)
+    if not own.polarity.heads and not best.polarity.heads and (own.polarity.cues or not flags & OPPOSITE):
+        return None
     if len(own.bases.keys() & best.bases.keys()) < min(2, len(sentence.stems)):
         return None
     verbatim = share >= _VERBATIM

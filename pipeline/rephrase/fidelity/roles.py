@@ -7,11 +7,11 @@ the sides, and so does `by`. What another verb turns round (sell and buy) is not
 from __future__ import annotations
 
 import itertools
-from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.quantity import low_at
-from pipeline.rephrase.fidelity.tokens import Sentence, Token
+from pipeline.rephrase.fidelity.reading import Reading
+from pipeline.rephrase.fidelity.tokens import Token
 
 _SYMMETRIC = lex.words(
     """meet marri join merg combin differ resembl fac pla equal connect link relat shar border mix collaborat associat
@@ -35,53 +35,52 @@ _RELATIONS = lex.words(
 )
 _PRONOUNS = frozenset({"it", "he", "she", "they", "we", "i", "you"})
 _SIDE = 8
-_key = attrgetter("key")
 
 
-def roles_exchanged(sentence: Sentence, sources: list[Sentence]) -> str | None:
-    """Return the relation whose two sides `sentence` exchanges against each of `sources` that has it, or None."""
-    if not sources or _same_order(sentence, sources[0]):
+def roles_exchanged(own: Reading, sources: list[Reading]) -> str | None:
+    """Return the relation whose two sides the sentence exchanges against each of `sources` that has it, or None."""
+    if not sources or _same_order(own, sources[0]):
         return None
-    for k, token in enumerate(sentence.tokens):
+    tokens = own.sentence.tokens
+    for k, token in enumerate(tokens):
         if not token.content or (token.cap and k) or token.number or token.stem in _SYMMETRIC:
             continue
-        having = [source for source in sources if token.stem in source.stems]
-        if (
-            not having
-            or not _relates(sentence.tokens, k)
-            or sum(other.stem == token.stem for other in sentence.tokens) > 1
-        ):
+        stem = token.stem
+        having = [source for source in sources if stem in source.sentence.stems]
+        if not having or not _relates(tokens, k) or sum([other.stem == stem for other in tokens]) > 1:
             continue
-        verdicts = [_exchanged(sentence.tokens, k, source) for source in having]
-        if any(verdict is False for verdict in verdicts):
+        verdicts = [_exchanged(tokens, k, source) for source in having]
+        if False in verdicts:
             continue
         for verdict in verdicts:
             if isinstance(verdict, str):
                 return verdict
-    return _route_exchanged(sentence, sources)
+    return _route_exchanged(tokens, sources)
 
 
-def _same_order(sentence: Sentence, source: Sentence) -> bool:
+def _same_order(own: Reading, source: Reading) -> bool:
     """Whether the words that both have follow each other in the same order, and neither is in the passive alone."""
-    places = {token.key: k for k, token in enumerate(source.tokens)}
+    places = source.places
     last = -1
-    for token in sentence.tokens:
+    for token in own.sentence.tokens:
         if token.content:
             at = places.get(token.key, last)
             if at < last:
                 return False
             last = at
-    return any(t.low == "by" for t in sentence.tokens) == any(t.low == "by" for t in source.tokens)
+    return own.by == source.by
 
 
-def _exchanged(tokens: list[Token], k: int, source: Sentence) -> str | bool | None:
+def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | None:
     """Return the words when exchanged, False when both agree, None when it cannot be told."""
-    at = [j for j, token in enumerate(source.tokens) if token.stem == tokens[k].stem and token.content]
+    source = reading.sentence
+    stem = tokens[k].stem
+    at = [j for j, token in enumerate(source.tokens) if token.key == stem]
     if len(at) != 1 or not _relates(source.tokens, at[0]):
         return None
     agents, patients = _sides(tokens, k)
     known_agents, known_patients = _sides(source.tokens, at[0])
-    names = {t.stem for t in source.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS}
+    names = reading.names
     pronoun = any(low_at(t, j + 1) in ("it", "him", "her", "them") for t, j in ((tokens, k), (source.tokens, at[0])))
     for mine, known, kept in (
         (agents & names, known_agents & names, patients & known_patients),
@@ -153,7 +152,7 @@ def _left(tokens: list[Token], k: int) -> set[str]:
             break
         if tokens[j].low in _BOUNDARY and (found or tokens[j].low in (";", ":", "but")):
             break
-        if _is_party(tokens[j]):
+        if tokens[j].party:
             found.add(tokens[j].stem)
     return found
 
@@ -164,22 +163,18 @@ def _right(tokens: list[Token], k: int) -> set[str]:
         low = tokens[j].low
         if low in _BOUNDARY or low in _PREPOSITIONS:
             break
-        if _is_party(tokens[j]):
+        if tokens[j].party:
             found.add(tokens[j].stem)
     return found
 
 
-def _is_party(token: Token) -> bool:
-    return token.content and not token.number and not token.low.endswith("ly")
-
-
-def _route_exchanged(sentence: Sentence, sources: list[Sentence]) -> str | None:
+def _route_exchanged(tokens: list[Token], sources: list[Reading]) -> str | None:
     """Return `from A to B` where the source has `from B to A` and never the same."""
-    routes = _routes(sentence.tokens)
+    routes = _routes(tokens)
     if not routes:
         return None
     for start, end in routes:
-        known = [route for source in sources for route in _routes(source.tokens)]
+        known = [route for source in sources for route in _routes(source.sentence.tokens)]
         if any(start & other_start or end & other_end for other_start, other_end in known):
             continue
         if any(start & other_end and end & other_start for other_start, other_end in known):
