@@ -29,7 +29,7 @@ class Names:
     @lazy
     def capitals(self) -> frozenset[str]:
         """All words with a capital, in lower case."""
-        return frozenset([t.low for s in self.source.sentences for t in s.tokens if t.cap])
+        return frozenset([t.low for s in self.source.sentences if s.flags & CAPITAL for t in s.tokens if t.cap])
 
     @lazy
     def groups(self) -> frozenset[int]:
@@ -76,17 +76,19 @@ class Names:
         following: dict[str, set[str]] = {}
         for sentence in self.source.sentences:
             tokens = sentence.tokens
-            for k, token in enumerate(tokens[:-1]):
-                if token.cap:
-                    for other in tokens[k + 1 : k + 4]:
-                        if other.cap:
-                            following.setdefault(token.low, set()).add(other.low)
-                        elif other.low not in (".", "-", "'", "de", "of", "the", "van", "von", "la", "and", "&"):
-                            break
+            if not sentence.flags & CAPITAL:
+                continue
+            for k in [k for k, token in enumerate(tokens) if token.cap]:
+                for other in tokens[k + 1 : k + 4]:
+                    if other.cap:
+                        following.setdefault(tokens[k].low, set()).add(other.low)
+                    elif other.low not in _WITHIN_NAMES:
+                        break
         return following
 
 
 _NONE: frozenset[int] = frozenset()
+_WITHIN_NAMES = frozenset({".", "-", "'", "de", "of", "the", "van", "von", "la", "and", "&"})
 _MAX_RELATED = 20
 _MAX_RUN = 8
 
@@ -94,15 +96,18 @@ _MAX_RUN = 8
 def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
     """Return the names of `rephrased` that `source` does not support, each run of words once, in order."""
     names = Names(source)
+    lows, stems = names.lows, names.stems
     found: list[Finding] = []
     seen: set[str] = set()
     for sentence in rephrased.sentences:
         if not sentence.flags & CAPITAL:
             continue
         tokens = sentence.tokens
+        capitals = [k for k, token in enumerate(tokens) if token.cap]
         last = -2
-        for k, token in enumerate(tokens):
-            if not token.cap or token.low in names.lows or token.stem in names.stems:
+        for k in capitals:
+            token = tokens[k]
+            if token.low in lows or token.stem in stems:
                 continue
             if not _is_name(sentence, k) or _supported(tokens, k, names) or token.low in seen:
                 continue
@@ -112,7 +117,8 @@ def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
             else:
                 found.append(Finding("name", token.shown))
             last = k
-        found.extend(_crossed(sentence, names, seen))
+        if len(capitals) > 1:
+            found.extend(_crossed([tokens[k : k + 2] for k in capitals[:-1] if tokens[k + 1].cap], names, seen))
     return found
 
 
@@ -235,11 +241,11 @@ def _expanded(tokens: list[Token], k: int, names: Names) -> bool:
     )
 
 
-def _crossed(sentence: Sentence, names: Names, seen: set[str]) -> list[Finding]:
+def _crossed(neighbours: list[list[Token]], names: Names, seen: set[str]) -> list[Finding]:
     """Return names put together of the parts of two: John Jones, where the source has John Smith and Mary Jones."""
     found: list[Finding] = []
-    for first, second in zip(sentence.tokens, sentence.tokens[1:], strict=False):
-        if not (first.cap and second.cap) or first.common or second.common or first.number or second.number:
+    for first, second in neighbours:
+        if first.common or second.common or first.number or second.number:
             continue
         a, b = first.low, second.low
         if a not in names.capitals or b not in names.capitals or a in PLACES or b in PLACES or a in lex.HONORIFICS:

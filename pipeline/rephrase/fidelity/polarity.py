@@ -43,7 +43,7 @@ def read_polarity(sentence: Sentence) -> Polarity:
     cues: list[int] = []
     blurs: list[int] = []
     negative = False
-    for k, token in enumerate(tokens):
+    for k, token in [(k, token) for k, token in enumerate(tokens) if token.flags & (DENYING | OPPOSITE)]:
         if token.deny:
             if token.deny == 2:
                 blurs.append(k)

@@ -23,16 +23,19 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
     """Return names of `rephrased` that stand where the source, in the sentence they were made of, has another name."""
     names: Names | None = None
     found: list[Finding] = []
+    matches = rephrased.matches(source)
     for n, sentence in enumerate(rephrased.sentences):
         if not sentence.flags & CAPITAL:
             continue
-        positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
-        if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
-            continue
-        aligned = rephrased.matches(source)[n]
+        aligned = matches[n]
         if not aligned or aligned[0][0] < _ALIGNED:
             continue
         best = source.sentences[aligned[0][1]]
+        if best.tokens == sentence.tokens:
+            continue  # copied as it stands
+        positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
+        if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
+            continue
         lows = set(map(_LOW, best.tokens))
         extra = [
             k for k in (0, *positions) if _may_be_name(sentence.tokens[k], k) and sentence.tokens[k].low not in lows
@@ -73,20 +76,24 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
 def replaced_numbers(source: Text, rephrased: Text) -> list[Finding]:
     """Return numbers of `rephrased` that the source has, but not in the place where it has another number."""
     found: list[Finding] = []
+    matches = rephrased.matches(source)
     for n, sentence in enumerate(rephrased.sentences):
         if not sentence.flags & NUMERIC:
             continue
-        aligned = rephrased.matches(source)[n]
+        aligned = matches[n]
         if not aligned or aligned[0][0] < _VERBATIM or len(rephrased.numbers[n].quantities) > _MAX_NUMBERS:
             continue
         for quantity in rephrased.numbers[n].quantities:
             if not quantity.values or quantity.kind in ("clock", "vague"):
                 continue
+            around = _around(sentence.tokens, quantity)
+            if not _telling(*around):
+                continue
             rivals = [
                 other
                 for _, k in aligned
                 for other in source.numbers[k].quantities[:_MAX_NUMBERS]
-                if other.values and _same_slot(sentence, quantity, source.sentences[k], other)
+                if other.values and other.unit == quantity.unit and _around(source.sentences[k].tokens, other) == around
             ]
             if rivals and not any(_equal(quantity, other) for other in rivals):
                 shown = " ".join(token.shown for token in sentence.tokens[quantity.start : quantity.end + 1])
@@ -105,13 +112,8 @@ def _share(quantity: Quantity) -> float:
     return round(quantity.value * factor, 6)
 
 
-def _same_slot(sentence: Sentence, quantity: Quantity, other: Sentence, rival: Quantity) -> bool:
-    """Whether both neighbours are the same and one of them is more than punctuation, and the units are the same."""
-    if quantity.unit != rival.unit:
-        return False
-    before, after = _around(sentence.tokens, quantity)
-    if (before, after) != _around(other.tokens, rival):
-        return False
+def _telling(before: str, after: str) -> bool:
+    """Whether the neighbours of a number say where it stands: one of them is more than punctuation."""
     return (len(before) > 2 and len(after) > 2) or (
         (len(before) > 3 or len(after) > 3) and bool(before) and bool(after)
     )

@@ -38,20 +38,20 @@ class Text:
         return frozenset().union(*[map(_low, sentence.tokens) for sentence in self.sentences])
 
     @lazy
-    def stems(self) -> frozenset[str]:
-        """The stems of all content words."""
-        return frozenset().union(*[sentence.stems for sentence in self.sentences])
+    def stems(self) -> dict[str, list[int]]:
+        """For each stem of a content word, the sentences that have it."""
+        stems: defaultdict[str, list[int]] = defaultdict(list)
+        for k, sentence in enumerate(self.sentences):
+            for stem in sentence.stems:
+                stems[stem].append(k)
+        return dict(stems)
 
     @lazy
     def postings(self) -> dict[str, list[int]]:
-        """For each stem of a content word in few enough sentences, which have it."""
-        postings: dict[str, list[int]] = defaultdict(list)
-        for k, sentence in enumerate(self.sentences):
-            for stem in sentence.stems:
-                postings[stem].append(k)
-        if len(self.sentences) > MAX_POSTINGS:
-            return {stem: found for stem, found in postings.items() if len(found) <= MAX_POSTINGS}
-        return dict(postings)
+        """`stems` without those of too many sentences."""
+        if len(self.sentences) <= MAX_POSTINGS:
+            return self.stems
+        return {stem: found for stem, found in self.stems.items() if len(found) <= MAX_POSTINGS}
 
     @lazy
     def numbers(self) -> list[Numbers]:
