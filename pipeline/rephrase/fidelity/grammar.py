@@ -20,14 +20,13 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
     found: list[Finding] = []
     readings: dict[int, Reading] = {}
     matches = rephrased.matches(source)
+    copied = rephrased.copied(source)
     for k, sentence in enumerate(rephrased.sentences):
         if not 0 < len(sentence.stems) <= _MAX_STEMS or (len(sentence.stems) == 1 and sentence.heading):
             continue
         aligned = matches[k]
-        if not aligned or aligned[0][0] < _ALIGNED:
+        if not aligned or aligned[0][0] < _ALIGNED or copied[k]:
             continue
-        if aligned[0][0] == 1.0 and source.sentences[aligned[0][1]].tokens == sentence.tokens:
-            continue  # copied as it stands
         for _, j in aligned:
             if j not in readings:
                 readings[j] = Reading(source.sentences[j])

@@ -99,8 +99,9 @@ def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
     lows, stems = names.lows, names.stems
     found: list[Finding] = []
     seen: set[str] = set()
-    for sentence in rephrased.sentences:
-        if not sentence.flags & CAPITAL:
+    copied = rephrased.copied(source)
+    for n, sentence in enumerate(rephrased.sentences):
+        if not sentence.flags & CAPITAL or copied[n]:
             continue
         tokens = sentence.tokens
         capitals = [k for k, token in enumerate(tokens) if token.cap]

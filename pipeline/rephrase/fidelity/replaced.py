@@ -24,15 +24,14 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
     names: Names | None = None
     found: list[Finding] = []
     matches = rephrased.matches(source)
+    copied = rephrased.copied(source)
     for n, sentence in enumerate(rephrased.sentences):
         if not sentence.flags & CAPITAL:
             continue
         aligned = matches[n]
-        if not aligned or aligned[0][0] < _ALIGNED:
+        if not aligned or aligned[0][0] < _ALIGNED or copied[n]:
             continue
         best = source.sentences[aligned[0][1]]
-        if best.tokens == sentence.tokens:
-            continue  # copied as it stands
         positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
         if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
             continue
@@ -77,13 +76,17 @@ def replaced_numbers(source: Text, rephrased: Text) -> list[Finding]:
     """Return numbers of `rephrased` that the source has, but not in the place where it has another number."""
     found: list[Finding] = []
     matches = rephrased.matches(source)
+    copied = rephrased.copied(source)
     for n, sentence in enumerate(rephrased.sentences):
-        if not sentence.flags & NUMERIC:
+        if not sentence.flags & NUMERIC or copied[n]:
             continue
         aligned = matches[n]
-        if not aligned or aligned[0][0] < _VERBATIM or len(rephrased.numbers[n].quantities) > _MAX_NUMBERS:
+        if not aligned or aligned[0][0] < _VERBATIM:
             continue
-        for quantity in rephrased.numbers[n].quantities:
+        quantities = rephrased.numbers(n).quantities
+        if len(quantities) > _MAX_NUMBERS:
+            continue
+        for quantity in quantities:
             if not quantity.values or quantity.kind in ("clock", "vague"):
                 continue
             around = _around(sentence.tokens, quantity)
@@ -92,7 +95,7 @@ def replaced_numbers(source: Text, rephrased: Text) -> list[Finding]:
             rivals = [
                 other
                 for _, k in aligned
-                for other in source.numbers[k].quantities[:_MAX_NUMBERS]
+                for other in source.numbers(k).quantities[:_MAX_NUMBERS]
                 if other.values and other.unit == quantity.unit and _around(source.sentences[k].tokens, other) == around
             ]
             if rivals and not any(_equal(quantity, other) for other in rivals):

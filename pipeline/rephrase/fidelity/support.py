@@ -16,6 +16,7 @@ _OVER = lex.words("over more above exceeding beyond least upwards >")
 _UNDER = lex.words("nearly almost under less below most virtually fewer <")
 _MAX_PAIRED = 40
 _MAX_RIVALS = 60
+_FEW = 30  # numbers of which none is cut off by the other limits: what is copied supports itself
 _LATER = frozenset({"later", "earlier", "after", "before", "following", "previously"})
 _YEARS = {"year": 1, "decade": 10, "century": 100}
 _MAX_JUDGED = 300
@@ -24,13 +25,20 @@ _MAX_JUDGED = 300
 def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
     """Return the numbers, dates and units of `rephrased` that `source` does not support, in order."""
     found: list[Finding] = []
-    index: NumberIndex | None = None
+    numeric = [k for k, sentence in enumerate(rephrased.sentences) if sentence.flags & NUMERIC]
+    if not numeric:
+        return found
+    copied = rephrased.copied(source)
+    if all(copied[k] for k in numeric) and sum(map(_count_numbers, source.sentences)) <= _FEW:
+        return found  # every number stands in a copied sentence
+    index = source.index
+    few = len(index.all) <= _FEW
     judged: dict[tuple[object, ...], Kind | None] = {}
-    for k, sentence in enumerate(rephrased.sentences):
-        if not sentence.flags & NUMERIC:
+    for k in numeric:
+        if few and copied[k]:
             continue
-        index = index or source.index
-        numbers = rephrased.numbers[k]
+        sentence = rephrased.sentences[k]
+        numbers = rephrased.numbers(k)
         for quantity in numbers.quantities:
             if len(judged) > _MAX_JUDGED and quantity.value not in index.by_value:
                 continue  # more odd numbers than a text has: the first few hundred are enough to doubt it
@@ -48,6 +56,10 @@ def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
             if index.seasons and season not in index.seasons:
                 found.append(Finding("date", sentence.tokens[at].shown))
     return found
+
+
+def _count_numbers(sentence: Sentence) -> int:
+    return sum([token.number for token in sentence.tokens]) if sentence.flags & NUMERIC else 0
 
 
 def _shown(sentence: Sentence, start: int, end: int) -> str:

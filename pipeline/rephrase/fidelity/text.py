@@ -31,6 +31,8 @@ class Text:
     text: str
     sentences: list[Sentence] = field(default_factory=list)
     _matches: list[list[tuple[float, int]]] | None = None
+    _copied: list[bool] | None = None
+    _numbers: dict[int, Numbers] = field(default_factory=dict)
 
     @lazy
     def lows(self) -> frozenset[str]:
@@ -53,10 +55,14 @@ class Text:
             return self.stems
         return {stem: found for stem, found in self.stems.items() if len(found) <= MAX_POSTINGS}
 
-    @lazy
-    def numbers(self) -> list[Numbers]:
-        """The numbers of each sentence."""
-        return [read_numbers(s.tokens) if s.flags & NUMERIC else NO_NUMBERS for s in self.sentences]
+    def numbers(self, k: int) -> Numbers:
+        """Return the numbers of sentence `k`."""
+        if not self.sentences[k].flags & NUMERIC:
+            return NO_NUMBERS
+        found = self._numbers.get(k)
+        if found is None:
+            found = self._numbers[k] = read_numbers(self.sentences[k].tokens)
+        return found
 
     @lazy
     def index(self) -> NumberIndex:
@@ -75,6 +81,18 @@ class Text:
         if self._matches is None:
             self._matches = [source.aligned(sentence.stems) for sentence in self.sentences]
         return self._matches
+
+    def copied(self, source: Text) -> list[bool]:
+        """Return of each sentence whether `source` has all its tokens in one sentence; the source is always the same.
+
+        Only the sentence that shares most with it is looked at.
+        """
+        if self._copied is None:
+            self._copied = [
+                bool(best) and best[0][0] == 1.0 and source.sentences[best[0][1]].tokens == sentence.tokens
+                for best, sentence in zip(self.matches(source), self.sentences, strict=True)
+            ]
+        return self._copied
 
     def aligned(self, stems: frozenset[str]) -> list[tuple[float, int]]:
         """Return up to four sentences that share most of `stems`: (share of `stems`, sentence), best first."""
@@ -110,9 +128,9 @@ class NumberIndex:
         self.weekdays: set[int] = set()
         self.seasons: set[str] = set()
         self.opaque: set[str] = set()
-        for k, numbers in enumerate(text.numbers):
-            if numbers is not NO_NUMBERS:
-                self._add(k, numbers)
+        for k, sentence in enumerate(text.sentences):
+            if sentence.flags & NUMERIC:
+                self._add(k, text.numbers(k))
         self._implied(text)
         self.text: Text = weakref.proxy(text)  # a reference would be a cycle, left to the garbage collector
         self.scanned = self.all[:MAX_SCANNED]
