@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -148,6 +149,29 @@ def test_killed_commands_go_on_to_the_same_bytes(material: Path, tmp_path: Path)
 def test_a_killed_server_costs_at_most_what_was_under_way(material: Path, tmp_path: Path) -> None:
     chance = random.Random(1)
     assert kill_servers(material, tmp_path, [chance.uniform(20, 1.5 * REQUESTS)], chance) == 1
+
+
+@pytest.mark.parametrize(("service_s", "hangs"), [(0.02, False), (3600, True)])
+def test_ctrl_c_keeps_what_was_answered(material: Path, tmp_path: Path, service_s: float, hangs: bool) -> None:
+    """Also when the server never answers what is under way."""
+    shutil.copytree(material / "ws", tmp_path / "ws")
+    log = tmp_path / "calls.log"
+    with Server(**{**SERVER, "service_s": service_s}, log=log) as server:
+        config = str(write_config(tmp_path / "run.yaml", configured(material, tmp_path, server)))
+        with started("rephrase", config, cwd=tmp_path) as command:
+            wait_for(log, CONCURRENCY if hangs else REQUESTS / 2, command)
+            os.killpg(command.process.pid, signal.SIGINT)
+            code, _ = command.end(30)
+            err = command.err()
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("gristmill: stopped; ")
+    with Server(log=log) as server:
+        config = str(write_config(tmp_path / "run.yaml", configured(material, tmp_path, server)))
+        resumed = gristmill("rephrase", config, cwd=tmp_path)
+        assert resumed.code == 0, resumed.err
+    assert listed(tmp_path / "ws", "web_rephrased") == json.loads((material / "expected.json").read_text())
+    assert repeated(log) <= CONCURRENCY
 
 
 @pytest.mark.acceptance
