@@ -18,7 +18,6 @@ _MAX_STEMS = 80
 def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
     """Return the sentences of `rephrased` that deny what `source` affirms, affirm what it denies, or exchange roles."""
     found: list[Finding] = []
-    readings: dict[int, Reading] = {}
     matches = rephrased.matches(source)
     copied = rephrased.copied(source)
     for k, sentence in enumerate(rephrased.sentences):
@@ -27,11 +26,8 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
         aligned = matches[k]
         if not aligned or aligned[0][0] < _ALIGNED or copied[k]:
             continue
-        for _, j in aligned:
-            if j not in readings:
-                readings[j] = Reading(source.sentences[j])
         least = aligned[0][0] * (0.75 if aligned[0][0] >= _VERBATIM else 0.4)
-        known = [(share, readings[j]) for share, j in aligned if share >= least]
+        known = [(share, _reading(source, j)) for share, j in aligned if share >= least]
         own = Reading(sentence)
         flip = _flip(own, known)
         if flip:
@@ -41,6 +37,14 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
         if swap:
             found.append(Finding("role", swap))
     return found
+
+
+def _reading(source: Text, k: int) -> Reading:
+    """Return sentence `k` of `source`, which keeps what is worked out of it."""
+    kept = source.kept.get(k)
+    if not isinstance(kept, Reading):
+        kept = source.kept[k] = Reading(source.sentences[k])
+    return kept
 
 
 def _flip(own: Reading, known: list[tuple[float, Reading]]) -> str | None:

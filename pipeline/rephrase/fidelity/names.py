@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.fidelity.lazy import lazy
@@ -22,7 +24,7 @@ class Names:
 
     def __init__(self, source: Text) -> None:
         """Prepare to answer for `source`."""
-        self.source = source
+        self.source: Text = weakref.proxy(source)  # which keeps this: no cycle
         self.lows = source.lows
         self.stems = source.stems
 
@@ -93,9 +95,17 @@ _MAX_RELATED = 20
 _MAX_RUN = 8
 
 
+def names_of(source: Text) -> Names:
+    """Return the names of `source`, which keeps them for its next rephrasing."""
+    kept = source.kept.get("names")
+    if not isinstance(kept, Names):
+        kept = source.kept["names"] = Names(source)
+    return kept
+
+
 def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
     """Return the names of `rephrased` that `source` does not support, each run of words once, in order."""
-    names = Names(source)
+    names = names_of(source)
     lows, stems = names.lows, names.stems
     found: list[Finding] = []
     seen: set[str] = set()

@@ -7,7 +7,7 @@ from operator import attrgetter
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.fidelity.name_lists import NICKNAMES, PLACES
-from pipeline.rephrase.fidelity.names import Names
+from pipeline.rephrase.fidelity.names import Names, names_of
 from pipeline.rephrase.fidelity.quantity import Quantity
 from pipeline.rephrase.fidelity.text import Text
 from pipeline.rephrase.fidelity.tokens import CAPITAL, NUMERIC, Sentence, Token
@@ -46,7 +46,7 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
             extra = [k for k in extra if sentence.tokens[k].low not in near]
         if not extra:
             continue
-        names = names or Names(source)
+        names = names or names_of(source)
         own = {token.low for token in sentence.tokens}
         missing = [k for k, token in enumerate(best.tokens) if _may_be_name(token, k) and token.low not in own]
         for k in extra:

@@ -33,6 +33,7 @@ class Text:
     _matches: list[list[tuple[float, int]]] | None = None
     _copied: list[bool] | None = None
     _numbers: dict[int, Numbers] = field(default_factory=dict)
+    kept: dict[object, object] = field(default_factory=dict)  # what rules have worked out of it, by their own keys
 
     @lazy
     def lows(self) -> frozenset[str]:
