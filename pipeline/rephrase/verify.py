@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 """One column a verdict, in the order of the fields of `Verdicts`."""
+_ROUNDED = frozenset(field.name for field in SCHEMA if field.type in (pa.float32(), SCHEMA.field("unsupported").type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +137,12 @@ def verdict_table(pairs: Iterable[Pair]) -> pa.Table:
 
 def verdicts_to_table(rows: Iterable[Verdicts]) -> pa.Table:
     """Return `rows` as a table of `SCHEMA`, in order."""
-    kept = list(rows)
-    columns = [pa.array([_plain(getattr(row, field.name)) for row in kept], field.type) for field in SCHEMA]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    columns = list(zip(*map(attrgetter(*SCHEMA.names), rows), strict=True)) or [()] * len(SCHEMA)
+    arrays = [
+        pa.array([*map(_plain, column)] if field.name in _ROUNDED else column, field.type)
+        for field, column in zip(SCHEMA, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def verdict_row(verdicts: Verdicts) -> dict[str, Any]:
