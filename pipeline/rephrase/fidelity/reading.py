@@ -45,7 +45,7 @@ class Reading:
     @lazy
     def by(self) -> bool:
         """Whether it says `by`."""
-        return any(token.low == "by" for token in self.sentence.tokens)
+        return "by" in [token.low for token in self.sentence.tokens]
 
     @lazy
     def names(self) -> frozenset[str]:

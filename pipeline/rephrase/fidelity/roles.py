@@ -113,7 +113,7 @@ def _relates(tokens: list[Token], k: int) -> bool:
     after = tokens[k + 1].low if k + 1 < len(tokens) else ""
     if low.endswith("ed") or tokens[k].stem in _IRREGULAR_VERBS or before in _VERB_BEFORE:
         return True
-    if after == "than" or (k + 1 < len(tokens) and any(token.low == "than" for token in tokens[k + 1 : k + 4])):
+    if "than" in [token.low for token in tokens[k + 1 : k + 4]]:
         return low.endswith("er") or before in ("more", "less") or low in ("more", "less")
     if after == "of" and low in _RELATIONS:
         return True
@@ -129,8 +129,8 @@ def _sides(tokens: list[Token], k: int) -> tuple[set[str], set[str]]:
     """Return the stems on the side of who does it and on the side of whom it is done to."""
     left, right = _left(tokens, k), _right(tokens, k)
     by = [j for j in range(k + 1, min(len(tokens), k + 5)) if tokens[j].low == "by"]
-    passive = any(token.low in _BE for token in tokens[max(0, k - 4) : k]) and tokens[k].low.endswith(
-        ("ed", "en", "t", "n", "d", "ng", "k", "ght")
+    passive = tokens[k].low.endswith(("ed", "en", "t", "n", "d", "ng", "k", "ght")) and not _BE.isdisjoint(
+        [token.low for token in tokens[max(0, k - 4) : k]]
     )
     if by:
         return _right(tokens, by[0]), left

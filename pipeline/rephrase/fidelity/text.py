@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.lazy import lazy
@@ -14,7 +13,6 @@ from pipeline.rephrase.fidelity.quantities import read_numbers
 from pipeline.rephrase.fidelity.quantity import Moment, Numbers, Quantity
 from pipeline.rephrase.fidelity.tokens import NUMBER, NUMERIC, ODD, WORD, Sentence, Token, sentences
 
-_low = attrgetter("low")
 NO_NUMBERS = Numbers()
 MAX_SCANNED = 400
 """How many numbers of a source are tried for rounding, conversion and sums; equal values are found among all."""
@@ -38,7 +36,7 @@ class Text:
     @lazy
     def lows(self) -> frozenset[str]:
         """All words in lower case, without possessives and accents."""
-        return frozenset().union(*[map(_low, sentence.tokens) for sentence in self.sentences])
+        return frozenset([token.low for sentence in self.sentences for token in sentence.tokens])
 
     @lazy
     def stems(self) -> dict[str, list[int]]:
