@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.rephrase.fidelity import quantities
 from pipeline.rephrase.fidelity.check import check
+from pipeline.rephrase.fidelity.text import analyse
 from pipeline.rephrase.verify import SCHEMA, Pair, verdict_row, verdict_table, verify
 from tests.fidelity_plants import spell
 
@@ -38,6 +40,23 @@ def test_any_two_texts_have_verdicts_and_always_the_same(source: str, rephrased:
 @given(ODD | WORDS)
 def test_a_text_supports_itself(text: str) -> None:
     assert check(text, text).found == ()
+
+
+@settings(max_examples=150, deadline=None)
+@given(ODD | WORDS)
+def test_a_number_that_stands_alone_is_what_reading_it_in_full_says(text: str) -> None:
+    for sentence in analyse(text).sentences:
+        for k, token in enumerate(sentence.tokens):
+            alone = quantities._alone_at(sentence.tokens, k) if token.number else None
+            assert alone is None or alone == quantities._read_quantity(sentence.tokens, k)
+
+
+@given(st.permutations(range(12)))
+def test_of_sentences_that_share_as_much_the_earlier_ones_come_first(order: list[int]) -> None:
+    words = "apple bridge candle dragon engine forest guitar hammer island jacket kitten ladder".split()  # noqa: SIM905
+    text = analyse(". ".join(f"The {words[k]}" for k in order) + ".")
+    stems = frozenset().union(*[sentence.stems for sentence in text.sentences])
+    assert [k for _, k in text.aligned(stems)] == [0, 1, 2, 3]
 
 
 @given(st.integers(2, 999_999))
