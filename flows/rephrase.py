@@ -22,6 +22,7 @@ from flows.progress import StageReport
 from flows.runs import Run
 from flows.stages import Plan as StagePlan
 from pipeline.kernels.fasttext import FastTextModel
+from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
 from pipeline.rephrase.plan import Plan, make_plan, plan_requests, requests
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from pipeline.llm.cache import Cache
     from pipeline.llm.types import Counts, Report
 
-VERDICTS_VERSION = "fidelity_v1"
-"""Raised when the same texts are judged otherwise."""
 _TELL_EVERY_S = 10.0
 _EVERYTHING = {
     "outcome": "VARCHAR",
@@ -124,7 +123,7 @@ def check_rephrase(
 def output_job(storage: Storage, plan: Plan) -> OutputJob:
     """Return where a plan's rows go, and how they are judged."""
     measure = measure_with(plan.endpoint.model, _language_of)
-    return OutputJob(storage, plan, measure, f"{VERDICTS_VERSION}-{lid_model_hash()}")
+    return OutputJob(storage, plan, measure, f"{verify.VERSION}-{lid_model_hash()}")
 
 
 def answers(storage: Storage, config: RephraseRun) -> Cache:
