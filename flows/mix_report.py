@@ -115,7 +115,7 @@ def _verification(size: SizeResult, verification: Verification, proposal: Propos
     names = ["proposal", *(name for name in size.mean if name != "proposal")]
     predicted = show.Estimate(proposal.metric.value, proposal.metric.low, proposal.metric.high)
     return show.Verification(
-        label=f"at {size.size:g} times the proxies' size",
+        label="At the proxies' own size" if size.size == 1 else f"At {size.size:g} times the proxies' size",
         mixtures=[
             show.Verified(
                 name,
