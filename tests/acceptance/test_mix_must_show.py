@@ -64,17 +64,17 @@ def verdict(folder: Path) -> dict[str, Any]:
 def test_the_loop_and_another_suite(curated: Path, prefect_api: str) -> None:
     whole = mix("run", folder=curated)
     print(f"the loop took {whole.elapsed_s:.0f} s")
-    for_code, verdicts = weights(curated), {"code": verdict(curated)}
+    for_problems, verdicts = weights(curated), {"word_problems": verdict(curated)}
     runs = {path: path.stat().st_mtime_ns for path in (curated / "ws/mix/sources/runs").glob("*/model.npz")}
 
-    other = ("--set", "suite=reading", "--set", "measure=[code, maths]")
+    other = ("--set", "suite=reading", "--set", "measure=[word_problems, code]")
     quick = mix("run", *other, folder=curated)
     print(f"another suite took {quick.elapsed_s:.1f} s")
     assert {path: path.stat().st_mtime_ns for path in (curated / "ws/mix/sources/runs").glob("*/model.npz")} == runs
     for_reading = weights(curated)
     assert "Prefect" not in quick.err
-    assert for_code["code"] > for_reading["code"] + 0.1
-    assert for_reading["books"] + for_reading["reddit"] > for_code["books"] + for_code["reddit"] + 0.1
+    assert for_problems["math"] > for_reading["math"] + 0.1
+    assert for_reading["books"] + for_reading["reddit"] > for_problems["books"] + for_problems["reddit"] + 0.1
 
     mix("verify", *other, folder=curated)
     verdicts["reading"] = verdict(curated)
