@@ -6,7 +6,6 @@ predicate reads one document alone, as a rule does: no subqueries, no windows, n
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,21 +20,11 @@ from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
 from pipeline.mix.hashing import Keys, id_keys
-from pipeline.table.errors import ConfigError, InputError, nearest
+from pipeline.table.errors import ConfigError, InputError
+from pipeline.table.predicates import check_expression, shown
 from pipeline.table.sql import BATCH_ROWS, Session, literal, one_line
 
 KEPT = "outcome = 'kept'"
-MAX_PREDICATE_CHARS = 10_000
-
-_REFUSED = {
-    "LAMBDA": "lambdas are not allowed",
-    "PARAMETER": "parameters are not allowed; write the value",
-    "POSITIONAL_REFERENCE": "column numbers are not allowed; write the column's name",
-    "STAR": "`*` is not allowed; name the columns",
-    "SUBQUERY": "subqueries are not allowed; a slice's predicate reads its own document alone",
-    "WINDOW": "window functions are not allowed; a slice's predicate reads its own document alone",
-}
-_MISSING_COLUMN = re.compile(r'Referenced column "(.+?)" (?:not found|was not found)')
 _log = logging.getLogger(__name__)
 
 
@@ -118,80 +107,13 @@ def _relation(session: Session, slices: Mapping[str, SliceConfig]) -> str:
     narrow = {row[0] for row in session.query("DESCRIBE FROM main.outcomes").rows}
     read: set[str] = set()
     for name, config in slices.items():
-        read |= _check_expression(session, config.where, f"slices.{name}.where", every, boolean=True)
+        read |= check_expression(session.connection, config.where, f"slices.{name}.where", "main.everything", every)
         for expression in config.by:
-            read |= _check_expression(session, expression, f"slices.{name}.by", every, boolean=False)
+            where = f"slices.{name}.by"
+            read |= check_expression(
+                session.connection, expression, where, "main.everything", every, is_predicate=False
+            )
     return "main.outcomes" if read <= {column.lower() for column in narrow} else "main.everything"
-
-
-def _check_expression(
-    session: Session, text: str, where: str, columns: Mapping[str, str], *, boolean: bool
-) -> set[str]:
-    """Return the columns (in lower case) that one expression reads. Raises: ConfigError when it cannot be used."""
-    tree = _parsed(session, f"SELECT (\n{text}\n)", text, where)
-    _parsed(session, f"SELECT\n{text}\n", text, where)  # alone, so that its brackets are its own
-    for node in _walk(tree):
-        kind = str(node.get("class", ""))
-        if kind in _REFUSED:
-            raise ConfigError(f"{where}: {_REFUSED[kind]}")
-        if kind == "FUNCTION":
-            _check_function(session, str(node["function_name"]), where)
-    try:
-        described = session.connection.execute(f"DESCRIBE SELECT (\n{text}\n) FROM main.everything").fetchall()
-    except duckdb.Error as error:
-        missing = _MISSING_COLUMN.search(str(error))
-        if missing:
-            hint = nearest(missing[1].lower(), columns)
-            raise ConfigError(f"{where}: unknown column {missing[1]!r}{hint}") from error
-        raise ConfigError(f"{where}: {one_line(error)}") from error
-    if boolean and described[0][1] != "BOOLEAN":
-        raise ConfigError(f"{where}: {_shown(text)} gives {described[0][1]}, not true or false; write a comparison")
-    return {str(node["column_names"][0]).lower() for node in _walk(tree) if node.get("class") == "COLUMN_REF"}
-
-
-def _parsed(session: Session, statement: str, text: str, where: str) -> dict[str, Any]:
-    """Return the tree of exactly one expression."""
-    if len(text) > MAX_PREDICATE_CHARS:
-        raise ConfigError(f"{where}: {len(text)} characters; at most {MAX_PREDICATE_CHARS} are allowed")
-    if not text.strip() or "\0" in text:
-        raise ConfigError(f"{where}: expected an SQL expression, got {_shown(text)}")
-    rows = session.connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [statement]).fetchall()
-    try:
-        answer = json.loads(rows[0][0])
-    except RecursionError as error:
-        raise ConfigError(f"{where}: nested too deeply") from error
-    if answer["error"]:
-        raise ConfigError(f"{where}: {str(answer.get('error_message', 'not SQL')).splitlines()[0]}: {_shown(text)}")
-    node = answer["statements"][0]["node"] if len(answer["statements"]) == 1 else {}
-    clauses = ("where_clause", "group_expressions", "having", "qualify", "sample", "modifiers")
-    empty = (node.get("from_table") or {}).get("type") == "EMPTY" and not any(node.get(name) for name in clauses)
-    selected = node.get("select_list") or []
-    if node.get("type") != "SELECT_NODE" or not empty or len(selected) != 1 or selected[0].get("alias"):
-        raise ConfigError(f"{where}: expected one expression, got {_shown(text)}")
-    tree: dict[str, Any] = selected[0]
-    return tree
-
-
-def _check_function(session: Session, name: str, where: str) -> None:
-    """Refuse calls that could answer otherwise tomorrow."""
-    rows = session.connection.execute(
-        "SELECT 1 FROM duckdb_functions() WHERE lower(function_name) = lower($1)"
-        " AND function_type = 'scalar' AND stability <> 'CONSISTENT' LIMIT 1",
-        [name],
-    ).fetchall()
-    if rows:
-        raise ConfigError(f"{where}: {name}() depends on more than the document, so the slice would not stay the same")
-
-
-def _walk(tree: Any) -> Iterator[dict[str, Any]]:
-    waiting = [tree]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            yield item
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
 
 
 def _expand(session: Session, relation: str, name: str, config: SliceConfig) -> list[ResolvedSlice]:
@@ -229,7 +151,7 @@ def _check_names(slices: Sequence[ResolvedSlice]) -> None:
     seen: dict[str, ResolvedSlice] = {}
     for each in slices:
         if each.name in seen:
-            both = f"{_shown(seen[each.name].where)} and {_shown(each.where)}"
+            both = f"{shown(seen[each.name].where)} and {shown(each.where)}"
             raise ConfigError(f"slices: two would be named {each.name!r} ({both}); map values apart in `by`")
         seen[each.name] = each
 
@@ -252,7 +174,7 @@ def _counted(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -
     for each, count in zip(slices, counts, strict=True):
         if not count:
             raise InputError(
-                f"slices.{each.name}: chooses none of {kept} kept documents ({_shown(each.where)}); change its `where`"
+                f"slices.{each.name}: chooses none of {kept} kept documents ({shown(each.where)}); change its `where`"
             )
     if unchosen:
         _log.info("slices: %d of %d kept documents are in no slice", unchosen, kept)
@@ -298,8 +220,3 @@ def _batches(session: Session, statement: str) -> Iterator[pa.RecordBatch]:
 
 def _flag(where: str) -> str:
     return f"coalesce((\n{where}\n), false)"
-
-
-def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return repr(line if len(line) <= 80 else line[:77] + "...")
