@@ -316,12 +316,12 @@ DAMAGE = [
     ("runs/*/measures/*.npz", b"PK", "fit"),
     ("fit/key.json", b"{", "fit"),
     ("slices/prose/manifest.json", b"{", "slices"),
-    ("slices/tokenizer.json", b"{", "slices"),
     ("mixture/proposal.json", b"{", "propose"),
     ("mixture/verification.json", b"nul", "propose"),
     ("shards/index.json", b"{", "sample"),
 ]
 HEALED = [
+    ("slices/tokenizer.json", b"{"),
     ("runs/*/run.json", b"{}"),
     ("mixture/mixture.yaml", b"weights: ["),
     ("mixture/proposal.json", b'{"key": 1}'),

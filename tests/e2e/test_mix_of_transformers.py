@@ -103,7 +103,10 @@ def _early(rungs: list[float] | None) -> dict[str, Any]:
     return {**TRANSFORMER, "proxy": {**TRANSFORMER["proxy"], **small}, "swarm": swarm}
 
 
-@pytest.mark.parametrize("rungs", [[0.5], pytest.param(None, marks=pytest.mark.acceptance, id="default")])
+@pytest.mark.parametrize(
+    "rungs",
+    [pytest.param([0.5], marks=pytest.mark.acceptance), pytest.param(None, marks=pytest.mark.acceptance, id="default")],
+)
 def test_early_stopping_keeps_what_it_decided(rungs: list[float] | None, shared: Path, tmp_path: Path) -> None:
     folder = blank(shared, tmp_path / "early")
     config = edited(folder, **_early(rungs))
