@@ -70,8 +70,6 @@ class Results:
     tasks: tuple[str, ...]
     values: Floats
     trained: tuple[TrainedRun, ...]
-    new_runs: int
-    new_measures: int
     variances: Floats | None = None
     """(n, m): how uncertain values are that were extrapolated, of runs that early stopping ended; zero for measured."""
 
@@ -88,7 +86,7 @@ def train_and_measure(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence
         trainer.reporter.line(f"{why}: {what}, {max(len(job.tasks) for job in jobs)} tasks each")
         with_engine(trainer, untrained, why, lambda engine: do_jobs(trainer, jobs, engine, why))
     stop_if_asked(trainer.stop)
-    return _read(trainer, runs, tasks, untrained, sum(len(job.tasks) for job in jobs))
+    return _read(trainer, runs, tasks)
 
 
 def missing(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> list[Job]:
@@ -171,9 +169,7 @@ def _save(trainer: Trainer, job: Job, trained: TrainedRun, measures: Sequence[Me
         folder.finish(job.run, tuple(store.name for store in trainer.data.slices), trained)
 
 
-def _read(
-    trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], new_runs: int, new_measures: int
-) -> Results:
+def _read(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> Results:
     """Return what was measured; of runs that early stopping ended, what their curves lead to."""
     finished = [run for run in runs if trainer.at(run).stopped_at() is None]
     values = np.array([[_bits(trainer, run, task) for task in tasks] for run in finished])
@@ -188,8 +184,6 @@ def _read(
         tuple(task.name for task in tasks),
         values.reshape(len(finished), len(tasks)),
         tuple(trained),
-        new_runs,
-        new_measures,
     )
     if len(finished) == len(runs):
         return whole

@@ -141,7 +141,7 @@ def material(*tasks: str) -> Material:
 def results(values: Any, variances: Any = None) -> Results:
     matrix = np.array(values, np.float64)
     specs = tuple(run(number, 1 - 0.1 * number, 0.1 * number) for number in range(len(matrix)))
-    return Results(specs, ("a", "b"), matrix, (DONE,) * len(matrix), 0, 0, variances)
+    return Results(specs, ("a", "b"), matrix, (DONE,) * len(matrix), variances)
 
 
 def test_the_suites_own_tasks_keep_their_variances() -> None:

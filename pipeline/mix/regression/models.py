@@ -103,16 +103,12 @@ class Model:
         return [*zip(self.shares, self.laws, strict=True), *zip(self.shares, self.processes, strict=False)]
 
 
-def fit_model(name: Single, data: Data) -> Model:
-    """Return the model fitted to every metric of `data` (raw units), without refits.
-
-    Raises: MissingDependencyError when `lightgbm` is asked for and not installed.
-    """
-    return fit_models((name,), data)[name]
-
-
 def fit_models(names: tuple[Single, ...], data: Data) -> dict[Single, Model]:
-    """Return several models fitted to the same data; what they share (the law under a process) is fitted once."""
+    """Return models fitted to every metric of `data` (raw units), without refits.
+
+    What several share (the law under a process) is fitted once. Raises: MissingDependencyError when `lightgbm` is asked
+    for and not installed.
+    """
     centre, spread = data.values.mean(0), data.values.std(0)
     spread = np.where(spread > 0, spread, 1.0)
     standard = _standardise(data, centre, spread)

@@ -11,7 +11,7 @@ from pipeline.rephrase.fidelity.lazy import lazy
 from pipeline.rephrase.fidelity.number_tokens import Date
 from pipeline.rephrase.fidelity.quantities import read_numbers
 from pipeline.rephrase.fidelity.quantity import Moment, Numbers, Quantity
-from pipeline.rephrase.fidelity.tokens import NUMBER, NUMERIC, ODD, WORD, Sentence, Token, sentences
+from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, sentences
 
 NO_NUMBERS = Numbers()
 MAX_SCANNED = 400
@@ -255,8 +255,3 @@ def _run(items: list[int]) -> set[int]:
         if words > _MAX_ITEM_WORDS:
             break
     return {length, length - 1} if length > 2 and items[0] <= 3 and length == len(items) else {length}
-
-
-def digits_of(text: Text) -> frozenset[str]:
-    """Return all number tokens as they stand."""
-    return frozenset([t.low for s in text.sentences for t in s.tokens if t.kind == NUMBER])
