@@ -33,7 +33,15 @@ def add_mix(commands: Any, command: Command) -> None:
     for name, text in STEPS.items():
         step = command(mix, name, text)
         _config(step)
+        if name in ("sample", "report"):
+            _proposal(step)
         step.set_defaults(run=_step, step=name)
+    explain = command(mix, "explain", "say which tasks pull a slice up or down, by how much, and what changed")
+    _config(explain)
+    explain.add_argument("slice", metavar="SLICE", nargs="?", help="one slice at length (default: all)")
+    _proposal(explain)
+    explain.add_argument("--json", action="store_true", help="print one JSON array, an object a slice")
+    explain.set_defaults(run=_step, step="explain")
     _add_tables(mix, command)
 
 
@@ -62,6 +70,10 @@ def _config(parser: Any, optional: bool = False) -> None:
     parser.add_argument(
         "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
     )
+
+
+def _proposal(parser: Any) -> None:
+    parser.add_argument("--proposal", metavar="NAME", help="folder under `proposals` (default: the one written last)")
 
 
 def add_scaling(commands: Any, command: Command) -> None:
@@ -97,7 +109,15 @@ def add_scaling(commands: Any, command: Command) -> None:
 def _step(arguments: argparse.Namespace) -> int:
     from flows.mix import run_step
 
-    return run_step(arguments.step, arguments.config, arguments.assignments, getattr(arguments, "dry_run", False))
+    return run_step(
+        arguments.step,
+        arguments.config,
+        arguments.assignments,
+        dry_run=getattr(arguments, "dry_run", False),
+        as_json=getattr(arguments, "json", False),
+        proposal=getattr(arguments, "proposal", None),
+        slice_name=getattr(arguments, "slice", None),
+    )
 
 
 def _fit(arguments: argparse.Namespace) -> int:

@@ -18,8 +18,9 @@ import numpy as np
 
 from flows.launch import stopping_on_signals
 from flows.mix_choose import (
-    MIXTURE,
+    Choice,
     Fitted,
+    chosen_mixture,
     fit_results,
     known_verification,
     propose_mixture,
@@ -27,13 +28,14 @@ from flows.mix_choose import (
     verify_mixture,
     was_ever_verified,
 )
+from flows.mix_explain import explain_mixture
 from flows.mix_material import Material, material
 from flows.mix_open import OpenMix, checked_mix, mix_root, opened_mix
 from flows.mix_report import write_mix_report
 from flows.mix_rungs import train_in_rungs
 from flows.mix_tables import print_fit
 from flows.mix_train import Results, Trainer, missing, train_and_measure
-from pipeline.mix.folder import write_json
+from pipeline.mix.folder import MixFolder, write_json
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.proposal import Proposal
@@ -41,9 +43,11 @@ from pipeline.mix.sample import SampleReport, sample
 from pipeline.mix.swarm import draw_swarm
 from pipeline.mix.swarm_space import Space, frozen_space, pool_tokens, whole_documents, whole_space
 from pipeline.mix.types import Proxy, ProxyData, RunSpec
-from pipeline.mix.verify import Verification
 from pipeline.report.mix import text_summary
 from pipeline.table.format import text_table
+
+OF_A_PROPOSAL = ("report", "sample", "explain")
+"""Steps that, without assignments, are of a proposal that is there and not of what the configuration would lead to."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,19 @@ class Drawn:
     space: Space
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What the last steps know: the fit, the proposal, its verdict when there is one, and the mixture's file."""
-
-    fitted: Fitted
-    proposal: Proposal
-    verification: Verification | None
-    path: Path
-
-
 def run_step(
-    step: str, path: str, assignments: Sequence[str] = (), dry_run: bool = False, as_json: bool = False
+    step: str,
+    path: str,
+    assignments: Sequence[str] = (),
+    dry_run: bool = False,
+    as_json: bool = False,
+    proposal: str | None = None,
+    slice_name: str | None = None,
 ) -> int:
     """Do a step of a mix, and those before it as far as they are missing. Returns the exit code.
+
+    `report`, `sample` and `explain` are of a proposal that is there: the one named, or the one written last; only with
+    assignments of that of the configuration.
 
     Raises: UsageError for what is wrong before work begins; GristmillError when work failed.
     """
@@ -75,7 +78,11 @@ def run_step(
         return _print_plan(path, assignments)
     stop = threading.Event()
     command = f"gristmill mix {step} {path}"
-    with stopping_on_signals(stop, command), opened_mix(path, assignments, command, stop) as mix:
+    if proposal is None and step in OF_A_PROPOSAL and not assignments:
+        proposal = _written_last(path)
+    with stopping_on_signals(stop, command), opened_mix(path, assignments, command, stop, proposal) as mix:
+        if step == "explain":
+            return _print(explain_mixture(mix, slice_name, as_json))
         found = material(mix)
         if step == "slices":
             return _print(text_table(_slice_rows(found)))
@@ -93,24 +100,33 @@ def run_step(
         return _choose_and_write(mix, found, fitted, step)
 
 
+def _written_last(path: str) -> str | None:
+    """Return the name of the proposal whose mixture was written last, or None when there is none."""
+    _, name, storage = checked_mix(path, ())
+    folder = MixFolder(mix_root(storage, name))
+    written = load_mixture(folder.mixture).provenance if folder.mixture.is_file() else None
+    return written.proposal if written and folder.proposal(written.proposal).config.is_file() else None
+
+
 def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> int:
     """Propose, and as far as the step goes verify, write shards and the report."""
-    chosen = _chosen(mix, found, fitted, step)
-    fitted = chosen.fitted
-    is_sampled = step == "sample" or (step == "run" and chosen.verification is not None)
-    sampled = _sampled(mix, found, chosen) if is_sampled else None
-    report = write_mix_report(mix, found, fitted.results, fitted, chosen.proposal, chosen.verification, sampled)
+    fitted, choice = _chosen(mix, found, fitted, step)
+    is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
+    sampled = _sampled(mix, found, choice.mixture, fitted.folder.shards) if is_sampled else None
+    report = write_mix_report(mix, found, fitted, choice, sampled)
     lines = [text_summary(report.report)]
-    if step == "verify" and chosen.verification is not None:
-        lines.append(chosen.verification.text())
+    if step == "verify" and choice.verification is not None:
+        lines.append(choice.verification.text())
     if sampled is not None:
         lines.append(f"token shards: {sampled.folder} ({sampled.tokens:,} tokens in {sampled.shards} shards)")
     elif step == "run":
-        lines.append(
-            f"not verified on this suite, so no shards yet; next: gristmill mix verify {mix.path}, then mix sample"
-        )
-    lines += [f"mixture: {chosen.path}", f"report: {report.path}"]
+        lines.append(f"not verified on this suite, so no shards yet; next: {mix.command_of('verify')}, then mix sample")
+    lines += [_of(found, fitted), f"mixture: {mix.folder.mixture}", f"report: {report.path}"]
     return _print("\n".join(lines))
+
+
+def _of(found: Material, fitted: Fitted) -> str:
+    return f"proposal: {fitted.folder.name}, suite {found.suite.path}"
 
 
 def draw(mix: OpenMix, found: Material) -> Drawn:
@@ -170,21 +186,22 @@ def _train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:
     return train_and_measure(own, runs, found.tasks, "swarm")
 
 
-def _chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Chosen:
+def _chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> tuple[Fitted, Choice]:
     """Return the proposal with its verdict. A run verifies, but not where that would train for another suite.
 
     A changed suite gives its mixture from the kept proxies at once; training to verify it is a step of its own.
     """
     fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
-    verification = known_verification(mix, proposal)
+    verification = known_verification(mix, fitted, proposal)
     wanted = step == "verify" or (step == "run" and (mix.config.proxy.kind == "ngram" or not was_ever_verified(mix)))
     if verification is None and wanted:
         sizes = [1.0, *([mix.config.verify.larger] if mix.config.verify.larger else [])]
         fitted, proposal = _active_rounds(mix, found, fitted, proposal)
         trainers = [(size, trainer(mix, found, size)) for size in sizes]
         verification = verify_mixture(mix, found, fitted, proposal, trainers)
-    path = save_mixture(mix, found, fitted, proposal, verification)
-    return Chosen(fitted, proposal, verification, path)
+    choice = chosen_mixture(mix, found, fitted, proposal, verification)
+    save_mixture(mix, fitted.folder, choice.mixture)
+    return fitted, choice
 
 
 def _active_rounds(
@@ -210,15 +227,14 @@ def _active_rounds(
     return fitted, proposal
 
 
-def _sampled(mix: OpenMix, found: Material, chosen: Chosen) -> SampleReport:
-    """Write the token shards of the mixture in the file."""
-    mixture = load_mixture(chosen.path, found.names)
+def _sampled(mix: OpenMix, found: Material, mixture: Mixture, folder: Path) -> SampleReport:
+    """Write the token shards of a mixture."""
     first = mixture.stages[0].share if mixture.stages else 1.0
-    return sample_mixture(mix, found, mixture, int(mix.config.budget_tokens * first))
+    return sample_mixture(mix, found, mixture, int(mix.config.budget_tokens * first), folder)
 
 
-def sample_mixture(mix: OpenMix, found: Material, mixture: Mixture, budget_tokens: int) -> SampleReport:
-    """Write the token shards of a mixture for a budget.
+def sample_mixture(mix: OpenMix, found: Material, mixture: Mixture, budget_tokens: int, folder: Path) -> SampleReport:
+    """Write the token shards of a mixture for a budget into a folder.
 
     Raises: ConfigError when the slices do not have so many tokens within their `max_epochs`.
     """
@@ -227,7 +243,7 @@ def sample_mixture(mix: OpenMix, found: Material, mixture: Mixture, budget_token
         found.data.slices,
         weights,
         budget_tokens,
-        mix.folder.shards,
+        folder,
         mix.config.sample,
         max_epochs=np.array([each.config.max_epochs for each in found.slices]),
         vocabulary=found.data.vocabulary,
@@ -243,16 +259,16 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
     """Write the report of what there is; nothing is trained for it."""
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
-        report = write_mix_report(mix, found, None, None, None, None, None)
-    else:
-        results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
-        fitted = fit_results(mix, found, results, drawn.space)
-        fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
-        results, verification = fitted.results, known_verification(mix, proposal)
-        if not (mix.folder.mixture / MIXTURE).is_file():
-            save_mixture(mix, found, fitted, proposal, verification)
-        report = write_mix_report(mix, found, results, fitted, proposal, verification, None)
-    return _print(str(report.path))
+        report = write_mix_report(mix, found, None, None, None)
+        return _print(f"no proposal yet: proxies are missing\nreport: {report.path}")
+    results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
+    fitted = fit_results(mix, found, results, drawn.space)
+    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
+    choice = chosen_mixture(mix, found, fitted, proposal, known_verification(mix, fitted, proposal))
+    if not fitted.folder.mixture.is_file():
+        save_mixture(mix, fitted.folder, choice.mixture)
+    report = write_mix_report(mix, found, fitted, choice, None)
+    return _print(f"{_of(found, fitted)}\nreport: {report.path}")
 
 
 def _print_plan(path: str, assignments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,39 +14,57 @@ import numpy as np
 from flows.mix_material import Material
 from flows.mix_open import OpenMix, load_mix
 from flows.mix_train import Results, Trainer, train_and_measure
-from pipeline.mix.constraints import Constraints, GroupLimit
-from pipeline.mix.folder import read_json, write_file, write_json
-from pipeline.mix.mixture import Context, MixtureStage, Provenance, ProxyInfo, load_mixture, make_mixture, write_mixture
-from pipeline.mix.noise import Noise, measure_noise
+from pipeline.mix.constraints import TOLERANCE, Constraints, GroupLimit
+from pipeline.mix.folder import ProposalFolder, read_json, write_file, write_json
+from pipeline.mix.mixture import (
+    Context,
+    Mixture,
+    MixtureStage,
+    Provenance,
+    ProxyInfo,
+    load_mixture,
+    make_mixture,
+    write_mixture,
+)
+from pipeline.mix.noise import Noise, measure_noise, seed_noise
 from pipeline.mix.objective import Problem
+from pipeline.mix.optimism import Means, split_rows
 from pipeline.mix.proposal import Estimate, Proposal, SliceAnswer
-from pipeline.mix.propose import baselines, propose
+from pipeline.mix.propose import SeedNoise, beliefs, propose
 from pipeline.mix.regression import Fit, fit
+from pipeline.mix.rounding import round_weights
+from pipeline.mix.search import Ints
 from pipeline.mix.swarm import run_id
 from pipeline.mix.swarm_space import Space, reduced_bounds
 from pipeline.mix.types import Floats, RunSpec
-from pipeline.mix.verify import Replicate, Verification, verify_proposal
+from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.shards import digest
 from pipeline.table.storage import Storage
 
-FRESH_SEED = 1_000
-"""Where the seeds of verification begin: no run of a swarm has them."""
-FIT_VERSION = "fit_v2"
+FRESH_SEEDS = 1_000
+"""How far behind the swarm's seeds those of verification begin: no run of a swarm has them."""
+FIT_VERSION = "fit_v3"
 """Raised when the same runs and settings give another fit or proposal."""
-MIXTURE, PROPOSAL, VERIFICATION = "mixture.yaml", "proposal.json", "verification.json"
+VERIFICATION_VERSION = "verification_v2"
+"""Raised when the same measurements give another verdict."""
+SPLITS, FEW_SPLITS, MANY_RUNS = 6, 2, 200
+"""How often runs are halved to measure optimism: less often where fits take long."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The regression of the suite's tasks, and how much of each is signal. `weights`: as used, those of noise less."""
+    """The regression of the suite's tasks, and how much of each is signal. `weights`: as used, those of noise less.
+
+    `folder` is that of the proposal which these runs, suite, objective, bounds and settings decide.
+    """
 
     fit: Fit
     noise: Noise
     weights: Mapping[str, float]
     results: Results
     space: Space
-    key: str
+    folder: ProposalFolder
 
 
 def suite_results(material: Material, results: Results) -> Results:
@@ -62,33 +81,80 @@ def fit_results(mix: OpenMix, material: Material, results: Results, space: Space
     """
     results = suite_results(material, results)
     settings = mix.config.fit
-    identity = {
-        "version": FIT_VERSION,
-        "config": settings.model_dump(),
-        "runs": [run.run_id for run in results.runs],
-        "weights": [run.weights.tolist() for run in results.runs],
-        "space": space.expand.tolist(),
-        "values": results.values.tolist(),
-        "variances": None if results.variances is None else results.variances.tolist(),
-        "tasks": list(results.tasks),
-    }
-    key = digest(identity)
+    key = digest(
+        {
+            "version": FIT_VERSION,
+            "config": settings.model_dump(),
+            "runs": [run.run_id for run in results.runs],
+            "weights": [run.weights.tolist() for run in results.runs],
+            "seeds": [run.seed for run in results.runs],
+            "space": space.expand.tolist(),
+            "values": results.values.tolist(),
+            "variances": None if results.variances is None else results.variances.tolist(),
+            "tasks": list(results.tasks),
+            "higher": [name for name, weight in material.suite.config.weights().items() if weight < 0],
+        }
+    )
     noise = measure_noise(results.runs, results.values, results.tasks)
-    factors = dict(zip(results.tasks, noise.factor, strict=True))
-    weights = {name: weight * float(factors[name]) for name, weight in material.suite.config.weights().items()}
-    if sum(weights.values()) <= 0:
-        weights = material.suite.config.weights()
-    folder = mix.folder.fit
-    if read_json(folder / "key.json") == {"key": key}:
-        try:
-            return Fitted(Fit.load(folder), noise, weights, results, space, key)
-        except InputError as error:
-            mix.reporter.line(f"{error}: it is made anew")
-    (folder / "key.json").unlink(missing_ok=True)
-    mix.reporter.line(f"fitting {len(results.tasks)} tasks to {len(results.runs)} runs")
-    matrix = np.stack([run.weights for run in results.runs])
-    fitted = fit(
-        matrix @ space.reduce,
+    weights = used_weights(material.suite.config.weights(), noise)
+    folder = _folder(mix, material, weights, key)
+    known = _known_fit(mix, folder, key)
+    if known is None:
+        mix.reporter.line(f"fitting {len(results.tasks)} tasks to {len(results.runs)} runs")
+        known = _fit(mix, results, space, weights)
+        known.save(folder.fit)
+        matrix = np.stack([run.weights for run in results.runs])
+        _write_tables(folder.fit, material.names, matrix, results)
+        write_json(folder.fit / "noise.json", noise.rows())
+        write_json(folder.fit / "key.json", {"key": key})
+    return Fitted(known, noise, weights, results, space, folder)
+
+
+def used_weights(written: Mapping[str, float], noise: Noise) -> dict[str, float]:
+    """Return each task's weight as it is used: as written, times what noise leaves of it (where all is noise, all)."""
+    factors = dict(zip(noise.metrics, noise.factor.tolist(), strict=True))
+    used = {name: weight * factors[name] for name, weight in written.items()}
+    return used if any(used.values()) else dict(written)
+
+
+def _folder(mix: OpenMix, material: Material, weights: Mapping[str, float], fit_key: str) -> ProposalFolder:
+    """Return the folder of the proposal that a fit, the suite, the objective and the bounds decide; keep the config."""
+    limits = material.constraints
+    name = digest(
+        {
+            "fit": fit_key,
+            "propose": mix.config.propose.model_dump(),
+            "weights": dict(weights),
+            "suite": material.suite_hash,
+            "bounds": [limits.lower.tolist(), limits.upper.tolist()],
+            "groups": material.suite.config.groups(),
+        }
+    )[:8]
+    folder = mix.folder.proposal(name)
+    write_json(folder.config, mix.config.model_dump(mode="json"))
+    return folder
+
+
+def _known_fit(mix: OpenMix, folder: ProposalFolder, key: str) -> Fit | None:
+    """Return the fit of this key: this proposal's own, or that of another which differs in what is asked of it."""
+    for each in (folder, *mix.folder.proposals()):
+        if read_json(each.fit / "key.json") == {"key": key}:
+            try:
+                found = Fit.load(each.fit)
+            except InputError as error:
+                mix.reporter.line(f"{error}: it is made anew")
+                (each.fit / "key.json").unlink(missing_ok=True)
+                continue
+            if each != folder:
+                shutil.copytree(each.fit, folder.fit, dirs_exist_ok=True)
+            return found
+    return None
+
+
+def _fit(mix: OpenMix, results: Results, space: Space, weights: Mapping[str, float]) -> Fit:
+    settings = mix.config.fit
+    return fit(
+        np.stack([run.weights for run in results.runs]) @ space.reduce,
         results.values,
         slice_names=space.names,
         metric_names=results.tasks,
@@ -97,11 +163,6 @@ def fit_results(mix: OpenMix, material: Material, results: Results, space: Space
         bootstrap=settings.bootstrap,
         seed=settings.seed,
     )
-    fitted.save(folder)
-    _write_tables(folder, material.names, matrix, results)
-    write_json(folder / "noise.json", noise.rows())
-    write_json(folder / "key.json", {"key": key})
-    return Fitted(fitted, noise, weights, results, space, key)
 
 
 def _write_tables(folder: Path, names: Sequence[str], matrix: Floats, results: Results) -> None:
@@ -118,33 +179,56 @@ def propose_mixture(mix: OpenMix, material: Material, fitted: Fitted) -> Proposa
 
     Raises: ConfigError when constraints leave no mixture.
     """
-    space = fitted.space
-    config = mix.config.propose
-    identity = {
-        "fit": fitted.key,
-        "config": config.model_dump(),
-        "weights": dict(fitted.weights),
-        "bounds": [material.bounds.lower.tolist(), material.bounds.upper.tolist()],
-        "groups": material.suite.config.groups(),
-        "seed": mix.config.fit.seed,
-    }
-    key = digest(identity)
-    path = mix.folder.mixture / PROPOSAL
+    path = fitted.folder.proposal
     known = read_json(path)
-    if isinstance(known, dict) and known.get("key") == key and "proposal" in known:
+    if isinstance(known, dict) and known.get("version") == FIT_VERSION and "proposal" in known:
         return Proposal.from_json(known["proposal"], str(path))
-    total = sum(fitted.weights.values())
-    problem = Problem(
-        constraints=_inner_constraints(material, space),
-        natural=_inner(material.natural, space),
-        runs=np.stack([run.weights for run in fitted.results.runs]) @ space.reduce,
+    problem = _problem(material, fitted)
+    found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
+    proposal = _expanded(found, material, fitted.space)
+    write_json(path, {"version": FIT_VERSION, "proposal": proposal.to_json()})
+    return proposal
+
+
+def _problem(material: Material, fitted: Fitted) -> Problem:
+    """Return what is proposed for, in the swarm's space."""
+    known = seed_noise_of(fitted).sd.get(WEIGHTED)
+    return Problem(
+        constraints=_inner_constraints(material, fitted.space),
+        natural=_inner(material.natural, fitted.space),
+        runs=np.stack([run.weights for run in fitted.results.runs]) @ fitted.space.reduce,
         task_weights=fitted.weights,
         task_groups=material.suite.config.groups(),
-        seed_sd=_weighted_noise(fitted.noise, fitted.weights, total),
+        seed_sd=known[0] if known else None,
     )
-    proposal = _expanded(propose(fitted.fit, problem, config, mix.config.fit.seed), material, space)
-    write_json(path, {"key": key, "proposal": proposal.to_json()})
-    return proposal
+
+
+def _halves(mix: OpenMix, fitted: Fitted) -> list[tuple[Means, Means]]:
+    """Return fits of both halves of some splits of the runs, each with the models that all runs chose."""
+    results = fitted.results
+    matrix = np.stack([run.weights for run in results.runs]) @ fitted.space.reduce
+    splits = SPLITS if len(matrix) < MANY_RUNS else FEW_SPLITS
+    rows = split_rows(results.runs, splits, mix.config.fit.seed)
+
+    def half(kept: Ints) -> Means:
+        return fitted.fit.refitted(matrix[kept], results.values[kept])
+
+    return [(half(first), half(second)) for first, second in rows]
+
+
+def seed_noise_of(fitted: Fitted) -> SeedNoise:
+    """Return what seeds do to a run: of baselines inside the mixtures' space alone, as corners are noisier."""
+    results = fitted.results
+    inner = [i for i, run in enumerate(results.runs) if run.kind != "corner"]
+    shares = normalised(fitted.weights)
+    weighted = results.values[inner] @ np.array([shares[name] for name in results.tasks])
+    columns = np.column_stack([results.values[inner], weighted])
+    sds, degrees = seed_noise([results.runs[i] for i in inner], columns)
+    named = zip((*results.tasks, WEIGHTED), sds.tolist(), degrees.tolist(), strict=True)
+    return SeedNoise(
+        {name: (sd, count) for name, sd, count in named if count > 0},
+        len({run.seed for run in results.runs if run.kind == "swarm"}) or 1,
+    )
 
 
 def _inner(weights: Floats, space: Space) -> Floats:
@@ -162,14 +246,6 @@ def _inner_constraints(material: Material, space: Space) -> Constraints:
         members = sorted({int(np.argmax(space.reduce[i])) for i in group.members})
         groups.append(GroupLimit(group.name, tuple(members), group.lower, group.upper))
     return Constraints(space.names, bounds.lower, bounds.upper, tuple(groups))
-
-
-def _weighted_noise(noise: Noise, weights: Mapping[str, float], total: float) -> float | None:
-    """Return the seed standard deviation of the weighted metric, tasks taken as independent; None when not measured."""
-    sds = [float(sd) for sd in noise.seed_std]
-    if not np.isfinite(sds).all():
-        return None
-    return float(np.sqrt(sum((w / total * sd) ** 2 for w, sd in zip(weights.values(), sds, strict=True))))
 
 
 def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
@@ -201,31 +277,35 @@ def _expand_named(weights: Mapping[str, float], material: Material, space: Space
     return {name: float(weight) for name, weight in zip(material.names, full, strict=True)}
 
 
-def observed(material: Material, fitted: Fitted, proposal: Proposal) -> dict[str, Floats]:
-    """Return the mixtures that a proposal is held against: natural, uniform, and the best that was seen to the end."""
-    problem = Problem(
-        material.constraints,
-        material.natural,
-        np.stack([run.weights for run in fitted.results.runs]),
-        fitted.weights,
-        material.suite.config.groups(),
-    )
-    weights = np.array([fitted.weights[name] for name in fitted.results.tasks])
-    measured = fitted.results.values @ (weights / weights.sum())
+def observed(material: Material, fitted: Fitted) -> dict[str, Floats]:
+    """Return the mixtures that a proposal is held against: natural, uniform, and the best that was seen to the end.
+
+    All lie inside the constraints, as weights that can be written: one of them may be. Of the runs seen, one that keeps
+    every bound as it was trained is preferred.
+    """
+    limits = material.constraints
+    natural = np.stack([material.natural, np.full(len(material.natural), 1 / len(material.natural))])
+    shares = normalised(fitted.weights)
+    measured = fitted.results.values @ np.array([shares[name] for name in fitted.results.tasks])
     by_mixture: dict[bytes, list[int]] = {}
     variances = fitted.results.variances
     for row, run in enumerate(fitted.results.runs):
         if variances is not None and variances[row].any():
             continue  # ended early: what it would have come to is a guess
         by_mixture.setdefault(np.round(run.weights, 9).tobytes(), []).append(row)
-    best = min(by_mixture.values(), key=lambda rows: float(measured[rows].mean()))
-    return baselines(problem) | {"best_seen": fitted.results.runs[best[0]].weights}
+    matrix = np.stack([fitted.results.runs[rows[0]].weights for rows in by_mixture.values()])
+    beyond = limits.violation(matrix) > TOLERANCE
+    best = min(range(len(matrix)), key=lambda i: (beyond[i], float(measured[list(by_mixture.values())[i]].mean())))
+    inside = limits.rescale(np.concatenate([natural, matrix[best][None]]))
+    names = ("natural", "uniform", "best_seen")
+    return {name: round_weights(weights, limits) for name, weights in zip(names, inside, strict=True)}
 
 
 def verification_runs(mix: OpenMix, material: Material, mixtures: Mapping[str, Floats]) -> dict[str, list[RunSpec]]:
     """Return the fresh runs of each mixture; the same seeds for all, so that chance is shared."""
     kinds: dict[str, Any] = {name: name for name in mixtures}
-    seeds = range(FRESH_SEED, FRESH_SEED + mix.config.verify.seeds)
+    first = mix.config.swarm.seed + FRESH_SEEDS
+    seeds = range(first, first + mix.config.verify.seeds)
     return {
         name: [RunSpec(run_id(material.names, w, seed), kinds[name], w, seed) for seed in seeds]
         for name, w in mixtures.items()
@@ -239,7 +319,7 @@ def verify_mixture(
 
     Raises: GristmillError when a run fails.
     """
-    mixtures = {"proposal": proposal.vector} | observed(material, fitted, proposal)
+    mixtures = {"proposal": proposal.vector} | observed(material, fitted)
     runs = verification_runs(mix, material, mixtures)
     tasks = [task for task in material.tasks if task.name in material.suite_tasks]
     replicates: list[Replicate] = []
@@ -252,9 +332,10 @@ def verify_mixture(
             for run in specs:
                 values = dict(zip(results.tasks, results.values[rows[run.run_id]].tolist(), strict=True))
                 replicates.append(Replicate(name, run.seed, values, size))
-    found = verify_proposal(replicates, fitted.weights, proposal.tasks, proposal.metric)
-    path = mix.folder.mixture / VERIFICATION
-    write_json(path, {"proposal": proposal_key(proposal), "suite": material.suite_hash, "verdict": found.to_json()})
+    points = {name: weights @ fitted.space.reduce for name, weights in mixtures.items()}
+    expected = beliefs(fitted.fit, _problem(material, fitted), points, proposal.optimism, seed_noise_of(fitted))
+    found = verify_proposal(replicates, fitted.weights, proposal.tasks, proposal.metric, expected)
+    write_json(fitted.folder.verification, {"key": _verification_key(mix, proposal), "verdict": found.to_json()})
     return found
 
 
@@ -263,35 +344,41 @@ def models_of(fitted: Fit) -> dict[str, str]:
     return {str(row["metric"]): str(row["model"]) for row in fitted.report["metrics"]}
 
 
-def proposal_key(proposal: Proposal) -> str:
-    """Return what a verification is of: the proposed weights and the tasks that they are measured on."""
-    return digest([proposal.weights, proposal.task_weights])
+def _verification_key(mix: OpenMix, proposal: Proposal) -> str:
+    """Return what a verification is of, beside what its folder's name says."""
+    return digest([VERIFICATION_VERSION, proposal.weights, mix.config.verify.model_dump()])
 
 
-def known_verification(mix: OpenMix, proposal: Proposal) -> Verification | None:
-    """Return the verdict on this proposal, or None when it is another's or there is none yet."""
-    path = mix.folder.mixture / VERIFICATION
+def known_verification(mix: OpenMix, fitted: Fitted, proposal: Proposal) -> Verification | None:
+    """Return the verdict on this proposal, or None when there is none yet, or it was asked for otherwise."""
+    path = fitted.folder.verification
     value = read_json(path)
-    if not isinstance(value, dict) or value.get("proposal") != proposal_key(proposal) or "verdict" not in value:
+    if not isinstance(value, dict) or value.get("key") != _verification_key(mix, proposal) or "verdict" not in value:
         return None
     return Verification.from_json(value["verdict"], str(path))
 
 
 def was_ever_verified(mix: OpenMix) -> bool:
     """Tell whether some proposal of this mix was verified before."""
-    return (mix.folder.mixture / VERIFICATION).is_file()
+    return any(folder.verification.is_file() for folder in mix.folder.proposals())
 
 
-def save_mixture(
-    mix: OpenMix,
-    material: Material,
-    fitted: Fitted,
-    proposal: Proposal,
-    verification: Verification | None,
-) -> Path:
-    """Write `mixture.yaml` and return its path."""
+@dataclass(frozen=True)
+class Choice:
+    """A proposal, its verdict where there is one, and the mixture that follows from both."""
+
+    proposal: Proposal
+    verification: Verification | None
+    mixture: Mixture
+
+
+def chosen_mixture(
+    mix: OpenMix, material: Material, fitted: Fitted, proposal: Proposal, verification: Verification | None
+) -> Choice:
+    """Return what is to be used: weights, what is known of them and what they follow from. Writes nothing."""
     config = mix.config
     provenance = Provenance(
+        proposal=fitted.folder.name,
         suite=str(material.suite.path),
         suite_hash=material.suite_hash,
         task_weights=dict(fitted.weights),
@@ -305,7 +392,7 @@ def save_mixture(
         ),
         models=models_of(fitted.fit),
         objective=config.propose.objective,
-        kl=config.propose.kl,
+        kl=proposal.kl,
         seeds={"swarm": config.swarm.seed, "proxy": config.proxy.seed, "fit": config.fit.seed},
         versions={"gristmill": version("gristmill"), "numpy": version("numpy"), "scipy": version("scipy")},
     )
@@ -318,11 +405,18 @@ def save_mixture(
         slice_tokens=np.array(counts),
         max_epochs=np.array([each.config.max_epochs for each in material.slices]),
         provenance=provenance,
+        observed=observed(material, fitted),
     )
-    mixture = make_mixture(proposal, context, verification, observed(material, fitted, proposal))
-    path = mix.folder.mixture / MIXTURE
-    write_mixture(path, mixture.model_copy(update={"stages": stages(mix, material, mixture.weights)}))
-    return path
+    mixture = make_mixture(proposal, context, verification)
+    mixture = mixture.model_copy(update={"stages": stages(mix, material, mixture.weights)})
+    return Choice(proposal, verification, mixture)
+
+
+def save_mixture(mix: OpenMix, folder: ProposalFolder, mixture: Mixture) -> None:
+    """Write a proposal's `mixture.yaml`, and the mix's, which is that of the proposal written last."""
+    for path in (folder.mixture, mix.folder.mixture):
+        write_mixture(path, mixture)
+    mix.folder.wrote(folder.name)
 
 
 def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tuple[MixtureStage, ...]:
@@ -336,7 +430,7 @@ def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tu
     made = [_stage("pretraining", first, mix, str(material.suite.path), material.suite_hash, weights)]
     for stage in mix.config.stages:
         config, name = load_mix(stage.config)
-        path = Path(Storage.at(config.workspace).path(f"mix/{name}")) / "mixture" / MIXTURE
+        path = Path(Storage.at(config.workspace).path(f"mix/{name}")) / "mixture.yaml"
         if not path.is_file():
             raise ConfigError(
                 f"stages.{stage.name}: {path} does not exist; make it first: gristmill mix run {stage.config}"

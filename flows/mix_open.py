@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -10,11 +11,11 @@ from pathlib import Path
 
 from flows.progress import Reporter, reporter
 from pipeline.mix.config import MixConfig, default_name
-from pipeline.mix.folder import MixFolder
+from pipeline.mix.folder import MixFolder, read_json
 from pipeline.mix.slice_build import BuiltSlice
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
-from pipeline.table.errors import ConfigError
+from pipeline.table.errors import ConfigError, UsageError
 from pipeline.table.lock import hold
 from pipeline.table.storage import Storage
 
@@ -43,9 +44,11 @@ class PrefectOnce:
 
 @dataclass(frozen=True)
 class OpenMix:
-    """A mix at work. `path` is its configuration's file, for messages that say what to type next."""
+    """A mix at work. `path` and `assignments` are what it was called with, `proposal` the one that was asked for."""
 
     path: str
+    assignments: tuple[str, ...]
+    proposal: str | None
     name: str
     config: MixConfig
     storage: Storage
@@ -53,6 +56,10 @@ class OpenMix:
     reporter: Reporter
     stop: threading.Event
     prefect: PrefectOnce
+
+    def command_of(self, step: str) -> str:
+        """Return the command of a step, for messages that say what to do next."""
+        return shlex.join(["gristmill", "mix", step, self.path, *(f"--set={each}" for each in self.assignments)])
 
     def tell_slice(self, built: BuiltSlice, made: bool) -> None:
         """Say what became of one slice's documents, when it was made just now."""
@@ -99,12 +106,32 @@ def mix_root(storage: Storage, name: str) -> Path:
 
 
 @contextmanager
-def opened_mix(path: str, assignments: Sequence[str], command: str, stop: threading.Event) -> Iterator[OpenMix]:
+def opened_mix(
+    path: str, assignments: Sequence[str], command: str, stop: threading.Event, stored: str | None = None
+) -> Iterator[OpenMix]:
     """Hold a mix's folder and give the block the mix. The workspace itself is only read, and not held.
+
+    `stored` names a proposal of the mix, whose own configuration is then taken.
 
     Raises: UsageError when configuration or workspace cannot be used, or another command holds the mix.
     """
     config, name, storage = checked_mix(path, assignments)
-    root = mix_root(storage, name)
-    with hold(Storage.at(str(root)), command), reporter() as report, closing(PrefectOnce()) as prefect:
-        yield OpenMix(path, name, config, storage, MixFolder(root), report, stop, prefect)
+    folder = MixFolder(mix_root(storage, name))
+    if stored is not None:
+        config = stored_config(folder, stored, config)
+    with hold(Storage.at(str(folder.root)), command), reporter() as report, closing(PrefectOnce()) as prefect:
+        yield OpenMix(path, tuple(assignments), stored, name, config, storage, folder, report, stop, prefect)
+
+
+def stored_config(folder: MixFolder, proposal: str, config: MixConfig) -> MixConfig:
+    """Return the configuration that led to a proposal, in today's workspace.
+
+    Raises: UsageError when the mix has no such proposal; ConfigError when another version wrote its configuration.
+    """
+    names = [each.name for each in folder.proposals()]
+    if proposal not in names:
+        known = f"; there are {', '.join(names)}" if names else ""
+        raise UsageError(f"--proposal {proposal}: {folder.root / 'proposals'} has none of that name{known}")
+    path = folder.proposal(proposal).config
+    value = {**read_json(path), "workspace": config.workspace, "name": config.name}
+    return validate(MixConfig, value, str(path), {})

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.mix_choose import Fitted, models_of, observed
+from flows.mix_choose import Choice, Fitted, models_of, observed
 from flows.mix_material import Material
 from flows.mix_open import OpenMix
 from flows.mix_train import Results
-from pipeline.mix.proposal import Proposal
+from pipeline.mix.mixture import Mixture
+from pipeline.mix.proposal import Estimate, Proposal
 from pipeline.mix.sample import SampleReport
 from pipeline.mix.verify import SizeResult, Verification
 from pipeline.report import values as show
@@ -29,15 +30,12 @@ class WrittenReport:
 
 
 def write_mix_report(
-    mix: OpenMix,
-    found: Material,
-    results: Results | None,
-    fitted: Fitted | None,
-    proposal: Proposal | None,
-    verification: Verification | None,
-    sampled: SampleReport | None,
+    mix: OpenMix, found: Material, fitted: Fitted | None, choice: Choice | None, sampled: SampleReport | None
 ) -> WrittenReport:
-    """Write the page of everything that is known so far."""
+    """Write the page of everything that is known so far, beside the proposal that it is of."""
+    results = fitted.results if fitted else None
+    proposal = choice.proposal if choice else None
+    verification = choice.verification if choice else None
     report = MixReport(
         name=mix.name,
         slices=[
@@ -46,12 +44,12 @@ def write_mix_report(
             )
             for row, each in zip(found.rows, found.slices, strict=True)
         ],
-        basis=_basis(mix, found),
+        basis=_basis(mix, found, fitted, proposal),
         tasks=_tasks(found, fitted),
         budget_tokens=mix.config.budget_tokens,
         runs=len(results.runs) if results else None,
-        proposal=_proposal(proposal) if proposal else None,
-        baselines=_baselines(found, fitted, proposal) if fitted and proposal else (),
+        proposal=_written(choice.mixture) if choice else None,
+        baselines=_baselines(found, fitted, choice) if fitted and choice else (),
         changes=_changes(proposal) if proposal else (),
         verifications=[_verification(size, verification, proposal) for size in verification.sizes]
         if verification and proposal
@@ -62,16 +60,21 @@ def write_mix_report(
         noise=_noise(fitted) if fitted else (),
         sensitivity=_sensitivity(proposal) if proposal else (),
         sensitivity_step="0.05 of the tokens",
+        pulls=_pulls(proposal) if proposal else (),
+        kl_records=[show.KlRecord(k.kl, k.promised, k.kept, k.kl == proposal.kl) for k in proposal.halves]
+        if proposal
+        else (),
+        optimism=proposal.optimism if proposal else None,
         pareto=_pareto(found, fitted, proposal) if fitted and proposal else None,
         curves=_curves(results) if results else (),
         costs=_costs(results) if results else (),
         sampled=_sampled(sampled) if sampled else None,
         warnings=_warnings(found, proposal, verification),
     )
-    return WrittenReport(report, write_report(report, mix.folder.report))
+    return WrittenReport(report, write_report(report, fitted.folder.report if fitted else mix.folder.root / "report"))
 
 
-def _basis(mix: OpenMix, found: Material) -> dict[str, str]:
+def _basis(mix: OpenMix, found: Material, fitted: Fitted | None, proposal: Proposal | None) -> dict[str, str]:
     proxy = mix.config.proxy
     size = f" of {proxy.parameters:,} parameters" if proxy.kind == "transformer" else ""
     return {
@@ -79,7 +82,8 @@ def _basis(mix: OpenMix, found: Material) -> dict[str, str]:
         "suite": f"{found.suite.path} ({found.suite_hash[:12]})",
         "proxy": f"{proxy.kind}{size}, {proxy.tokens:,} tokens",
         "tokenizer": f"{found.tokenizer.vocabulary:,} tokens ({found.tokenizer.content_hash[:12]})",
-        "objective": f"{mix.config.propose.objective}, KL weight {mix.config.propose.kl:g}",
+        "objective": mix.config.propose.objective + (f", KL weight {proposal.kl:g}" if proposal else ""),
+        "proposal": fitted.folder.name if fitted else "none yet",
     } | {stage.name: f"{stage.config}, {stage.share:.0%} of the tokens" for stage in mix.config.stages}
 
 
@@ -90,15 +94,16 @@ def _tasks(found: Material, fitted: Fitted | None) -> list[show.Task]:
     return [show.Task(name, groups[name], weights[name], models.get(name)) for name in weights]
 
 
-def _proposal(proposal: Proposal) -> show.Mixture:
-    answers = [proposal.slices[name].weight for name in proposal.names]
-    low, high = (np.array([getattr(each, end) for each in answers]) for end in ("low", "high"))
-    return show.Mixture("proposal", proposal.vector, low, high)
+def _written(mixture: Mixture) -> show.Mixture:
+    """Return what the mixture file holds, with its intervals."""
+    low, high = (np.array([getattr(each, end) for each in mixture.slices.values()]) for end in ("low", "high"))
+    return show.Mixture(mixture.verified.uses or "proposal", mixture.vector, low, high)
 
 
-def _baselines(found: Material, fitted: Fitted, proposal: Proposal) -> list[show.Mixture]:
-    known = observed(found, fitted, proposal)
-    return [show.Mixture(name, weights) for name, weights in known.items() if name != "natural"]
+def _baselines(found: Material, fitted: Fitted, choice: Choice) -> list[show.Mixture]:
+    known = {"proposal": choice.proposal.vector} | observed(found, fitted)
+    uses = choice.mixture.verified.uses or "proposal"
+    return [show.Mixture(name, weights) for name, weights in known.items() if name not in ("natural", uses)]
 
 
 def _changes(proposal: Proposal) -> list[show.Change]:
@@ -112,8 +117,8 @@ def _changes(proposal: Proposal) -> list[show.Change]:
 
 
 def _verification(size: SizeResult, verification: Verification, proposal: Proposal) -> show.Verification:
-    names = ["proposal", *(name for name in size.mean if name != "proposal")]
-    predicted = show.Estimate(proposal.metric.value, proposal.metric.low, proposal.metric.high)
+    names = sorted(size.mean, key=lambda name: (name != size.best, size.expected[name].value))
+    is_last = size is verification.sizes[-1]
     return show.Verification(
         label="At the proxies' own size" if size.size == 1 else f"At {size.size:g} times the proxies' size",
         mixtures=[
@@ -122,14 +127,24 @@ def _verification(size: SizeResult, verification: Verification, proposal: Propos
                 len(size.seeds[name]),
                 size.mean[name],
                 size.pooled_sd,
-                predicted if name == "proposal" and size.size == 1 else None,
+                _shown(proposal.metric) if name == "proposal" and size.size == 1 else None,
+                expected=_shown(size.expected[name]),
             )
             for name in names
         ],
-        verdict=verification.why if size is verification.sizes[-1] else size.why,
-        won=size.wins,
+        verdict=verification.why if is_last else f"Expected to be best is {size.best}.",
+        evidence=verification.evidence if is_last else "likely",
         pooled_sd=size.pooled_sd,
+        differences={name: show.Estimate(d.value, d.low, d.high) for name, d in size.differences.items()},
     )
+
+
+def _shown(estimate: Estimate) -> show.Estimate:
+    return show.Estimate(estimate.value, estimate.low, estimate.high)
+
+
+def _pulls(proposal: Proposal) -> list[show.Pull]:
+    return [show.Pull(name, answer.pulls, sum(answer.pulls.values())) for name, answer in proposal.slices.items()]
 
 
 def _predictions(fitted: Fitted) -> list[show.Predicted]:
@@ -208,7 +223,7 @@ def _group_values(
     columns = []
     for group in groups:
         weights = np.array([fitted.weights[t] if of[t] == group else 0.0 for t in fitted.results.tasks])
-        columns.append(fitted.results.values @ (weights / max(weights.sum(), 1e-12)))
+        columns.append(fitted.results.values @ (weights / max(np.abs(weights).sum(), 1e-12)))
     return np.stack(columns, axis=1)
 
 
@@ -239,7 +254,7 @@ def _warnings(found: Material, proposal: Proposal | None, verification: Verifica
         said += proposal.notes
         if any(active.kind == "trust_region" for active in proposal.active):
             said.append("The proposal lies at the edge of what the swarm sampled; more runs there might move it.")
-    if verification is not None and not verification.wins:
+    if verification is not None and verification.mixture != "proposal":
         said.append(f"The mixture file holds {verification.mixture}, not the proposal.")
     for name, count in found.left_out.items():
         said.append(f"{name}: {count} items were not measured, the training text holds them.")

@@ -55,10 +55,10 @@ def _stop_some(
     rung: float,
 ) -> None:
     shares = measured_shares(config)
-    own = [task for task in tasks if weights.get(task.name, 0.0) > 0]
+    own = [task for task in tasks if weights.get(task.name)]
     scale = np.array([weights[task.name] for task in own])
     by_task = np.stack([_curve(trainer, runs, task, shares) for task in own], axis=-1)
-    losses = by_task @ (scale / scale.sum())
+    losses = by_task @ (scale / np.abs(scale).sum())
     at_rung = losses[:, [shares.index(rung)]]
     noise, degrees = seed_noise(runs, at_rung)
     known = float(noise[0]) if degrees[0] > 0 and np.isfinite(noise[0]) else None

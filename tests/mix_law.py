@@ -11,11 +11,13 @@ from pipeline.mix.types import Floats
 
 @dataclass(frozen=True)
 class Told:
-    """What a predictor says of new runs."""
+    """What a predictor says of new runs, and of their means."""
 
     mean: Floats
     low: Floats
     high: Floats
+    mean_low: Floats
+    mean_high: Floats
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class PowerLaw:
 
     def predict(self, weights: Floats) -> Told:
         mean = self.mean(weights)
-        half = 1.645 * np.sqrt(self.noise**2 + self.draws(weights).var(0))
-        return Told(mean, mean - half, mean + half)
+        sure = self.draws(weights).var(0)
+        half, half_mean = 1.645 * np.sqrt(self.noise**2 + sure), 1.645 * np.sqrt(sure)
+        return Told(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
 
     def draws(self, weights: Floats) -> Floats:
         factors = np.exp(np.random.default_rng(5).normal(0, self.spread, (self.draw_count, *self.a.shape)))
@@ -69,7 +72,7 @@ class Linear:
 
     def predict(self, weights: Floats) -> Told:
         mean = self.mean(weights)
-        return Told(mean, mean - 0.01, mean + 0.01)
+        return Told(mean, mean - 0.01, mean + 0.01, mean - 0.005, mean + 0.005)
 
     def draws(self, weights: Floats) -> Floats:
         noise = np.random.default_rng(5).normal(0, self.spread, (32, *self.slope.shape))

@@ -264,15 +264,18 @@ def edited(folder: Path, file: str = "mix.yaml", **changes: Any) -> str:
 
 def mixture(folder: Path, name: str = "mix") -> dict[str, Any]:
     """Return `mixture.yaml` as plain values."""
-    found: dict[str, Any] = yaml.safe_load((folder / "ws/mix" / name / "mixture/mixture.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load((folder / "ws/mix" / name / "mixture.yaml").read_text())
     return found
+
+
+def current(folder: Path, name: str = "mix") -> Path:
+    """Return the folder of the proposal that was written last."""
+    return folder / "ws/mix" / name / "proposals" / str(mixture(folder, name)["provenance"]["proposal"])
 
 
 def proposal(folder: Path, name: str = "mix") -> dict[str, float]:
     """Return the proposed weights, whatever verification made of them."""
-    found: dict[str, float] = json.loads((folder / "ws/mix" / name / "mixture/proposal.json").read_text())["proposal"][
-        "weights"
-    ]
+    found: dict[str, float] = json.loads((current(folder, name) / "proposal.json").read_text())["proposal"]["weights"]
     return found
 
 
@@ -285,8 +288,9 @@ def runs(folder: Path, name: str = "mix") -> dict[str, dict[str, Any]]:
 def contents(folder: Path, name: str = "mix") -> dict[str, str]:
     """Return the SHA-256 of every file that the same configuration must give again: all but times, plots and locks."""
     root = folder / "ws/mix" / name
-    parts = ("slices", "swarm", "fit", "mixture", "shards")
-    files = [path for part in parts for path in (root / part).rglob("*") if path.is_file()]
+    files = [path for part in ("slices", "swarm", "proposals") for path in (root / part).rglob("*") if path.is_file()]
+    files = [path for path in files if "report" not in path.parts and path.name != "config.json"]
+    files.append(root / "mixture.yaml")
     files += list(root.glob("runs/*/measures/*"))
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -295,7 +299,7 @@ class Shards:
     """The shards of a mix, read as a trainer would: raw tokens, and the trace beside them."""
 
     def __init__(self, folder: Path, name: str = "mix") -> None:
-        root = folder / "ws/mix" / name / "shards"
+        root = current(folder, name) / "shards"
         index = json.loads((root / "index.json").read_text())
         names = [
             next(file for file in shard["files"] if file.startswith("part") and file.endswith(".npy"))

@@ -13,6 +13,8 @@ from pipeline.table.config import StageConfig
 Kind = Literal["ngram", "transformer"]
 ModelName = Literal["auto", "linear", "log_linear", "additive", "effective_data", "gp", "lightgbm", "ensemble"]
 Objective = Literal["expected", "upper"]
+Direction = Literal["lower", "higher"]
+"""Which way a metric is better."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 MAX_SLICES = 512
@@ -131,7 +133,9 @@ class ProposeConfig(StageConfig):
     """What the proposed mixture optimises."""
 
     objective: Objective = "expected"
-    kl: float = Field(0.05, ge=0, le=1000, description="weight of KL(mixture || natural) in the objective")
+    kl: float | None = Field(
+        None, ge=0, le=1000, description="weight of KL(mixture || natural) in the objective; measured when not given"
+    )
     groups: dict[str, GroupBounds] = Field(default_factory=dict)
 
 
@@ -198,6 +202,7 @@ class TaskConfig(StageConfig):
     name: Name
     path: str = Field(min_length=1, description=".jsonl, .jsonl.gz or .jsonl.zst with `id`, `prompt`, `continuation`")
     metric: Literal["bits_per_byte"] = "bits_per_byte"
+    direction: Direction = "lower"
     weight: float = Field(1.0, ge=0, le=1e6)
     group: str = "all"
     limit: int | None = Field(None, ge=1, description="only the first so many items")
@@ -207,6 +212,7 @@ class HeldOutConfig(StageConfig):
     """A slice's held-out documents as a task."""
 
     slice: Name
+    direction: Direction = "lower"
     weight: float = Field(1.0, ge=0, le=1e6)
     group: str = "held_out"
 
@@ -239,8 +245,8 @@ class SuiteConfig(StageConfig):
         return (*self.tasks, *self.held_out)
 
     def weights(self) -> dict[str, float]:
-        """Return each task's weight, as written; what is computed from them normalises them."""
-        return {task.name: task.weight for task in self.all()}
+        """Return each task's weight, below zero where larger is better; what is computed from them normalises them."""
+        return {task.name: task.weight if task.direction == "lower" else -task.weight for task in self.all()}
 
     def groups(self) -> dict[str, str]:
         """Return each task's group."""

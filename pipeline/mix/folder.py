@@ -1,8 +1,12 @@
 """A mix's folder: where each step writes, and the proxy runs that are kept in it.
 
-    slices/   token stores, the tokenizer          fit/      the regression and the tables it was made from
-    swarm/    the mixtures to train                mixture/  proposal, verification, mixture.yaml
-    runs/     one folder a proxy run               shards/   token shards        report/  index.html
+    slices/   token stores, the tokenizer        proposals/NAME/  config.json, proposal.json, verification.json,
+    swarm/    the mixtures to train                               mixture.yaml, fit/, shards/, report/
+    runs/     one folder a proxy run             mixture.yaml     that of the proposal written last
+                                                 written.json     proposals in the order in which they were written
+
+A proposal is named by eight hex digits of what decides it: runs, suite, objective, bounds and regression. So what
+belongs to it (fit, verification, shards, report) is never another's.
 
 A run's folder is named by what decides it (mixture, seed, data, kind of model), so that a run is never trained twice
 and one that another configuration made is found again when that configuration comes back.
@@ -82,25 +86,73 @@ class MixFolder:
         return self.root / "swarm" / "swarm.json"
 
     @property
-    def fit(self) -> Path:
-        return self.root / "fit"
-
-    @property
     def mixture(self) -> Path:
-        return self.root / "mixture"
+        """The mixture that was written last."""
+        return self.root / "mixture.yaml"
 
-    @property
-    def shards(self) -> Path:
-        return self.root / "shards"
+    def history(self) -> list[str]:
+        """Return the proposals whose mixtures were written, the last one last."""
+        found = read_json(self.root / "written.json")
+        return [str(name) for name in found] if isinstance(found, list) else []
 
-    @property
-    def report(self) -> Path:
-        return self.root / "report"
+    def wrote(self, name: str) -> None:
+        """Remember that a proposal's mixture was written."""
+        known = self.history()
+        if known[-1:] != [name]:
+            write_json(self.root / "written.json", [*known, name])
+
+    def proposal(self, name: str) -> ProposalFolder:
+        """Return the folder of a proposal."""
+        return ProposalFolder(self.root / "proposals" / name)
+
+    def proposals(self) -> list[ProposalFolder]:
+        """Return those that are there, by name."""
+        found = (self.root / "proposals").glob("*/config.json")
+        return [ProposalFolder(path.parent) for path in sorted(found)]
 
     def run(self, spec: RunSpec, identity: Mapping[str, Any]) -> RunFolder:
         """Return the folder of a run; `identity` is everything that decides it besides mixture and seed."""
         key = digest({"run": spec.run_id, "seed": spec.seed, "identity": dict(identity)})
         return RunFolder(self.root / "runs" / f"{spec.run_id[:16]}-{key[:8]}", key)
+
+
+@dataclass(frozen=True)
+class ProposalFolder:
+    """What belongs to one proposal. `config` is the mix's configuration that led to it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def fit(self) -> Path:
+        return self.path / "fit"
+
+    @property
+    def proposal(self) -> Path:
+        return self.path / "proposal.json"
+
+    @property
+    def verification(self) -> Path:
+        return self.path / "verification.json"
+
+    @property
+    def mixture(self) -> Path:
+        return self.path / "mixture.yaml"
+
+    @property
+    def shards(self) -> Path:
+        return self.path / "shards"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.mix.folder import write_file
 from pipeline.mix.proposal import Estimate, Proposal
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.types import Floats
-from pipeline.mix.verify import Verification
+from pipeline.mix.verify import WEIGHTED, Evidence, Verification
 from pipeline.table.config import StageConfig, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
 
@@ -45,7 +45,8 @@ class MixedSlice(StageConfig):
     """What is known of one slice of a mixture.
 
     `natural`: its share of the slices' tokens. `cap`: the weight at which the budget repeats it `max_epochs` times;
-    `epochs`: how often this mixture does. `low` to `high`: where the best weight lies, 90 %.
+    `epochs`: how often this mixture does. `low` to `high`: where the best weight lies, 90 %; the weight that is written
+    lies inside.
     """
 
     natural: Share
@@ -58,31 +59,48 @@ class MixedSlice(StageConfig):
 
 
 class Predicted(StageConfig):
-    """What the regression says of the proposed mixture: a run's metrics, and the expected gain over the natural one."""
+    """What is expected of the weights that are written: a new run's metrics, and the gain over the natural mixture.
+
+    By the regression alone, or by it and the fresh runs of verification together. `optimism` was taken off.
+    """
 
     metric: Interval
     natural: Interval
     improvement: Interval
+    optimism: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     tasks: dict[str, Interval]
 
 
 class VerifiedSize(StageConfig):
-    """Measured means of the weighted metric over fresh seeds, at a multiple of the proxies' size."""
+    """Measured means of the weighted metric over fresh seeds, at a multiple of the proxies' size; and what is expected.
+
+    `seed_sd`: pooled standard deviation of a single run over seeds.
+    """
 
     size: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     seeds: int = Field(ge=1)
     seed_sd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     metric: dict[str, Number]
+    expected: dict[str, Number] = Field(default_factory=dict)
+
+
+class PairedDifference(StageConfig):
+    """The written mixture minus another, paired by seed (90 %); `in_sd` in standard deviations of a run over seeds."""
+
+    value: Number
+    low: Number
+    high: Number
+    in_sd: Number | None = None
 
 
 class Verified(StageConfig):
-    """Whether fresh proxies bore the proposal out; after a fall back, `proposed` is what the weights are not."""
+    """What fresh proxies said: `uses` is the candidate that is written, `proposed` the proposal where it is another."""
 
-    state: Literal["not_yet", "won", "fell_back"] = "not_yet"
+    uses: str | None = Field(None, description="null: not verified")
     why: str = ""
-    uses: str = "proposal"
     sizes: tuple[VerifiedSize, ...] = ()
-    tasks_inside: str = Field("", description="how many predictions held")
+    differences: dict[str, PairedDifference] = Field(default_factory=dict, description="at the size that decides")
+    tasks_inside: str = Field("", description="how many predictions of the proposal held")
     proposed: Weights | None = None
 
 
@@ -106,8 +124,9 @@ class ProxyInfo(StageConfig):
 
 
 class Provenance(StageConfig):
-    """Everything that the weights follow from."""
+    """Everything that the weights follow from. `proposal` names its folder under `proposals`."""
 
+    proposal: str = ""
     suite: str
     suite_hash: str
     task_weights: dict[str, Number]
@@ -130,6 +149,7 @@ class Mixture(StageConfig):
     weights: Weights = Field(min_length=1)
     slices: dict[str, MixedSlice] = Field(default_factory=dict)
     predicted: Predicted | None = None
+    evidence: Evidence | None = Field(None, description="that it is better than the natural mixture")
     verified: Verified = Verified()
     stages: tuple[MixtureStage, ...] = ()
     provenance: Provenance | None = None
@@ -163,7 +183,7 @@ def _check_sum(key: str, weights: Mapping[str, float]) -> None:
 class Context:
     """What a mixture file says beside the proposal: per slice in the constraints' order, natural share, tokens, epochs.
 
-    `natural`, `slice_tokens` and `max_epochs` have shape (k,).
+    `natural`, `slice_tokens` and `max_epochs` have shape (k,). `observed` are the other candidates' weights, by name.
     """
 
     name: str
@@ -173,29 +193,24 @@ class Context:
     slice_tokens: Floats
     max_epochs: Floats
     provenance: Provenance
+    observed: Mapping[str, Floats]
     stages: tuple[MixtureStage, ...] = ()
 
 
-def make_mixture(
-    proposal: Proposal,
-    context: Context,
-    verification: Verification | None = None,
-    observed: Mapping[str, Floats] | None = None,
-) -> Mixture:
-    """Return the mixture to be used: the proposal, or after a fall back the one of `observed` that verification names.
+def make_mixture(proposal: Proposal, context: Context, verification: Verification | None = None) -> Mixture:
+    """Return the mixture to be used: the proposal, or after verification the candidate that is expected to be best.
 
     Weights are rounded to four places; their sum is exactly 1.
 
-    Raises: ConfigError when verification falls back to a mixture that `observed` lacks, or to one beyond the caps.
+    Raises: ConfigError when verification names a candidate that is not known, or one beyond the caps.
     """
     chosen = proposal.vector
-    if verification is not None and not verification.wins:
-        known = observed or {}
-        if verification.mixture not in known:
+    if verification is not None and verification.mixture != "proposal":
+        if verification.mixture not in context.observed:
             raise ConfigError(
-                f"verify fell back to {verification.mixture!r}, whose weights are not among {list(known)}"
+                f"verification chose {verification.mixture!r}, whose weights are not among {list(context.observed)}"
             )
-        chosen = known[verification.mixture]
+        chosen = context.observed[verification.mixture]
     weights = round_weights(chosen, context.constraints)
     names = context.constraints.names
     return Mixture(
@@ -203,7 +218,8 @@ def make_mixture(
         budget_tokens=context.budget_tokens,
         weights={name: float(weight) for name, weight in zip(names, weights, strict=True)},
         slices=_slices(proposal, context, weights),
-        predicted=_predicted(proposal),
+        predicted=_predicted(proposal, verification),
+        evidence=verification.evidence if verification else "none",
         verified=_verified(proposal, verification),
         stages=context.stages,
         provenance=context.provenance,
@@ -222,18 +238,23 @@ def _slices(proposal: Proposal, context: Context, weights: Floats) -> dict[str, 
             tokens=tokens,
             epochs=_short(asked / tokens) if tokens else 0.0,
             max_epochs=most,
-            low=_short(min(max(interval.low, 0.0), 1.0)),
-            high=_short(min(max(interval.high, 0.0), 1.0)),
+            low=_short(max(min(interval.low, float(weights[i])), 0.0)),
+            high=_short(min(max(interval.high, float(weights[i])), 1.0)),
         )
     return slices
 
 
-def _predicted(proposal: Proposal) -> Predicted:
+def _predicted(proposal: Proposal, verification: Verification | None) -> Predicted:
+    metric, gain, tasks = proposal.metric, proposal.improvement, proposal.tasks
+    if verification is not None:
+        metric, gain = verification.written[WEIGHTED], verification.gain
+        tasks = {task: estimate for task, estimate in verification.written.items() if task != WEIGHTED}
     return Predicted(
-        metric=_interval(proposal.metric),
+        metric=_interval(metric),
         natural=_interval(proposal.baselines["natural"]),
-        improvement=_interval(proposal.improvement),
-        tasks={task: _interval(estimate) for task, estimate in proposal.tasks.items()},
+        improvement=_interval(gain),
+        optimism=_short(proposal.optimism),
+        tasks={task: _interval(estimate) for task, estimate in tasks.items()},
     )
 
 
@@ -243,20 +264,29 @@ def _verified(proposal: Proposal, verification: Verification | None) -> Verified
     inside = sum(h.inside for h in verification.held.values())
     total = sum(h.runs for h in verification.held.values())
     return Verified(
-        state="won" if verification.wins else "fell_back",
-        why=" ".join([verification.why, *verification.notes]),
         uses=verification.mixture,
+        why=" ".join([verification.why, *verification.notes]),
         sizes=tuple(
             VerifiedSize(
                 size=result.size,
                 seeds=min(len(seeds) for seeds in result.seeds.values()),
                 seed_sd=_short(result.pooled_sd),
                 metric={name: _short(value) for name, value in result.mean.items()},
+                expected={name: _short(estimate.value) for name, estimate in result.expected.items()},
             )
             for result in verification.sizes
         ),
+        differences={
+            name: PairedDifference(
+                value=_short(d.value),
+                low=_short(d.low),
+                high=_short(d.high),
+                in_sd=None if d.in_sd is None else _short(d.in_sd),
+            )
+            for name, d in verification.sizes[-1].differences.items()
+        },
         tasks_inside=f"{inside} of {total} measurements inside their 90 % intervals" if total else "",
-        proposed=None if verification.wins else proposal.weights,
+        proposed=None if verification.mixture == "proposal" else proposal.weights,
     )
 
 
@@ -284,14 +314,16 @@ def mixture_text(mixture: Mixture) -> str:
     parts += ["\nweights:  # shares of the tokens; they sum to exactly 1\n", _weight_lines(mixture)]
     comments = {
         "slices": "low to high: where the best weight lies (90 %); cap: the weight that max_epochs allows",
-        "predicted": "of the proposed mixture, by the regression: suite metric and tasks in bits per byte (90 %)",
-        "verified": "fresh proxies of the proposal and of the baselines",
+        "predicted": "of a new run with these weights: suite metric and tasks in bits per byte (90 %)",
+        "evidence": "that they are better than the natural mixture: confirmed, likely or none",
+        "verified": "fresh proxies of all candidates, compared seed by seed: this minus the others",
         "stages": "of the target run",
         "provenance": "what the weights follow from",
     }
     for key, comment in comments.items():
         if value.get(key):
-            parts.append(f"\n# {comment}\n{_dump({key: value[key]})}")
+            shown = _dump({key: value[key]}) if isinstance(value[key], (dict, list)) else f"{key}: {value[key]}\n"
+            parts.append(f"\n# {comment}\n{shown}")
     return "".join(parts)
 
 
@@ -323,12 +355,10 @@ def _budget(mixture: Mixture) -> str:
 
 
 def _state(mixture: Mixture) -> str:
-    said = {
-        "not_yet": "Not verified: what it is expected to gain is a regression's prediction.",
-        "won": "Verified: fresh proxies bore the proposal out.",
-        "fell_back": f"Not the proposal, which did not win, but the best observed mixture: {mixture.verified.uses}.",
-    }
-    return said[mixture.verified.state]
+    uses = mixture.verified.uses
+    if uses is None:
+        return "Not verified: what it is expected to gain is a regression's prediction."
+    return f"Verified with fresh proxies: {uses} is expected to be best; evidence: {mixture.evidence}."
 
 
 def _dump(value: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pipeline.mix.types import Floats, RunSpec
 from pipeline.table.errors import InputError
 
 LEAST_RATIO = 3.0
-"""A metric with a smaller signal-to-noise ratio is flagged and weighted down."""
+"""A metric with a smaller signal-to-noise ratio is flagged, and weighted down where that is sure."""
 CONFIDENCE = 0.9
 
 
@@ -69,8 +69,10 @@ def measure_noise(runs: Sequence[RunSpec], values: Floats, metrics: Sequence[str
     With V the variance across mixtures (n - 1 degrees) and S the seeds' (d degrees), V / S over its true value follows
     F(n - 1, d) for normal data; the interval of the ratio sqrt(V / S - 1) comes from that. With three seeds it is wide.
 
-    The factor of a metric's weight is min(1, (ratio / 3)^2): the share of information that is left when noise grows,
-    since precision goes with the inverse variance. 1 where noise was not measured.
+    The factor of a metric's weight is min(1, (ratio_hi / 3)^2): the share of information that is left when noise grows,
+    since precision goes with the inverse variance. It is 1 where noise was not measured, and it takes the interval's
+    upper end, so that only a metric which surely is mostly noise counts less: what a user asked for changes no more
+    than it must, and not with the luck of a few seeds.
 
     Raises: InputError when the shapes differ.
     """
@@ -89,7 +91,7 @@ def measure_noise(runs: Sequence[RunSpec], values: Floats, metrics: Sequence[str
     exact = (seed_std == 0) & (spread > 0)
     ratio, low, high = (np.where(exact, np.inf, bound) for bound in (ratio, low, high))
     signal = np.where(np.isnan(seed_std), spread, np.sqrt(np.maximum(spread**2 - np.nan_to_num(seed_std) ** 2, 0)))
-    factor = np.where(np.isnan(ratio), 1.0, np.minimum(1.0, (ratio / LEAST_RATIO) ** 2))
+    factor = np.where(np.isnan(high), 1.0, np.minimum(1.0, (high / LEAST_RATIO) ** 2))
     return Noise(tuple(metrics), seed_std, degrees, signal, mixtures, ratio, low, high, factor)
 
 

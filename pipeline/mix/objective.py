@@ -20,7 +20,7 @@ _ROWS = 2048
 
 
 class Predicted(Protocol):
-    """Metrics of new runs, each (q, m), and the ends of their 90 % intervals."""
+    """Metrics of new runs, each (q, m): ends of the 90 % intervals of a run with a fresh seed, and of its mean."""
 
     @property
     def mean(self) -> Floats: ...
@@ -28,6 +28,10 @@ class Predicted(Protocol):
     def low(self) -> Floats: ...
     @property
     def high(self) -> Floats: ...
+    @property
+    def mean_low(self) -> Floats: ...
+    @property
+    def mean_high(self) -> Floats: ...
 
 
 class Predictor(Protocol):
@@ -56,8 +60,8 @@ class Problem:
     """What is proposed for: k slices, m tasks, and the n runs that the regression has seen.
 
     `natural` (k,): proportions of the slices' tokens. `runs` (n, k): mixtures. `task_weights` and `task_groups`: each
-    task's weight as written and its group, in the order of the predictor's metrics. `seed_sd`: standard deviation of
-    the weighted metric over seeds, where it is known.
+    task's weight as written (below zero where larger is better) and its group, in the order of the predictor's metrics.
+    `seed_sd`: standard deviation of the weighted metric over seeds, where it is known.
 
     Raises: ConfigError, when made, if shapes or values do not fit together.
     """
@@ -81,11 +85,16 @@ class Problem:
             name = self.constraints.names[int(np.flatnonzero(empty)[0])]
             raise ConfigError(f"slices.{name} holds no tokens, so nothing can be drawn from it; remove it")
         weights = np.array(list(self.task_weights.values()), np.float64)
-        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-            raise ConfigError("tasks: weights must be finite and not negative, and one of them above zero")
+        if not np.isfinite(weights).all() or not weights.any():
+            raise ConfigError("tasks: weights must be finite, and one of them not zero")
         for task in self.task_weights:
             if task not in self.task_groups:
                 raise ConfigError(f"task {task!r} has no group")
+
+    def divergence(self, points: Floats) -> Floats:
+        """Return KL(point || natural) in nats, (q,)."""
+        logs = np.log(np.maximum(points, 1e-300)) - np.log(np.maximum(self.natural, 1e-300))
+        return np.asarray((points * logs).sum(1), np.float64)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -94,21 +103,21 @@ class Problem:
 
     @property
     def weights(self) -> Floats:
-        """The tasks' weights (m,), summing to 1."""
+        """The tasks' weights (m,), their sizes summing to 1."""
         weights = np.array(list(self.task_weights.values()), np.float64)
-        return np.asarray(weights / weights.sum(), np.float64)
+        return np.asarray(weights / np.abs(weights).sum(), np.float64)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups of tasks with any weight, in order of their first task."""
-        return tuple(dict.fromkeys(self.task_groups[t] for t, w in self.task_weights.items() if w > 0))
+        return tuple(dict.fromkeys(self.task_groups[t] for t, w in self.task_weights.items() if w))
 
     @property
     def group_weights(self) -> Floats:
-        """Each group's weights of tasks (g, m), every row summing to 1."""
+        """Each group's weights of tasks (g, m), the sizes of every row summing to 1."""
         inside = np.array([[self.task_groups[t] == g for t in self.tasks] for g in self.groups])
         weights = inside * self.weights
-        return np.asarray(weights / weights.sum(1, keepdims=True), np.float64)
+        return np.asarray(weights / np.abs(weights).sum(1, keepdims=True), np.float64)
 
 
 class Objective:
@@ -117,12 +126,11 @@ class Objective:
     def __init__(self, predictor: Predictor, problem: Problem, config: ProposeConfig) -> None:
         self.problem, self.config, self.predictor = problem, config, predictor
         self._mean = predictor.mean if isinstance(predictor, QuickPredictor) else lambda w: predictor.predict(w).mean
-        self._natural_log = np.log(np.maximum(problem.natural, 1e-300))
+        self.kl = config.kl or 0.0
 
     def divergence(self, points: Floats) -> Floats:
         """Return KL(point || natural) in nats, (q,)."""
-        logs = np.log(np.maximum(points, 1e-300))
-        return np.asarray((points * (logs - self._natural_log)).sum(1), np.float64)
+        return self.problem.divergence(points)
 
     def means(self, points: Floats) -> Floats:
         """Return the expected metrics, (q, m)."""
@@ -137,7 +145,7 @@ class Objective:
 
     def __call__(self, points: Floats) -> Floats:
         """Return the objective, (q,)."""
-        return self.metric(points) + self.config.kl * self.divergence(points)
+        return self.metric(points) + self.kl * self.divergence(points)
 
     def draws(self, points: Floats) -> Floats:
         """Return draws of the expected weighted metric, (d, q)."""
@@ -157,11 +165,11 @@ class Objective:
         predicted = self.predictor.predict(points)
         mean, low, high = (self._checked(v) for v in (predicted.mean, predicted.low, predicted.high))
         draws = self._checked(self.predictor.draws(points))
-        weights = self.problem.weights
+        sizes = np.abs(self.problem.weights)
         half = (high - low) / 2 / UPPER_Z
-        noise = np.sqrt(np.maximum(half**2 - draws.var(0), 0.0)) @ weights
-        spread = UPPER_Z * np.sqrt((draws.std(0) @ weights) ** 2 + noise**2)
-        value = mean @ weights
+        noise = np.sqrt(np.maximum(half**2 - draws.var(0), 0.0)) @ sizes
+        spread = UPPER_Z * np.sqrt((draws.std(0) @ sizes) ** 2 + noise**2)
+        value = mean @ self.problem.weights
         tasks = [
             {
                 t: Estimate(float(mean[q, i]), float(low[q, i]), float(high[q, i]))

@@ -42,7 +42,8 @@ class SliceAnswer:
     `weight` has the 90 % interval of where the optimum lies, from optimising each draw of the fit. `lower` and `upper`
     are what is allowed. `derivative` is that of the weighted metric by this weight. `moves` are by -0.05, -0.01, +0.01
     and +0.05; null where there is no such mixture. From `flat_low` to `flat_high` the objective stays within
-    `Proposal.flat_tolerance` of the optimum. In all of these the other weights keep their ratios.
+    `Proposal.flat_tolerance` of the optimum. `pulls`: what five points more do to the weighted metric through each
+    task; below zero, the task asks for more of the slice. In all of these the other weights keep their ratios.
     """
 
     weight: Estimate
@@ -53,6 +54,7 @@ class SliceAnswer:
     moves: dict[str, Move | None]
     flat_low: float
     flat_high: float
+    pulls: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,32 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What proposals with a KL penalty keep: their gain over the natural mixture, on average over halves of the runs.
+
+    `promised`: as the half that proposed sees it; `kept`: as the other half does. Both in bits per byte.
+    """
+
+    kl: float
+    promised: float
+    kept: float
+
+    @property
+    def optimism(self) -> float:
+        """What a proposal from all runs is expected to promise too much, never below zero."""
+        return max(self.promised - self.kept, 0.0) / 2
+
+
+@dataclass(frozen=True)
 class Proposal:
-    """A proposed mixture. Metrics are the suite's, weighted by `task_weights` (which sum to 1); smaller is better.
+    """A proposed mixture. Metrics are the suite's, weighted by `task_weights`, whose sizes sum to 1.
+
+    Smaller is better, but for tasks of a weight below zero.
 
     `metric`, `tasks` and `baselines` have the 90 % interval of a new run. `improvement` (natural minus proposal, above
-    zero is better) has that of the expected difference, both from the same draws of the fit. `optimism`: by how much
-    choosing the best of a fit's predictions is expected to overstate it.
+    zero is better) has that of the expected difference, both from the same draws of the fit. `optimism` is what
+    choosing the best of a fit's predictions overstates it by, as `halves` measured it; `metric` and `improvement` are
+    free of it.
     """
 
     weights: dict[str, float]
@@ -107,6 +129,7 @@ class Proposal:
     natural_groups: dict[str, float]
     improvement: Estimate
     optimism: float
+    halves: tuple[Kept, ...]
     pareto: tuple[ParetoPoint, ...]
     active: tuple[Active, ...]
     trust: Trust

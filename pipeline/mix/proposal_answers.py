@@ -12,6 +12,7 @@ from pipeline.mix.search import Ints, Space, compass, set_weight
 from pipeline.mix.types import Floats
 
 MOVES = (-0.05, -0.01, 0.01, 0.05)
+PULL = 0.05
 _FLAT_SHARE = 0.01
 _FLAT_SD = 0.5
 _GRID = 200
@@ -33,12 +34,12 @@ class Found:
 
 def slice_answers(
     objective: Objective, space: Space, found: Found, rng: np.random.Generator
-) -> tuple[dict[str, SliceAnswer], float, float]:
-    """Return the answer for each slice, the optimism of the chosen optimum, and the flat region's tolerance."""
-    low, high, optimism = _optima(objective, space, found, rng)
+) -> tuple[dict[str, SliceAnswer], float]:
+    """Return the answer for each slice, and the flat region's tolerance."""
+    low, high = _optima(objective, space, found, rng)
     limits, weights = objective.problem.constraints, found.weights
     tolerance = _tolerance(objective, weights)
-    moves, derivative = _moves(objective, weights), _derivatives(objective, weights)
+    moves, derivative, pulls = _moves(objective, weights), _derivatives(objective, weights), _pulls(objective, weights)
     flat = _flat(objective, weights, tolerance)
     answers = {}
     for i, name in enumerate(limits.names):
@@ -52,8 +53,9 @@ def slice_answers(
             moves=moves[i],
             flat_low=flat[i][0],
             flat_high=flat[i][1],
+            pulls=dict(zip(objective.problem.tasks, pulls[i].tolist(), strict=True)),
         )
-    return answers, optimism, tolerance
+    return answers, tolerance
 
 
 def expected_difference(objective: Objective, base: Floats, weights: Floats) -> Estimate:
@@ -65,7 +67,7 @@ def expected_difference(objective: Objective, base: Floats, weights: Floats) -> 
     apart = by_task[:, 0] - by_task[:, 1]
     paired = apart @ objective.problem.weights
     alone = float(paired.std())
-    together = float(apart.std(0) @ objective.problem.weights)
+    together = float(apart.std(0) @ np.abs(objective.problem.weights))
     paired = paired.mean() + (paired - paired.mean()) * max(1.0, together / alone if alone > 0 else 1.0)
     means = objective.means(np.stack([base, weights])) @ objective.problem.weights
     value = float(means[0] - means[1])
@@ -90,7 +92,7 @@ def pareto_front(objective: Objective, space: Space, found: Found) -> tuple[Pare
     pool = np.concatenate([found.weights[None], found.points[: 4 * _POOL], space.anchors])
     pool, fits = space.repair(pool)
     pool = pool[fits]
-    kl = objective.config.kl
+    kl = objective.kl
 
     def score(points: Floats, owner: Ints) -> Floats:
         values = (group_metrics(objective, points) * importance[owner]).sum(1)
@@ -123,8 +125,8 @@ def undominated(metrics: Floats) -> list[int]:
 def _importances(groups: int, objective: Objective) -> Floats:
     """Return rows of group importances summing to 1: the suite's own first, then evenly spread ones."""
     problem = objective.problem
-    own = np.array([sum(w for t, w in zip(problem.tasks, problem.weights, strict=True) if problem.task_groups[t] == g)
-                    for g in problem.groups])  # fmt: skip
+    of = np.array([[problem.task_groups[task] == group for task in problem.tasks] for group in problem.groups])
+    own = of @ np.abs(problem.weights)
     if groups == 2:
         share = np.linspace(0.02, 0.98, _FRONT)
         spread = np.stack([share, 1 - share], axis=1)
@@ -144,11 +146,10 @@ def _tolerance(objective: Objective, weights: Floats) -> float:
     return _FLAT_SHARE * abs(float(objective.metric(weights[None])[0]))
 
 
-def _optima(objective: Objective, space: Space, found: Found, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
-    """Return the 5 % and 95 % quantiles (k,) of where each draw has its optimum, and the optimism.
+def _optima(objective: Objective, space: Space, found: Found, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return the 5 % and 95 % quantiles (k,) of where each draw has its optimum.
 
     Every draw chooses from one pool: good candidates, mixtures near the optimum, and steps along each draw's own slope.
-    Optimism is what a draw's chosen optimum loses, on average, when the mean of the draws judges it.
     """
     pool = [found.weights[None], found.points[:_POOL], _around(space, found.weights[None], 512, rng)]
     points, fits = space.repair(np.concatenate([*pool, space.anchors[:_POOL]]))
@@ -162,16 +163,13 @@ def _optima(objective: Objective, space: Space, found: Found, rng: np.random.Gen
             points = np.concatenate([points, more[fits]])
             scores = np.concatenate([scores, _draw_scores(objective, more[fits])], axis=1)
         more = _around(space, points[scores.argmin(1)], 256, rng)
-    chosen = scores.argmin(1)
-    low, high = np.quantile(points[chosen], [0.05, 0.95], axis=0)
-    mean = scores.mean(0)
-    lost = mean[chosen] - scores[np.arange(len(chosen)), chosen]
-    return low, high, max(float(lost.mean()), 0.0)
+    low, high = np.quantile(points[scores.argmin(1)], [0.05, 0.95], axis=0)
+    return low, high
 
 
 def _draw_scores(objective: Objective, points: Floats) -> Floats:
     """Return the objective of each draw, (d, q); draws beyond a number are left out."""
-    return np.asarray(objective.draws(points)[:_DRAWS] + objective.config.kl * objective.divergence(points), np.float64)
+    return np.asarray(objective.draws(points)[:_DRAWS] + objective.kl * objective.divergence(points), np.float64)
 
 
 def _around(space: Space, points: Floats, count: int, rng: np.random.Generator) -> Floats:
@@ -200,10 +198,18 @@ def _moves(objective: Objective, weights: Floats) -> list[dict[str, Move | None]
     exists = (value >= -1e-12) & (value <= 1 + 1e-12)
     points = set_weight(np.repeat(weights[None], len(index), 0), index, np.clip(value, 0, 1))
     points = np.concatenate([weights[None], points])
-    metric, penalty = objective.metric(points), objective.config.kl * objective.divergence(points)
+    metric, penalty = objective.metric(points), objective.kl * objective.divergence(points)
     change, whole = metric[1:] - metric[0], (metric + penalty)[1:] - (metric + penalty)[0]
     found = [Move(float(c), float(w)) if e else None for c, w, e in zip(change, whole, exists, strict=True)]
     return [{f"{move:+g}": found[i * len(MOVES) + j] for j, move in enumerate(MOVES)} for i in range(k)]
+
+
+def _pulls(objective: Objective, weights: Floats) -> Floats:
+    """Return what `PULL` more of each slice adds to the weighted metric through each task, (k, m)."""
+    index = np.arange(len(weights))
+    more = set_weight(np.repeat(weights[None], len(weights), 0), index, np.minimum(weights + PULL, 1.0))
+    means = objective.means(np.concatenate([weights[None], more]))
+    return np.asarray((means[1:] - means[0]) * objective.problem.weights, np.float64)
 
 
 def _derivatives(objective: Objective, weights: Floats) -> Floats:

@@ -8,22 +8,28 @@ predicted mean, `upper` the mean plus 1.645 standard deviations over the fit's d
 The search is over the constraints and the trust region of `search`: a cloud of candidates, SLSQP from the best of
 them, then moves of single weights, which also serve models without gradients. Same input and seed, same proposal.
 Weights are rounded to four places before anything is said about them, so what is verified is what is written.
+
+An optimum of predictions is optimistic, so what is said of a proposal is corrected by what `optimism` measures; so are
+the intervals of its weights. That also chooses `kl` where the configuration gives none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
 from pipeline.mix.constraints import Constraints
-from pipeline.mix.objective import Objective, Predictor, Problem, owner_free
-from pipeline.mix.proposal import Active, Proposal, Trust
+from pipeline.mix.objective import UPPER_Z, Objective, Predictor, Problem, owner_free
+from pipeline.mix.optimism import DEFAULT_KL, KLS, Halves, Means, measure_halves
+from pipeline.mix.proposal import Active, Estimate, Proposal, Trust
 from pipeline.mix.proposal_answers import Found, expected_difference, group_metrics, pareto_front, slice_answers
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.search import Space, TrustRegion, compass, polish
 from pipeline.mix.types import Floats
+from pipeline.mix.verify import WEIGHTED, Belief
 from pipeline.table.errors import ConfigError
 
 CANDIDATES = 16_384
@@ -38,18 +44,111 @@ class _Cloud:
     values: Floats
 
 
-def propose(predictor: Predictor, problem: Problem, config: ProposeConfig, seed: int) -> Proposal:
+@dataclass(frozen=True)
+class SeedNoise:
+    """What seeds do to a single run: `sd` by task and of the weighted metric, each with its degrees of freedom.
+
+    `seeds`: how many the swarm was trained with.
+    """
+
+    sd: Mapping[str, tuple[float, int]]
+    seeds: int
+
+
+def propose(
+    predictor: Predictor,
+    problem: Problem,
+    config: ProposeConfig,
+    seed: int,
+    halves: Sequence[tuple[Means, Means]] = (),
+) -> Proposal:
     """Return the best mixture found for `problem`, with intervals, sensitivities and the front between task groups.
+
+    `halves` are fits of both halves of some splits of the runs; without them nothing is corrected for optimism.
 
     Raises: ConfigError when the fit does not match the problem or predicts values that are not finite.
     """
-    objective = Objective(predictor, problem, config)
     space = Space.of(problem.constraints, problem.runs)
+    measured, kl = None, config.kl
+    if halves:
+        measured = measure_halves(halves, problem, space, KLS if kl is None else (kl,), seed)
+        kl = measured.best_kl if kl is None else kl
+    objective = Objective(predictor, problem, config.model_copy(update={"kl": DEFAULT_KL if kl is None else kl}))
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x70726F70]))
     cloud = _cloud(objective, space, rng)
     best = _refined(objective, space, cloud)
     weights = round_weights(best, problem.constraints)
-    return _described(objective, space, Found(weights, cloud.points, cloud.values), rng)
+    proposal = _described(objective, space, Found(weights, cloud.points, cloud.values), rng)
+    return proposal if measured is None else _corrected(proposal, measured)
+
+
+def _corrected(proposal: Proposal, halves: Halves) -> Proposal:
+    """Return the proposal with its optimism taken off, and with the weights' intervals at least as wide as halves say.
+
+    The correction is about as unsure as it is large.
+    """
+    kept, weight_sd = halves.at(proposal.kl)
+    off = kept.optimism
+
+    def moved(estimate: Estimate, by: float) -> Estimate:
+        value = estimate.value + by
+        low, high = (np.hypot(end - estimate.value, UPPER_Z * off) for end in (estimate.low, estimate.high))
+        return Estimate(value, float(value - low), float(value + high))
+
+    slices = {}
+    for (name, answer), sd in zip(proposal.slices.items(), weight_sd.tolist(), strict=True):
+        value, reach = answer.weight.value, UPPER_Z * sd
+        low, high = max(value - reach, answer.lower), min(value + reach, answer.upper)
+        weight = Estimate(value, min(low, answer.weight.low), max(high, answer.weight.high))
+        slices[name] = replace(answer, weight=weight)
+    return replace(
+        proposal,
+        slices=slices,
+        metric=moved(proposal.metric, off),
+        improvement=moved(proposal.improvement, -off),
+        optimism=off,
+        halves=halves.kept,
+    )
+
+
+def beliefs(
+    predictor: Predictor,
+    problem: Problem,
+    points: Mapping[str, Floats],
+    optimism: float,
+    noise: SeedNoise,
+) -> dict[str, Belief]:
+    """Return what the fit expects of the mixtures `points` (k,), by task and of the weighted metric, for verification.
+
+    Errors of a mixture's expected metric: the fit's own (its draws, as wide as its intervals), what mixtures differ
+    from it by beyond the noise of seeds, and the luck of the swarm's seeds, which is common to all mixtures. Tasks'
+    errors are taken as shared, since it is one model that errs. The mixture `proposal` has its `optimism` taken off, in
+    the weighted metric.
+    """
+    names, weights, sizes = tuple(points), problem.weights, np.abs(problem.weights)
+    at = np.stack(list(points.values()))
+    told, draws = predictor.predict(at), predictor.draws(at)  # (c, m), (d, c, m)
+    sure = (told.mean_high - told.mean_low) / 2 / UPPER_Z
+    apart = draws - draws.mean(0)
+    spread = apart.std(0)
+    apart *= np.divide(sure, spread, out=np.ones_like(sure), where=spread > 0)
+    seeds = np.array([noise.sd.get(task, (0.0, 0))[0] for task in problem.tasks])
+    left = np.sqrt(np.maximum(((told.high - told.low) / 2 / UPPER_Z) ** 2 - sure**2 - seeds**2, 0.0))  # (c, m)
+
+    def belief(name: str, mean: Floats, draws: Floats, left: Floats) -> Belief:
+        sd, degrees = noise.sd.get(name, (0.0, 0))
+        covariance = draws.T @ draws / len(draws) + np.diag(left**2) + sd**2 / noise.seeds
+        return Belief(names, mean, covariance, sd, degrees)
+
+    found = {task: belief(task, told.mean[:, i], apart[:, :, i], left[:, i]) for i, task in enumerate(problem.tasks)}
+    contrasts = apart[:, 1:] - apart[:, :1]
+    alone, shared = (contrasts @ weights).std(0).sum(), (contrasts.std(0) @ sizes).sum()
+    wider = max(1.0, float(shared / alone)) if alone > 0 else 1.0
+    off = np.array([optimism if name == "proposal" else 0.0 for name in names])
+    found[WEIGHTED] = belief(
+        WEIGHTED, told.mean @ weights + off, wider * (apart @ weights), np.hypot(left @ sizes, off)
+    )
+    return found
 
 
 def baselines(problem: Problem) -> dict[str, Floats]:
@@ -115,14 +214,14 @@ def _refined(objective: Objective, space: Space, cloud: _Cloud) -> Floats:
 
 def _described(objective: Objective, space: Space, found: Found, rng: np.random.Generator) -> Proposal:
     problem = objective.problem
-    weights, kl = found.weights, objective.config.kl
+    weights, kl = found.weights, objective.kl
     others = baselines(problem)
     seen = objective.means(problem.runs) @ problem.weights
     others["best_predicted_run"] = problem.runs[int(seen.argmin())]
     tasks, totals = objective.predict(np.stack([weights, *others.values()]))
     region = space.region
     nearest, distance = (part[0] for part in region.nearest(weights[None]))
-    slices, optimism, tolerance = slice_answers(objective, space, found, rng)
+    slices, tolerance = slice_answers(objective, space, found, rng)
     groups = group_metrics(objective, np.stack([weights, others["natural"]]))
     return Proposal(
         weights=_named(problem.constraints.names, weights),
@@ -137,7 +236,8 @@ def _described(objective: Objective, space: Space, found: Found, rng: np.random.
         natural_tasks=tasks[1],
         natural_groups=_named(problem.groups, groups[1]),
         improvement=expected_difference(objective, others["natural"], weights),
-        optimism=optimism,
+        optimism=0.0,
+        halves=(),
         pareto=pareto_front(objective, space, found),
         active=_active(problem.constraints, region, weights, float(distance)),
         trust=Trust(float(distance), region.radius, int(nearest)),

@@ -46,7 +46,8 @@ def page(report: MixReport, plots: Mapping[str, Plot]) -> str:
     """Return the whole page. `plots` are shown in their sections; a section without values is left out."""
     sections = [
         ("mixture", "Proposed mixture", _mixture(report) + _figures(plots, "weights")),
-        ("gain", "Predicted gain", _changes(report) + _figures(plots, "changes")),
+        ("gain", "Predicted gain", _changes(report) + _figures(plots, "changes") + _optimism(report)),
+        ("pulls", "Which tasks pull which slice", _pulls(report)),
         ("verification", "Verification", _verification(report, plots)),
         ("prediction", "How well metrics are predicted", _figures(plots, "predicted") + _quality(report)),
         ("noise", "Signal and seed noise", _figures(plots, "noise") + _noise(report)),
@@ -163,7 +164,8 @@ def _mixture(report: MixReport) -> str:
     weights: Floats = shown.weights if shown else natural
     repeated = epochs(report, weights)
     others = [m for m in report.baselines if m.name != "natural"]
-    head = ["slice", "proposed", "interval", "natural"] if shown else ["slice", "natural"]
+    name = "proposed" if not shown or shown.name == "proposal" else text(shown.name)
+    head = ["slice", name, "interval", "natural"] if shown else ["slice", "natural"]
     head += ["epochs at target", "most epochs", "cap", "documents", "tokens", *(text(m.name) for m in others)]
     rows = []
     for i in np.lexsort((np.arange(weights.size), -weights)):
@@ -191,6 +193,37 @@ def _changes(report: MixReport) -> str:
     return _table(head, rows)
 
 
+def _optimism(report: MixReport) -> str:
+    if not report.kl_records:
+        return ""
+    rows = [
+        [f"<strong>{number(r.kl)}</strong>" if r.chosen else number(r.kl), number(r.promised), number(r.kept)]
+        for r in report.kl_records
+    ]
+    note = (
+        "The best of many predictions is best by luck in part. Fits of half of the runs proposed; the second column is "
+        "what they promised against the natural mixture, the third what fits of the other half say of the same "
+        f"mixtures. For the proposal, {number(report.optimism, 2)} was taken off."
+    )
+    return f'<p class="soft">{note}</p>' + _table(["KL penalty", "gain promised", "gain kept"], rows)
+
+
+def _pulls(report: MixReport) -> str:
+    if not report.pulls:
+        return ""
+    tasks = list(dict.fromkeys(task for pull in report.pulls for task in pull.tasks))
+    rows = [[text(p.slice), *(_signed(p.tasks.get(t)) for t in tasks), _signed(p.cost)] for p in report.pulls]
+    note = (
+        f"What five points more of a slice (the others keeping their ratios) do to the suite's metric in "
+        f"{text(report.metric_unit)}, task by task, as the regression predicts it: below zero, the task asks for more."
+    )
+    return f'<p class="soft">{note}</p>' + _table(["slice", *map(text, tasks), "all"], rows)
+
+
+def _signed(value: float | None) -> str:
+    return NONE if value is None else f"{value:+.5f}".replace("-", "−")
+
+
 def _verification(report: MixReport, plots: Mapping[str, Plot]) -> str:
     parts = [_verified(verification) for verification in report.verifications]
     if not parts:
@@ -199,21 +232,17 @@ def _verification(report: MixReport, plots: Mapping[str, Plot]) -> str:
 
 
 def _verified(verification: Verification) -> str:
-    first, tone = verification.mixtures[0] if verification.mixtures else None, "good" if verification.won else "bad"
+    tone = "bad" if verification.evidence == "none" else "good"
     rows = []
     for mixture in verification.mixtures:
-        behind = mixture.mean - first.mean if first else math.nan
-        noise = behind / verification.pooled_sd if verification.pooled_sd else None
-        rows.append(
-            [
-                text(mixture.mixture),
-                whole(mixture.seeds),
-                _spread(mixture.mean, mixture.sd),
-                estimate(mixture.predicted),
-            ]
-            + ([NONE, NONE] if mixture is first else [number(behind, 3), number(noise, 3)])
-        )
-    head = ["mixture", "seeds", "measured, mean ± sd", "predicted", "behind the proposal", "in pooled sd"]
+        ahead = verification.differences.get(mixture.mixture)
+        noise = ahead.value / verification.pooled_sd if ahead and verification.pooled_sd else None
+        cells = [text(mixture.mixture), whole(mixture.seeds), _spread(mixture.mean, mixture.sd)]
+        cells += [estimate(mixture.predicted), estimate(mixture.expected), estimate(ahead), number(noise, 3)]
+        rows.append(cells)
+    best = text(verification.mixtures[0].mixture) if verification.mixtures else "it"
+    head = ["mixture", "seeds", "measured, mean ± sd", "predicted", "expected after both"]
+    head += [f"{best} minus it, paired", "in pooled sd"]
     names = list(dict.fromkeys(task for mixture in verification.mixtures for task in mixture.tasks))
     tasks = [[text(n), *(_spread(*m.tasks.get(n, (math.nan, None))) for m in verification.mixtures)] for n in names]
     pooled = (

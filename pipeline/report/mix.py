@@ -56,7 +56,7 @@ def text_summary(report: MixReport) -> str:
     if report.changes:
         parts.append(_changes(report))
     for verification in report.verifications:
-        heading = "Verified" if verification.won else "NOT CONFIRMED"
+        heading = {"confirmed": "Confirmed", "likely": "Likely"}.get(verification.evidence, "NOT CONFIRMED")
         parts.append(f"{heading}. {visible(verification.label)}: {visible(verification.verdict)}")
     return "\n\n".join(parts) + "\n"
 
@@ -65,7 +65,8 @@ def _mixture(report: MixReport) -> str:
     natural, shown = natural_weights(report), report.proposal
     weights: Floats = shown.weights if shown else natural
     repeated = epochs(report, weights)
-    head = ["slice", "natural", "proposed", f"{report.level:.0%} interval", "epochs at target"]
+    name = "proposed" if shown is None or shown.name == "proposal" else visible(shown.name)
+    head = ["slice", "natural", name, f"{report.level:.0%} interval", "epochs at target"]
     order = np.lexsort((np.arange(weights.size), -weights))
     rows = []
     for i in order[:MAX_LINES]:

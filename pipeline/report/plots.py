@@ -64,6 +64,12 @@ def _weights(report: MixReport) -> Drawn:
     axes = figure.subplots()
     rows = np.arange(order.size, dtype=np.float64)
     others = [m for m in report.baselines if m.name != "natural"][: len(drawing.MARKERS) - 1]
+    figure = new_figure(rows_height(order.size))
+    axes = figure.subplots()
+    rows = np.arange(order.size, dtype=np.float64)
+    others = [m for m in report.baselines if m.name != "natural" and (shown is None or m.name != shown.name)][
+        : len(drawing.MARKERS) - 1
+    ]
     for place, mixture in enumerate([Mixture("natural", natural_weights(report)), *others]):
         colour = kind_colour(mixture.name, place)
         marks: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.1}
@@ -71,7 +77,7 @@ def _weights(report: MixReport) -> Drawn:
         axes.scatter(100 * mixture.weights[order], rows, s=24, **marks)
     if shown is not None:
         interval = shown.interval and (100 * shown.interval[0][order], 100 * shown.interval[1][order])
-        drawing.whiskers(axes, 100 * shown.weights[order], interval, rows, color=drawing.RED, label="proposal")
+        drawing.whiskers(axes, 100 * shown.weights[order], interval, rows, color=drawing.RED, label=shown.name)
     _caps(axes, [report.slices[i].max_weight for i in order])
     row_names(axes, [report.slices[i].name for i in order])
     axes.set_xlabel("weight (% of tokens)")
@@ -125,7 +131,7 @@ def _verification(report: MixReport) -> Drawn:
     drawing.legend(figure, panels[0])
     caption = (
         "Filled dots are measured by fresh proxies (mean and one standard deviation over seeds), open squares what the "
-        "fit predicted, with its interval. The proposal should lie left of the others by several standard deviations, "
+        "fit predicted, with its interval. The first should lie left of the others by several standard deviations, "
         "and inside its prediction. It does not show how a model of the target size behaves."
     )
     return figure, caption
@@ -133,7 +139,7 @@ def _verification(report: MixReport) -> Drawn:
 
 def _verified_panel(axes: Axes, verification: Verification) -> None:
     for row, mixture in enumerate(verification.mixtures):
-        colour = kind_colour("proposal" if row == 0 else mixture.mixture, row)
+        colour = kind_colour(mixture.mixture, row)
         spread = np.array([mixture.sd or 0.0])
         mean, label = np.array([mixture.mean]), "measured" if row == 0 else None
         drawing.whiskers(axes, mean, (mean - spread, mean + spread), np.array([row - 0.15]), color=colour, label=label)

@@ -83,17 +83,24 @@ class Verified:
     predicted: Estimate | None = None
     tasks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Mean and standard deviation of each task."""
+    expected: Estimate | None = None
+    """After prediction and measurement are put together."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The proposal held against baselines at one size. The first of `mixtures` is the proposal."""
+    """Candidates held against one another at one size; the first of `mixtures` is expected to be best.
+
+    `evidence` that it is better than the natural mixture: confirmed, likely or none. `differences`: the first minus
+    each other, paired by seed.
+    """
 
     label: str
     mixtures: Sequence[Verified]
     verdict: str
-    won: bool
+    evidence: str
     pooled_sd: float | None = None
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,28 @@ class Sensitivity:
     less: Estimate | None = None
     more: Estimate | None = None
     flat: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What five points more of a slice do to the weighted metric through each task: below zero, the task asks for more.
+
+    `cost` is their sum: what the five points cost.
+    """
+
+    slice: str
+    tasks: Mapping[str, float]
+    cost: float
+
+
+@dataclass(frozen=True)
+class KlRecord:
+    """What proposals from half of the runs promised with a KL penalty, and what the other half says they keep."""
+
+    kl: float
+    promised: float
+    kept: float
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -218,6 +247,10 @@ class MixReport:
     noise: Sequence[SignalToNoise] = ()
     sensitivity: Sequence[Sensitivity] = ()
     sensitivity_step: str = "a quarter of the weight"
+    pulls: Sequence[Pull] = ()
+    kl_records: Sequence[KlRecord] = ()
+    optimism: float | None = None
+    """What the proposal's prediction was lowered by."""
     pareto: Pareto | None = None
     curves: Sequence[Curve] = ()
     costs: Sequence[Cost] = ()
@@ -264,7 +297,8 @@ def all_warnings(report: MixReport) -> list[str]:
     found = list(report.warnings)
     if report.proposal and not report.verifications:
         found.append("The proposal is not verified: every gain below is a prediction of the regression.")
-    found += [f"{v.label}: the proposal did not win; see its verification." for v in report.verifications if not v.won]
+    unsure = [v for v in report.verifications if v.evidence == "none"]
+    found += [f"{v.label}: no evidence that it is better than the natural mixture; see verification." for v in unsure]
     flagged = [n.metric for n in report.noise if n.flagged]
     if flagged:
         found.append(f"Mostly seed noise, and weighted down: {_some(flagged)}.")

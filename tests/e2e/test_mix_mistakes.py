@@ -109,7 +109,7 @@ def test_configuration(changes: Mapping[str, Any], phrases: list[str], folder: P
     says(here(folder, "mix", "run", edited(folder, **changes)), *phrases, notes=4)
     assert {path.name for path in folder.iterdir()} == before
     assert not (folder / MIX / "runs").exists()
-    assert not (folder / MIX / "mixture").exists()
+    assert not (folder / MIX / "mixture.yaml").exists()
 
 
 # (what is wrong, file, its content, phrases of the answer)
@@ -314,22 +314,22 @@ def test_a_stage_that_was_not_made(made: Path) -> None:
 DAMAGE = [
     ("runs/*/run.json", b"{", "fit"),
     ("runs/*/measures/*.npz", b"PK", "fit"),
-    ("fit/key.json", b"{", "fit"),
+    ("proposals/*/fit/key.json", b"{", "fit"),
     ("slices/prose/manifest.json", b"{", "slices"),
-    ("mixture/proposal.json", b"{", "propose"),
-    ("mixture/verification.json", b"nul", "propose"),
-    ("shards/index.json", b"{", "sample"),
+    ("proposals/*/proposal.json", b"{", "propose"),
+    ("proposals/*/verification.json", b"nul", "propose"),
+    ("proposals/*/shards/index.json", b"{", "sample"),
 ]
 HEALED = [
     ("slices/tokenizer.json", b"{"),
     ("runs/*/run.json", b"{}"),
-    ("mixture/mixture.yaml", b"weights: ["),
-    ("mixture/proposal.json", b'{"key": 1}'),
-    ("mixture/verification.json", b"[]"),
-    ("fit/fit.json", b"{"),
-    ("fit/*.npz", b"PK"),
+    ("mixture.yaml", b"weights: ["),
+    ("proposals/*/proposal.json", b'{"key": 1}'),
+    ("proposals/*/verification.json", b"[]"),
+    ("proposals/*/fit/fit.json", b"{"),
+    ("proposals/*/fit/*.npz", b"PK"),
     ("slices/prose/held_out.parquet", b"PAR1"),
-    ("shards/*/part-00001.npy", b"12"),
+    ("proposals/*/shards/*/part-00001.npy", b"12"),
 ]
 
 

@@ -37,7 +37,7 @@ def said(text: str) -> Moment:
 
 def written(count: int) -> Moment:
     """When so many shards are there."""
-    return lambda folder, err: len(list((folder / MIX / "shards").glob("*/shard-*.json"))) >= count
+    return lambda folder, err: len(list((folder / MIX / "proposals").glob("*/shards/*/shard-*.json"))) >= count
 
 
 def moments(chance: random.Random) -> list[tuple[Moment, float]]:
@@ -59,7 +59,7 @@ def finished_parts(folder: Path) -> dict[str, tuple[int, int]]:
         name: seen
         for name, seen in snapshot(folder / MIX).items()
         if (name.startswith("runs/") and name.endswith(kept) and "checkpoint" not in name)
-        or (name.startswith("shards/") and "/shard-" in name)
+        or ("/shards/" in name and "/shard-" in name)
     }
 
 

@@ -17,10 +17,9 @@ from flows.mix_open import PrefectOnce, checked_mix, mix_root
 from flows.mix_train import Job, Results, Trainer, _is_worth_prefect, _runs_a_process, missing
 from flows.progress import Reporter
 from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
-from pipeline.mix.constraints import Constraints
+from pipeline.mix.constraints import Constraints, GroupLimit
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.ngram import NgramProxy
-from pipeline.mix.proposal import Proposal
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import ConfigError, UsageError
 from pipeline.table.storage import Storage
@@ -157,9 +156,18 @@ def test_the_suites_own_tasks_keep_their_variances() -> None:
 def test_best_seen_was_seen_to_the_end(variances: list[list[float]] | None, best: int) -> None:
     found = results([[3, 3], [2, 2], [1, 1]], None if variances is None else np.array(variances))
     fitted = cast(Fitted, SimpleNamespace(results=found, weights={"a": 1.0, "b": 1.0}))
-    known = observed(material("a", "b"), fitted, cast(Proposal, None))
+    known = observed(material("a", "b"), fitted)
     assert known["best_seen"].tolist() == found.runs[best].weights.tolist()
     assert known["natural"].tolist() == [0.5, 0.5]
+
+
+def test_every_candidate_keeps_the_bounds_of_groups() -> None:
+    found = results([[3, 3], [2, 2], [1, 1]])
+    limited = Constraints(("web", "code"), np.zeros(2), np.ones(2), (GroupLimit("g", (1,), 0.0, 0.15),))
+    tight = cast(Material, SimpleNamespace(**{**vars(material("a", "b")), "constraints": limited}))
+    known = observed(tight, cast(Fitted, SimpleNamespace(results=found, weights={"a": 1.0, "b": 1.0})))
+    assert limited.violation(np.stack(list(known.values()))).max() < 1e-9
+    assert known["best_seen"].tolist() == [0.9, 0.1]  # the best run of all is outside, so that of those inside
 
 
 # Opening --------------------------------------------------------------------------------------------------------------

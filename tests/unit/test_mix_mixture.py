@@ -54,6 +54,7 @@ CONTEXT = Context(
     slice_tokens=np.array([700e6, 200e6, 250e6]),
     max_epochs=np.array([4.0, 8.0, 4.0]),
     provenance=PROVENANCE,
+    observed={"natural": NATURAL, "best_seen": np.array([0.2, 0.3, 0.5])},
 )
 
 
@@ -83,7 +84,9 @@ def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_p
     write_mixture(tmp_path / "mixture.yaml", mixture)
     assert load_mixture(tmp_path / "mixture.yaml", NAMES) == mixture
     text = (tmp_path / "mixture.yaml").read_text()
-    assert text.startswith("# The mixture code: 3 slices for 2,000,000,000 tokens.\n# Verified: fresh proxies")
+    assert text.startswith(
+        "# The mixture code: 3 slices for 2,000,000,000 tokens.\n# Verified with fresh proxies: proposal"
+    )
     assert f"  code:     {mixture.weights['code']:g}" in text
     assert f"{mixture.slices['code'].epochs:.3g} of 4 epochs" in text
     assert max(len(line) for line in text.splitlines()) <= 140
@@ -100,24 +103,31 @@ def test_a_mixture_knows_caps_epochs_and_intervals(proposal):
     assert code.epochs == pytest.approx(mixture.weights["code"] * 8, rel=1e-5)
     assert code.low <= mixture.weights["code"] <= code.high
     assert mixture.weights == proposal.weights
-    assert mixture.verified.state == "not_yet"
+    assert mixture.verified.uses is None
+    assert mixture.evidence == "none"
+    assert mixture.predicted.improvement.value == pytest.approx(proposal.improvement.value, rel=1e-5)
     assert mixture.predicted.metric.value == pytest.approx(proposal.metric.value, rel=1e-5)
     assert "Not verified" in mixture_text(mixture)
 
 
-def test_a_fall_back_uses_what_was_observed_and_keeps_what_was_proposed(proposal):
-    verdict = verification(proposal, 1.0)
-    observed = {"natural": NATURAL, "best_seen": np.array([0.2, 0.3, 0.5])}
-    mixture = make_mixture(proposal, CONTEXT, verdict, observed)
+def test_another_candidate_is_written_with_its_own_intervals_and_what_was_proposed_is_kept(proposal):
+    verdict = verification(proposal, 0.8)
+    mixture = make_mixture(proposal, CONTEXT, verdict)
     assert verdict.mixture == "natural"
     np.testing.assert_allclose(mixture.vector, NATURAL, atol=3e-4)  # 0.7 + 0.2 + 0.1 is 0.9999999999999999
-    assert mixture.verified.state == "fell_back"
     assert mixture.verified.uses == "natural"
+    assert mixture.evidence == "none"
     assert mixture.verified.proposed == proposal.weights
-    assert "does not beat natural" in mixture.verified.why
-    assert "best observed mixture: natural" in mixture_text(mixture).splitlines()[1]
-    with pytest.raises(ConfigError, match="fell back to 'natural', whose weights are not among"):
-        make_mixture(proposal, CONTEXT, verdict, {})
+    assert all(
+        mixture.slices[name].low <= weight <= mixture.slices[name].high for name, weight in mixture.weights.items()
+    )
+    # (2 * 0.8015 + 1) / 3: what natural measured, not what was predicted of the proposal
+    assert mixture.predicted.metric.value == pytest.approx(0.86767, abs=1e-4)
+    assert mixture.predicted.improvement.value == 0.0
+    assert mixture.verified.sizes[0].metric["natural"] == pytest.approx(0.86767, abs=1e-4)
+    assert "natural is expected to be best; evidence: none" in mixture_text(mixture).splitlines()[1]
+    with pytest.raises(ConfigError, match="chose 'natural', whose weights are not among"):
+        make_mixture(proposal, replace(CONTEXT, observed={}), verdict)
 
 
 def test_a_mixture_by_hand_needs_a_name_and_weights(tmp_path):

@@ -123,7 +123,6 @@ def test_an_interval_of_a_weight_follows_the_draws():
         assert sure.slices[name].weight.high - sure.slices[name].weight.low < 0.01
         width = unsure.slices[name].weight.high - unsure.slices[name].weight.low
         assert width == pytest.approx(np.subtract(*np.quantile(best[:, i], [0.95, 0.05])), rel=0.35)
-    assert unsure.optimism > sure.optimism >= 0
 
 
 def test_improvement_is_paired_and_intervals_of_a_run_hold_its_noise():
@@ -230,7 +229,7 @@ def test_a_damaged_proposal_is_one_line():
         ({"natural": np.array([0.5, 0.6, 0.0, 0.0])}, "natural: not mixtures"),
         ({"runs": np.full((3, 4), np.nan)}, "runs: not mixtures"),
         ({"runs": np.full((3, 3), 1 / 3)}, "do not fit 4 slices"),
-        ({"task_weights": {"t0": 0.0, "t1": 0.0}}, "one of them above zero"),
+        ({"task_weights": {"t0": 0.0, "t1": 0.0}}, "one of them not zero"),
         ({"task_groups": {"t0": "a"}}, "'t1' has no group"),
     ],
 )

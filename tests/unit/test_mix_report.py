@@ -76,7 +76,7 @@ def whole_report() -> MixReport:
             Change("knowledge", Estimate(-0.05)),
             Change("arc", Estimate(-0.07)),
         ],
-        verifications=[Verification("At proxy size", verified, "It beats natural by 8.9 sd.", True, 0.0045)],
+        verifications=[Verification("At proxy size", verified, "It beats natural by 8.9 sd.", "confirmed", 0.0045)],
         noise=[SignalToNoise("arc", 0.08, 0.01, 8.0, False, 1.0), SignalToNoise("gsm", 0.02, 0.01, 2.0, True, 0.5)],
         sensitivity=[Sensitivity("wiki", Estimate(0.01, 0.0, 0.02), Estimate(0.003), (0.5, 0.65))],
         pareto=Pareto(["knowledge", "maths"], np.array([[1.1, 1.3], [1.2, 1.2]]), np.array([1.15, 1.25])),
@@ -107,7 +107,7 @@ def hostile_report() -> MixReport:
         sensitivity_step=bad,
         baselines=[Mixture(bad, np.array([0.5, 0.5]))],
         changes=[Change(bad, Estimate(-0.1, -0.2, 0.1), 1.0)],
-        verifications=[Verification(bad, verified, bad, False)],
+        verifications=[Verification(bad, verified, bad, "none")],
         predictions=[replace(full.predictions[0], metric=bad)],
         quality=[FitQuality(bad, bad, 3)],
         noise=[SignalToNoise(bad, 1, 1, 1, True)],
@@ -224,7 +224,7 @@ def test_names_are_neither_markup_nor_terminal_commands(tmp_path: Path):
 @pytest.mark.parametrize(
     ("report", "drawn", "missing"),
     [
-        (after_slices(), set(), "predicted gain, verification"),
+        (after_slices(), set(), "predicted gain, which tasks pull which slice, verification"),
         (after_fit(), {"predicted"}, "verification, signal and seed noise"),
         (replace(after_fit(), predictions=[], quality=[]), set(), "how well metrics are predicted"),
     ],
@@ -260,8 +260,8 @@ def test_warnings_that_follow_from_the_values_cannot_be_forgotten():
         "The proposal repeats more often than max_epochs allows: wiki.",
         "Sampled proportions are up to 0.2000 away from those asked for.",
     ]
-    lost = replace(whole_report().verifications[0], won=False)
-    assert "At proxy size: the proposal did not win; see its verification." in all_warnings(
+    lost = replace(whole_report().verifications[0], evidence="none")
+    assert "At proxy size: no evidence that it is better than the natural mixture; see verification." in all_warnings(
         replace(whole_report(), verifications=[lost])
     )
     assert "Seed noise was not measured: small differences between mixtures may be chance." in all_warnings(after_fit())
@@ -281,7 +281,7 @@ def test_summary_for_the_terminal():
         "suite                                     -0.031 (-0.045 to -0.018)\n"
         "knowledge                                                  -0.05000\n"
         "\n"
-        "Verified. At proxy size: It beats natural by 8.9 sd.\n"
+        "Confirmed. At proxy size: It beats natural by 8.9 sd.\n"
     )
 
 

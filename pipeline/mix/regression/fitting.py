@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +108,15 @@ class Fit:
             for at in range(0, len(weights), _BLOCK):
                 out[at : at + _BLOCK, columns] = model.mean(weights[at : at + _BLOCK])
         return out
+
+    def refitted(self, weights: Floats, values: Floats) -> Callable[[Floats], Floats]:
+        """Return the expected metrics as a function (q, k) to (q, m), had the same models seen these runs alone."""
+        parts = []
+        for model, columns in self.models:
+            own = values[:, list(columns)]
+            data = Data(checked_weights(weights), own, np.zeros_like(own), np.zeros(len(columns)))
+            parts.append((fit_models((model.name,), data)[model.name], columns))
+        return replace(self, models=tuple(parts), constants=values.mean(0)).mean
 
     def draws(self, weights: Floats) -> Floats:
         """Return draws of the expected metrics, (d, q, m): the same d fits at every call, in the order of `mean`.
