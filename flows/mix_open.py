@@ -117,9 +117,14 @@ def opened_mix(
     """
     config, name, storage = checked_mix(path, assignments)
     folder = MixFolder(mix_root(storage, name))
+    said = ""
     if stored is not None:
-        config = stored_config(folder, stored, config)
+        today, config = config, stored_config(folder, stored, config)
+        changed = [key for key in type(config).model_fields if getattr(config, key) != getattr(today, key)]
+        said = f"proposal {stored}; {path} has other {', '.join(changed)} by now" if changed else ""
     with hold(Storage.at(str(folder.root)), command), reporter() as report, closing(PrefectOnce()) as prefect:
+        if said:
+            report.line(f"{said}: `gristmill mix propose {path}` makes another proposal of it")
         yield OpenMix(path, tuple(assignments), stored, name, config, storage, folder, report, stop, prefect)
 
 

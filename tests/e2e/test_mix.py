@@ -321,6 +321,50 @@ def test_another_suite_is_another_mixture_from_the_same_runs(copied: Path, monke
     assert proposal(copied) == prose
 
 
+def test_report_and_shards_belong_to_the_proposal_that_they_are_of(copied: Path) -> None:
+    """Without the earlier `--set`, a report is of the mixture that was written last, and says so; others are named."""
+    first = current(copied)
+    ran = done(copied, "run", "mix.yaml", "--set", "suite=code.yaml", "--set", "measure=[prose.yaml]")
+    second = current(copied)
+    assert second != first
+    assert mixture(copied)["provenance"]["suite"] == "code.yaml"
+    page, other = (second / "report/index.html").read_text(), (first / "report/index.html").read_text()
+    assert "functions" in page
+    assert "functions" not in other
+    told = done(copied, "report", "mix.yaml")
+    assert told.out.startswith(f"proposal: {second.name}, suite code.yaml\n")
+    assert "mix.yaml has other suite, measure by now" in told.err
+    assert (first / "report/index.html").read_text() == other
+    done(copied, "sample", "mix.yaml", "--proposal", first.name)
+    assert mixture(copied)["provenance"]["proposal"] == first.name
+    again = here(copied, "mix", "report", "mix.yaml", "--proposal", "none")
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert first.name in again.err
+    assert second.name in again.err
+    assert f"proposal: {second.name}" in ran.out
+
+
+def test_explain_says_what_pulls_and_what_changed(copied: Path) -> None:
+    alone = done(copied, "explain", "mix.yaml").out
+    assert "No other proposal was written before" in alone
+    done(copied, "run", "mix.yaml", "--set", "suite=code.yaml", "--set", "measure=[prose.yaml]")
+    rows = {row["slice"]: row for row in done(copied, "explain", "mix.yaml", "--json").rows()}
+    assert set(rows) == set(NAMES)
+    weights = mixture(copied)["weights"]
+    for name, row in rows.items():
+        assert row["weight"] == weights[name]
+        assert row["low"] <= row["weight"] <= row["high"]
+        assert set(row["tasks"]) == {"functions", "held_out_modules"}
+        if row["five_points_more"] is not None:
+            assert sum(row["tasks"].values()) == pytest.approx(row["five_points_more"], abs=1e-9)
+    text = done(copied, "explain", "mix.yaml", "modules").out
+    assert "suite prose.yaml -> code.yaml" in text
+    assert "held_out_modules" in text
+    wrong = here(copied, "mix", "explain", "mix.yaml", "modles")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "nearest: 'modules'" in wrong.err
+
+
 def test_a_new_task_is_measured_on_the_kept_runs_and_nothing_else(copied: Path) -> None:
     before = snapshot(copied / MIX)
     ran = done(copied, "propose", edited(copied, suite="other.yaml"))
@@ -345,7 +389,8 @@ def test_items_that_training_saw_are_left_out_and_their_documents_too(copied: Pa
     write_items(copied / "eval/late.jsonl", [(text[:200], text[200:500]), *items[:8]])
     write_config(copied / "late.yaml", {"tasks": [{"name": "late", "path": "eval/late.jsonl"}]})
     before = snapshot(copied / MIX / "slices")
-    ran = done(copied, "sample", edited(copied, suite="late.yaml"))
+    ran = done(copied, "propose", edited(copied, suite="late.yaml"))
+    done(copied, "sample", "mix.yaml")
     assert "task late: 1 items left out" in ran.err
     after = snapshot(copied / MIX / "slices")
     assert {name: after[name] for name in before} == before
@@ -407,7 +452,8 @@ def test_stages_are_mixes_of_their_own(copied: Path) -> None:
     done(copied, "propose", edited(copied, "late_stage.yaml", suite="code.yaml", measure=[]))
     late = mixture(copied, "late_stage")["weights"]
     stage = {"name": "mid_training", "config": "late_stage.yaml", "share": 0.25}
-    done(copied, "sample", edited(copied, stages=[stage]))
+    done(copied, "propose", edited(copied, stages=[stage]))
+    done(copied, "sample", "mix.yaml")
     found = mixture(copied)["stages"]
     assert [each["name"] for each in found] == ["pretraining", "mid_training"]
     assert [each["share"] for each in found] == [0.75, 0.25]
