@@ -40,7 +40,7 @@ from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.proposal import Proposal
 from pipeline.mix.sample import SampleReport, sample
-from pipeline.mix.swarm import draw_swarm
+from pipeline.mix.swarm import draw_swarm, unjudged_slices
 from pipeline.mix.swarm_space import Space, frozen_space, pool_tokens, whole_documents, whole_space
 from pipeline.mix.types import Proxy, ProxyData, RunSpec
 from pipeline.report.mix import text_summary
@@ -305,7 +305,13 @@ def _swarm_text(found: Material, drawn: Drawn) -> str:
     for run in drawn.runs:
         weights = {name: f"{w:.4f}" for name, w in zip(found.names, run.weights.tolist(), strict=True)}
         rows.append({"run": run.run_id[:8], "kind": run.kind, "seed": run.seed, **weights})
-    return text_table(rows)
+    return "\n".join([text_table(rows).rstrip("\n"), *_unjudged_lines(found, drawn)])
+
+
+def _unjudged_lines(found: Material, drawn: Drawn) -> list[str]:
+    """Return a line for each slice whose effect these runs cannot show."""
+    reasons = unjudged_slices(drawn.runs, found.bounds, drawn.space)
+    return [f"{name} cannot be judged: {reason}" for name, reason in reasons.items()]
 
 
 def _ngram_ranks(mix: OpenMix, found: Material, results: Results) -> dict[str, float | None]:
