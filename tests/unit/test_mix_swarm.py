@@ -153,7 +153,7 @@ def test_no_corners_when_not_asked_for():
     assert kinds == ["natural", "natural", "uniform", "uniform", "swarm", "swarm"]
 
 
-# What a swarm shows of each slice ---------------------------------------------------------------------------------------
+# What a swarm shows of each slice -------------------------------------------------------------------------------------
 
 # (natural shares, largest weights)
 SHARES = [
