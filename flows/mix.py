@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -315,7 +316,7 @@ def _training_lines(mix: OpenMix, found: Material) -> list[str]:
     count, to_train = len(drawn.runs), is_kept.count(False)
     kinds = f"{sum(run.kind == 'swarm' for run in drawn.runs)} mixtures and the baselines"
     lines = [f"swarm: {kinds} over {mix.config.swarm.replicates} seeds: {count} runs, {to_train} to train"]
-    before = []
+    before: list[dict[str, Any]] = []
     with suppress(ShardError):  # a damaged list of the last swarm is written anew
         before = read_json(mix.folder.swarm) or []
     drawn_before = {row["run"] for row in before} & {run.run_id for run in drawn.runs}

@@ -199,8 +199,6 @@ def _material(
     configs = {each.name: each.config for each in slices}
     counts = [each.tokens.n_tokens for each in built]
     bounds = weight_bounds(configs, counts, config.budget_tokens)
-    constraints = constraints_of(configs, {r["slice"]: float(r["cap"]) for r in rows}, config.propose.groups)
-    constraints.require_choice()
     main = {task.name: task for task in tasks}
     return Material(
         names=tuple(configs),
@@ -210,7 +208,7 @@ def _material(
         tokenizer=tokenizer,
         natural=natural_weights(counts),
         bounds=bounds,
-        constraints=constraints,
+        constraints=constraints_of(configs, {r["slice"]: float(r["cap"]) for r in rows}, config.propose.groups),
         data=_data(mix, built, tokenizer),
         suite=suites[0],
         suite_hash=suites[0].hash_with([main[each.name] for each in suites[0].config.held_out]),

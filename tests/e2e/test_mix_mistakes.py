@@ -195,6 +195,9 @@ def test_budget_names_the_largest_that_fits(made: Path) -> None:
     edited(made, budget_tokens=available + 1)
     says(here(made, "mix", "swarm", "mix.yaml"), f"the largest budget that fits is {available:,}")
     edited(made, budget_tokens=available)
+    assert here(made, "mix", "slices", "mix.yaml").code == 0
+    says(here(made, "mix", "swarm", "mix.yaml"), "leave one mixture", "nothing to choose", "max_epochs")
+    edited(made, budget_tokens=available - 1000)
     assert here(made, "mix", "swarm", "mix.yaml").code == 0
 
 
