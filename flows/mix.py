@@ -11,8 +11,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +31,24 @@ from flows.mix_choose import (
     was_ever_verified,
 )
 from flows.mix_explain import explain_mixture
-from flows.mix_material import Material, material
-from flows.mix_open import OpenMix, checked_mix, mix_root, opened_mix
+from flows.mix_material import Material, kept_material, material, refuse_early, require_runs
+from flows.mix_open import OpenMix, checked_mix, glanced_mix, mix_root, opened_mix
 from flows.mix_report import write_mix_report
 from flows.mix_rungs import train_in_rungs
 from flows.mix_tables import print_fit
 from flows.mix_train import Results, Trainer, missing, train_and_measure
-from pipeline.mix.folder import MixFolder, write_json
+from pipeline.mix.config import SwarmConfig
+from pipeline.mix.constraints import reduced_constraints
+from pipeline.mix.folder import MixFolder, read_json, write_json
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.proposal import Proposal
 from pipeline.mix.sample import SampleReport, sample
-from pipeline.mix.swarm import draw_swarm
+from pipeline.mix.swarm import draw_swarm, unjudged_slices
 from pipeline.mix.swarm_space import Space, frozen_space, pool_tokens, whole_documents, whole_space
 from pipeline.mix.types import Proxy, ProxyData, RunSpec
 from pipeline.report.mix import text_summary
+from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
 
 OF_A_PROPOSAL = ("report", "sample", "explain")
@@ -83,6 +88,7 @@ def run_step(
     with stopping_on_signals(stop, command), opened_mix(path, assignments, command, stop, proposal) as mix:
         if step == "explain":
             return _print(explain_mixture(mix, slice_name, as_json))
+        refuse_early(mix.config, step)
         found = material(mix)
         if step == "slices":
             return _print(text_table(_slice_rows(found)))
@@ -134,12 +140,7 @@ def draw(mix: OpenMix, found: Material) -> Drawn:
 
     Raises: ConfigError for bounds that no mixture meets.
     """
-    config = mix.config.swarm
-    space = whole_space(found.names)
-    if config.reuse is not None:
-        earlier = load_mixture(Path(config.reuse.mixture)).weights
-        space = frozen_space(found.names, earlier, config.reuse.frozen)
-    runs = tuple(draw_swarm(found.natural, found.bounds, config, space))
+    drawn = _drawn(mix.config.swarm, found)
     rows = [
         {
             "run": run.run_id,
@@ -147,10 +148,19 @@ def draw(mix: OpenMix, found: Material) -> Drawn:
             "seed": run.seed,
             "weights": dict(zip(found.names, run.weights.tolist(), strict=True)),
         }
-        for run in runs
+        for run in drawn.runs
     ]
     write_json(mix.folder.swarm, rows)
-    return Drawn(runs, space)
+    return drawn
+
+
+def _drawn(config: SwarmConfig, found: Material) -> Drawn:
+    space = whole_space(found.names)
+    if config.reuse is not None:
+        earlier = load_mixture(Path(config.reuse.mixture)).weights
+        space = frozen_space(found.names, earlier, config.reuse.frozen)
+    reduced_constraints(found.constraints, space).require_choice()
+    return Drawn(tuple(draw_swarm(found.natural, found.bounds, config, space)), space)
 
 
 def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
@@ -177,6 +187,7 @@ def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
 
 
 def _train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:
+    require_runs(mix.config.fit.model, runs)
     for name, count in found.left_out.items():
         mix.reporter.line(f"task {name}: {count} items left out, the training text of the kept proxies holds them")
     own = trainer(mix, found)
@@ -272,19 +283,54 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
 
 
 def _print_plan(path: str, assignments: Sequence[str]) -> int:
-    """Print what a run would do, as far as it can be told without doing it. Holds nothing, so changes nothing."""
-    config, name, storage = checked_mix(path, assignments)
-    runs = config.swarm.runs
-    lines = [
-        f"mix {name}: folder {mix_root(storage, name)}",
-        f"slices: {len(config.slices)} entries; suite: {config.suite}"
-        + (f"; measured along: {', '.join(config.measure)}" if config.measure else ""),
-        f"swarm: {runs} mixtures and the baselines, {config.proxy.kind} proxies of {config.proxy.tokens:,} tokens",
-    ]
-    if config.proxy.kind == "transformer":
-        total = (runs + config.swarm.replicates + 2 + 4 * config.verify.seeds) * config.proxy.tokens
-        lines.append(f"training: about {total:,} tokens on {config.proxy.workers} workers, verification included")
-    return _print("\n".join(lines))
+    """Print what a run would do, and refuse what it would refuse. Holds nothing and writes nothing."""
+    with glanced_mix(path, assignments) as mix:
+        config = mix.config
+        refuse_early(config, "run")
+        found = kept_material(mix)
+        lines = [
+            f"mix {mix.name}: folder {mix.folder.root}",
+            f"slices: {len(config.slices)} entries; suite: {config.suite}"
+            + (f"; measured along: {', '.join(config.measure)}" if config.measure else ""),
+        ]
+        if found is None:
+            counted = f"{config.swarm.runs} mixtures and the baselines over {config.swarm.replicates} seeds"
+            lines.append(f"slices are to be built; then the swarm: {counted}, all of them to train")
+        else:
+            lines += _training_lines(mix, found)
+        proxies = f"{config.proxy.kind} proxies of {config.proxy.tokens:,} tokens on {config.proxy.workers} workers"
+        lines.append(f"{proxies}; then verification with {config.verify.seeds} fresh seeds of each candidate")
+        return _print("\n".join(lines))
+
+
+def _training_lines(mix: OpenMix, found: Material) -> list[str]:
+    """Say how many runs of the swarm are to be trained, and why those that are kept do not do."""
+    drawn = _drawn(mix.config.swarm, found)
+    require_runs(mix.config.fit.model, drawn.runs)
+    own = trainer(mix, found)
+    folders = [own.at(run) for run in drawn.runs]
+    is_kept = [each.trained() is not None or each.stopped_at() is not None for each in folders]
+    finished = {each.parent.name for each in (mix.folder.root / "runs").glob("*/run.json")}
+    started = {name.partition("-")[0] for name in finished}
+    elsewhere = sum(r.run_id[:16] in started for r, kept in zip(drawn.runs, is_kept, strict=True) if not kept)
+    count, to_train = len(drawn.runs), is_kept.count(False)
+    kinds = f"{sum(run.kind == 'swarm' for run in drawn.runs)} mixtures and the baselines"
+    lines = [f"swarm: {kinds} over {mix.config.swarm.replicates} seeds: {count} runs, {to_train} to train"]
+    before: list[dict[str, Any]] = []
+    with suppress(ShardError):  # a damaged list of the last swarm is written anew
+        before = read_json(mix.folder.swarm) or []
+    drawn_before = {row["run"] for row in before} & {run.run_id for run in drawn.runs}
+    if before and len(drawn_before) < min(len(before), count):
+        lines.append(
+            f"the swarm is another than the last, which had {len(drawn_before)} of these {count} runs: a pinned weight "
+            "or another bound, other shares of slices, and the keys of `swarm` change it"
+        )
+    if elsewhere:
+        lines.append(
+            f"{elsewhere} of those to train were trained on other text or as other proxies: slices, tokenizer, "
+            "budget_tokens or keys of `proxy` changed"
+        )
+    return [*lines, *_unjudged_lines(found, drawn)]
 
 
 def _slice_rows(found: Material) -> list[dict[str, object]]:
@@ -305,7 +351,13 @@ def _swarm_text(found: Material, drawn: Drawn) -> str:
     for run in drawn.runs:
         weights = {name: f"{w:.4f}" for name, w in zip(found.names, run.weights.tolist(), strict=True)}
         rows.append({"run": run.run_id[:8], "kind": run.kind, "seed": run.seed, **weights})
-    return text_table(rows)
+    return "\n".join([text_table(rows).rstrip("\n"), *_unjudged_lines(found, drawn)])
+
+
+def _unjudged_lines(found: Material, drawn: Drawn) -> list[str]:
+    """Return a line for each slice whose effect these runs cannot show."""
+    reasons = unjudged_slices(drawn.runs, found.bounds, drawn.space)
+    return [f"{name} cannot be judged: {reason}" for name, reason in reasons.items()]
 
 
 def _ngram_ranks(mix: OpenMix, found: Material, results: Results) -> dict[str, float | None]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from flows.mix_material import Material
-from flows.mix_open import OpenMix, load_mix
+from flows.mix_open import OpenMix, stage_mixture
 from flows.mix_train import Results, Trainer, train_and_measure
-from pipeline.mix.constraints import TOLERANCE, Constraints, GroupLimit
+from pipeline.mix.constraints import TOLERANCE, reduced_constraints
 from pipeline.mix.folder import ProposalFolder, read_json, write_file, write_json
 from pipeline.mix.mixture import (
     Context,
@@ -22,7 +22,6 @@ from pipeline.mix.mixture import (
     MixtureStage,
     Provenance,
     ProxyInfo,
-    load_mixture,
     make_mixture,
     write_mixture,
 )
@@ -35,12 +34,11 @@ from pipeline.mix.regression import Fit, fit
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.search import Ints
 from pipeline.mix.swarm import run_id
-from pipeline.mix.swarm_space import Space, reduced_bounds
+from pipeline.mix.swarm_space import Space
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
-from pipeline.table.errors import ConfigError, InputError
+from pipeline.table.errors import InputError
 from pipeline.table.shards import digest
-from pipeline.table.storage import Storage
 
 FRESH_SEEDS = 1_000
 """How far behind the swarm's seeds those of verification begin: no run of a swarm has them."""
@@ -194,7 +192,7 @@ def _problem(material: Material, fitted: Fitted) -> Problem:
     """Return what is proposed for, in the swarm's space."""
     known = seed_noise_of(fitted).sd.get(WEIGHTED)
     return Problem(
-        constraints=_inner_constraints(material, fitted.space),
+        constraints=reduced_constraints(material.constraints, fitted.space),
         natural=_inner(material.natural, fitted.space),
         runs=np.stack([run.weights for run in fitted.results.runs]) @ fitted.space.reduce,
         task_weights=fitted.weights,
@@ -234,18 +232,6 @@ def seed_noise_of(fitted: Fitted) -> SeedNoise:
 def _inner(weights: Floats, space: Space) -> Floats:
     inner: Floats = weights @ space.reduce
     return inner
-
-
-def _inner_constraints(material: Material, space: Space) -> Constraints:
-    """Return the constraints in the swarm's space; a frozen block has the tightest of its slices'."""
-    if space.names == material.names:
-        return material.constraints
-    bounds = reduced_bounds(material.bounds, space)
-    groups = []
-    for group in material.constraints.groups:
-        members = sorted({int(np.argmax(space.reduce[i])) for i in group.members})
-        groups.append(GroupLimit(group.name, tuple(members), group.lower, group.upper))
-    return Constraints(space.names, bounds.lower, bounds.upper, tuple(groups))
 
 
 def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
@@ -429,13 +415,7 @@ def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tu
     first = 1 - sum(stage.share for stage in mix.config.stages)
     made = [_stage("pretraining", first, mix, str(material.suite.path), material.suite_hash, weights)]
     for stage in mix.config.stages:
-        config, name = load_mix(stage.config)
-        path = Path(Storage.at(config.workspace).path(f"mix/{name}")) / "mixture.yaml"
-        if not path.is_file():
-            raise ConfigError(
-                f"stages.{stage.name}: {path} does not exist; make it first: gristmill mix run {stage.config}"
-            )
-        other = load_mixture(path)
+        config, other = stage_mixture(stage)
         known = other.provenance
         suite, suite_hash = (known.suite, known.suite_hash) if known else (config.suite, "")
         made.append(_stage(stage.name, stage.share, mix, suite, suite_hash, other.weights))

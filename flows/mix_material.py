@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flows.mix_open import OpenMix
-from pipeline.mix.config import HeldOutConfig
+from flows.mix_open import OpenMix, stage_mixture
+from pipeline.mix.config import MAX_SLICES, HeldOutConfig, MixConfig, ModelName
 from pipeline.mix.constraints import Constraints, constraints_of
-from pipeline.mix.late_tasks import shared_text
-from pipeline.mix.slice_build import BuiltSlice, SliceRequest, build_slices, slice_table
-from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
+from pipeline.mix.late_tasks import SharedText, shared_text
+from pipeline.mix.mixture import load_mixture
+from pipeline.mix.slice_build import BuiltSlice, SliceRequest, build_slices, kept_slices, slice_table
+from pipeline.mix.slices import ChosenDocuments, ResolvedSlice, chosen_documents, resolve_slices
 from pipeline.mix.suites import Suite, held_out_task, load_suite, tokenise_task
 from pipeline.mix.swarm_space import Bounds, natural_weights, pool_tokens, weight_bounds, whole_documents
 from pipeline.mix.tokenizer import MixTokenizer
-from pipeline.mix.tokenizer_sample import slices_tokenizer
-from pipeline.mix.types import Floats, ProxyData, Task, TokenTask
-from pipeline.table.errors import ConfigError, InputError, nearest
+from pipeline.mix.tokenizer_sample import kept_tokenizer, slices_tokenizer
+from pipeline.mix.types import Floats, ProxyData, RunSpec, Task, TokenTask
+from pipeline.table.errors import ConfigError, InputError, MissingDependencyError, nearest
 from pipeline.table.shards import digest
-from pipeline.table.sql import connect
+from pipeline.table.sql import Session, connect
+
+LEAST_MIXTURES, LEAST_MIXTURES_OF_TREES = 3, 20
+"""What a regression can be told apart from: a tree's leaf holds five runs, and folds leave a part of the runs out."""
+STEPS_THAT_TRAIN = ("train", "fit", "propose", "verify", "sample", "run")
 
 
 @dataclass(frozen=True)
@@ -64,29 +72,126 @@ def material(mix: OpenMix) -> Material:
     Raises: UsageError for what is wrong with configuration, suite or workspace.
     """
     config = mix.config
-    suites = [load_suite(config.suite), *(load_suite(name) for name in config.measure)]
-    file_tasks = _distinct([task for suite in suites for task in suite.tasks])
+    suites, tasks = _suites(config)
     with connect(mix.storage) as session:
-        slices = tuple(resolve_slices(session, config))
-        held_out = _held_out_configs(suites, [each.name for each in slices])
-        documents = chosen_documents(session, slices)
+        slices, documents = _slices(session, config, suites)
         tokenizer = slices_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
-        request = SliceRequest(
-            mix.folder.slices,
-            slices,
-            documents,
-            tokenizer,
-            config.held_out,
-            config.contamination_words,
-            tuple(file_tasks),
-            keep_filtered=True,
+        built = build_slices(session, _request(mix, slices, documents, tokenizer, tasks), mix.tell_slice)
+        words = config.contamination_words
+        shared = [shared_text(session, each, tasks, words, mix.folder.slices) for each in built]
+    return _material(mix, suites, slices, tokenizer, built, shared)
+
+
+def kept_material(mix: OpenMix) -> Material | None:
+    """Return a mix's material as far as it is there; None where a tokenizer or a slice is to be made. Writes nothing.
+
+    What late tasks share with the slices is not looked for, so that no item is left out of them.
+
+    Raises: UsageError, as `material` does.
+    """
+    config = mix.config
+    suites, tasks = _suites(config)
+    with connect(mix.storage) as session:
+        slices, documents = _slices(session, config, suites)
+        tokenizer, _ = kept_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
+        built = None
+        if tokenizer is not None:
+            built = kept_slices(session, _request(mix, slices, documents, tokenizer, tasks))
+    if tokenizer is None or built is None:
+        return None
+    return _material(mix, suites, slices, tokenizer, built, [{} for _ in built])
+
+
+def refuse_early(config: MixConfig, step: str) -> None:
+    """Refuse what a step would fail at after hours: extras, device, mixtures that others should have made.
+
+    Raises: UsageError.
+    """
+    if config.swarm.reuse is not None:
+        load_mixture(Path(config.swarm.reuse.mixture))
+    if step not in STEPS_THAT_TRAIN:
+        return
+    if config.proxy.kind == "transformer":
+        from pipeline.mix.transformer.proxy import chosen_device, require_torch
+
+        require_torch()
+        chosen_device(config.proxy)
+    corners = (MAX_SLICES if any(s.by for s in config.slices.values()) else len(config.slices)) * config.swarm.corners
+    _require_mixtures(config.fit.model, config.swarm.runs + corners + len(("natural", "uniform", "unimax")))
+    if step == "train":
+        return
+    if config.fit.model == "lightgbm" and "lightgbm" not in sys.modules and find_spec("lightgbm") is None:
+        raise MissingDependencyError(
+            "fit.model: lightgbm needs an extra: pip install 'gristmill[lightgbm]', or choose another model"
         )
-        built = tuple(build_slices(session, request, mix.tell_slice))
-        shared = [
-            shared_text(session, each, file_tasks, config.contamination_words, mix.folder.slices) for each in built
-        ]
+    if step != "fit":
+        for stage in config.stages:
+            stage_mixture(stage)
+
+
+def require_runs(model: ModelName, runs: Sequence[RunSpec]) -> None:
+    """Refuse a swarm that is too small for a regression, before it is trained.
+
+    Raises: ConfigError.
+    """
+    _require_mixtures(model, len(np.unique(np.round([run.weights for run in runs], 9), axis=0)))
+
+
+def _require_mixtures(model: ModelName, count: int) -> None:
+    least = LEAST_MIXTURES_OF_TREES if model == "lightgbm" else LEAST_MIXTURES
+    if count < least:
+        raise ConfigError(
+            f"fit.model: {model} needs {least} different mixtures, and the swarm has {count}; raise swarm.runs"
+            + (", choose another model" if model == "lightgbm" else "")
+            + ", or loosen the slices' bounds"
+        )
+
+
+def _suites(config: MixConfig) -> tuple[list[Suite], list[Task]]:
+    """Return the suites, the one to optimise first, and the tasks of all that have files."""
+    suites = [load_suite(config.suite), *(load_suite(name) for name in config.measure)]
+    return suites, _distinct([task for suite in suites for task in suite.tasks])
+
+
+def _slices(
+    session: Session, config: MixConfig, suites: Sequence[Suite]
+) -> tuple[tuple[ResolvedSlice, ...], ChosenDocuments]:
+    """Return the slices and their documents, once suites and bounds are known to fit them."""
+    slices = tuple(resolve_slices(session, config))
+    if len(slices) < 2:
+        raise ConfigError(f"slices: {slices[0].name!r} is the only one, so there is nothing to mix; add another")
+    if _held_out_configs(suites, [each.name for each in slices]) and config.held_out == 0:
+        raise ConfigError("held_out: 0 leaves no held-out text, but a suite measures it; raise `held_out`")
+    configs = {each.name: each.config for each in slices}
+    constraints_of(configs, dict.fromkeys(configs, 1.0), config.propose.groups).require_choice()
+    return slices, chosen_documents(session, slices)
+
+
+def _request(
+    mix: OpenMix,
+    slices: tuple[ResolvedSlice, ...],
+    documents: ChosenDocuments,
+    tokenizer: MixTokenizer,
+    tasks: Sequence[Task],
+) -> SliceRequest:
+    config, folder = mix.config, mix.folder.slices
+    words = config.contamination_words
+    return SliceRequest(folder, slices, documents, tokenizer, config.held_out, words, tuple(tasks), keep_filtered=True)
+
+
+def _material(
+    mix: OpenMix,
+    suites: Sequence[Suite],
+    slices: tuple[ResolvedSlice, ...],
+    tokenizer: MixTokenizer,
+    built: Sequence[BuiltSlice],
+    shared: Sequence[Mapping[str, SharedText]],
+) -> Material:
+    config = mix.config
     by_name = {each.name: each for each in built}
-    tasks = [*file_tasks, *(held_out_task(each, by_name[each.slice].held_out_path) for each in held_out)]
+    held_out = _held_out_configs(suites, list(by_name))
+    tasks = _distinct([task for suite in suites for task in suite.tasks])
+    tasks += [held_out_task(each, by_name[each.slice].held_out_path) for each in held_out]
     items = {
         task.name: sorted({i for each in shared if task.name in each for i in each[task.name].items}) for task in tasks
     }
@@ -94,17 +199,16 @@ def material(mix: OpenMix) -> Material:
     configs = {each.name: each.config for each in slices}
     counts = [each.tokens.n_tokens for each in built]
     bounds = weight_bounds(configs, counts, config.budget_tokens)
-    caps = {row["slice"]: float(row["cap"]) for row in rows}
     main = {task.name: task for task in tasks}
     return Material(
         names=tuple(configs),
         slices=slices,
-        built=built,
+        built=tuple(built),
         rows=rows,
         tokenizer=tokenizer,
         natural=natural_weights(counts),
         bounds=bounds,
-        constraints=constraints_of(configs, caps, config.propose.groups),
+        constraints=constraints_of(configs, {r["slice"]: float(r["cap"]) for r in rows}, config.propose.groups),
         data=_data(mix, built, tokenizer),
         suite=suites[0],
         suite_hash=suites[0].hash_with([main[each.name] for each in suites[0].config.held_out]),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.progress import Reporter, reporter
-from pipeline.mix.config import MixConfig, default_name
+from pipeline.mix.config import MixConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder, read_json
+from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.slice_build import BuiltSlice
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
@@ -100,6 +101,20 @@ def checked_mix(path: str, assignments: Sequence[str]) -> tuple[MixConfig, str, 
     return config, name, storage
 
 
+def stage_mixture(stage: Stage) -> tuple[MixConfig, Mixture]:
+    """Return the configuration and the mixture of another stage of the target run.
+
+    Raises: ConfigError when the configuration cannot be used or its mixture was not made yet.
+    """
+    config, name = load_mix(stage.config)
+    path = MixFolder(mix_root(Storage.at(config.workspace), name)).mixture
+    if not path.is_file():
+        raise ConfigError(
+            f"stages.{stage.name}: {path} does not exist; make it first: gristmill mix run {stage.config}"
+        )
+    return config, load_mixture(path)
+
+
 def mix_root(storage: Storage, name: str) -> Path:
     """Return the folder of a mix in a workspace."""
     return Path(storage.path(f"mix/{name}"))
@@ -140,3 +155,15 @@ def stored_config(folder: MixFolder, proposal: str, config: MixConfig) -> MixCon
     path = folder.proposal(proposal).config
     value = {**read_json(path), "workspace": config.workspace, "name": config.name}
     return validate(MixConfig, value, str(path), {})
+
+
+@contextmanager
+def glanced_mix(path: str, assignments: Sequence[str]) -> Iterator[OpenMix]:
+    """Give the block the mix to look at: nothing is held, so nothing may be written.
+
+    Raises: UsageError when configuration or workspace cannot be used.
+    """
+    config, name, storage = checked_mix(path, assignments)
+    folder, stop = MixFolder(mix_root(storage, name)), threading.Event()
+    with reporter() as report, closing(PrefectOnce()) as prefect:
+        yield OpenMix(path, tuple(assignments), None, name, config, storage, folder, report, stop, prefect)

@@ -152,8 +152,8 @@ def _train_chunk(trainer: Trainer, chunk: Sequence[Job], finish: Finish) -> None
 
 
 def _count_all(trainer: Trainer, proxy: NgramProxy, jobs: Sequence[Job], finish: Finish) -> None:
-    """Measure runs whose model is counts: all together they are seconds of work."""
-    for job in jobs:
+    """Measure runs whose model is counts: all together they are seconds of work, seed by seed, as counts are kept."""
+    for job in sorted(jobs, key=lambda job: job.run.seed):
         stop_if_asked(trainer.stop)
         started = time.monotonic()
         folder = trainer.at(job.run)

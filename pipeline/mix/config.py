@@ -78,13 +78,13 @@ class SwarmConfig(StageConfig):
     """Which mixtures the proxies train on."""
 
     runs: int = Field(64, ge=2, le=100_000, description="mixtures drawn; baselines and replicates come on top")
-    seed: int = Field(1, ge=0, le=2**31 - 1)
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the drawing, and the first seed of the proxies")
     strengths: tuple[float, float] = Field((0.1, 5.0), description="least and largest Dirichlet strength")
     temperatures: tuple[float, ...] = Field((1.0, 0.5), min_length=1, description="centre: natural ** temperature")
     min_weight: float = Field(0.002, ge=0, lt=0.5, description="smaller weights become zero")
     candidates: int = Field(32, ge=1, le=1024, description="drawn for each mixture that is kept, evenly spread")
     corners: bool = Field(True, description="one run on each slice alone, within its cap")
-    replicates: int = Field(3, ge=2, le=64, description="seeds of the natural mixture: the noise of every metric")
+    replicates: int = Field(8, ge=2, le=64, description="seeds that runs are dealt over; natural is trained with each")
     match_target_epochs: bool = Field(
         True, description="proxies see a slice as often as the target would: they draw from a share of its documents"
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import GroupBounds, SliceConfig
+from pipeline.mix.swarm_space import Bounds, Space, reduced_bounds
 from pipeline.mix.types import Floats
 from pipeline.table.errors import ConfigError
 
@@ -61,6 +62,26 @@ class Constraints:
             total = points[:, list(group.members)].sum(1)
             worst = np.maximum(worst, np.maximum(group.lower - total, total - group.upper))
         return np.asarray(np.maximum(worst, 0.0), np.float64)
+
+    def allows(self, points: Floats) -> NDArray[np.bool_]:
+        """Tell which of `points` (q, k) are inside, (q,); `rescale` moves the others inside."""
+        return np.asarray(self.violation(points) <= TOLERANCE)
+
+    def spans(self) -> tuple[Floats, Floats]:
+        """Return the least and the largest weight that each slice has in any allowed mixture, both (k,)."""
+        far = 2 * np.eye(len(self.names))  # from so far only the slice itself matters
+        return np.diag(self.project(-far)).copy(), np.diag(self.project(far)).copy()
+
+    def require_choice(self) -> None:
+        """Raise a ConfigError where only one mixture is allowed: there is nothing to choose."""
+        low, high = self.spans()
+        if (high - low > TOLERANCE).any():
+            return
+        only = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(self.names[:8], low, strict=False))
+        raise ConfigError(
+            f"slices: fixed weights and bounds leave one mixture ({only}{', ...' if len(self.names) > 8 else ''}) and "
+            "nothing to choose; free a `weight`, or loosen min_weight, max_weight, max_epochs or propose.groups"
+        )
 
     def project(self, points: Floats) -> Floats:
         """Return the allowed mixture nearest to each of `points` (q, k) by Euclidean distance, exact to about 1e-14.
@@ -124,6 +145,35 @@ def constraints_of(
     return Constraints(tuple(slices), np.array(lower, np.float64), np.array(upper, np.float64), limits)
 
 
+def reduced_constraints(limits: Constraints, space: Space) -> Constraints:
+    """Return the constraints of a space's coordinates; a frozen block has the tightest that its slices' bounds set.
+
+    Raises: ConfigError when frozen ratios allow no mixture, or a group holds a part of the block and other slices.
+    """
+    if space.names == limits.names:
+        return limits
+    bounds = reduced_bounds(Bounds(limits.names, limits.lower, limits.upper), space)
+    lower, upper = bounds.lower.copy(), bounds.upper.copy()
+    groups = []
+    for group in limits.groups:
+        shares = space.expand[:, list(group.members)].sum(axis=1)
+        inside = np.flatnonzero(shares > TOLERANCE)
+        if (shares[inside] > 1 - TOLERANCE).all():
+            groups.append(GroupLimit(group.name, tuple(inside.tolist()), group.lower, group.upper))
+        elif inside.size == 1:  # a part of the block alone: a bound on the block
+            lower[inside] = np.maximum(lower[inside], group.lower / shares[inside])
+            upper[inside] = np.minimum(upper[inside], group.upper / shares[inside])
+        else:
+            raise ConfigError(
+                f"propose.groups.{group.name}: holds some of the slices that swarm.reuse freezes, and others; "
+                "freeze all of the group's slices or none, or leave the group out"
+            )
+    try:
+        return Constraints(space.names, lower, upper, tuple(groups))
+    except ConfigError as error:
+        raise ConfigError(f"swarm.reuse: with frozen ratios: {error}") from error
+
+
 def _check_shapes(limits: Constraints) -> None:
     k = len(limits.names)
     if k == 0 or limits.lower.shape != (k,) or limits.upper.shape != (k,):
@@ -153,16 +203,17 @@ def _check_ranges(limits: Constraints) -> None:
         low, high = low + least, high + most
     rest = [i for i in range(len(limits.names)) if i not in grouped]
     low, high = low + float(limits.lower[rest].sum()), high + float(limits.upper[rest].sum())
-    through = "".join(f", propose.groups.{group.name}" for group in limits.groups)
+    through = [f"propose.groups.{group.name}" for group in limits.groups]
     if low > 1 + TOLERANCE:
         blamed = [f"slices.{n}" for n, value in zip(limits.names, limits.lower, strict=True) if value > 0]
         raise ConfigError(
-            f"{', '.join(blamed)}{through}: least weights add up to {low:.4g}, more than 1; lower min_weight or weight"
+            f"{', '.join([*blamed, *through])}: least weights add up to {low:.4g}, more than 1; "
+            "lower min_weight or weight"
         )
     if high < 1 - TOLERANCE:
         blamed = [f"slices.{n}" for n, value in zip(limits.names, limits.upper, strict=True) if value < 1]
         raise ConfigError(
-            f"{', '.join(blamed)}{through}: largest weights add up to {high:.4g}, less than 1; raise max_epochs or "
+            f"{', '.join([*blamed, *through])}: largest weights add up to {high:.4g}, less than 1; raise max_epochs or "
             "max_weight, add slices, or lower budget_tokens"
         )
 

@@ -108,7 +108,7 @@ def build_slices(
     Raises: InputError when contamination leaves a slice nothing; WorkspaceError, ShardError when texts are unreadable.
     """
     keys = [_keys(session, request, number) for number in range(len(request.slices))]
-    built = {number: done for number, key in enumerate(keys) if (done := _finished(request, number, *key))}
+    built = _kept(request, keys)
     for done in built.values():
         tell(done, False)
     missing = [number for number in range(len(request.slices)) if number not in built]
@@ -120,6 +120,15 @@ def build_slices(
                 built[number] = made
                 tell(made, True)
     return [built[number] for number in range(len(request.slices))]
+
+
+def kept_slices(session: Session, request: SliceRequest) -> list[BuiltSlice] | None:
+    """Return the stores of all slices in order where each is there already; None where one is to be made.
+
+    Raises: ShardError when a manifest is damaged.
+    """
+    built = _kept(request, [_keys(session, request, number) for number in range(len(request.slices))])
+    return [built[number] for number in sorted(built)] if len(built) == len(request.slices) else None
 
 
 def slice_table(
@@ -176,6 +185,10 @@ def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, st
     tasks = sorted({task.key for task in request.tasks})
     words = request.contamination_words if tasks else None
     return text_key, digest({"text": text_key, "version": contamination.VERSION, "words": words, "tasks": tasks})
+
+
+def _kept(request: SliceRequest, keys: Sequence[tuple[str, str]]) -> dict[int, BuiltSlice]:
+    return {number: done for number, key in enumerate(keys) if (done := _finished(request, number, *key))}
 
 
 def _finished(request: SliceRequest, number: int, text_key: str, key: str) -> BuiltSlice | None:

@@ -208,6 +208,7 @@ def project(weights: Floats, bounds: Bounds, natural: Floats, least: float = 0.0
     out = _fill(weights, bounds, natural)
     for _ in range(weights.shape[1]):
         small = (out < threshold) & (out > 0) & keep
+        small &= out * (out > 0).sum(axis=1, keepdims=True) < 1  # where all are small, those under the mean go first
         if not small.any():
             break
         keep &= ~small
@@ -228,6 +229,8 @@ def _fill(weights: Floats, bounds: Bounds, natural: Floats) -> Floats:
         under = np.clip(np.exp2(middle) * scaled, lower, upper).sum(axis=1, keepdims=True) < 1
         low, high = np.where(under, middle, low), np.where(under, high, middle)
     out: Floats = np.clip(np.exp2(high) * scaled, lower, upper)
+    nothing = (out < 1e-12) & (lower == 0)  # the bisection's end, where one slice takes all
+    out[nothing] = scaled[nothing] = 0.0
     for _ in range(3):  # the first step leaves rounding alone, which the others take
         rest = 1 - out.sum(axis=1, keepdims=True)
         room = np.where(rest > 0, upper - out, out - lower) * ((scaled > 0) | (out > lower))

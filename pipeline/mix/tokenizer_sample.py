@@ -36,9 +36,27 @@ def slices_tokenizer(
 
     Raises: ConfigError, InputError when the file or the text cannot be used.
     """
+    kept, key = kept_tokenizer(session, config, documents, share, folder)
+    if kept is not None:
+        return kept
+    assert config.train is not None
+    trained = train_tokenizer(tokenizer_sample(session, documents, share), config.train.vocabulary)
+    folder.mkdir(parents=True, exist_ok=True)
+    trained.save(folder / _FILE)
+    write_json(folder / _MANIFEST, {"key": key, "tokenizer": trained.content_hash, "vocabulary": trained.vocabulary})
+    return trained
+
+
+def kept_tokenizer(
+    session: Session, config: TokenizerConfig, documents: ChosenDocuments, share: float, folder: Path
+) -> tuple[MixTokenizer | None, str]:
+    """Return the tokenizer's file, or the one kept in `folder`, None where it is to be trained; and its key.
+
+    Raises: ConfigError, InputError when the file cannot be used.
+    """
     if config.train is None:
         assert config.file is not None
-        return load_tokenizer(Path(config.file), config.end_of_document)
+        return load_tokenizer(Path(config.file), config.end_of_document), ""
     parts = {name: [made_from(p) for p in session.catalog.group(name, "curated").parts()] for name in documents.sources}
     chosen = hashlib.blake2b(documents.keys.tobytes() + documents.slices.tobytes(), digest_size=16).hexdigest()
     sample = {"bytes": SAMPLE_BYTES, "documents": chosen, "curated": parts, "held_out": share}
@@ -49,12 +67,8 @@ def slices_tokenizer(
         with suppress(InputError, ConfigError):  # a damaged file is made again: training gives the same one
             kept = load_tokenizer(folder / _FILE)
             if kept.content_hash == known.get("tokenizer"):
-                return kept
-    trained = train_tokenizer(tokenizer_sample(session, documents, share), config.train.vocabulary)
-    folder.mkdir(parents=True, exist_ok=True)
-    trained.save(folder / _FILE)
-    write_json(folder / _MANIFEST, {"key": key, "tokenizer": trained.content_hash, "vocabulary": trained.vocabulary})
-    return trained
+                return kept, key
+    return None, key
 
 
 def tokenizer_sample(

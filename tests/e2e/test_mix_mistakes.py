@@ -96,6 +96,40 @@ CONFIG_MISTAKES: list[tuple[str, Mapping[str, Any], list[str]]] = [
     ("subquery", slices(odd={"where": "(SELECT true)"}), ["slices.odd.where", "subqueries are not allowed"]),
     ("held out too little", {"held_out": 0.0}, ["held_out", "no held-out text", "raise `held_out`"]),
     (
+        "one slice",
+        {"slices": {"prose": {"where": "source = 'prose'"}}},
+        ["slices", "'prose' is the only one", "add another"],
+    ),
+    (
+        "one mixture",
+        {
+            "slices": {
+                "prose": {"where": "source = 'prose'", "weight": 0.4},
+                "notes": {"where": "source = 'notes'"},
+            },
+            "measure": [],
+        },
+        ["prose 0.4, notes 0.6", "nothing to choose", "free a `weight`"],
+    ),
+    (
+        "groups that leave no mixture",
+        {
+            "slices": {name: {**each, "group": "all"} for name, each in CONFIG["slices"].items()},
+            "propose": {"groups": {"all": {"max_weight": 0.9}}},
+        },
+        ["propose.groups.all: largest weights add up to 0.9, less than 1"],
+    ),
+    (
+        "too few runs for trees",
+        {"swarm": {"runs": 3}, "fit": {"model": "lightgbm"}},
+        ["fit.model: lightgbm needs 20 different mixtures", "raise swarm.runs"],
+    ),
+    (
+        "another stage was not made",
+        {"stages": [{"name": "late", "config": "mix.yaml", "share": 0.1}]},
+        ["stages.late", "mixture.yaml does not exist", "gristmill mix run mix.yaml"],
+    ),
+    (
         "no earlier mixture",
         {"swarm": {"runs": 4, "reuse": {"mixture": "old.yaml"}}},
         ["old.yaml does not exist", "mixture"],
@@ -161,6 +195,9 @@ def test_budget_names_the_largest_that_fits(made: Path) -> None:
     edited(made, budget_tokens=available + 1)
     says(here(made, "mix", "swarm", "mix.yaml"), f"the largest budget that fits is {available:,}")
     edited(made, budget_tokens=available)
+    assert here(made, "mix", "slices", "mix.yaml").code == 0
+    says(here(made, "mix", "swarm", "mix.yaml"), "leave one mixture", "nothing to choose", "max_epochs")
+    edited(made, budget_tokens=available - 1000)
     assert here(made, "mix", "swarm", "mix.yaml").code == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.mix.config import SliceConfig, SwarmConfig
 from pipeline.mix.noise import measure_noise
-from pipeline.mix.swarm import draw_swarm, mixture_id, run_id, unimax
+from pipeline.mix.swarm import draw_swarm, mixture_id, run_id, unimax, unjudged_slices
 from pipeline.mix.swarm_space import (
     Bounds,
     frozen_space,
@@ -117,18 +117,124 @@ def test_unimax_spreads_what_small_slices_cannot_take():
 
 def test_baselines_come_first_and_differ():
     bounds = Bounds(NAMES, np.zeros(4), np.array([1.0, 1.0, 0.3, 0.1]))
-    runs = draw_swarm(NATURAL, bounds, SwarmConfig(runs=5, replicates=3))
-    assert [run.kind for run in runs] == ["natural"] * 3 + ["uniform"] + ["corner"] * 4 + ["swarm"] * 5
-    assert [run.seed for run in runs] == [0, 1, 2] + [0] * 10
+    runs = draw_swarm(NATURAL, bounds, SwarmConfig(runs=5, seed=10, replicates=3))
+    # Corners in the slices' order: those of the largest and the smallest natural share have two seeds.
+    kinds = ["natural"] * 3 + ["uniform"] * 2 + ["corner"] * 6 + ["swarm"] * 5
+    assert [run.kind for run in runs] == kinds
+    assert [run.seed for run in runs] == [10, 11, 12, 11, 12, 10, 11, 11, 12, 10, 11, 10, 11, 12, 10, 11]
     np.testing.assert_allclose(runs[0].weights, NATURAL)
     np.testing.assert_allclose(runs[3].weights, [0.3, 0.3, 0.3, 0.1])
-    np.testing.assert_allclose(runs[6].weights, [0.7 * 0.6 / 0.85, 0.7 * 0.2 / 0.85, 0.3, 0.7 * 0.05 / 0.85])
+    np.testing.assert_allclose(runs[8].weights, [0.7 * 0.6 / 0.85, 0.7 * 0.2 / 0.85, 0.3, 0.7 * 0.05 / 0.85])
+    np.testing.assert_array_equal(runs[9].weights, runs[10].weights)
     assert len({run.run_id for run in runs}) == len(runs)
 
 
+def test_every_seed_is_a_block_of_the_design():
+    runs = draw_swarm(NATURAL, FREE, SwarmConfig(runs=64, seed=3))
+    swarm = [run for run in runs if run.kind == "swarm"]
+    assert [run.seed for run in swarm] == [3 + number % 8 for number in range(64)]
+    assert sorted(run.seed for run in runs if run.kind == "natural") == list(range(3, 11))
+    by_mixture = {}
+    for run in runs:
+        by_mixture.setdefault(mixture_id(NAMES, run.weights), set()).add(run.seed)
+    assert sorted(map(len, by_mixture.values()), reverse=True)[:5] == [8, 2, 2, 2, 1]
+    # The mean mixture of a seed's runs says nothing of the seed.
+    means = np.array([np.mean([run.weights for run in swarm if run.seed == 3 + n], axis=0) for n in range(8)])
+    assert means.std(axis=0).max() < 0.2
+
+
+def test_a_corner_holds_nothing_else():
+    corners = [run.weights for run in draw_swarm(NATURAL, FREE, SwarmConfig(runs=2)) if run.kind == "corner"]
+    assert sorted(map(int, np.count_nonzero(corners, axis=1))) == [1] * 6
+
+
 def test_no_corners_when_not_asked_for():
-    kinds = [run.kind for run in draw_swarm(NATURAL, FREE, SwarmConfig(runs=2, corners=False))]
-    assert kinds == ["natural", "natural", "natural", "uniform", "swarm", "swarm"]
+    kinds = [run.kind for run in draw_swarm(NATURAL, FREE, SwarmConfig(runs=2, corners=False, replicates=2))]
+    assert kinds == ["natural", "natural", "uniform", "uniform", "swarm", "swarm"]
+
+
+# What a swarm shows of each slice -------------------------------------------------------------------------------------
+
+# (natural shares, largest weights)
+SHARES = [
+    pytest.param([0.9, 0.0995, 0.0005], 1.0, id="three, one of 0.05 %"),
+    pytest.param([0.5, 0.3, 0.196, 0.004], 1.0, id="four, one of 0.4 %"),
+    pytest.param([0.6, *[0.02] * 19, 0.0195, 0.0005], 1.0, id="22, many small"),
+    pytest.param([1 / 60] * 60, 1.0, id="sixty alike"),
+    pytest.param([0.9, *[0.0995 / 58] * 58, 0.0005], 20.0, id="sixty, capped"),
+]
+
+
+@pytest.mark.parametrize("count", [8, 64])
+@pytest.mark.parametrize(("shares", "cap"), SHARES)
+def test_every_slice_is_seen_at_several_weights(shares, cap, count):
+    natural = np.array(shares)
+    upper = np.minimum(1.0, cap * natural) if cap > 1 else np.ones(natural.size)
+    bounds = Bounds(tuple(f"s{i}" for i in range(natural.size)), np.zeros(natural.size), upper)
+    runs = draw_swarm(natural, bounds, SwarmConfig(runs=count, candidates=2))
+    assert len(unjudged_slices(runs, bounds)) <= (natural.size // 10 if count == 8 else 0)
+    swarm = np.array([run.weights for run in runs if run.kind == "swarm"])
+    np.testing.assert_allclose(swarm.sum(axis=1), 1, atol=1e-12)
+    assert (swarm <= upper + 1e-12).all()
+    present = (swarm > 0).mean(axis=0)
+    assert present.min() >= (0.25 if count == 8 else 0.33), present
+    if count == 64:
+        for share, most, column in zip(natural, upper, swarm.T, strict=True):
+            kept = np.sort(column[column > 0])
+            assert len(np.unique(np.round(np.log(kept), 1))) >= 8
+            assert kept[-1] > min(0.6 * most, max(0.02, 2 * share))
+
+
+def test_more_least_weights_than_there_is_room_for():
+    bounds = Bounds(tuple(f"s{i}" for i in range(40)), np.zeros(40), np.ones(40))
+    runs = draw_swarm(np.full(40, 1 / 40), bounds, SwarmConfig(runs=32, candidates=4, min_weight=0.1))
+    swarm = np.array([run.weights for run in runs if run.kind == "swarm"])
+    assert len(swarm) == 32
+    assert np.isfinite(swarm).all()
+    assert swarm[swarm > 0].min() >= 0.1
+    alike = project(np.full((1, 40), 1.0), bounds, np.full(40, 1 / 40), 0.1)
+    np.testing.assert_allclose(alike, 1 / 40)
+
+
+def test_presence_of_a_large_swarm():
+    natural = np.array([0.5, 0.3, 0.196, 0.004])
+    swarm = [r.weights for r in draw_swarm(natural, FREE, SwarmConfig(runs=256, candidates=1)) if r.kind == "swarm"]
+    rare = np.array(swarm)[:, 3]
+    assert 0.38 < (rare > 0).mean() < 0.6
+    counts, _ = np.histogram(np.log(rare[rare > 0]), np.log([0.002, 0.0045, 0.01, 0.022, 0.051]))
+    assert counts.min() > 16  # evenly over the logarithms of its range
+
+
+def test_a_slice_with_a_least_weight_rises_above_it():
+    bounds = Bounds(NAMES, np.array([0.0, 0.0, 0.0, 0.02]), np.ones(4))
+    natural = np.array([0.7, 0.2, 0.099, 0.001])
+    runs = draw_swarm(natural, bounds, SwarmConfig(runs=24))
+    rare = np.array([run.weights[3] for run in runs if run.kind == "swarm"])
+    assert rare.min() >= 0.02
+    assert 0.33 <= (rare > 0.021).mean() <= 0.6
+    assert unjudged_slices(runs, bounds) == {}
+
+
+def test_what_a_swarm_cannot_judge_is_said():
+    weights = np.zeros((6, 5))
+    weights[:, 1] = 0.1
+    weights[:, 2] = [0.1, 0.102, 0.1, 0, 0, 0]
+    weights[:, 3] = [0.2, 0.205, 0.21, 0.215, 0.219, 0.2]
+    weights[:, 4] = [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
+    weights[:, 0] = 1 - weights.sum(axis=1)
+    bounds = Bounds(("a", "b", "c", "d", "e"), np.array([0, 0.1, 0, 0.2, 0]), np.array([1, 0.1, 1, 0.22, 1]))
+    runs = [RunSpec(str(i), "swarm", row, 0) for i, row in enumerate(weights)]
+    found = unjudged_slices(runs, bounds)
+    assert set(found) == {"a", "b", "c", "d"}
+    assert found["b"] == "its weight is fixed at 0.1"
+    assert found["c"].startswith("3 of 6 runs hold it, at 1 different weights")
+    assert "d" in found
+
+
+def test_frozen_slices_have_no_curve_of_their_own():
+    space = frozen_space(NAMES, {"web": 0.5, "wiki": 0.3})
+    runs = draw_swarm(NATURAL, FREE, SwarmConfig(runs=24), space)
+    assert set(unjudged_slices(runs, FREE, space)) == {"web", "wiki"}
 
 
 def test_a_larger_swarm_starts_with_the_smaller_one():
@@ -166,7 +272,7 @@ def test_choosing_is_nearer_to_the_distribution_than_drawing():
 def test_fewer_distinct_mixtures_than_asked_for_are_said(caplog):
     tight = Bounds(("a", "b"), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
     runs = draw_swarm(np.array([0.5, 0.5]), tight, SwarmConfig(runs=4, candidates=2))
-    assert [run.kind for run in runs] == ["natural"] * 3
+    assert [run.kind for run in runs] == ["natural"] * 8
     assert "0 distinct mixtures of the 4" in caplog.text
 
 

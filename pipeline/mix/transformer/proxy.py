@@ -41,19 +41,8 @@ class TransformerProxy:
 
     @cached_property
     def device(self) -> Literal["cpu", "cuda"]:
-        """The device; `auto` is the GPU where torch sees one.
-
-        Raises: MissingDependencyError when a GPU was asked for and torch sees none.
-        """
-        if self.config.device == "cpu" or (self.config.device == "auto" and not Path("/dev/nvidiactl").exists()):
-            return "cpu"
-        import torch
-
-        if torch.cuda.is_available():
-            return "cuda"
-        if self.config.device == "cuda":
-            raise MissingDependencyError("proxy.device: cuda, but torch sees no GPU; set it to cpu or auto")
-        return "cpu"
+        """The device that models train on; see `chosen_device`."""
+        return chosen_device(self.config)
 
     @cached_property
     def precision(self) -> Literal["float32", "bfloat16"]:
@@ -162,6 +151,22 @@ def require_torch() -> None:
     """
     if "torch" not in sys.modules and importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("proxy.kind: transformer needs an extra: pip install 'gristmill[proxy]'")
+
+
+def chosen_device(config: ProxyConfig) -> Literal["cpu", "cuda"]:
+    """Return the device; `auto` is the GPU where torch sees one.
+
+    Raises: MissingDependencyError when a GPU was asked for and torch sees none.
+    """
+    if config.device == "cpu" or (config.device == "auto" and not Path("/dev/nvidiactl").exists()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if config.device == "cuda":
+        raise MissingDependencyError("proxy.device: cuda, but torch sees no GPU; set it to cpu or auto")
+    return "cpu"
 
 
 def _cpu_multiplies_bfloat16() -> bool:
