@@ -15,7 +15,7 @@ STEPS = {
     "sample": "write token shards of the mixture",
     "report": "write an HTML page with plots of everything that is known so far",
 }
-MODELS = ("auto", "linear", "log_linear", "additive", "effective_data", "gp", "lightgbm", "ensemble")
+MODELS = ("auto", "linear", "log_linear", "effective_data", "gp", "lightgbm")
 
 Command = Callable[[Any, str, str], Any]
 """Adds a command: its group, name and help."""
@@ -48,8 +48,11 @@ def add_mix(commands: Any, command: Command) -> None:
 def _add_tables(mix: Any, command: Command) -> None:
     fit = command(mix, "fit", "fit a regression from mixtures to metrics, of this mix or of anybody's tables")
     _config(fit, optional=True)
-    fit.add_argument("--ratios", metavar="CSV", help="mixtures: column `index`, then one column a slice")
+    fit.add_argument("--ratios", metavar="CSV", help="mixtures: `index`, one column a slice, and `seed` if known")
     fit.add_argument("--metrics", metavar="CSV", help="losses: column `index`, then one column a metric")
+    fit.add_argument(
+        "--higher", metavar="METRIC", action="append", default=[], help="a metric where larger is better (repeatable)"
+    )
     fit.add_argument("--out", metavar="DIR", help="folder that the fit is written to")
     fit.add_argument("--model", choices=MODELS, help="regression model (default: auto, or what CONFIG says)")
     fit.add_argument("--json", action="store_true", help="print one JSON array, an object a metric")
@@ -126,11 +129,13 @@ def _fit(arguments: argparse.Namespace) -> int:
 
     tables = (arguments.ratios, arguments.metrics, arguments.out)
     if arguments.config is None:
-        return fit_tables(*tables, arguments.model or "auto", arguments.json)
-    if any(tables):
+        return fit_tables(*tables, arguments.model or "auto", arguments.higher, arguments.json)
+    if any(tables) or arguments.higher:
         from pipeline.table.errors import UsageError
 
-        raise UsageError("mix fit: give either CONFIG, or --ratios, --metrics and --out")
+        raise UsageError(
+            "mix fit: give either CONFIG, or --ratios, --metrics and --out; --higher belongs to these three"
+        )
     assignments = [*arguments.assignments, *([f"fit.model={arguments.model}"] if arguments.model else [])]
     return run_step("fit", arguments.config, assignments, as_json=arguments.json)
 

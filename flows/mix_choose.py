@@ -42,7 +42,7 @@ from pipeline.table.shards import digest
 
 FRESH_SEEDS = 1_000
 """How far behind the swarm's seeds those of verification begin: no run of a swarm has them."""
-FIT_VERSION = "fit_v3"
+FIT_VERSION = "fit_v4"
 """Raised when the same runs and settings give another fit or proposal."""
 VERIFICATION_VERSION = "verification_v2"
 """Raised when the same measurements give another verdict."""
@@ -160,6 +160,8 @@ def _fit(mix: OpenMix, results: Results, space: Space, weights: Mapping[str, flo
         run_variance=results.variances,
         bootstrap=settings.bootstrap,
         seed=settings.seed,
+        seeds=np.array([run.seed for run in results.runs]),
+        progress=mix.reporter.line,
     )
 
 

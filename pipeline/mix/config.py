@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pipeline.table.config import StageConfig
 
 Kind = Literal["ngram", "transformer"]
-ModelName = Literal["auto", "linear", "log_linear", "additive", "effective_data", "gp", "lightgbm", "ensemble"]
+ModelName = Literal["auto", "linear", "log_linear", "effective_data", "gp", "lightgbm"]
 Objective = Literal["expected", "upper"]
 Direction = Literal["lower", "higher"]
 """Which way a metric is better."""

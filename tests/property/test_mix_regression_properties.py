@@ -28,7 +28,7 @@ def runs(seed: int, n: int, k: int, m: int, sparse: bool) -> tuple[np.ndarray, n
     st.integers(1, 6),
     st.integers(1, 3),
     st.booleans(),
-    st.sampled_from(["linear", "log_linear", "additive", "effective_data", "gp"]),
+    st.sampled_from(["linear", "log_linear", "effective_data", "gp"]),
 )
 def test_any_runs_give_finite_predictions_in_order(seed, n, k, m, sparse, model):
     weights, values = runs(seed, n, k, m, sparse)

@@ -52,7 +52,8 @@ def test_51_runs(tmp_path, test_runs):
     ranked, covered = judge(fitted, test_runs)
     assert np.mean(list(ranked.values())) >= 0.987
     assert 0.85 <= covered.mean() <= 0.95
-    assert all(row["model"] == "effective_data" for row in fitted.report["metrics"])
+    assert all(row["law_rmse"] < row["linear_rmse"] for row in fitted.report["metrics"])
+    assert {row["model"] for row in fitted.report["metrics"]} <= {"effective_data", "gp"}
     reported = np.mean([row["spearman"] for row in fitted.report["metrics"]])
     assert reported == pytest.approx(np.mean(list(ranked.values())), abs=0.01)
 
@@ -71,10 +72,10 @@ def test_512_runs(tmp_path, test_runs):
     fitted = fit_files(*files("train"), tmp_path / "fit")
     seconds = time.process_time() - started
     ranked, covered = judge(fitted, test_runs)
-    assert next(value for name, value in ranked.items() if "pile_cc" in name) >= 0.995
-    assert np.mean(list(ranked.values())) >= 0.99
+    assert next(value for name, value in ranked.items() if "pile_cc" in name) >= 0.996
+    assert np.mean(list(ranked.values())) >= 0.993
     assert 0.85 <= covered.mean() <= 0.95
-    assert seconds < 300
+    assert seconds < 60
     many = np.random.default_rng(0).dirichlet(np.full(17, 0.3), 10_000)
     started = time.perf_counter()
     Fit.load(tmp_path / "fit").predict(many)

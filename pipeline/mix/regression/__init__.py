@@ -1,9 +1,10 @@
 """The regression: from what runs on some mixtures measured to what runs on any mixture would.
 
-tables   CSV tables of mixtures and metrics      choice    nested cross-validation, calibration
+tables   CSV tables of mixtures and metrics      choice    cross-validation, calibration
 laws     shapes of a metric, with derivatives    fitting   `fit`, and the `Fit` that predicts
-solve, lawfit, process, trees                    stored    a fit on disk
-models   what a model's name stands for          files     `mix fit` and `mix predict`
+solve, lawfit, process, trees                    seeds     what runs of one seed share
+models   what a model's name stands for          stored    a fit on disk
+files    `mix fit` and `mix predict`
 """
 
 from __future__ import annotations

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.regression.lawfit import Data
 from pipeline.mix.regression.models import Single, fit_models
+from pipeline.mix.regression.seeds import SeedEffects
 from pipeline.mix.types import Floats
 
 Ints = NDArray[np.int64]
 
-FEW_RUNS_A_SLICE = 5
-"""Below it, choosing by cross-validation picks by luck, and the effective-data law is what predicts best."""
-_FOLDS_TO_CHOOSE = 4, 5  # with fewer runs than _MANY_RUNS, where a choice shall take seconds, and with more
-_FOLDS_OF_ONE = 8
+LAWFUL: tuple[Single, ...] = ("effective_data", "gp")
+"""The models that other candidates have to beat clearly."""
+RUNS_A_SLICE = 5
+"""So many, and a metric's own runs count as much for its choice as those of all metrics together."""
+_FOLDS = 8, 5  # with fewer runs than _MANY_RUNS, and with more
 _MANY_RUNS = 200
 _Z90 = 1.6448536269514722
 _SHARED_RUNS = 30.0  # runs' worth of belief that a metric's interval is as far off as all metrics' together
@@ -27,62 +30,76 @@ _PLAIN_RUNS = 5.0  # runs' worth of belief that intervals need no stretch
 class Choice:
     """The model of each metric, and predictions (n, m) of runs that were held out from it, with their variance.
 
-    `fold` (n,) is the part that each run was held out with.
+    `fold` (n,) is the part that each run was held out with; `measured` (n, m) is what it measured, less its seed's
+    offset as the other parts know it. `rmse` has each candidate's own cross-validated error, (m,); `kernels` (m, k + 2)
+    are what a process may start from.
     """
 
     names: tuple[Single, ...]
     mean: Floats
     variance: Floats
     fold: Ints
+    measured: Floats
+    rmse: dict[Single, Floats]
+    kernels: Floats | None
 
 
-def choose(candidates: tuple[Single, ...], data: Data, seed: int) -> Choice:
+def choose(
+    candidates: tuple[Single, ...], data: Data, effects: SeedEffects, seed: int, progress: Callable[[str], None]
+) -> Choice:
     """Return the candidate that each metric gets, and honest predictions of every run.
 
-    With several candidates it is nested cross-validation: for each fold the choice is made by folds inside the rest,
-    so that the fold's predictions come from a choice that never saw it.
+    Candidates are fitted without each part of the runs in turn. What a part is predicted with is chosen by the errors
+    on the other parts; what metrics get in the end, by those on all.
     """
-    count = _FOLDS_OF_ONE if len(candidates) == 1 else _FOLDS_TO_CHOOSE[len(data.values) >= _MANY_RUNS]
-    fold = split(data.weights, count, seed)
+    n, m = data.values.shape
+    fold = split(data.weights, _FOLDS[n >= _MANY_RUNS], seed)
     count = int(fold.max()) + 1
-    held = _Held(candidates, data, fold)
-    whole = [held.moments((i,), i) for i in range(count)]
-    mean, variance = np.empty(data.values.shape), np.empty(data.values.shape)
+    mean, variance = np.empty((2, len(candidates), n, m))
+    measured = np.empty((n, m))
+    kernels = None
     for i in range(count):
-        picked = np.zeros(data.values.shape[1], np.int64)
-        if len(candidates) > 1 and count > 2:
-            others = [j for j in range(count) if j != i]
-            picked = held.best(others, [held.moments(tuple(sorted((i, j))), j) for j in others])
-        columns = np.arange(len(picked))
-        mean[fold == i] = whole[i][0][picked, :, columns].T
-        variance[fold == i] = whole[i][1][picked, :, columns].T
-    final = held.best(list(range(count)), whole) if len(candidates) > 1 else np.zeros(data.values.shape[1], np.int64)
-    return Choice(tuple(candidates[i] for i in final), mean, variance + data.extra, fold)
+        held = fold == i
+        part = replace(data, values=data.values - effects.offsets(~held))
+        measured[held] = part.values[held]
+        models = fit_models(candidates, part.rows(~held), kernels)
+        for c, name in enumerate(candidates):
+            mean[c, held], variance[c, held] = models[name].moments(data.weights[held])
+            if (process := models[name].process) is not None:
+                kernels = process.kernels
+        progress(f"{i + 1} of {count} parts of the runs predicted from the others")
+    gone = (mean - measured) ** 2
+    picked = np.stack([_best(candidates, gone[:, fold != i], data) for i in range(count)])[fold]
+    runs, columns = np.arange(n)[:, None], np.arange(m)
+    final = _best(candidates, gone, data)
+    rmse = {name: np.sqrt(square.mean(0)) for name, square in zip(candidates, gone, strict=True)}
+    names = tuple(candidates[i] for i in final)
+    held_mean, held_variance = (x[picked, runs, columns] for x in (mean, variance + data.extra))
+    return Choice(names, held_mean, held_variance, fold, measured, rmse, kernels)
 
 
-class _Held:
-    """Candidates fitted without some folds, and what they predict for one of them; fitted once, kept."""
+def _best(candidates: tuple[Single, ...], gone: Floats, data: Data) -> Ints:
+    """Return the candidate of each metric (m,) by squared errors (candidates, runs, m).
 
-    def __init__(self, candidates: tuple[Single, ...], data: Data, fold: Ints) -> None:
-        self.candidates, self.data, self.fold = candidates, data, fold
-        self._kept: dict[tuple[tuple[int, ...], int], tuple[Floats, Floats]] = {}
-
-    def moments(self, without: tuple[int, ...], of: int) -> tuple[Floats, Floats]:
-        """Return means and variances (candidates, rows of the fold, m)."""
-        if (without, of) not in self._kept:
-            models = fit_models(self.candidates, self.data.rows(~np.isin(self.fold, without)))
-            for held in without:
-                at = self.data.weights[self.fold == held]
-                parts = [models[name].moments(at) for name in self.candidates]
-                self._kept[without, held] = (np.array([p[0] for p in parts]), np.array([p[1] for p in parts]))
-        return self._kept[without, of]
-
-    def best(self, folds: list[int], moments: list[tuple[Floats, Floats]]) -> Ints:
-        """Return the candidate of least mean square for each metric, (m,)."""
-        square = np.zeros((len(self.candidates), self.data.values.shape[1]))
-        for i, (mean, _) in zip(folds, moments, strict=True):
-            square += ((mean - self.data.values[self.fold == i]) ** 2).sum(1)
-        return np.asarray(square.argmin(0), np.int64)
+    The better of the law and the process stays unless another beats it by a standard error of the runs' paired
+    differences. With few runs a metric's own errors are a matter of luck, so those of all metrics count as well.
+    """
+    own = gone.shape[1] / (gone.shape[1] + RUNS_A_SLICE * data.weights.shape[1])
+    scaled = gone / np.maximum(data.values.var(0), 1e-300)
+    scaled = own * scaled + (1 - own) * scaled.mean(2, keepdims=True)
+    error = scaled.mean(1)
+    lawful = [i for i, name in enumerate(candidates) if name in LAWFUL]
+    if not lawful:
+        return np.zeros(error.shape[1], np.int64)
+    best = np.array(lawful)[error[lawful].argmin(0)]
+    home = np.take_along_axis(scaled, best[None, None], 0)[0]
+    for i in range(len(candidates)):
+        if i in lawful:
+            continue
+        gain = home - scaled[i]
+        clear = gain.mean(0) > gain.std(0) / np.sqrt(len(gain))
+        best = np.where(clear & (error[i] < np.take_along_axis(error, best[None], 0)[0]), i, best)
+    return np.asarray(best, np.int64)
 
 
 def split(weights: Floats, count: int, seed: int) -> Ints:
@@ -96,14 +113,14 @@ def split(weights: Floats, count: int, seed: int) -> Ints:
     return folds
 
 
-def calibrate(choice: Choice, values: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def calibrate(choice: Choice) -> tuple[Floats, NDArray[np.bool_]]:
     """Return what intervals are stretched by (m,), and which runs lie in intervals that did not know them, (n, m).
 
     The stretch makes 90 % of the held-out runs lie in their intervals; a metric's own count is drawn towards that of
     all metrics. For the second result, each fold's stretch comes from the other folds alone.
     """
-    missed = np.abs(values - choice.mean) / np.sqrt(np.maximum(choice.variance, 1e-300))
-    covered = np.empty(values.shape, bool)
+    missed = np.abs(choice.measured - choice.mean) / np.sqrt(np.maximum(choice.variance, 1e-300))
+    covered = np.empty(missed.shape, bool)
     for i in range(int(choice.fold.max()) + 1):
         inside = choice.fold == i
         known = missed[~inside] if (~inside).any() else missed

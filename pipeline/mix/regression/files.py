@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +14,7 @@ from pipeline.mix.folder import write_file
 from pipeline.mix.regression.fitting import Fit, Prediction, fit
 from pipeline.mix.regression.tables import match_slices, read_ratios, read_tables
 from pipeline.table.errors import InputError
+from pipeline.table.format import text_table
 
 _DIGITS = 10
 
@@ -26,11 +27,15 @@ def fit_files(
     model: ModelName = "auto",
     bootstrap: int = 64,
     seed: int = 1,
+    higher: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> Fit:
     """Fit the runs of two CSV tables, save the fit in folder `out`, and return it.
 
-    Raises: InputError when a table cannot be used or `out` cannot be written. MissingDependencyError when `lightgbm`
-    is asked for and not installed.
+    A column `seed` of the ratios is what each run was trained with. `higher` names metrics where larger is better.
+
+    Raises: InputError when a table cannot be used, a metric is unknown, or `out` cannot be written.
+    MissingDependencyError when `lightgbm` is asked for and not installed.
     """
     runs = read_tables(ratios, metrics)
     fitted = fit(
@@ -41,6 +46,9 @@ def fit_files(
         model=model,
         bootstrap=bootstrap,
         seed=seed,
+        seeds=runs.seeds,
+        higher=higher,
+        progress=progress,
     )
     try:
         fitted.save(out)
@@ -73,19 +81,12 @@ def predict_files(folder: str | Path, ratios: str | Path, out: str | Path | Text
 
 def render_report(report: Mapping[str, Any]) -> str:
     """Return a fit's report as a table of plain text, a line a metric."""
-    head = ("metric", "model", "rmse", "r2", "spearman", "pearson", "coverage")
-    rows: list[tuple[str, ...]] = [head]
+    numbers = ("rmse", "law_rmse", "linear_rmse", "r2", "spearman", "pearson", "coverage", "seed_sd")
+    rows = []
     for one in report["metrics"]:
-        numbers = [one.get(key) for key in head[2:]]
-        shown = ["-" if number is None else f"{number:.4f}" for number in numbers]
-        rows.append((str(one["metric"]), str(one["model"]), *shown))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = []
-    for row in rows:
-        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(left + right).rstrip())
-    return "\n".join(lines)
+        row = {key: one.get(key, "-") for key in ("metric", "model", "direction")}
+        rows.append(row | {key: "-" if one.get(key) is None else f"{one[key]:.4g}" for key in numbers})
+    return text_table(rows)
 
 
 def _csv(index: tuple[str, ...], names: tuple[str, ...], predicted: Prediction) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,25 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, ModelName
-from pipeline.mix.regression.choice import FEW_RUNS_A_SLICE, Choice, calibrate, choose
+from pipeline.mix.regression.choice import LAWFUL, Choice, calibrate, choose
 from pipeline.mix.regression.lawfit import Data
 from pipeline.mix.regression.models import Model, Single, fit_models, with_refits
 from pipeline.mix.regression.scores import scores
-from pipeline.mix.regression.trees import has_lightgbm
+from pipeline.mix.regression.seeds import SeedEffects, seed_effects
+from pipeline.mix.regression.solve import one_blas_thread
 from pipeline.mix.types import Floats
-from pipeline.table.errors import InputError
+from pipeline.table.errors import InputError, nearest
 
 LEAST_RUNS, MOST_RUNS = 3, 100_000
 MOST_RUNS_OF_A_PROCESS = 2000
-LEAST_RUNS_OF_TREES = 200  # with fewer, boosted trees lose to any law, and take longer than all of them
-_CANDIDATES: tuple[Single, ...] = (
-    "effective_data", "ensemble", "gp", "additive", "log_linear", "linear", "lightgbm",
-)  # fmt: skip
 _Z90 = 1.6448536269514722
 _DRAWS_OF_INTERVALS = 128
 _THREADS = 8
 _BLOCKS_A_THREAD = 8
 _BLOCK = 128  # mixtures at once: their arrays stay in the cache
+_QUIET_S = 3.0  # a fit that takes longer says how far it is
 
 
 _Found = TypeVar("_Found")
@@ -41,8 +40,9 @@ _Found = TypeVar("_Found")
 class Prediction:
     """Metrics of new runs at q mixtures, each (q, m).
 
-    `low` and `high` end the 90 % interval of a new run (what it would measure, its noise included); `mean_low` and
-    `mean_high` that of the mean over runs (the fit's own uncertainty alone). Trees do not tell the two apart.
+    `low` and `high` end the 90 % interval of a new run with a fresh seed (what it would measure, its noise included);
+    `mean_low` and `mean_high` that of the mean over runs (what the fit, and the mean of its seeds, may be off by).
+    Trees do not tell the two apart, but for the seeds.
     """
 
     mean: Floats
@@ -54,7 +54,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What was predicted of the fitted runs (n, m) by fits that had not seen them; `half`: half of the interval."""
+    """What was predicted of the fitted runs (n, m) by fits that had not seen them; `half`: half of the interval.
+
+    A run's seed is known here, where other runs had it.
+    """
 
     mean: Floats
     half: Floats
@@ -73,7 +76,9 @@ class Fit:
     """A regression of m metrics on the weights of k slices.
 
     `models` pairs each model with the columns (metrics) that use it; a metric that none uses is constant, at
-    `constants` (m,). `stretch` (m,) is what calibration made of the intervals. `report` is JSON-serialisable.
+    `constants` (m,). `stretch` (m,) is what calibration made of the intervals. `seed_sd` (m,) is the spread of seeds
+    that the fitted runs' own errors do not show, 0 where nothing tells it, estimated with `seed_degrees` degrees of
+    freedom from `seed_count` seeds. `report` is JSON-serialisable.
     """
 
     slice_names: tuple[str, ...]
@@ -81,6 +86,9 @@ class Fit:
     models: tuple[tuple[Model, tuple[int, ...]], ...]
     constants: Floats
     stretch: Floats
+    seed_sd: Floats
+    seed_degrees: int
+    seed_count: int
     report: Mapping[str, Any]
     held_out: HeldOut | None = None
 
@@ -131,6 +139,7 @@ class Fit:
             out[:, :, columns] = part[np.arange(count) % len(part)]
         return out
 
+    @one_blas_thread()
     def predict(self, weights: Floats) -> Prediction:
         """Return metrics at mixtures (q, k) with 90 % intervals.
 
@@ -146,11 +155,21 @@ class Fit:
             blocks = [slice(at, at + _BLOCK) for at in range(0, len(weights), _BLOCK)]
             for block, found in zip(blocks, _map(few.quick, [weights[block] for block in blocks]), strict=True):
                 mean[block, columns], sure[block, columns] = found
-        half = _Z90 * self.stretch * np.sqrt(sure + noise)
-        half_mean = _Z90 * self.stretch * np.sqrt(sure + noise * alike)
+        own, middle = self._seed_halves()
+        half = np.hypot(_Z90 * self.stretch * np.sqrt(sure + noise), own)
+        half_mean = np.hypot(_Z90 * self.stretch * np.sqrt(sure + noise * alike), middle)
         return Prediction(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
 
+    def _seed_halves(self) -> tuple[Floats, Floats]:
+        """Return what a fresh seed, and the mean of those seen, add to half of the intervals, both (m,)."""
+        from scipy.special import stdtrit
 
+        quantile = stdtrit(max(self.seed_degrees, 1), 0.95) * self.seed_sd
+        count = max(self.seed_count, 1)
+        return quantile * np.sqrt(1 + 1 / count), quantile / np.sqrt(count)
+
+
+@one_blas_thread()
 def fit(
     weights: Floats,
     values: Floats,
@@ -160,13 +179,17 @@ def fit(
     model: ModelName = "auto",
     bootstrap: int = 64,
     seed: int = 1,
-    noise: Floats | None = None,
+    seeds: NDArray[np.int64] | None = None,
+    higher: Sequence[str] = (),
     run_variance: Floats | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Fit:
     """Return the regression of `values` (n, m) on `weights` (n, k), rows of which are normalised.
 
-    `noise` (m,) is each metric's variance between seeds, where it is known; rows of one mixture tell it as well.
-    `run_variance`, (n,) or (n, m), is variance that a run has on top of it (one stopped early).
+    `seeds` (n,) are what the runs were trained with: runs of one seed share an offset, and seeds' spread is in the
+    intervals. Without them, rows of one mixture tell the spread. `higher` names metrics where larger is better; the
+    direction of the others is found. `run_variance`, (n,) or (n, m), is variance that a run has on top of what all have
+    (one stopped early). `progress` is called with a line now and then, once some seconds have passed.
 
     Raises: InputError when shapes, numbers or the number of runs cannot be fitted. MissingDependencyError when
     `lightgbm` is asked for and not installed.
@@ -175,42 +198,41 @@ def fit(
     slice_names = _names(slice_names, weights.shape[1], "slice")
     _check_values(weights, values, model)
     metric_names = _names(metric_names, values.shape[1], "metric")
-    data = _data(weights, values, noise, run_variance)
+    say = _later(progress)
+    every = Data(weights, values, _run_variance(values, run_variance), _flags(higher, metric_names))
     moving = np.flatnonzero(np.ptp(values, axis=0) > 1e-12 * np.maximum(1e-300, np.abs(values).max(0)))
-    used = Data(weights, values[:, moving], data.extra[:, moving], data.floor[moving])
-    stretch = np.ones(values.shape[1])
+    stretch, seed_sd = np.ones(values.shape[1]), np.zeros(values.shape[1])
     models: tuple[tuple[Model, tuple[int, ...]], ...] = ()
     rows: list[dict[str, Any]] = []
     held = HeldOut(values.copy(), np.zeros_like(values))
+    degrees = count = 0
     if moving.size:
-        choice = choose(candidates(model, *weights.shape), used, seed)
-        models = _final(choice, used, moving, bootstrap, seed)
-        stretch[moving], covered = calibrate(choice, used.values)
-        held.mean[:, moving] = choice.mean
+        used = every.columns(moving)
+        effects = seed_effects(used, _seeds(seeds, len(values)))
+        choice = choose(candidates(model, len(weights)), used, effects, seed, say)
+        stretch[moving], covered = calibrate(choice)
+        held.mean[:, moving] = choice.mean + used.values - choice.measured
         held.half[:, moving] = _Z90 * stretch[moving] * np.sqrt(choice.variance)
-        rows = [dict(row) for row in scores(choice.mean, used.values, covered)]
-        for row, name in zip(rows, choice.names, strict=True):
-            row["model"] = name
+        told = replace(used, values=used.values - effects.offsets(np.ones(len(values), bool)))
+        models = _final(choice, told, moving, bootstrap, seed, say)
+        seed_sd[moving], degrees, count = effects.sd, effects.degrees, effects.count
+        rows = _rows(choice, covered, effects, used)
     report = _report(metric_names, moving, rows, weights, model)
-    return Fit(slice_names, metric_names, models, values.mean(0), stretch, report, held)
+    constants = values.mean(0)
+    return Fit(slice_names, metric_names, models, constants, stretch, seed_sd, degrees, count, report, held)
 
 
-def candidates(model: ModelName, n_runs: int, n_slices: int) -> tuple[Single, ...]:
-    """Return what a metric's model is chosen from: for `auto` with few runs the effective-data law alone.
+def candidates(model: ModelName, n_runs: int) -> tuple[Single, ...]:
+    """Return what a metric's model is chosen from.
 
     Raises: InputError when a process is asked for on more runs than it can take.
     """
     many = n_runs > MOST_RUNS_OF_A_PROCESS
+    if model == "gp" and many:
+        raise InputError(f"model {model!r} takes at most {MOST_RUNS_OF_A_PROCESS} runs, not {n_runs}; use a law")
     if model != "auto":
-        if many and model in ("gp", "ensemble"):
-            raise InputError(f"model {model!r} takes at most {MOST_RUNS_OF_A_PROCESS} runs, not {n_runs}; use a law")
         return (model,)
-    if n_runs < FEW_RUNS_A_SLICE * n_slices:
-        return ("effective_data",)
-    left_out = {"gp", "ensemble"} if many else set()
-    if n_runs < LEAST_RUNS_OF_TREES or not has_lightgbm():
-        left_out.add("lightgbm")
-    return tuple(name for name in _CANDIDATES if name not in left_out)
+    return ("effective_data", "linear") if many else ("effective_data", "gp", "linear")
 
 
 def checked_weights(weights: Floats, n_slices: int | None = None) -> Floats:
@@ -243,15 +265,33 @@ def _map(function: Callable[[Floats], _Found], blocks: Sequence[Floats]) -> list
         return list(pool.map(function, blocks))
 
 
+def _later(progress: Callable[[str], None] | None) -> Callable[[str], None]:
+    """Return what passes a line on once some seconds have passed."""
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        if progress is not None and time.monotonic() - started > _QUIET_S:
+            progress(line)
+
+    return say
+
+
 def _final(
-    choice: Choice, data: Data, moving: NDArray[np.int64], bootstrap: int, seed: int
+    choice: Choice,
+    data: Data,
+    moving: NDArray[np.int64],
+    bootstrap: int,
+    seed: int,
+    say: Callable[[str], None],
 ) -> tuple[tuple[Model, tuple[int, ...]], ...]:
     """Fit each chosen model on all runs, for the metrics that chose it."""
     models = []
     for name in dict.fromkeys(choice.names):
-        own = [j for j, chosen in enumerate(choice.names) if chosen == name]
-        part = Data(data.weights, data.values[:, own], data.extra[:, own], data.floor[own])
-        model = with_refits(fit_models((name,), part)[name], part, bootstrap, seed)
+        own = np.array([j for j, chosen in enumerate(choice.names) if chosen == name])
+        say(f"fitting {name} to all runs, for {len(own)} metrics")
+        part = data.columns(own)
+        kernels = choice.kernels[own] if choice.kernels is not None else None
+        model = with_refits(fit_models((name,), part, kernels)[name], part, bootstrap, seed)
         models.append((model, tuple(int(moving[j]) for j in own)))
     return tuple(models)
 
@@ -275,32 +315,44 @@ def _names(names: Sequence[str] | None, count: int, kind: str) -> tuple[str, ...
     return chosen
 
 
-def _data(weights: Floats, values: Floats, noise: Floats | None, run_variance: Floats | None) -> Data:
-    n, m = values.shape
-    extra = np.zeros((n, m))
-    if run_variance is not None:
-        given = np.asarray(run_variance, np.float64)
+def _run_variance(values: Floats, given: Floats | None) -> Floats:
+    extra = np.zeros(values.shape)
+    if given is not None:
+        given = np.asarray(given, np.float64)
         extra = extra + (given[:, None] if given.ndim == 1 else given)
-    floor = seed_variance(weights, values) if noise is None else np.broadcast_to(np.asarray(noise, np.float64), (m,))
-    for name, given in (("run_variance", extra), ("noise", floor)):
-        if not (np.isfinite(given) & (given >= 0)).all():
-            raise InputError(f"{name} has a negative or infinite variance")
-    return Data(weights, values, extra, floor)
+    if not (np.isfinite(extra) & (extra >= 0)).all():
+        raise InputError("run_variance has a negative or infinite variance")
+    return extra
 
 
-def seed_variance(weights: Floats, values: Floats) -> Floats:
-    """Return each metric's variance (m,) between runs of one mixture, drawn to zero when they are few."""
-    _, group = np.unique(np.round(weights, 12), axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    count = np.bincount(group)
-    free = len(values) - len(count)
-    if free < 1:
-        return np.zeros(values.shape[1])
-    means = np.zeros((len(count), values.shape[1]))
-    np.add.at(means, group, values)
-    square = ((values - (means / count[:, None])[group]) ** 2).sum(0)
-    variance: Floats = square / (free + 4)
-    return variance
+def _seeds(given: NDArray[np.int64] | None, n_runs: int) -> NDArray[np.int64] | None:
+    if given is None:
+        return None
+    seeds = np.asarray(given)
+    if seeds.shape != (n_runs,) or not np.issubdtype(seeds.dtype, np.integer):
+        raise InputError(f"seeds have shape {seeds.shape} and type {seeds.dtype}, expected ({n_runs},) whole numbers")
+    return seeds
+
+
+def _flags(higher: Sequence[str], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    for name in higher:
+        if name not in names:
+            raise InputError(f"higher: {name!r} is no metric{nearest(name, names)}; there are {len(names)}")
+    return np.array([name in higher for name in names])
+
+
+def _rows(choice: Choice, covered: NDArray[np.bool_], effects: SeedEffects, data: Data) -> list[dict[str, Any]]:
+    """Return a row of the report for each metric that is not constant."""
+    rows: list[dict[str, Any]] = []
+    lawful = [choice.rmse[name] for name in LAWFUL if name in choice.rmse]
+    for j, found in enumerate(scores(choice.mean, choice.measured, covered)):
+        row: dict[str, Any] = {**found, "model": choice.names[j]}
+        if lawful and "linear" in choice.rmse:
+            row |= {"law_rmse": float(min(e[j] for e in lawful)), "linear_rmse": float(choice.rmse["linear"][j])}
+        row["direction"] = "higher" if data.higher[j] else "found"
+        row |= {"seed_sd": float(effects.sd[j]), "seed_degrees": effects.degrees}
+        rows.append(row)
+    return rows
 
 
 def _report(

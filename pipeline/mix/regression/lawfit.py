@@ -22,18 +22,22 @@ _LEAST_VARIANCE = 1e-5  # of a metric's own variance
 class Data:
     """What a model is fitted to: mixtures `weights` (n, k), standardised `values` (n, m), and what is known of noise.
 
-    `extra` (n, m) is variance that a row has on top of the common noise (a run that was stopped early); `floor` (m,) is
-    the least variance of a run (seed noise), both in units of the standardised metric.
+    `extra` (n, m) is variance that a row has on top of the common noise (a run that was stopped early), in units of the
+    standardised metric. `higher` (m,) says that larger is better; of the other metrics the runs tell.
     """
 
     weights: Floats
     values: Floats
     extra: Floats
-    floor: Floats
+    higher: NDArray[np.bool_]
 
     def rows(self, chosen: NDArray[np.bool_]) -> Data:
         """Return some of the rows."""
-        return Data(self.weights[chosen], self.values[chosen], self.extra[chosen], self.floor)
+        return Data(self.weights[chosen], self.values[chosen], self.extra[chosen], self.higher)
+
+    def columns(self, chosen: NDArray[np.int64]) -> Data:
+        """Return some of the metrics."""
+        return Data(self.weights, self.values[:, chosen], self.extra[:, chosen], self.higher[chosen])
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,7 @@ def _start(law: Law, data: Data, values: Floats) -> _State:
     k = data.weights.shape[1]
     centre = np.tile(np.r_[np.array(law.centre), np.full(k, law.slice_centre)], (metrics, 1))
     spread = np.tile(np.r_[np.array(law.spread), np.full(k, law.slice_spread)], (metrics, 1))
-    noise = np.maximum(np.full(metrics, 0.02), data.floor)
-    return _State(centre.copy(), centre, spread, np.ones((metrics, k)), noise, np.ones((metrics, n)))
+    return _State(centre.copy(), centre, spread, np.ones((metrics, k)), np.full(metrics, 0.02), np.ones((metrics, n)))
 
 
 def _problems(law: Law, data: Data, values: Floats, state: _State) -> Problems:
@@ -157,16 +160,18 @@ def _problems(law: Law, data: Data, values: Floats, state: _State) -> Problems:
 
 
 def _signs(law: Law, data: Data) -> Floats:
-    """Return -1 for metrics that the law fits clearly better upside down (an accuracy, say), else 1."""
+    """Return -1 for metrics where larger is better, said to be so or fitted clearly better upside down, else 1."""
     sign = np.ones(data.values.shape[1])
     if law.signed:
         return sign
+    if data.higher.all():
+        return -sign
     losses = []
     for turned in (data.values, -data.values):
         state = _start(law, data, turned.T)
         problems = _problems(law, data, turned.T, state)
         losses.append(problems.loss(minimise(problems, state.theta, 25)))
-    sign[losses[1] < 0.7 * losses[0] - 4 * np.maximum(0.02, data.floor)] = -1
+    sign[data.higher | (losses[1] < 0.7 * losses[0] - 4 * 0.02)] = -1
     return sign
 
 
@@ -183,10 +188,10 @@ def _update(law: Law, data: Data, problems: Problems, state: _State) -> Floats:
     # it what holds the parameters.
     left = np.maximum(residual.shape[1] - free, 0)
     square = ((problems.row_weights * residual**2).sum(1) + _NOISE_RUNS * _NOISE) / (left + _NOISE_RUNS)
-    square = np.maximum(square, np.maximum(_LEAST_VARIANCE, data.floor))
+    square = np.maximum(square, _LEAST_VARIANCE)
     # Half way to what the metrics share: with few runs a metric's own estimate is a matter of luck.
     logs = np.log(square)
-    state.noise = np.maximum(np.exp(0.5 * logs + 0.5 * logs.mean()), data.floor)
+    state.noise = np.exp(0.5 * logs + 0.5 * logs.mean())
     expected = state.noise[:, None] + data.extra.T
     state.row_weights = np.minimum(1.0, (_TAIL + 1) / (_TAIL + residual**2 / expected))
     covariance: Floats = inverse * state.noise[:, None, None]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-LawName = Literal["linear", "log_linear", "additive", "effective_data"]
+LawName = Literal["linear", "log_linear", "effective_data"]
 
 _LOG_ZERO = -1e3  # logarithm of a weight of zero: its powers vanish, and no product with it is NaN
 _EXPONENT = 50.0
@@ -79,28 +79,6 @@ def _log_linear(theta: Array, weights: Array, derive: bool) -> Values:
     return value, jacobian
 
 
-def _additive(theta: Array, weights: Array, derive: bool) -> Values:
-    """c + sum_i a_i q(h_i), with q(h) = (h + e)^-b scaled to fall from 1 at h = 0 to 0 at h = 1."""
-    floor, power = np.exp(theta[:, 1])[:, None, None], np.exp(theta[:, 2])[:, None, None]
-    share = theta[:, None, 3:]
-    at, none, whole = (np.exp(-power * np.log(x + floor)) for x in (weights, 0.0, 1.0))
-    span = none - whole
-    curve = (at - whole) / span
-    value = theta[:, :1] + (share * curve).sum(2)
-    if not derive:
-        return value, None
-    jacobian = np.empty((*value.shape, theta.shape[1]), theta.dtype)
-    jacobian[:, :, 0] = 1
-    for column, slopes in (
-        (1, [-power * floor * y / (x + floor) for x, y in ((weights, at), (0.0, none), (1.0, whole))]),
-        (2, [-power * np.log(x + floor) * y for x, y in ((weights, at), (0.0, none), (1.0, whole))]),
-    ):
-        moved = (slopes[0] - slopes[2] - curve * (slopes[1] - slopes[2])) / span
-        jacobian[:, :, column] = (share * moved).sum(2)
-    jacobian[:, :, 3:] = curve
-    return value, jacobian
-
-
 def _effective_data(theta: Array, weights: Array, derive: bool) -> Values:
     """E + (sum_i a_i h_i^b + e)^-g, with the logarithms of g, b, e and a as parameters."""
     g, b, e = (np.exp(theta[:, i])[:, None] for i in (1, 2, 3))
@@ -128,7 +106,6 @@ def _effective_data(theta: Array, weights: Array, derive: bool) -> Values:
 LAWS: dict[LawName, Law] = {
     "linear": Law("linear", _linear, (0.0,), (2.0,), 0.0, 3.0, True, True),
     "log_linear": Law("log_linear", _log_linear, (-2.0, 0.5), (1.5, 1.0), 0.0, 2.0, False, False),
-    "additive": Law("additive", _additive, (0.0, -4.0, -0.5), (2.0, 1.0, 0.7), 0.3, 1.0, True, True),
     "effective_data": Law(
         "effective_data", _effective_data, (-2.5, -0.7, -0.8, -2.0), (1.0, 0.5, 0.2, 1.0), -6.0, 1.5, False, False
     ),

@@ -21,10 +21,11 @@ from pipeline.mix.regression.process import ProcessFit
 from pipeline.mix.regression.trees import TreesFit
 from pipeline.table.errors import InputError
 
-FORMAT = "gristmill-mix-fit-1"
+FORMAT = "gristmill-mix-fit-2"
 _JSON = "fit.json"
 _MAX_BYTES = 1 << 31
-_OWN = ("centre", "spread", "noise", "shares")
+_OWN = ("centre", "spread", "noise")
+_WHOLE = ("constants", "stretch", "seed_sd")
 _LAW = tuple(f.name for f in fields(LawFit) if f.name != "law")
 _PROCESS = tuple(f.name for f in fields(ProcessFit))
 
@@ -33,7 +34,7 @@ Arrays = dict[str, Array]
 
 def save(fit: Fit, folder: Path) -> None:
     """Write a fit. Its JSON, which names the file of numbers by their hash, comes last; older numbers go then."""
-    arrays: Arrays = {"constants": fit.constants, "stretch": fit.stretch}
+    arrays: Arrays = {name: getattr(fit, name) for name in _WHOLE}
     if fit.held_out is not None:
         arrays |= {"held_out.mean": fit.held_out.mean, "held_out.half": fit.held_out.half}
     models = [_pack(i, model, columns, arrays) for i, (model, columns) in enumerate(fit.models)]
@@ -47,6 +48,7 @@ def save(fit: Fit, folder: Path) -> None:
         "metrics": list(fit.metric_names),
         "arrays": name,
         "models": models,
+        "seeds": [fit.seed_degrees, fit.seed_count],
         "report": fit.report,
     }
     text = json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -79,10 +81,9 @@ def load(folder: Path) -> Fit:
 def _pack(number: int, model: Model, columns: tuple[int, ...], arrays: Arrays) -> dict[str, Any]:
     for name in _OWN:
         arrays[f"{number}.{name}"] = getattr(model, name)
-    for i, law in enumerate(model.laws):
-        arrays |= {f"{number}.law{i}.{name}": getattr(law, name) for name in _LAW}
-    for i, process in enumerate(model.processes):
-        arrays |= {f"{number}.process{i}.{name}": getattr(process, name) for name in _PROCESS}
+    for kind, part, names in (("law", model.law, _LAW), ("process", model.process, _PROCESS)):
+        if part is not None:
+            arrays |= {f"{number}.{kind}.{name}": getattr(part, name) for name in names}
     texts = model.trees.texts if model.trees else ()
     for i, own in enumerate(texts):
         for j, text in enumerate(own):
@@ -90,8 +91,8 @@ def _pack(number: int, model: Model, columns: tuple[int, ...], arrays: Arrays) -
     return {
         "name": model.name,
         "columns": list(columns),
-        "laws": [law.law for law in model.laws],
-        "processes": len(model.processes),
+        "law": model.law.law if model.law else None,
+        "process": model.process is not None,
         "trees": [len(own) for own in texts],
     }
 
@@ -108,25 +109,24 @@ def _unpack(folder: Path, about: dict[str, Any]) -> Fit:
     models = tuple(_model(i, one, arrays) for i, one in enumerate(about["models"]))
     names = tuple(about["slices"]), tuple(about["metrics"])
     held = HeldOut(arrays["held_out.mean"], arrays["held_out.half"]) if "held_out.mean" in arrays else None
-    return Fit(*names, models, arrays["constants"], arrays["stretch"], about["report"], held)
+    degrees, count = map(int, about["seeds"])
+    constants, stretch, seed_sd = (arrays[name] for name in _WHOLE)
+    return Fit(*names, models, constants, stretch, seed_sd, degrees, count, about["report"], held)
 
 
 def _model(number: int, about: dict[str, Any], arrays: Arrays) -> tuple[Model, tuple[int, ...]]:
-    laws = []
-    for i, law in enumerate(about["laws"]):
-        if law not in LAWS:
-            raise ValueError(f"law {law!r} is unknown")
-        laws.append(LawFit(law, **{name: arrays[f"{number}.law{i}.{name}"] for name in _LAW}))
-    processes = tuple(
-        ProcessFit(**{name: arrays[f"{number}.process{i}.{name}"] for name in _PROCESS})
-        for i in range(about["processes"])
-    )
+    def read(kind: str, names: tuple[str, ...]) -> Arrays:
+        return {name: arrays[f"{number}.{kind}{name}"] for name in names}
+
+    if about["law"] is not None and about["law"] not in LAWS:
+        raise ValueError(f"law {about['law']!r} is unknown")
+    law = LawFit(about["law"], **read("law.", _LAW)) if about["law"] is not None else None
+    process = ProcessFit(**read("process.", _PROCESS)) if about["process"] else None
     texts = tuple(
         tuple(arrays[f"{number}.tree{i}.{j}"].tobytes().decode() for j in range(count))
         for i, count in enumerate(about["trees"])
     )
-    own = {name: arrays[f"{number}.{name}"] for name in _OWN}
-    model = Model(about["name"], laws=tuple(laws), processes=processes, trees=TreesFit(texts) if texts else None, **own)
+    model = Model(about["name"], law=law, process=process, trees=TreesFit(texts) if texts else None, **read("", _OWN))
     return model, tuple(about["columns"])
 
 

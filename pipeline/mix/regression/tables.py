@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES
 from pipeline.mix.types import Floats
@@ -16,6 +17,8 @@ from pipeline.table.errors import InputError, nearest
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 4096
 MAX_CELLS = 50_000_000
+SEED = "seed"
+"""Column of a table of mixtures that is no slice: what each run was trained with."""
 _SHOWN = 3
 
 
@@ -32,13 +35,17 @@ class Table:
 
 @dataclass(frozen=True)
 class RunTable:
-    """Runs: mixtures `weights` (n, k), rows summing to 1, and what they measured, `values` (n, m)."""
+    """Runs: mixtures `weights` (n, k), rows summing to 1, and what they measured, `values` (n, m).
+
+    `seeds` (n,) are what the runs were trained with, where the table has them.
+    """
 
     slice_names: tuple[str, ...]
     metric_names: tuple[str, ...]
     index: tuple[str, ...]
     weights: Floats
     values: Floats
+    seeds: NDArray[np.int64] | None = None
 
 
 def read_tables(ratios: str | Path, metrics: str | Path) -> RunTable:
@@ -46,7 +53,7 @@ def read_tables(ratios: str | Path, metrics: str | Path) -> RunTable:
 
     Raises: InputError when a table is not what it should be, or rows lack a partner.
     """
-    left, right = read_ratios(ratios), _read(metrics)
+    (left, seeds), right = _taken_apart(_read(ratios)), _read(metrics)
     if clash := sorted(name for name in right.names if name == "index" or _is_bound(name, right.names)):
         raise InputError(f"{metrics}: column {clash[0]!r} is a name that predictions need for intervals; rename it")
     place = {key: row for row, key in enumerate(right.index)}
@@ -61,15 +68,34 @@ def read_tables(ratios: str | Path, metrics: str | Path) -> RunTable:
                 "give both tables the same rows"
             )
     order = [place[key] for key in left.index]
-    return RunTable(left.names, right.names, left.index, left.values, right.values[order])
+    return RunTable(left.names, right.names, left.index, left.values, right.values[order], seeds)
 
 
 def read_ratios(path: str | Path) -> Table:
-    """Return mixtures, each row normalised to sum 1.
+    """Return mixtures, each row normalised to sum 1. A column `seed` is left out.
 
     Raises: InputError when a weight is negative, or a row is all zero; the message names the lines.
     """
-    table = _read(path)
+    return _taken_apart(_read(path))[0]
+
+
+def _taken_apart(table: Table) -> tuple[Table, NDArray[np.int64] | None]:
+    """Return mixtures, normalised, and the seeds of their runs, where there is such a column."""
+    path, seeds = table.path, None
+    if SEED in table.names:
+        place = table.names.index(SEED)
+        numbers = table.values[:, place]
+        odd = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) > 2**53))
+        if odd.size:
+            raise InputError(
+                f"{path}: line {table.lines[odd[0]]}, column {SEED!r}: {numbers[odd[0]]:g} is no whole number; "
+                "the column says what seed a run was trained with; rename it if it is a slice"
+            )
+        seeds = numbers.astype(np.int64)
+        names = (*table.names[:place], *table.names[place + 1 :])
+        if not names:
+            raise InputError(f"{path}: no column of a slice beside `index` and {SEED!r}")
+        table = Table(path, table.index, names, np.delete(table.values, place, axis=1), table.lines)
     if len(table.names) > MAX_SLICES:
         raise InputError(f"{path}: {len(table.names)} slices; at most {MAX_SLICES} are taken")
     for wrong, what in (((table.values < 0).any(1), "a negative weight"), (~(table.values > 0).any(1), "only zeros")):
@@ -77,7 +103,7 @@ def read_ratios(path: str | Path) -> Table:
             lines = [str(table.lines[row]) for row in np.flatnonzero(wrong)]
             raise InputError(f"{path}: {what} in line {_some(lines)}; every row needs weights that can be normalised")
     scaled = table.values / table.values.max(1, keepdims=True)  # first: a sum of huge weights is infinite
-    return Table(table.path, table.index, table.names, scaled / scaled.sum(1, keepdims=True), table.lines)
+    return Table(path, table.index, table.names, scaled / scaled.sum(1, keepdims=True), table.lines), seeds
 
 
 def match_slices(table: Table, slice_names: tuple[str, ...]) -> Floats:

@@ -59,15 +59,6 @@ def fit_trees(weights: Floats, values: Floats, row_weights: Floats, resamples: i
     return TreesFit(tuple(texts))
 
 
-def has_lightgbm() -> bool:
-    """Say whether LightGBM can be imported."""
-    try:
-        _lightgbm()
-    except MissingDependencyError:
-        return False
-    return True
-
-
 def _train(weights: Floats, values: Floats, row_weights: Floats, seed: int) -> str:
     lightgbm = _lightgbm()
     kept = row_weights > 0
