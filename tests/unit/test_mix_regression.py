@@ -246,6 +246,21 @@ def test_runs_of_one_mixture_stay_in_one_fold():
     assert (predicted.high - predicted.low).mean() > 2 * 1.6 * 0.15
 
 
+def test_a_weighted_sum_has_an_interval_of_its_own():
+    weights, new = mixtures(60, 4), mixtures(300, 4, 5)
+    random = np.random.default_rng(3)
+    values, fresh = losses(weights, 12, 0.03), losses(new, 12) + 0.03 * random.standard_normal((300, 12))
+    fitted = fit(weights, values, model="effective_data", bootstrap=16)
+    parts = np.full(12, 1 / 12)
+    whole, each = fitted.total(new, parts), fitted.predict(new)
+    np.testing.assert_allclose(whole.mean[:, 0], each.mean @ parts)
+    inside = (whole.low[:, 0] <= fresh @ parts) & (fresh @ parts <= whole.high[:, 0])
+    assert 0.82 <= inside.mean() <= 0.98
+    assert (whole.high - whole.low)[:, 0].mean() < 0.7 * (each.high - each.low).mean()
+    alone = fitted.total(new, np.eye(12)[0])
+    assert (alone.high[:, 0] - alone.mean[:, 0]).mean() == pytest.approx((each.high - each.mean)[:, 0].mean(), rel=0.2)
+
+
 def test_a_fit_and_a_prediction_hold_blas_to_one_thread():
     weights = mixtures(150, 3)
     values = losses(weights, 2, 0.01)

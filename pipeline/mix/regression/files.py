@@ -66,7 +66,7 @@ def predict_files(folder: str | Path, ratios: str | Path, out: str | Path | Text
     Raises: InputError when the fit or the table cannot be used, or `out` cannot be written.
     """
     fitted = Fit.load(folder)
-    table = read_ratios(ratios)
+    table = read_ratios(ratios, fitted.slice_names)
     predicted = fitted.predict(match_slices(table, fitted.slice_names))
     text = _csv(table.index, fitted.metric_names, predicted)
     if isinstance(out, (str, os.PathLike)):

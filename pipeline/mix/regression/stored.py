@@ -26,6 +26,7 @@ _JSON = "fit.json"
 _MAX_BYTES = 1 << 31
 _OWN = ("centre", "spread", "noise")
 _WHOLE = ("constants", "stretch", "seed_sd")
+_HELD = tuple(f.name for f in fields(HeldOut))
 _LAW = tuple(f.name for f in fields(LawFit) if f.name != "law")
 _PROCESS = tuple(f.name for f in fields(ProcessFit))
 
@@ -36,7 +37,7 @@ def save(fit: Fit, folder: Path) -> None:
     """Write a fit. Its JSON, which names the file of numbers by their hash, comes last; older numbers go then."""
     arrays: Arrays = {name: getattr(fit, name) for name in _WHOLE}
     if fit.held_out is not None:
-        arrays |= {"held_out.mean": fit.held_out.mean, "held_out.half": fit.held_out.half}
+        arrays |= {f"held_out.{name}": getattr(fit.held_out, name) for name in _HELD}
     models = [_pack(i, model, columns, arrays) for i, (model, columns) in enumerate(fit.models)]
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
@@ -108,7 +109,7 @@ def _unpack(folder: Path, about: dict[str, Any]) -> Fit:
         arrays: Arrays = {key: stored[key] for key in stored.files}
     models = tuple(_model(i, one, arrays) for i, one in enumerate(about["models"]))
     names = tuple(about["slices"]), tuple(about["metrics"])
-    held = HeldOut(arrays["held_out.mean"], arrays["held_out.half"]) if "held_out.mean" in arrays else None
+    held = HeldOut(*(arrays[f"held_out.{name}"] for name in _HELD)) if "held_out.mean" in arrays else None
     degrees, count = map(int, about["seeds"])
     constants, stretch, seed_sd = (arrays[name] for name in _WHOLE)
     return Fit(*names, models, constants, stretch, seed_sd, degrees, count, about["report"], held)

@@ -71,18 +71,18 @@ def read_tables(ratios: str | Path, metrics: str | Path) -> RunTable:
     return RunTable(left.names, right.names, left.index, left.values, right.values[order], seeds)
 
 
-def read_ratios(path: str | Path) -> Table:
-    """Return mixtures, each row normalised to sum 1. A column `seed` is left out.
+def read_ratios(path: str | Path, slice_names: tuple[str, ...] = ()) -> Table:
+    """Return mixtures, each row normalised to sum 1. A column `seed` that is no slice is left out.
 
     Raises: InputError when a weight is negative, or a row is all zero; the message names the lines.
     """
-    return _taken_apart(_read(path))[0]
+    return _taken_apart(_read(path), slice_names)[0]
 
 
-def _taken_apart(table: Table) -> tuple[Table, NDArray[np.int64] | None]:
+def _taken_apart(table: Table, slice_names: tuple[str, ...] = ()) -> tuple[Table, NDArray[np.int64] | None]:
     """Return mixtures, normalised, and the seeds of their runs, where there is such a column."""
     path, seeds = table.path, None
-    if SEED in table.names:
+    if SEED in table.names and SEED not in slice_names:
         place = table.names.index(SEED)
         numbers = table.values[:, place]
         odd = np.flatnonzero((numbers != np.floor(numbers)) | (np.abs(numbers) > 2**53))
