@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import EarlyStopping
+from pipeline.mix.regression.solve import one_blas_thread
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError
 
@@ -94,6 +95,7 @@ def measured_shares(config: EarlyStopping) -> tuple[float, ...]:
     return tuple(sorted({first / 4, first / 2, *config.rungs}))
 
 
+@one_blas_thread()
 def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, draws: int = 4000) -> Floats:
     """Return each run's chance (n,) to end among the best share, by Monte Carlo over the fitted curves.
 
@@ -122,6 +124,7 @@ def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, 
     return chances
 
 
+@one_blas_thread()
 def extrapolated(curves: LearningCurves) -> tuple[Floats, Floats]:
     """Return the final loss of every run and its standard deviation, both (n,); a finished run's is 0.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.mix.regression.solve import one_blas_thread
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError
 
@@ -99,6 +100,7 @@ class _Search:
         self.calm = np.zeros(len(self.free))
 
 
+@one_blas_thread()
 def fit_law(runs: ScalingRuns, bootstrap: int = 200, seed: int = 1) -> ScalingLaw:
     """Fit the law to runs and refit it to `bootstrap` tables drawn around it, for 90 % intervals.
 
