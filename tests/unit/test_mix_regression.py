@@ -289,6 +289,8 @@ def test_auto_tries_the_law_a_process_and_a_line():
     assert candidates("log_linear", 5000) == ("log_linear",)
     with pytest.raises(InputError, match="at most 2000 runs"):
         candidates("gp", 5000)
+    with pytest.raises(InputError, match="at least 20 runs, not 3"):
+        fit(mixtures(3, 2), losses(mixtures(3, 2), 1), model="lightgbm")
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])

@@ -25,6 +25,7 @@ from pipeline.table.errors import InputError, nearest
 
 LEAST_RUNS, MOST_RUNS = 3, 100_000
 MOST_RUNS_OF_A_PROCESS = 2000
+LEAST_RUNS_OF_TREES = 20  # twice what a tree needs for one split, so that parts of them can be left out
 _Z90 = 1.6448536269514722
 _DRAWS_OF_INTERVALS = 128
 _THREADS = 8
@@ -257,11 +258,13 @@ def fit(
 def candidates(model: ModelName, n_runs: int) -> tuple[Single, ...]:
     """Return what a metric's model is chosen from.
 
-    Raises: InputError when a process is asked for on more runs than it can take.
+    Raises: InputError when a process is asked for on more runs than it can take, or trees on too few.
     """
     many = n_runs > MOST_RUNS_OF_A_PROCESS
     if model == "gp" and many:
         raise InputError(f"model {model!r} takes at most {MOST_RUNS_OF_A_PROCESS} runs, not {n_runs}; use a law")
+    if model == "lightgbm" and n_runs < LEAST_RUNS_OF_TREES:
+        raise InputError(f"model {model!r} takes at least {LEAST_RUNS_OF_TREES} runs, not {n_runs}; use a law")
     if model != "auto":
         return (model,)
     return ("effective_data", "linear") if many else ("effective_data", "gp", "linear")
