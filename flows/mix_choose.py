@@ -31,6 +31,7 @@ from pipeline.mix.optimism import Means, split_rows
 from pipeline.mix.proposal import Estimate, Proposal, SliceAnswer
 from pipeline.mix.propose import SeedNoise, beliefs, propose
 from pipeline.mix.regression import Fit, fit
+from pipeline.mix.regression.solve import one_blas_thread
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.search import Ints
 from pipeline.mix.swarm import run_id
@@ -161,6 +162,7 @@ def _fit(mix: OpenMix, results: Results, space: Space, weights: Mapping[str, flo
         bootstrap=settings.bootstrap,
         seed=settings.seed,
         seeds=np.array([run.seed for run in results.runs]),
+        higher=[name for name, weight in weights.items() if weight < 0],
         progress=mix.reporter.line,
     )
 
@@ -168,9 +170,13 @@ def _fit(mix: OpenMix, results: Results, space: Space, weights: Mapping[str, flo
 def _write_tables(folder: Path, names: Sequence[str], matrix: Floats, results: Results) -> None:
     """Write what was fitted as tables that `mix fit --ratios --metrics` reads."""
     ids = [f"{run.run_id[:16]}-{run.seed}" for run in results.runs]
-    for name, columns, rows in (("ratios.csv", names, matrix), ("metrics.csv", results.tasks, results.values)):
+    ratios = [[*row, run.seed] for row, run in zip(matrix.tolist(), results.runs, strict=True)]
+    for name, columns, rows in (
+        ("ratios.csv", (*names, "seed"), ratios),
+        ("metrics.csv", results.tasks, results.values.tolist()),
+    ):
         lines = [",".join(["index", *columns])]
-        lines += [",".join([run, *map(repr, row)]) for run, row in zip(ids, rows.tolist(), strict=True)]
+        lines += [",".join([run, *map(repr, row)]) for run, row in zip(ids, rows, strict=True)]
         write_file(folder / name, ("\n".join(lines) + "\n").encode())
 
 
@@ -184,7 +190,8 @@ def propose_mixture(mix: OpenMix, material: Material, fitted: Fitted) -> Proposa
     if isinstance(known, dict) and known.get("version") == FIT_VERSION and "proposal" in known:
         return Proposal.from_json(known["proposal"], str(path))
     problem = _problem(material, fitted)
-    found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
+    with one_blas_thread():
+        found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
     proposal = _expanded(found, material, fitted.space)
     write_json(path, {"version": FIT_VERSION, "proposal": proposal.to_json()})
     return proposal
@@ -209,9 +216,10 @@ def _halves(mix: OpenMix, fitted: Fitted) -> list[tuple[Means, Means]]:
     matrix = np.stack([run.weights for run in results.runs]) @ fitted.space.reduce
     splits = SPLITS if len(matrix) < MANY_RUNS else FEW_SPLITS
     rows = split_rows(results.runs, splits, mix.config.fit.seed)
+    seeds = np.array([run.seed for run in results.runs])
 
     def half(kept: Ints) -> Means:
-        return fitted.fit.refitted(matrix[kept], results.values[kept])
+        return fitted.fit.refitted(matrix[kept], results.values[kept], seeds[kept])
 
     return [(half(first), half(second)) for first, second in rows]
 

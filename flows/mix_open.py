@@ -153,7 +153,7 @@ def stored_config(folder: MixFolder, proposal: str, config: MixConfig) -> MixCon
         known = f"; there are {', '.join(names)}" if names else ""
         raise UsageError(f"--proposal {proposal}: {folder.root / 'proposals'} has none of that name{known}")
     path = folder.proposal(proposal).config
-    value = {**read_json(path), "workspace": config.workspace, "name": config.name}
+    value = {**(read_json(path) or {}), "workspace": config.workspace, "name": config.name}
     return validate(MixConfig, value, str(path), {})
 
 

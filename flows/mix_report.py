@@ -15,6 +15,7 @@ from flows.mix_train import Results
 from pipeline.mix.mixture import Mixture
 from pipeline.mix.proposal import Estimate, Proposal
 from pipeline.mix.sample import SampleReport
+from pipeline.mix.swarm import unjudged_slices
 from pipeline.mix.verify import SizeResult, Verification
 from pipeline.report import values as show
 from pipeline.report.mix import write_report
@@ -69,7 +70,7 @@ def write_mix_report(
         curves=_curves(results) if results else (),
         costs=_costs(results) if results else (),
         sampled=_sampled(sampled) if sampled else None,
-        warnings=_warnings(found, proposal, verification),
+        warnings=_warnings(found, fitted, proposal, verification),
     )
     return WrittenReport(report, write_report(report, fitted.folder.report if fitted else mix.folder.root / "report"))
 
@@ -248,8 +249,13 @@ def _sampled(sampled: SampleReport) -> show.Sampled:
     return show.Sampled(counted, np.array([each.weight for each in sampled.slices], np.float64))
 
 
-def _warnings(found: Material, proposal: Proposal | None, verification: Verification | None) -> list[str]:
+def _warnings(
+    found: Material, fitted: Fitted | None, proposal: Proposal | None, verification: Verification | None
+) -> list[str]:
     said: list[str] = []
+    if fitted is not None:
+        reasons = unjudged_slices(fitted.results.runs, found.bounds, fitted.space)
+        said += [f"The runs cannot judge the slice {name}: {reason}." for name, reason in reasons.items()]
     if proposal is not None:
         said += proposal.notes
         if any(active.kind == "trust_region" for active in proposal.active):

@@ -20,6 +20,13 @@ class Told:
     mean_high: Floats
 
 
+def whole(each: Told, metric_weights: Floats) -> Told:
+    """Return the weighted sum as one metric; errors are shared."""
+    mean, sizes = each.mean @ metric_weights, np.abs(metric_weights)
+    ends = [mean + (end - each.mean) @ sizes for end in (each.low, each.high, each.mean_low, each.mean_high)]
+    return Told(mean[:, None], *(end[:, None] for end in ends))
+
+
 @dataclass(frozen=True)
 class PowerLaw:
     """E + sum over slices of a_i (h_i + 0.01)^-b for each task; draws differ in `a` by `spread`, runs by `noise`.
@@ -41,6 +48,9 @@ class PowerLaw:
         sure = self.draws(weights).var(0)
         half, half_mean = 1.645 * np.sqrt(self.noise**2 + sure), 1.645 * np.sqrt(sure)
         return Told(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
+
+    def total(self, weights: Floats, metric_weights: Floats) -> Told:
+        return whole(self.predict(weights), metric_weights)
 
     def draws(self, weights: Floats) -> Floats:
         factors = np.exp(np.random.default_rng(5).normal(0, self.spread, (self.draw_count, *self.a.shape)))
@@ -73,6 +83,9 @@ class Linear:
     def predict(self, weights: Floats) -> Told:
         mean = self.mean(weights)
         return Told(mean, mean - 0.01, mean + 0.01, mean - 0.005, mean + 0.005)
+
+    def total(self, weights: Floats, metric_weights: Floats) -> Told:
+        return whole(self.predict(weights), metric_weights)
 
     def draws(self, weights: Floats) -> Floats:
         noise = np.random.default_rng(5).normal(0, self.spread, (32, *self.slope.shape))

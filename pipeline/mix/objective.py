@@ -41,6 +41,10 @@ class Predictor(Protocol):
         """Return what new runs would measure."""
         ...
 
+    def total(self, weights: Floats, metric_weights: Floats) -> Predicted:
+        """Return what new runs would measure of the sum of the metrics, weighted (m,), as one metric (q, 1)."""
+        ...
+
     def draws(self, weights: Floats) -> Floats:
         """Return draws of the expected metrics, (d, q, m): the same d fits at every call."""
         ...
@@ -157,19 +161,9 @@ class Objective:
         return self._checked(self.predictor.draws(points))
 
     def predict(self, points: Floats) -> tuple[list[dict[str, Estimate]], list[Estimate]]:
-        """Return each point's tasks, and its weighted metric, with 90 % intervals of a new run.
-
-        Errors are taken as shared by all tasks, those of the fit and the noise of a run: wider than if they were
-        independent, for it is one model that they measure.
-        """
-        predicted = self.predictor.predict(points)
+        """Return each point's tasks, and its weighted metric, with 90 % intervals of a new run."""
+        predicted, whole = self.predictor.predict(points), self.predictor.total(points, self.problem.weights)
         mean, low, high = (self._checked(v) for v in (predicted.mean, predicted.low, predicted.high))
-        draws = self._checked(self.predictor.draws(points))
-        sizes = np.abs(self.problem.weights)
-        half = (high - low) / 2 / UPPER_Z
-        noise = np.sqrt(np.maximum(half**2 - draws.var(0), 0.0)) @ sizes
-        spread = UPPER_Z * np.sqrt((draws.std(0) @ sizes) ** 2 + noise**2)
-        value = mean @ self.problem.weights
         tasks = [
             {
                 t: Estimate(float(mean[q, i]), float(low[q, i]), float(high[q, i]))
@@ -177,8 +171,8 @@ class Objective:
             }
             for q in range(len(points))
         ]
-        total = [Estimate(float(v), float(v - s), float(v + s)) for v, s in zip(value, spread, strict=True)]
-        return tasks, total
+        ends = zip(whole.mean[:, 0].tolist(), whole.low[:, 0].tolist(), whole.high[:, 0].tolist(), strict=True)
+        return tasks, [Estimate(*end) for end in ends]
 
     def _checked(self, values: Floats) -> Floats:
         if values.shape[-1] != len(self.problem.tasks):

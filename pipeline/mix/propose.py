@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.mix.config import ProposeConfig
 from pipeline.mix.constraints import Constraints
-from pipeline.mix.objective import UPPER_Z, Objective, Predictor, Problem, owner_free
+from pipeline.mix.objective import UPPER_Z, Objective, Predicted, Predictor, Problem, owner_free
 from pipeline.mix.optimism import DEFAULT_KL, KLS, Halves, Means, measure_halves
 from pipeline.mix.proposal import Active, Estimate, Proposal, Trust
 from pipeline.mix.proposal_answers import Found, expected_difference, group_metrics, pareto_front, slice_answers
@@ -120,35 +120,33 @@ def beliefs(
 ) -> dict[str, Belief]:
     """Return what the fit expects of the mixtures `points` (k,), by task and of the weighted metric, for verification.
 
-    Errors of a mixture's expected metric: the fit's own (its draws, as wide as its intervals), what mixtures differ
-    from it by beyond the noise of seeds, and the luck of the swarm's seeds, which is common to all mixtures. Tasks'
-    errors are taken as shared, since it is one model that errs. The mixture `proposal` has its `optimism` taken off, in
-    the weighted metric.
+    Errors of a mixture's expected metric: the fit's own (its draws, as wide as its intervals are), what runs differ
+    from it by beyond the noise of seeds, and the luck of the swarm's seeds, which is common to all mixtures. The
+    mixture `proposal` has its `optimism` taken off, in the weighted metric.
     """
-    names, weights, sizes = tuple(points), problem.weights, np.abs(problem.weights)
-    at = np.stack(list(points.values()))
-    told, draws = predictor.predict(at), predictor.draws(at)  # (c, m), (d, c, m)
-    sure = (told.mean_high - told.mean_low) / 2 / UPPER_Z
-    apart = draws - draws.mean(0)
-    spread = apart.std(0)
-    apart *= np.divide(sure, spread, out=np.ones_like(sure), where=spread > 0)
-    seeds = np.array([noise.sd.get(task, (0.0, 0))[0] for task in problem.tasks])
-    left = np.sqrt(np.maximum(((told.high - told.low) / 2 / UPPER_Z) ** 2 - sure**2 - seeds**2, 0.0))  # (c, m)
+    at, weights = np.stack(list(points.values())), problem.weights
+    each, whole, draws = predictor.predict(at), predictor.total(at, weights), predictor.draws(at)
+    off = np.array([optimism if name == "proposal" else 0.0 for name in points])
 
-    def belief(name: str, mean: Floats, draws: Floats, left: Floats) -> Belief:
+    def belief(name: str, told: Predicted, column: int, apart: Floats, off: Floats | float) -> Belief:
+        """`apart` (d, c): how draws differ from their mean."""
         sd, degrees = noise.sd.get(name, (0.0, 0))
-        covariance = draws.T @ draws / len(draws) + np.diag(left**2) + sd**2 / noise.seeds
-        return Belief(names, mean, covariance, sd, degrees)
+        of_seeds, spread = sd**2 / noise.seeds, apart.std(0)
+        sure = _variance(told.mean_low, told.mean_high, column)
+        left = np.maximum(_variance(told.low, told.high, column) - sure - sd**2, 0.0)
+        own = np.sqrt(np.maximum(sure - of_seeds, 0.0))
+        apart = apart * np.divide(own, spread, out=np.ones_like(own), where=spread > 0)
+        covariance = apart.T @ apart / len(apart) + np.diag(left + np.square(off)) + of_seeds
+        return Belief(tuple(points), told.mean[:, column] + off, covariance, sd, degrees)
 
-    found = {task: belief(task, told.mean[:, i], apart[:, :, i], left[:, i]) for i, task in enumerate(problem.tasks)}
-    contrasts = apart[:, 1:] - apart[:, :1]
-    alone, shared = (contrasts @ weights).std(0).sum(), (contrasts.std(0) @ sizes).sum()
-    wider = max(1.0, float(shared / alone)) if alone > 0 else 1.0
-    off = np.array([optimism if name == "proposal" else 0.0 for name in names])
-    found[WEIGHTED] = belief(
-        WEIGHTED, told.mean @ weights + off, wider * (apart @ weights), np.hypot(left @ sizes, off)
-    )
-    return found
+    apart = draws - draws.mean(0)  # (d, c, m)
+    found = {task: belief(task, each, i, apart[:, :, i], 0.0) for i, task in enumerate(problem.tasks)}
+    return found | {WEIGHTED: belief(WEIGHTED, whole, 0, apart @ weights, off)}
+
+
+def _variance(low: Floats, high: Floats, column: int) -> Floats:
+    """Return the variance (q,) that 90 % intervals stand for."""
+    return np.asarray(((high - low)[:, column] / 2 / UPPER_Z) ** 2, np.float64)
 
 
 def baselines(problem: Problem) -> dict[str, Floats]:

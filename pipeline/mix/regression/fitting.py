@@ -119,13 +119,23 @@ class Fit:
                 out[at : at + _BLOCK, columns] = model.mean(weights[at : at + _BLOCK])
         return out
 
-    def refitted(self, weights: Floats, values: Floats) -> Callable[[Floats], Floats]:
-        """Return the expected metrics as a function (q, k) to (q, m), had the same models seen these runs alone."""
-        parts = []
+    @one_blas_thread()
+    def refitted(
+        self, weights: Floats, values: Floats, seeds: NDArray[np.int64] | None = None
+    ) -> Callable[[Floats], Floats]:
+        """Return the expected metrics as a function (q, k) to (q, m), had the same models seen these runs alone.
+
+        `weights` (n, k), `values` (n, m) and `seeds` (n,) as `fit` takes them.
+        """
+        weights, parts = checked_weights(weights), []
         for model, columns in self.models:
             own = values[:, list(columns)]
-            data = Data(checked_weights(weights), own, np.zeros_like(own), np.zeros(len(columns)))
-            parts.append((fit_models((model.name,), data)[model.name], columns))
+            higher = model.law.sign < 0 if model.law is not None else np.zeros(len(columns), bool)
+            data = Data(weights, own, np.zeros_like(own), higher)
+            offsets = seed_effects(data, seeds).offsets(np.ones(len(own), bool))
+            kernels = model.process.kernels if model.process is not None else None
+            fitted = fit_models((model.name,), replace(data, values=own - offsets), kernels)[model.name]
+            parts.append((fitted, columns))
         return replace(self, models=tuple(parts), constants=values.mean(0)).mean
 
     def draws(self, weights: Floats) -> Floats:
