@@ -42,7 +42,8 @@ What to try next (see configs/quickstart.yaml and the README):
   $(BIN)/gristmill run configs/quickstart.yaml --set dedup.num_bands=20 --dry-run                # what would run again
   $(BIN)/gristmill sql $(WS) "SELECT * FROM readmes.curated LIMIT 3" --format json
   $(BIN)/gristmill mix verify configs/mixes/quickstart.yaml                                      # predictions held against fresh proxies
-  open .quickstart/workspace/mix/quickstart/report/index.html                                   # the plots of the mix
+  $(BIN)/gristmill mix explain configs/mixes/quickstart.yaml                                     # which tasks pull which slice
+  $(BIN)/gristmill mix report configs/mixes/quickstart.yaml                                      # a page with the plots of the mix
   $(BIN)/gristmill init web > curate.yaml                                                        # a config for your own crawl
 endef
 export NEXT
