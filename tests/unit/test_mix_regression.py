@@ -246,6 +246,15 @@ def test_runs_of_one_mixture_stay_in_one_fold():
     assert (predicted.high - predicted.low).mean() > 2 * 1.6 * 0.15
 
 
+@pytest.mark.parametrize("model", ["gp", "linear"])
+def test_the_same_models_are_fitted_to_other_runs(model):
+    weights, values = mixtures(40, 4), losses(mixtures(40, 4), 2, 0.01)
+    fitted = fit(weights, np.c_[values, -values[:, :1]], higher=["metric_2"], model=model, bootstrap=8)
+    half = fitted.refitted(weights[::2], np.c_[values, -values[:, :1]][::2])(weights[1::2])
+    assert spearman(half[:, 0], values[1::2, 0]) > 0.5
+    assert spearman(half[:, 2], -values[1::2, 0]) > 0.5
+
+
 def test_a_weighted_sum_has_an_interval_of_its_own():
     weights, new = mixtures(60, 4), mixtures(300, 4, 5)
     random = np.random.default_rng(3)
