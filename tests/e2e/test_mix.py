@@ -165,7 +165,7 @@ def test_swarm_stays_within_the_caps_and_names_its_kinds(finished: Path) -> None
             assert weight <= epochs * tokens[name] / CONFIG["budget_tokens"] + 1e-9
     kinds = [run["kind"] for run in swarm]
     assert kinds.count("swarm") == CONFIG["swarm"]["runs"]
-    assert kinds.count("natural") == 3
+    assert kinds.count("natural") == 8
     assert {"corner", "uniform"} < set(kinds)
     natural = next(run["weights"] for run in swarm if run["kind"] == "natural")
     assert natural == pytest.approx({name: count / sum(tokens.values()) for name, count in tokens.items()})

@@ -363,7 +363,7 @@ def test_a_noisy_metric_is_flagged_and_weighted_down():
     assert noise.flagged.tolist() == [False, True]
     np.testing.assert_allclose(noise.ratio, [10, 1], rtol=0.4)
     assert noise.factor[0] == 1
-    assert noise.factor[1] == pytest.approx((noise.ratio[1] / 3) ** 2)
+    assert noise.factor[1] == pytest.approx((noise.ratio_hi[1] / 3) ** 2)
     assert [row["flagged"] for row in noise.rows()] == [False, True]
 
 
