@@ -149,11 +149,9 @@ def _calendar_date(digits: str) -> datetime | None:
     earliest = 1900 if len(digits) in (10, 12) else 1000
     if len(digits) not in (4, 6, 8, 10, 12, 14) or not earliest <= int(digits[:4]) <= 2100:
         return None
-    month, day, *time_of_day = (digits[place : place + 2] for place in range(4, 14, 2))
+    month, day, hour, minute, second = (int(digits[place : place + 2] or place < 8) for place in range(4, 14, 2))
     try:
-        return datetime(
-            int(digits[:4]), int(month or 1), int(day or 1), *(int(n or 0) for n in time_of_day), tzinfo=UTC
-        )
+        return datetime(int(digits[:4]), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
 
