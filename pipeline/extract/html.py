@@ -27,7 +27,6 @@ from trafilatura.utils import HTML_PARSER, load_html
 
 from pipeline.extract.charset import decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
-from pipeline.extract.licences import spdx_from_text
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.table.models import lid_model_path
 
@@ -228,7 +227,7 @@ def _with_trafilatura(found: PageMetadata, tree: etree._Element, url: str | None
         title=document.title or found.title,
         date=date or found.date,
         date_source="trafilatura" if date else found.date_source,
-        licence=found.licence or (spdx_from_text(document.license) if document.license else None),
+        licence=found.licence,  # trafilatura takes any link to Creative Commons, also that of a picture
         language=found.language,
     )
 
@@ -239,7 +238,8 @@ def _gate(text: str, options: HtmlOptions) -> Refusal | None:
         return None
     lines = text.splitlines()
     sample = " ".join([line for line in lines if len(line) >= GATE_LINE_CHARACTERS] or lines)[:GATE_CHARACTERS]
-    predictions = _language_model().predict(_clean(sample) + "\n", 1, 0.0, "replace") if sample.strip() else []
+    sample = _clean(sample).replace("</s>", " ")  # which to fastText ends the text
+    predictions = _language_model().predict(sample + "\n", 1, 0.0, "replace") if sample.strip() else []
     for probability, label in predictions:
         language = label.removeprefix("__label__")
         if language not in options.language_gate and probability >= GATE_CONFIDENCE:

@@ -10,20 +10,18 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
-from itertools import islice
+from datetime import UTC, datetime, timedelta
+from itertools import islice, product
 
 from lxml.etree import XPath, _Element
 
-from pipeline.extract.licences import spdx_from_text, spdx_from_url
+from pipeline.extract.licences import MAX_LINKS, page_licence, spdx_from_url
 
 MAX_META_TAGS = 500
 MAX_JSON_LD_BYTES = 256 * 1024
 MAX_JSON_LD_SCRIPTS = 8
 MAX_JSON_LD_OBJECTS = 500
 MAX_TITLE_CHARACTERS = 500
-MAX_LINKS = 5000
 EARLIEST_YEAR = 1990
 
 _TITLE_KEYS = ("og:title", "twitter:title", "dc.title", "citation_title")
@@ -51,16 +49,34 @@ _PUBLISHED_KEYS = (
     "pubdate",
     "date",
 )
-_LICENCE_KEYS = ("dcterms.license", "dcterms.rights", "dc.rights", "dc.rights.license", "license", "rights")
-
-_LICENCE_RELATIONS = frozenset({"license", "licence"})
 _JSON_LD = XPath("//script[contains(@type, 'ld+json')]")
-_ISO = re.compile(
-    r"(\d{4})-(\d{1,2})-(\d{1,2})"
-    r"(?:[T ]\s?(\d{1,2}):(\d{2})(?::(\d{2}))?(?:[.,]\d+)?\s*(Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?",
+# schema.org's types of what a page may be. A date or licence of another thing on it (a picture, a film, a comment, the
+# site, a person) is not the page's.
+_TEXT_TYPE = re.compile(r"(?:Article|Posting|Report|Recipe|HowTo|Question|ClaimReview|LearningResource|APIReference)$")
+_PAGE_TYPE = re.compile(r"(?:Page|CreativeWork)$")
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"({'|'.join(_MONTHS)})[a-z]{{0,6}}\.?"
+_WEEKDAY = r"(?:[a-z]{3,9}\.?,?\s+)?"
+_DAY_FIRST = re.compile(rf"{_WEEKDAY}(\d{{1,2}})(?:st|nd|rd|th)?[\s-]+{_MONTH},?[\s-]+(\d{{4}}|\d{{2}})(?![\d:])", re.I)
+_MONTH_FIRST = re.compile(rf"{_WEEKDAY}{_MONTH}\s+(\d{{1,2}})(?:st|nd|rd|th)?,?\s+(\d{{4}})(?!\d)", re.I)
+_YEAR_FIRST = re.compile(r"(\d{4})(?:([-/.])(\d{1,2})\2(\d{1,2})(?!\d)|(\d{2})(\d{2})(?=T|\d{4}(?:\d{2})?(?!\d)|\D|$))")
+_C_TIME = re.compile(r"([a-z]{3} +\d{1,2}) +(\d{2}:\d{2}:\d{2}) +(?:([a-z]{3,5}|[+-]\d{4}) +)?(\d{4})$", re.I)
+_TIME = re.compile(
+    r"(?:[T\s,@-]*(?:at\s+)?(\d{1,2}):(\d{2})(?::(\d{2}))?(?:[.,]\d+)?|T?(\d{2})(\d{2})(\d{2})?(?:[.,]\d+)?(?!\d))"
+    r"\s*(?:([ap])\.?m\b\.?)?\s*",
+    re.IGNORECASE,
 )
-_SLASHED = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?!\d)")
-_COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:T?(\d{2})(\d{2})(\d{2})?)?$")
+_ZONE = re.compile(r"\(?([A-Za-z]*)\)?(?:([+\u2212-])(\d{1,2})(?::?(\d{2}))?(?!\d))?")
+# Hours from UTC of abbreviations that mean one zone. After another (BST, IST) only the day is known.
+_ZONE_HOURS = {
+    **dict.fromkeys(("", "Z", "UT", "UTC", "GMT", "WET"), 0),
+    **dict.fromkeys(("WEST", "CET", "MEZ"), 1),
+    **dict.fromkeys(("CEST", "MESZ", "EET"), 2),
+    **{"EEST": 3, "MSK": 3, "HKT": 8, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13},
+    **{"EDT": -4, "EST": -5, "CDT": -5, "CST": -6, "MDT": -6, "MST": -7, "PDT": -7, "PST": -8},
+}
+MAX_ZONE_HOURS = 14
 _LINK_HEADER = re.compile(r"<([^<>]{1,300})>([^,<]{0,200})")
 _REL_LICENCE = re.compile(r"rel\s*=\s*\"?[^\";]{0,80}\blicen[sc]e\b", re.IGNORECASE)
 
@@ -80,12 +96,13 @@ def read_metadata(tree: _Element) -> PageMetadata:
     """Return the metadata of a parsed page; the tree is not changed."""
     meta = _meta_tags(tree)
     linked = list(_json_ld_objects(tree))
-    date, date_source = _published(tree, meta, linked)
+    levels = _of_the_page(linked)
+    date, date_source = _published(tree, meta, levels)
     return PageMetadata(
         title=_title(tree, meta, linked),
         date=date,
         date_source=date_source,
-        licence=_licence(tree, meta, linked),
+        licence=page_licence(tree, meta, [*levels[0], *levels[1]]),
         language=_language(tree, meta),
     )
 
@@ -93,16 +110,50 @@ def read_metadata(tree: _Element) -> PageMetadata:
 def parse_date(text: str) -> datetime | None:
     """Return the instant that a date string of a page or a header names, in UTC; None when it is unclear or absurd.
 
-    A date without a time is midnight UTC; a time without a zone is taken as UTC.
+    A date without a time, or with one whose zone is unclear, is midnight UTC; a time without a zone is taken as UTC.
     """
-    text = text.strip()[:64]
-    match = _ISO.match(text) or _SLASHED.match(text) or _COMPACT.match(text)
-    try:
-        parsed = _from_groups(match.groups()) if match else parsedate_to_datetime(text)
-        parsed = parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
+    text = _C_TIME.sub(r"\1 \4 \2 \3", text.strip()[:64])
+    day, rest = _day(text)
+    if day is None or not EARLIEST_YEAR <= day.year <= 2100:
         return None
-    return parsed if EARLIEST_YEAR <= parsed.year <= 2100 else None
+    time = _TIME.match(rest)
+    if time is None:
+        return day
+    *digits, half = time.groups()
+    hour, minute, second = (int(group or 0) for group in (digits[:3] if digits[0] else digits[3:]))
+    if half and hour <= 12:
+        hour = hour % 12 + (12 if half in "Pp" else 0)
+    offset = _offset(rest[time.end() :])
+    if offset is None or hour > 23 or minute > 59 or second > 60:
+        return day
+    return day + timedelta(hours=hour, minutes=minute, seconds=min(second, 59)) - offset
+
+
+def _day(text: str) -> tuple[datetime | None, str]:
+    """Return the day that a string begins with, at midnight UTC, and the rest."""
+    if match := _YEAR_FIRST.match(text):
+        year, month, day = match[1], int(match[3] or match[5]), match[4] or match[6]
+    elif match := _DAY_FIRST.match(text):
+        year, month, day = match[3], _MONTHS.index(match[2].lower()) + 1, match[1]
+    elif match := _MONTH_FIRST.match(text):
+        year, month, day = match[3], _MONTHS.index(match[1].lower()) + 1, match[2]
+    else:
+        return None, text
+    century = 0 if len(year) == 4 else 2000 if int(year) < 69 else 1900
+    try:
+        return datetime(century + int(year), month, int(day), tzinfo=UTC), text[match.end() :]
+    except ValueError:
+        return None, text
+
+
+def _offset(zone: str) -> timedelta | None:
+    """Return how far a zone, with which a string goes on, is ahead of UTC; None when it is not known."""
+    name, sign, hours, minutes = _ZONE.match(zone).groups()  # type: ignore[union-attr]
+    base = _ZONE_HOURS.get(name.upper())
+    if base is None or (hours and base) or int(hours or 0) > MAX_ZONE_HOURS or int(minutes or 0) > 59:
+        return None
+    ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    return timedelta(hours=base) + (ahead if sign == "+" else -ahead)
 
 
 def header_date(headers: dict[str, str]) -> datetime | None:
@@ -156,6 +207,31 @@ def _json_ld_objects(tree: _Element) -> Iterator[dict[str, object]]:
             queue.extend(node[key] for key in ("@graph", "mainEntity", "mainEntityOfPage") if key in node)
 
 
+def _of_the_page(linked: list[dict[str, object]]) -> list[list[dict[str, object]]]:
+    """Return the objects that are a text, those that are a page and those of no type; all others are left out."""
+    levels: list[list[dict[str, object]]] = [[], [], []]
+    for node in linked:
+        types = node.get("@type") or []
+        names = [name for name in (types if isinstance(types, list) else [types]) if isinstance(name, str)]
+        if any(map(_TEXT_TYPE.search, names)):
+            levels[0].append(node)
+        elif any(map(_PAGE_TYPE.search, names)):
+            levels[1].append(node)
+        elif not types:
+            levels[2].append(node)
+    return levels
+
+
+def _linked_date(levels: list[list[dict[str, object]]], *keys: str) -> str | None:
+    """Return the first date under one of the keys; None when objects of its level are of different days."""
+    for key, nodes in product(keys, levels):
+        values = [value for node in nodes if isinstance(value := node.get(key), str)]
+        dates = {value: date for value in values if (date := parse_date(value))}
+        if dates:
+            return next(iter(dates)) if max(dates.values()) - min(dates.values()) <= timedelta(days=1) else None
+    return None
+
+
 def _title(tree: _Element, meta: dict[str, str], linked: list[dict[str, object]]) -> str | None:
     candidates: list[object] = [meta.get(key) for key in _TITLE_KEYS]
     candidates += [node.get("headline") for node in linked]
@@ -169,18 +245,17 @@ def _title(tree: _Element, meta: dict[str, str], linked: list[dict[str, object]]
 
 
 def _published(
-    tree: _Element, meta: dict[str, str], linked: list[dict[str, object]]
+    tree: _Element, meta: dict[str, str], levels: list[list[dict[str, object]]]
 ) -> tuple[datetime | None, str | None]:
     """Return the publication date and where it was found; a modification date only when nothing else is there."""
-    in_links = [("json_ld", node.get(key)) for key in ("datePublished", "dateCreated") for node in linked]
-    candidates: list[tuple[str, object]] = [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[:4]]
-    candidates += in_links
+    candidates = [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[:4]]
+    candidates += [("json_ld", _linked_date(levels, "datePublished", "dateCreated"))]
     candidates += [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[4:]]
     candidates += [("time", value) for value in _times(tree)]
     candidates += [("meta", meta.get("article:modified_time"))]
-    candidates += [("json_ld", node.get("dateModified")) for node in linked]
+    candidates += [("json_ld", _linked_date(levels, "dateModified"))]
     for where, value in candidates:
-        date = parse_date(value) if isinstance(value, str) else None
+        date = parse_date(value) if value else None
         if date is not None:
             return date, where
     return None, None
@@ -198,56 +273,9 @@ def _is_publication(time: _Element) -> bool:
     return time.get("pubdate") is not None or time.get("itemprop") == "datePublished"
 
 
-def _licence_links(tree: _Element) -> tuple[list[str], list[str]]:
-    """Return the targets of links marked `rel=license`, and of unmarked links to Creative Commons."""
-    marked, unmarked = [], []
-    for link in islice(tree.iter("a", "link"), MAX_LINKS):
-        relations, target = link.get("rel"), link.get("href")
-        if target and relations and not _LICENCE_RELATIONS.isdisjoint(relations.lower().split()):
-            marked.append(target)
-        elif target and "creativecommons.org/" in target:
-            unmarked.append(target)
-    return marked, unmarked
-
-
-def _licence(tree: _Element, meta: dict[str, str], linked: list[dict[str, object]]) -> str | None:
-    """Return the licence that links, JSON-LD, then meta tags name. Two that contradict each other are none."""
-    marked, unmarked = _licence_links(tree)
-    stated = {spdx_from_url(url) for url in marked} - {None}
-    if not stated:
-        values = [value for node in linked for value in _texts(node.get("license"))]
-        stated = {spdx_from_text(value) for value in values} - {None}
-    if not stated:
-        stated = {spdx_from_text(meta[key]) for key in _LICENCE_KEYS if key in meta} - {None}
-    if not stated:
-        stated = {spdx_from_url(url) for url in unmarked} - {None}
-    return stated.pop() if len(stated) == 1 else None
-
-
-def _texts(value: object) -> list[str]:
-    """Return the strings of a JSON-LD value: itself, of a list, or the URL or name of an object."""
-    values = value[:10] if isinstance(value, list) else [value]
-    texts = [item for item in values if isinstance(item, str)]
-    for item in values:
-        if isinstance(item, dict):
-            texts += [text for key in ("@id", "url", "name") if isinstance(text := item.get(key), str)]
-    return texts
-
-
 def _language(tree: _Element, meta: dict[str, str]) -> str | None:
     root = tree.getroottree().getroot()
     claimed = root.get("lang") or root.get("{http://www.w3.org/XML/1998/namespace}lang") or root.get("xml:lang")
     claimed = claimed or meta.get("content-language") or meta.get("og:locale") or ""
     match = re.match(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})?", claimed.strip())
     return match.group(0).replace("_", "-") if match else None
-
-
-def _from_groups(groups: tuple[str | None, ...]) -> datetime:
-    numbers = [int(group) for group in groups[:6] if group is not None]
-    date = datetime(*numbers)  # type: ignore[arg-type]  # year, month, day, then what is known of the time
-    zone = groups[6] if len(groups) > 6 else None
-    if zone and zone[0] in "+-":
-        minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-        offset = timedelta(minutes=minutes if zone[0] == "+" else -minutes)
-        return date.replace(tzinfo=timezone(offset))
-    return date.replace(tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from pipeline.extract.columnar import read_csv, read_parquet
@@ -13,12 +13,12 @@ from pipeline.extract.warc import read_warc
 _CORPORA = {"jsonl": read_jsonl, "parquet": read_parquet, "csv": read_csv}
 
 
-def read(stream: BinaryIO, job: ExtractJob, start: int, seen: set[str]) -> Iterator[Item]:
-    """Return the items of a raw input from `start` on, by its source's format; record ids of a WARC go into `seen`.
+def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]]) -> Iterator[Item]:
+    """Return the items of a raw input from `start` on, by its source's format; `earlier` is for `read_warc`.
 
     Raises: InputError when the input is not what the format says.
     """
     name, limits = job.input.name, job.config.limits
     if job.format == "warc":
-        return read_warc(stream, name, start, limits, seen)
+        return read_warc(stream, name, start, limits, earlier)
     return _CORPORA[job.format](stream, name, start, job.columns, limits)

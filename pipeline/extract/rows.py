@@ -20,6 +20,8 @@ MAX_DEPTH = 64  # nesting of a row's fields
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PART_OF_A_DATE = re.compile(r"(\d{4})(?:-(\d{2}))?")
+_NUMBER = re.compile(r"-?[1-9][0-9]{3,18}(?:\.[0-9]{1,9})?")
+_UNITS_PER_SECOND = {9: 1, 10: 1, 12: 10**3, 13: 10**3, 15: 10**6, 16: 10**6, 18: 10**9, 19: 10**9}  # by digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,11 @@ def _refuse(text: object, name: str, fields: Mapping[str, object], limit: int) -
 
 
 def to_date(value: object) -> datetime | None:
-    """Return a point in time in UTC from ISO 8601 text, or seconds, milli- or microseconds since 1970; else None.
+    """Return a point in time in UTC from ISO 8601 text or from a number, as such or as text; else None.
 
-    Times without a zone are taken as UTC, a year or a month alone as its first day.
+    Times without a zone are taken as UTC, a year or a month alone as its first day. A number is read by its digits:
+    2021, 202103, 20210304 and on to the second, or seconds, milli-, micro- or nanoseconds since 1970 of the years from
+    1973 to 2286. What may be both, or is neither, is no date.
     """
     try:
         if isinstance(value, datetime):
@@ -125,19 +129,31 @@ def to_date(value: object) -> datetime | None:
 
 
 def _date_of_text(value: str) -> datetime | None:
-    if value.isascii() and value.isdigit() and 9 <= len(value) <= 16:
-        return _date_of_number(int(value))
+    if _NUMBER.fullmatch(value):
+        return _date_of_number(float(value) if "." in value else int(value))
     if match := _PART_OF_A_DATE.fullmatch(value):
         return datetime(int(match[1]), int(match[2] or 1), 1, tzinfo=UTC)
     return to_date(datetime.fromisoformat(value))
 
 
 def _date_of_number(value: float) -> datetime | None:
-    if not math.isfinite(value):
+    digits = str(abs(int(value)))
+    if value == int(value) > 0 and (written := _calendar_date(digits)):
+        return None if len(digits) == 10 else written  # which may as well be a second of the years from 2030 to 2036
+    units = _UNITS_PER_SECOND.get(len(digits))
+    return _EPOCH + timedelta(seconds=value / units) if units else None
+
+
+def _calendar_date(digits: str) -> datetime | None:
+    """Return what digits mean as year, month and so on. Of ten or twelve, early years are rather times since 1970."""
+    earliest = 1900 if len(digits) in (10, 12) else 1000
+    if len(digits) not in (4, 6, 8, 10, 12, 14) or not earliest <= int(digits[:4]) <= 2100:
         return None
-    size = abs(value)
-    seconds = value / 1e6 if size >= 1e14 else value / 1e3 if size >= 1e11 else value
-    return _EPOCH + timedelta(seconds=seconds)
+    month, day, hour, minute, second = (int(digits[place : place + 2] or place < 8) for place in range(4, 14, 2))
+    try:
+        return datetime(int(digits[:4]), month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _identifier(value: object) -> str | None:

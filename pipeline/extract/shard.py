@@ -11,14 +11,13 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.extract.config import ExtractConfig
 from pipeline.extract.exchange import HtmlOptions
@@ -31,11 +30,9 @@ from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import InputFile, Storage
 
-VERSION = "extract_v1"
+VERSION = "extract_v2"
 MAX_UNITS = 200_000
 """Units of one shard at most, for inputs whose units are tiny or all rejected."""
-_UNSOUND = ("damaged", "truncated_input")
-"""Reasons after which a later, readable record of the same id is no repetition."""
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
 
@@ -147,10 +144,10 @@ def extract_input(job: ExtractJob, tools: Tools) -> list[Shard]:
     start = shards[-1].next_offset if shards else 0
     if start is None:
         return shards
-    seen = {record_id for shard in shards for record_id in _record_ids(job, shard)}
+    earlier = itertools.chain.from_iterable([_places(job, shard) for shard in shards])  # read by who needs it
     try:
         with job.input.open() as stream:
-            items = _Feed(tools.read(stream, job, start, seen))
+            items = _Feed(tools.read(stream, job, start, earlier))
             while start is not None:
                 shards.append(_make_shard(job, len(shards), items, tools))
                 start = shards[-1].next_offset
@@ -163,7 +160,7 @@ def extract_input(job: ExtractJob, tools: Tools) -> list[Shard]:
 class Tools:
     """What extraction needs of its caller: the format's reader, the workers, and where to tell how it goes."""
 
-    read: Callable[[BinaryIO, ExtractJob, int, set[str]], Iterator[Item]]
+    read: Callable[[BinaryIO, ExtractJob, int, Iterable[tuple[str, int]]], Iterator[Item]]
     pool: Callable[[], WorkerPool]
     watch: Callable[[int], None]
     """Called with the number of rows finished since the last call; raises to stop."""
@@ -302,16 +299,12 @@ def rejects_table(source: str, rejects: Sequence[Reject]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema.REJECTS)
 
 
-def _record_ids(job: ExtractJob, shard: Shard) -> Iterator[str]:
-    """Yield the record ids of a finished shard's sound units, so that one that repeats later is known."""
-    for table in read_batches(job.documents, shard.documents.name, ["origin"]):
-        yield from _ids(table)
-    for table in read_batches(job.rejects, shard.rejects.name, ["origin", "reason"]):
-        yield from _ids(table.filter(pc.invert(pc.is_in(table["reason"], pa.array(_UNSOUND)))))
-
-
-def _ids(table: pa.Table) -> Iterator[str]:
-    yield from (record_id for record_id in pc.struct_field(table["origin"], "record_id").to_pylist() if record_id)
+def _places(job: ExtractJob, shard: Shard) -> Iterator[tuple[str, int]]:
+    """Yield record id and offset of a finished shard's units, so that one that repeats later is known."""
+    for group, part in ((job.documents, shard.documents), (job.rejects, shard.rejects)):
+        for table in read_batches(group, part.name, ["origin"]):
+            origins = table["origin"].to_pylist()
+            yield from ((origin["record_id"], origin["offset"]) for origin in origins if origin["record_id"])
 
 
 def _size(result: Result) -> int:

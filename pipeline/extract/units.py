@@ -36,7 +36,7 @@ class Page:
     media_type: str | None
     charset: str | None
     captured: datetime | None  # WARC-Date
-    truncated: str | None  # WARC-Truncated
+    truncated: str | None  # WARC-Truncated, or segment, range, disconnect
     headers: dict[str, str] = field(default_factory=dict)
 
 

@@ -2,14 +2,18 @@
 
 Units are the response, resource, conversion and revisit records, and every ARC record but the file's own header. Each
 ends as exactly one `Page` or one `Reject`; other records are only counted, and damage that belongs to no unit is a
-reject apart.
+reject apart. A record in segments is whole where its first one stands; what lacks some is marked as truncated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import BinaryIO, Literal
 
 from pipeline.extract import http
@@ -29,6 +33,8 @@ KEPT_HEADERS = frozenset(
     {"last-modified", "date", "content-language", "content-location", "content-disposition", "link", "x-robots-tag"}
 )
 MAX_HEADER_CHARACTERS = 4096
+SEGMENT_GAP = 8  # records that may stand between two segments of one
+_PLACE = re.compile(r"@\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +58,149 @@ class WarcItem:
 
 
 def read_warc(
-    stream: BinaryIO, file: str, start: int, limits: ExtractLimits, seen: set[str] | None = None
+    stream: BinaryIO, file: str, start: int, limits: ExtractLimits, earlier: Iterable[tuple[str, int]] = ()
 ) -> Iterator[WarcItem]:
     """Yield every record of a seekable web archive from the raw offset `start` on, in file order; none can drop.
 
-    `start` is 0 or the `offset` of a resumable item: then exactly the items from there on come, but for record ids.
-    Those of the units are added to `seen`; a unit whose id is already there is rejected (`duplicate_record`). A file of
-    no bytes is one reject (`truncated_input`). Memory does not grow with a record: what is over the limit streams past.
+    `start` is 0 or the `offset` of a resumable item: then exactly the items from there on come. For that, `earlier` has
+    the record id and offset of each unit before `start`: a unit that repeats id, URL and payload of one before is
+    rejected (`duplicate_record`). A file of no bytes is one reject (`truncated_input`). Memory does not grow with a
+    record: what is over the limit streams past.
 
     Raises: InputError when the file holds no record and nothing that could be a damaged one.
     """
     raw = RawInput(stream)
-    seen = set() if seen is None else seen
     if raw.size == 0:
-        yield _damage(file, Record(0, 0, "damage", damage="the file is empty", cut=True))
+        empty = Record(0, 0, "damage", damage="the file is empty", cut=True)
+        yield WarcItem(0, True, DAMAGE, _broken(Origin(file, 0), empty))
         return
     form, kind = _identify(raw)
-    records = RecordReader(raw, form, kind, limits.payload_bytes + HEADER_ALLOWANCE_BYTES).records(start)
-    first = next(records, None)
-    if start == 0 and (first is None or first.kind == "damage"):
-        second = next(records, None) if first is not None else None
-        if second is None and not _is_broken_archive(raw, form):
+    block_bytes = limits.payload_bytes + HEADER_ALLOWANCE_BYTES
+    records = RecordReader(raw, form, kind, block_bytes).records(start)
+    first = list(islice(records, 1))
+    if start == 0 and (not first or first[0].kind == "damage"):
+        first += islice(records, 1)
+        if len(first) < 2 and not _is_broken_archive(raw, form):
             head = raw.exactly(0, 24)
             raise InputError(f"{file}: not a WARC or ARC file (starts with {head!r}); correct `inputs` or `format`")
-        if first is not None:
-            yield _to_item(file, first, limits, seen)
-        first = second
-    if first is not None:
-        yield _to_item(file, first, limits, seen)
-    for record in records:
-        yield _to_item(file, record, limits, seen)
+
+    def reread(offset: int) -> Iterator[_Placed]:
+        return _join_segments(RecordReader(RawInput(stream), form, kind, block_bytes).records(offset), block_bytes)
+
+    known = _Known(reread)
+    for record_id, offset in earlier:
+        known.places.setdefault(_PLACE.sub("", record_id), []).append(offset)
+    for placed in _join_segments(chain(first, records), block_bytes):
+        yield _to_item(file, placed, limits, known)
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A record, whether it belongs to one before it, and whether reading can begin at it."""
+
+    record: Record
+    is_joined: bool = False
+    is_resumable: bool = True
+
+
+def _join_segments(records: Iterator[Record], block_bytes: int) -> Iterator[_Placed]:
+    """Yield every record; one in segments comes whole as the first, before the others, which are then `is_joined`."""
+    waiting: deque[_Placed] = deque()
+    while (placed := waiting.popleft() if waiting else next(map(_Placed, records), None)) is not None:
+        placed.is_resumable &= placed.record.inner == 0
+        if placed.record.damage is None and _segment_of(placed.record) is None:
+            parts = _find_segments(placed.record, waiting, records, block_bytes)
+            placed.record = _join(placed.record, parts, block_bytes)
+        yield placed
+
+
+def _find_segments(first: Record, waiting: deque[_Placed], records: Iterator[Record], block_bytes: int) -> list[Record]:
+    """Return the further segments of a record from among those that follow; what is read to find them is `waiting`."""
+    identifier = _identifier(first)
+    gap = SEGMENT_GAP if "warc-segment-number" in first.headers else 1
+    parts: list[Record] = []
+    index, last, held_bytes = 0, -1, 0
+    while index - last <= gap and held_bytes <= block_bytes and not (parts and _is_whole(first, parts)):
+        if index == len(waiting):
+            waiting.extend(map(_Placed, islice(records, 1)))
+        if index == len(waiting):
+            break
+        other = waiting[index]
+        held_bytes += len(other.record.block)
+        if identifier and not other.is_joined and _segment_of(other.record) == identifier:
+            other.is_joined, last = True, index
+            parts.append(other.record)
+        index += 1
+    for other in islice(waiting, last + 1):
+        other.is_resumable = False
+    return parts
+
+
+def _segment_of(record: Record) -> str | None:
+    """Return the id of the record whose second or later segment this is, None when it is none."""
+    if record.headers.get("warc-type", "").strip().lower() != "continuation" and _segment_number(record) < 2:
+        return None
+    return record.headers.get("warc-segment-origin-id", "").strip("<> \t")
+
+
+def _segment_number(record: Record) -> int:
+    number = record.headers.get("warc-segment-number", "1")
+    return int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0
+
+
+def _is_whole(first: Record, parts: list[Record]) -> bool:
+    segments = sorted([first, *parts], key=_segment_number)
+    numbers = [_segment_number(segment) for segment in segments]
+    total = segments[-1].headers.get("warc-segment-total-length", "")
+    return numbers == list(range(1, len(numbers) + 1)) and total == str(sum(segment.length for segment in segments))
+
+
+def _join(first: Record, parts: list[Record], block_bytes: int) -> Record:
+    """Return the record that segments make up, marked as truncated when it is not all of it."""
+    if not parts and "warc-segment-number" not in first.headers:
+        return first
+    segments = sorted([first, *parts], key=_segment_number)
+    cut = next(filter(None, (segment.headers.get("warc-truncated") for segment in segments)), None)
+    if cut is None and not _is_whole(first, parts):
+        cut = "segment"
+    length = sum(segment.length for segment in segments)
+    complete = length <= block_bytes and all(segment.complete for segment in segments)
+    block = b"".join(segment.block for segment in segments) if complete else first.block
+    headers = first.headers if cut is None else first.headers | {"warc-truncated": cut}
+    return replace(first, headers=headers, block=block, length=length, complete=complete)
+
+
+@dataclass(slots=True)
+class _Known:
+    """The units so far, by which a repeated record is told from another one under the same id.
+
+    `places` has the ids of units that an earlier run has read, and where. They are read again when their id returns.
+    """
+
+    reread: Callable[[int], Iterator[_Placed]]
+    places: dict[str, list[int]] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)
+    contents: set[bytes] = field(default_factory=set)
+
+    def has(self, identifier: str) -> bool:
+        """Say whether a unit of this id occurred."""
+        for offset in self.places.pop(_PLACE.sub("", identifier), ()):
+            for placed in self.reread(offset):
+                record = placed.record
+                if record.offset != offset:
+                    break
+                if record.damage is None and not placed.is_joined and _record_type(record) in UNIT_TYPES:
+                    self.add(record, _message(record, _record_type(record)))
+        return identifier in self.ids
+
+    def add(self, record: Record, message: http.Message) -> bool:
+        """Enter a unit; return whether it was new."""
+        self.ids.add(_identifier(record))
+        length = b"" if record.complete else b"%d" % record.length
+        content = hashlib.sha256(f"{_identifier(record)}\0{_url(record)}\0".encode() + length + b"\0" + message.body)
+        before = len(self.contents)
+        self.contents.add(content.digest())
+        return len(self.contents) > before
 
 
 def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
@@ -130,16 +249,21 @@ def _is_sound(raw: RawInput, form: Format) -> bool:
         return False
 
 
-def _to_item(file: str, record: Record, limits: ExtractLimits, seen: set[str]) -> WarcItem:
+def _to_item(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -> WarcItem:
+    record = placed.record
     record_type = _record_type(record)
     result: Page | Reject | None = None
     if record.damage is not None:
-        if record_type not in UNIT_TYPES:
-            return _damage(file, record)
-        result = _broken(file, record)
-    elif record_type in UNIT_TYPES:
-        result = _to_result(file, record, record_type, limits, seen)
-    return WarcItem(record.offset, record.inner == 0, record_type, result)
+        record_type = record_type if record_type in UNIT_TYPES else DAMAGE
+        result = _broken(_origin(file, record), record)
+    elif not placed.is_joined and (whole := _segment_of(record)) is not None:
+        lone = (
+            f"segment {_segment_number(record)} of {whole or 'a record that it does not name'}, which is not before it"
+        )
+        result = Reject(_origin(file, record), _url(record), "truncated_input", lone[:MAX_DETAIL])
+    elif not placed.is_joined and record_type in UNIT_TYPES:
+        result = _to_result(file, record, limits, known)
+    return WarcItem(record.offset, placed.is_resumable, record_type, result)
 
 
 def _record_type(record: Record) -> str:
@@ -150,38 +274,37 @@ def _record_type(record: Record) -> str:
     return record.headers.get("warc-type", "").strip().lower()[:40] or "unknown"
 
 
-def _damage(file: str, record: Record) -> WarcItem:
-    return WarcItem(record.offset, record.inner == 0, DAMAGE, _broken(file, record))
-
-
-def _broken(file: str, record: Record) -> Reject:
+def _broken(origin: Origin, record: Record) -> Reject:
     reason: RejectReason = "truncated_input" if record.cut else "damaged"
     kind = record.headers.get("warc-type")
     detail = f"{kind} record: {record.damage}" if kind else str(record.damage)
-    return Reject(_origin(file, record), _url(record), reason, detail[:MAX_DETAIL])
+    return Reject(origin, _url(record), reason, detail[:MAX_DETAIL])
 
 
-def _origin(file: str, record: Record) -> Origin:
-    record_id = record.headers.get("warc-record-id", "").strip("<> \t") or None
-    if record_id is None and record.inner:
-        record_id = f"@{record.inner}"  # records of one member share its offset: this keeps their origins apart
-    return Origin(file, record.offset, record_id)
+def _identifier(record: Record) -> str:
+    return record.headers.get("warc-record-id", "").strip("<> \t")
+
+
+def _origin(file: str, record: Record, *, is_repeated: bool = False) -> Origin:
+    record_id = _identifier(record)
+    if record.inner and (is_repeated or not record_id):
+        record_id += f"@{record.inner}"  # records of one member share its offset: this keeps their origins apart
+    return Origin(file, record.offset, record_id or None)
 
 
 def _url(record: Record) -> str | None:
     return record.headers.get("warc-target-uri", "").strip("<> \t").replace("\0", "") or None
 
 
-def _to_result(file: str, record: Record, record_type: str, limits: ExtractLimits, seen: set[str]) -> Page | Reject:
-    origin, url = _origin(file, record), _url(record)
-    identifier = record.headers.get("warc-record-id", "").strip("<> \t")
-    if identifier and identifier in seen:
-        return Reject(origin, url, "duplicate_record", f"the record id {identifier} occurred before"[:MAX_DETAIL])
-    if identifier:
-        seen.add(identifier)
+def _to_result(file: str, record: Record, limits: ExtractLimits, known: _Known) -> Page | Reject:
+    record_type, identifier, url = _record_type(record), _identifier(record), _url(record)
+    origin = _origin(file, record, is_repeated=known.has(identifier))
+    message = _message(record, record_type)
+    if identifier and not known.add(record, message):
+        detail = f"the record id {identifier} occurred before, with the same URL and content"
+        return Reject(origin, url, "duplicate_record", detail[:MAX_DETAIL])
     if record_type == "revisit":
         return Reject(origin, url, "empty", _refers_to(record))
-    message = _message(record, record_type)
     refused = _refuse_by_header(message, record_type)
     if refused is None and not record.complete:
         refused = ("oversize", f"{record.length} bytes, the limit is {limits.payload_bytes}")
@@ -240,7 +363,8 @@ def _to_page(
         return Reject(origin, url, "not_html", "no media type is declared, and the content does not begin like HTML")
     headers = {name: message.headers[name][:MAX_HEADER_CHARACTERS] for name in KEPT_HEADERS & message.headers.keys()}
     captured = parse_date(record.headers.get("warc-date", ""))
-    return Page(origin, url, body.data, media_type, charset, captured, truncated, dict(sorted(headers.items())))
+    cut = truncated or body.cut
+    return Page(origin, url, body.data, media_type, charset, captured, cut, dict(sorted(headers.items())))
 
 
 def parse_date(value: str) -> datetime | None:

@@ -1,7 +1,8 @@
 """fastText inference over Arrow string buffers, without the GIL and without a Python object for a document.
 
 The result equals fastText's own `predict`: same label but for exact ties, probability within 1e-4 (it adds 1e-5 to each
-softmax probability, which is left out here; above 100 KB its float32 sums drift further). Ideas that make it fast:
+softmax probability, which is left out here; above 100 KB its float32 sums drift further). Only a literal `</s>` does
+not end a text here. Ideas that make it fast:
 
 - the model is linear up to the last step, so with fewer labels than dimensions each input row is multiplied by the
   output matrix once, at load: a two-label model of 2 million buckets x 100 dimensions takes 16 MB instead of 800 MB;

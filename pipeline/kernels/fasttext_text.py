@@ -1,8 +1,9 @@
 """From text to the mean of fastText's rows: tokens, character n-grams and word n-grams, hashed as fastText does.
 
 Tokens are split at space, tab, newline, vertical tab, form feed, carriage return and NUL; each document ends with the
-token `</s>`, and a literal `</s>` in the text ends it early, as in fastText. Words that start with `__label__` and are
-not in the vocabulary are skipped. Sums are in float64 and in a fixed order: how documents are batched changes no bit.
+token `</s>`. A literal `</s>` in the text would end it there in fastText; here it is passed over. Words that start with
+`__label__` and are not in the vocabulary are skipped. Sums are in float64 and in a fixed order: how documents are
+batched changes no bit.
 
 Source: `Dictionary::getLine` and the functions that it calls, of facebookresearch/fastText 0.9.2.
 """
@@ -216,8 +217,9 @@ def embed(tables: Tables, text: tuple[Array, Array], limit: int, result: tuple[A
                 h = (h ^ np.uint64(np.int8(data[position]))) * _FNV_PRIME
                 position += 1
             h &= _LOW_32
-            is_word = position > start
-            is_open = is_word and not (h == eos_hash and _is_eos(data, start, position))
+            is_open = position > start
+            if is_open and h == eos_hash and _is_eos(data, start, position):
+                continue
             words[document] += is_open
             if is_open:
                 entry = _find(tables, data, start, position, h)

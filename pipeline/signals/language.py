@@ -17,7 +17,7 @@ from pipeline.table import schema
 from pipeline.table.errors import InputError
 from pipeline.table.text import text_buffers
 
-VERSION = "language_v1"
+VERSION = "language_v2"
 LANGUAGE = pa.schema(
     [pa.field(schema.DOC_ID, pa.string(), nullable=False), ("language", pa.string()), ("language_score", pa.float32())]
 )
@@ -40,7 +40,7 @@ def language(documents: pa.Table, model: FastTextModel) -> pa.Table:
     """Return `doc_id`, `language` (lid.176's code: ISO 639-1, or 639-3 where there is none) and `language_score`.
 
     One row for every document, in order. Language and score (float32 in [0, 1]) are null for a document that holds
-    nothing but white space.
+    nothing but white space (and `</s>`, which is no word to fastText).
 
     Raises: SchemaError when `documents` lacks `doc_id` or `text`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -83,7 +84,8 @@ def predict(
 
 def assert_same(oracle: object, model: FastTextModel, texts: list[str], tolerance: float = 1e-4) -> None:
     for text, (label, probability, _) in zip(texts, predict(model, texts), strict=True):
-        labels, probabilities = oracle.predict(text.replace("\n", " "), k=2)
+        line = " ".join(word for word in re.split("[ \t\n\v\f\r\0]", text) if word != "</s>")  # which would end it
+        labels, probabilities = oracle.predict(line, k=2)
         if not labels:
             assert (label, probability) == (None, 0.0)
             continue
@@ -133,6 +135,15 @@ def test_probability_of_a_given_label(models, name):
         assert probability == pytest.approx(expected.get(f"__label__{label}", 0.0), abs=1e-4)
     with pytest.raises(ValueError, match="label 'xx' is not among"):
         kernel.label_probabilities(model, found, "xx")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_literal_end_of_sentence_ends_nothing(models, name):
+    _, model, _ = models[name]
+    marked = ["</s> the house", "the </s> house", "the\n</s>\nhouse </s>", "</s></s> the house", "</s>"]
+    same, *_, glued, empty = predict(model, ["the house", *marked])
+    assert predict(model, marked[:3]) == [same] * 3
+    assert (glued[2], empty[2]) == (3, 0)
 
 
 @settings(max_examples=50, deadline=None)

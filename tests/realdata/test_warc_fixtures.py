@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,9 @@ BROKEN = {
 }
 
 
-def read(path: Path, start: int = 0, seen: set[str] | None = None) -> list[WarcItem]:
+def read(path: Path, start: int = 0, earlier: Iterable[tuple[str, int]] = ()) -> list[WarcItem]:
     with path.open("rb") as stream:
-        return list(read_warc(stream, path.name, start, LIMITS, seen))
+        return list(read_warc(stream, path.name, start, LIMITS, earlier))
 
 
 def read_with_fastwarc(path: Path) -> Counter[str]:
@@ -79,7 +80,8 @@ def test_reading_from_any_item_gives_the_same_rest(path: Path) -> None:
     items = read(path)
     for index in range(0, len(items), 7):
         if items[index].resumable:
-            earlier = {item.result.origin.record_id or "" for item in items[:index] if item.result is not None}
+            origins = [item.result.origin for item in items[:index] if item.result is not None]
+            earlier = [(origin.record_id, origin.offset) for origin in origins if origin.record_id]
             assert read(path, items[index].offset, earlier) == items[index:]
 
 

@@ -152,6 +152,12 @@ def test_gate_reads_plain_text_too() -> None:
     assert result.reason == "language"
 
 
+def test_gate_reads_on_behind_a_literal_end_of_sentence() -> None:
+    text = "Bonjour tout le monde, comment allez-vous ? </s> " + "The council voted in favour of the cheaper plan. " * 9
+    result = extract_page(page(text, media_type="text/plain"), HtmlOptions(language_gate=("en",)))
+    assert isinstance(result, Document)
+
+
 def test_plain_text_is_kept_as_it_is_but_for_newlines() -> None:
     result = extract_page(
         page(b"a <b>\r\n\r\n  c\rd\x00 \xe2\x82\xac" + b"e" * 40 + b"\n", media_type="text/plain"), HtmlOptions()

@@ -6,7 +6,9 @@ import gzip
 import io
 import tracemalloc
 import zlib
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -17,6 +19,7 @@ from pipeline.extract.config import ExtractLimits
 from pipeline.extract.units import Page, Reject
 from pipeline.extract.warc import WarcItem, parse_date, read_warc
 from pipeline.table.errors import InputError
+from tests.local_run import run_all
 
 LIMITS = ExtractLimits(payload_bytes=100_000)
 HTML = b"<!DOCTYPE html><html><p>Hello</p></html>"
@@ -48,8 +51,8 @@ def answer(body: bytes = HTML, fields: str = "Content-Type: text/html\r\n", stat
     return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode("latin-1") + body
 
 
-def read(data: bytes, seen: set[str] | None = None) -> list[WarcItem]:
-    return list(read_warc(io.BytesIO(data), "f.warc", 0, LIMITS, seen))
+def read(data: bytes, start: int = 0, earlier: Iterable[tuple[str, int]] = ()) -> list[WarcItem]:
+    return list(read_warc(io.BytesIO(data), "f.warc", start, LIMITS, earlier))
 
 
 def only(data: bytes) -> Page | Reject:
@@ -69,6 +72,10 @@ def only(data: bytes) -> Page | Reject:
         ),
         (record(answer(status="404 Not Found")), "http_status", "404"),
         (record(answer(status="999")), "http_status", "999"),
+        (record(answer(status="2000 OK")), "http_status", "2000"),
+        (record(b"HTTP/1.1 100 Continue\r\n\r\n"), "http_status", "100"),
+        (record(b"HTTP/1.1 100 Continue\r\n\r\n" * 200_000), "http_status", "100"),
+        (record(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(status="404 Not Found")), "http_status", "404"),
         (record(answer(fields="Content-Type: Image/PNG; x=y\r\n")), "not_html", "image/png"),
         (record(answer(b"\n%PDF-1.4 ...")), "not_html", "application/pdf, declared as text/html"),
         (record(answer(b"just words", fields="")), "not_html", "no media type is declared"),
@@ -120,7 +127,34 @@ def test_rejects(data: bytes, reason: str, detail: str) -> None:
             "text/html",
             None,
         ),
-        (record(HTML), HTML, None, None),
+        (record(HTML), HTML, None, None),  # HTTP/0.9
+        (record(b"ICY 200 OK\r\nContent-Type: text/html\r\n\r\n" + HTML), HTML, "text/html", None),
+        (record(b"HTTP/0.9 200 OK\r\n\r\n" + HTML), HTML, None, None),
+        (record(b"http/1.0  0200OK\r\nContent-Type: text/html\r\n\r\n" + HTML), HTML, "text/html", None),
+        (record(b"HTTP 200 OK\nContent-Type: text/html\n\n" + HTML), HTML, "text/html", None),
+        (record(b"HTTP/1.1 OK\r\nContent-Type: text/html\r\n\r\n" + HTML), HTML, "text/html", None),
+        (record(b"HTTP/1.1\r\nContent-Type: text/html\r\n\r\n" + HTML), HTML, "text/html", None),
+        (record(b"\r\n\n" + answer()), HTML, "text/html", None),
+        (record(b"\xef\xbb\xbf" + answer()), HTML, "text/html", None),
+        (record(answer().replace(b"\r\n", b"\r\r\n")), HTML, "text/html", None),
+        (record(answer().replace(b"\r\n", b"\r")), HTML, "text/html", None),
+        (record(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n" + HTML), HTML, "text/html", None),
+        (record(b"HTTP/1.0 200 OK\n" + HTML + b"\n\n<p>more"), HTML + b"\n\n<p>more", None, None),
+        (record(b"HTTP/1.1 100 Continue\r\n\r\n" + answer()), HTML, "text/html", None),
+        (
+            record(b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n" * 2 + answer()),
+            HTML,
+            "text/html",
+            None,
+        ),
+        (record(b"HTTP/1.0 200 Connection established\r\nVia: x\r\n\r\n" + answer()), HTML, "text/html", None),
+        (
+            record(b"HTTP/1.1 407 Who?\r\n\r\nHTTP/1.1 200 Connected\r\n\r\nHTTP/1.1 100 Go\n\n\n" + answer()),
+            HTML,
+            "text/html",
+            None,
+        ),
+        (record(answer(b"<p>HTTP/1.1 404 Not Found\r\n\r\n")), b"<p>HTTP/1.1 404 Not Found\r\n\r\n", "text/html", None),
         (record(HTML, "resource", content_type="text/html; charset=utf-8"), HTML, "text/html", "utf-8"),
         (record(HTML, "resource", content_type=""), HTML, None, None),
         (record(answer(), "resource"), HTML, "text/html", None),
@@ -142,6 +176,20 @@ def test_pages(data: bytes, payload: bytes, media_type: str | None, charset: str
         ("x-gzip", packed(HTML)),
         ("gzip", packed(HTML[:10]) + packed(HTML[10:])),
         ("gzip", packed(HTML) + b"trailing"),
+        ("gzip", packed(HTML)[:-8]),
+        ("gzip", packed(HTML)[:-3]),
+        ("gzip", packed(HTML)[:-8] + b"\0" * 8),
+        ("gzip", packed(HTML[:10])[:-8] + packed(HTML[10:])[:-8] + b"\0" * 8),
+        ("gzip", packed(HTML)[:3] + b"\x1e" + packed(HTML)[4:10] + b"\x04\0abcdname\0words\0hc" + packed(HTML)[10:-8]),
+        ("gzip", zlib.compress(HTML)),
+        ("br", packed(HTML)),
+        ("deflate", zlib.compress(HTML)[:-4]),
+        ("deflate", zlib.compress(HTML)[:-4] + b"\0" * 4),
+        ("br", brotli(HTML)[:-1]),
+        ("br", brotli(HTML) + b"trailing"),
+        ("zstd", zstandard.ZstdCompressor(write_checksum=True).compress(HTML)[:-4]),
+        ("zstd", zstandard.ZstdCompressor(write_checksum=True).compress(HTML)[:-4] + b"\0" * 4),
+        ("zstd", zstandard.compress(HTML[:10]) + zstandard.compress(HTML[10:]) + b"trailing"),
         ("", packed(HTML)),
         ("deflate", zlib.compress(HTML)),
         ("deflate", zlib.compress(HTML, wbits=-15)),
@@ -175,7 +223,7 @@ def test_content_codings_are_undone_or_the_html_beneath_is_taken(coding: str, bo
     ],
 )
 def test_chunked_transfer_coding(body: bytes, expected: bytes) -> None:
-    assert http.unchunk(body) == expected
+    assert http.unchunk(body)[0] == expected
 
 
 def test_a_cut_page_remains_a_page() -> None:
@@ -188,6 +236,124 @@ def test_a_cut_page_remains_a_page() -> None:
     reject = only(record(answer(cut, fields)))
     assert isinstance(reject, Reject)
     assert (reject.reason, "ends within" in reject.detail) == ("damaged", True)
+
+
+def flushed(data: bytes) -> bytes:
+    coder = zlib.compressobj(wbits=31)
+    return coder.compress(data) + coder.flush(zlib.Z_SYNC_FLUSH)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "status", "truncated"),
+    [
+        (b"<p>part", "Content-Length: 7\r\n", "200", None),
+        (b"<p>part", "Content-Length: 9\r\n", "200", "disconnect"),
+        (HTML + b"<!-- x -->\n", "Content-Length: 99\r\n", "200", None),  # a wrong length
+        (HTML, "Content-Length: 5\r\n", "200", None),
+        (HTML, "Content-Length: 99\r\nContent-Encoding: gzip\r\n", "200", None),
+        (b"5\r\n<p>pa\r\n", "Transfer-Encoding: chunked\r\n", "200", "disconnect"),
+        (b"5\r\n<p>pa\r\n0\r\n\r\n", "Transfer-Encoding: chunked\r\n", "200", None),
+        (b"<p>not in chunks", "Transfer-Encoding: chunked\r\n", "200", None),
+        (flushed(b"<p>part"), "Content-Encoding: gzip\r\n", "200", "disconnect"),
+        (flushed(HTML), "Content-Encoding: gzip\r\n", "200", None),
+        (packed(b"<p>part" * 99)[:-12], "Content-Encoding: gzip\r\nContent-Length: 999\r\n", "200", "disconnect"),
+        (packed(b"<p>part")[:-8], "Content-Encoding: gzip\r\nContent-Length: 999\r\n", "200", None),
+        (b"<p>part", "Content-Range: bytes 0-6/100\r\n", "206 Partial Content", "range"),
+        (b"<p>part", "Content-Range: bytes 93-99/100\r\n", "206 Partial Content", "range"),
+        (b"<p>whole", "Content-Range: bytes 0-7/8\r\n", "206 Partial Content", None),
+        (b"<p>part", "", "206", "range"),
+    ],
+)
+def test_a_part_of_a_body_is_marked(body: bytes, fields: str, status: str, truncated: str | None) -> None:
+    page = only(record(answer(body, f"Content-Type: text/html\r\n{fields}", status)))
+    assert isinstance(page, Page)
+    assert page.truncated == truncated
+
+
+def segment(
+    block: bytes, number: int, total: int | None = None, *, of: str = "<urn:1>", kind: str = "continuation"
+) -> bytes:
+    fields = f"WARC-Segment-Number: {number}\r\nWARC-Segment-Origin-ID: {of}\r\n"
+    fields += f"WARC-Segment-Total-Length: {total}\r\n" if total is not None else ""
+    return record(block, kind, fields, content_type="")
+
+
+BLOCK = answer(b"<p>one two three four</html>")
+FIRST = record(BLOCK[:60], fields="WARC-Record-ID: <urn:1>\r\nWARC-Segment-Number: 1\r\n")
+OTHER = record(answer(), fields="WARC-Record-ID: <urn:9>\r\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([FIRST, segment(BLOCK[60:], 2, len(BLOCK))], ["whole", None]),
+        ([FIRST, segment(BLOCK[60:65], 2), segment(BLOCK[65:], 3, len(BLOCK))], ["whole", None, None]),
+        ([FIRST, segment(BLOCK[65:], 3, len(BLOCK)), segment(BLOCK[60:65], 2)], ["whole", None, None]),
+        ([FIRST, OTHER, segment(BLOCK[60:], 2, len(BLOCK)), OTHER], ["whole", "page", None, "duplicate_record"]),
+        ([FIRST.replace(b"WARC-Segment-Number: 1\r\n", b""), segment(BLOCK[60:], 2, len(BLOCK))], ["whole", None]),
+        ([FIRST], ["segment"]),
+        ([FIRST, segment(BLOCK[60:65], 2)], ["segment", None]),
+        ([FIRST, segment(BLOCK[65:], 3, len(BLOCK))], ["segment", None]),
+        ([FIRST, segment(BLOCK[60:], 2, 5)], ["segment", None]),
+        (
+            [FIRST, *[OTHER] * 9, segment(BLOCK[60:], 2, len(BLOCK))],
+            ["segment", "page", *["duplicate_record"] * 8, "truncated_input"],
+        ),
+        ([segment(BLOCK[60:], 2, len(BLOCK)), FIRST], ["truncated_input", "segment"]),
+        ([segment(BLOCK[60:], 2, len(BLOCK), kind="response"), OTHER], ["truncated_input", "page"]),
+        ([FIRST, segment(BLOCK[60:], 2, len(BLOCK), of="<urn:2>")], ["segment", "truncated_input"]),
+        ([FIRST, segment(b"x" * 2_000_000, 2, len(BLOCK[:60]) + 2_000_000)], ["oversize", None]),
+    ],
+)
+@pytest.mark.parametrize("member", [bytes, packed], ids=["plain", "gzip"])
+def test_segments_are_joined_or_marked(data: list[bytes], expected: list[str | None], member: object) -> None:
+    assert callable(member)
+    whole = b"".join(map(member, data))
+    items = read(whole)
+    assert [_outcome(item) for item in items] == expected
+    for index, item in enumerate(items):
+        if item.resumable:
+            assert read(whole, item.offset, places(items[:index])) == items[index:]
+
+
+def _outcome(item: WarcItem) -> str | None:
+    if isinstance(item.result, Page):
+        return item.result.truncated or ("whole" if item.result.payload == b"<p>one two three four</html>" else "page")
+    return item.result and item.result.reason
+
+
+def places(items: list[WarcItem]) -> list[tuple[str, int]]:
+    """Return what `read_warc` wants to know of the units before the one that it begins with."""
+    origins = [item.result.origin for item in items if item.result is not None]
+    return [(origin.record_id, origin.offset) for origin in origins if origin.record_id]
+
+
+def test_a_repeated_id_is_another_record_when_url_or_payload_differ() -> None:
+    same = "WARC-Record-ID: <urn:same>\r\n"
+    other_url = record(answer(), fields=same).replace(b"http://a.example/", b"http://b.example/")
+    parts = [
+        record(answer(), fields=same),
+        record(answer(b"<p>other"), fields=same),
+        other_url,
+        record(answer(fields="Content-Type: text/html\r\nDate: later\r\n"), fields=same),
+        record(answer(b"x" * 1_200_000), fields=same),
+        record(answer(b"x" * 1_200_001), fields=same),
+        record(answer(b"x" * 1_200_000), fields=same),
+        record(b"", "revisit", same),
+    ]
+    expected = ["page", "page", "page", "duplicate_record", "oversize", "oversize", "duplicate_record", "empty"]
+    for data in (
+        b"".join(parts),
+        b"".join(map(packed, parts)),
+        packed(b"".join(parts)),
+        packed(parts[0]) + packed(b"".join(parts[1:])),
+    ):
+        items = read(data)
+        assert [getattr(item.result, "reason", "page") for item in items] == expected
+        assert len({item.result.origin for item in items if item.result is not None}) == len(items)
+        for index, item in enumerate(items):
+            if item.resumable:
+                assert read(data, item.offset, places(items[:index])) == items[index:]
 
 
 def test_header_quirks() -> None:
@@ -250,10 +416,28 @@ def test_other_records_are_counted_and_ids_are_unique() -> None:
         ("frobnicate", None),
     ]
     assert [item.is_unit for item in items] == [False, False, True, True, True, True, False, False]
-    assert [item.result.reason for item in read(data, {"urn:same"}) if isinstance(item.result, Reject)] == [
-        "duplicate_record",
-        "duplicate_record",
-    ]
+
+
+def test_a_resumed_run_tells_repetitions_like_one_that_was_not_stopped(tmp_path: Path) -> None:
+    def of(number: int, url: int) -> bytes:
+        body = b"<html><article><p>%s</article>" % (b"Page %d tells what happened in the town. " % number * 800)
+        same = record(answer(body), fields="WARC-Record-ID: <urn:same>\r\n")
+        return same.replace(b"http://a.example/", b"http://a.example/%d" % url)
+
+    parts = [of(number, number) for number in range(7)] + [of(0, 0), of(1, 99), of(4, 4), of(6, 6)]
+    data = packed(parts[0]) + packed(b"".join(parts[1:4])) + b"".join(map(packed, parts[4:]))
+    (tmp_path / "in.warc.gz").write_bytes(data)
+    source = {"format": "warc", "inputs": [str(tmp_path / "in.warc.gz")]}
+    config = {"workspace": str(tmp_path / "ws"), "sources": {"a": source}, "extract": {"part_bytes": 1 << 16}}
+    (report,) = run_all({**config, "engine": {"workers": 1}}, until="extract")
+    assert (report.rows_out, report.notes) == (8, "duplicate_record 3")
+    made = {path: path.read_bytes() for path in (tmp_path / "ws").rglob("*.parquet")}
+    later = [path for path in made if "-00000-" not in path.name]
+    assert len(later) >= 4
+    for path in [*later, *(tmp_path / "ws").rglob("_index.json")]:
+        path.unlink()
+    run_all({**config, "engine": {"workers": 1}}, until="extract")
+    assert {path: path.read_bytes() for path in (tmp_path / "ws").rglob("*.parquet")} == made
 
 
 def test_records_in_one_member_keep_their_origins_apart() -> None:
