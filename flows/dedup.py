@@ -142,9 +142,7 @@ def _members(run: Run, sources: Sequence[str]) -> list[Member]:
         signatures, documents = run.group(source, "signatures"), run.group(source, "documents")
         names = {part.stem: part.name for part in documents.parts()}
         own = _is_rephrased(run, (source,))
-        members += [
-            Member(signatures, part, documents, names[part.stem], target, own) for part in signatures.parts()
-        ]
+        members += [Member(signatures, part, documents, names[part.stem], target, own) for part in signatures.parts()]
     return members
 
 

@@ -110,8 +110,8 @@ def check_rephrase(
             )
             if not same:
                 raise ConfigError(
-                    f"rephrase.dedup: bands, shingles, numbers and seed must be those of its parent {parent!r}, since their "
-                    "signatures are compared; give the same, or `dedup: null`"
+                    f"rephrase.dedup: bands, shingles, numbers and seed must be those of its parent {parent!r}, since "
+                    "their signatures are compared; give the same, or `dedup: null`"
                 )
     if measured is not None:
         check_routes(settings.routes, {**_EVERYTHING, **measured})

@@ -4,16 +4,16 @@ A document's number is its row's position over all parts in the order given. Whi
 their texts alone: neither order, parts nor memory matter.
 
 With `verify` a shared band only makes a pair: it is joined when its Jaccard similarity is `verify` at least, as the
-signatures estimate it, or as the shingles say where the estimate lies within `CLOSE` standard errors of `verify`. In a
-bucket (the documents that share a band) of at most `kernel.WHOLE_BUCKET` different texts all pairs are compared. In a
-larger one each of `kernel.ROUNDS` rounds takes `kernel.REPRESENTATIVES` of those that were sure of nobody yet, drawn by
-a hash of text and bucket, and compares all of these with them. So a member is compared 256 times at most, however large
-the bucket, and a pair is missed only when in every bucket that it shares neither of both ever was a representative.
+signatures estimate it, or as the shingles say where the estimate lies within `kernel.CLOSE_ERRORS` standard errors of
+`verify`. In a bucket (the documents that share a band) of at most `kernel.WHOLE_BUCKET` different texts all pairs are
+compared. In a larger one each of `kernel.ROUNDS` rounds takes `kernel.REPRESENTATIVES` of those that were sure of
+nobody yet, drawn by a hash of text and bucket, and compares all of these with them. So a member is compared 256 times
+at most, however large the bucket, and families of copies are found as long as there are not far more than that. A pair
+is lost only where in all buckets that it shares neither of both became a representative, nor somebody like both.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -37,8 +37,6 @@ SINGLE, MINHASH, EXACT = range(3)
 METHODS = (None, "minhash", "exact")
 CHUNK_ROWS = 1 << 14
 """Rows whose keys are computed, and members of a bucket that are compared together."""
-CLOSE = 3.0
-"""Standard errors of an estimate at `verify` within which shingles decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class SignaturePart:
 
 @dataclass(frozen=True, slots=True)
 class ComponentSettings:
-    """How duplicates are found. `verify`: least Jaccard similarity of a pair that shares a band; None joins them all."""
+    """How duplicates are found. `verify`: least similarity of a pair that shares a band; None joins them all."""
 
     num_bands: int
     rows_per_band: int
@@ -277,19 +275,23 @@ def _first_come(total: int, bands: Exchange, texts: Exchange) -> Components:
     """Pass 2 without `verify`: a first-seen table for each hash range."""
     parents, twins = np.arange(total, dtype=np.uint32), np.zeros(total, np.uint8)
     exact = _first_seen(texts, parents, twins)
-    return _components(parents, twins, {"candidate_pairs": _first_seen(bands, parents, twins[:0]), "exact_pairs": exact})
+    return _components(
+        parents, twins, {"candidate_pairs": _first_seen(bands, parents, twins[:0]), "exact_pairs": exact}
+    )
 
 
 def _verified(
     parts: Sequence[SignaturePart], settings: ComponentSettings, sinks: _Sinks, close: ClosePairs, scratch: Path
 ) -> Components:
     """Pass 2 with `verify`: the buckets of each hash range, without copies of a text; pass 3: the close pairs."""
-    assert settings.verify is not None and sinks.matrix is not None
+    assert settings.verify is not None
+    assert sinks.matrix is not None
     signatures = sinks.matrix.finish()
     parents, twins = np.arange(len(signatures), dtype=np.uint32), np.zeros(len(signatures), np.uint8)
     exact = _first_seen(sinks.texts, parents, twins)
     decidable = all(part.texts is not None for part in parts)
-    joint = kernel.Joint(parents, signatures, *_zone(settings, decidable))
+    errors = kernel.CLOSE_ERRORS if decidable else 0.0
+    joint = kernel.Joint(parents, signatures, *kernel.zone(settings.verify, signatures.shape[1] - 2, errors))
     candidates = capped = 0
     for number in range(sinks.bands.ranges):
         keys, docs = _without_copies(sinks.bands.blocks(number), twins)
@@ -335,17 +337,6 @@ def _texts(parts: Sequence[SignaturePart], numbers: NDArray[np.int64]) -> Iterat
             if count != end - begin:
                 raise ConservationError(f"{part.name}: {count} texts of {end - begin} documents; run dedup again")
         first += part.rows
-
-
-def _zone(settings: ComponentSettings, decidable: bool) -> tuple[int, int]:
-    """Return from how many equal values on a pair is joined, and from how many on its shingles decide."""
-    assert settings.verify is not None
-    num_perm = settings.num_bands * settings.rows_per_band
-    margin = CLOSE * math.sqrt(settings.verify * (1 - settings.verify) / num_perm) if decidable else 0.0
-    # 0.8 * 110 is 88.00000000000001: a count that equals the threshold must pass. At `verify` 1 all are close.
-    sure = math.ceil((settings.verify + margin) * num_perm - 1e-9)
-    low = math.ceil((settings.verify - margin) * num_perm - 1e-9)
-    return max(sure, low + int(decidable)), low
 
 
 def _large_bucket(members: NDArray[np.uint32], joint: kernel.Joint, close: ClosePairs) -> tuple[int, int]:

@@ -62,8 +62,8 @@ def sign_table(
     """Return `doc_id`, `text_hash`, `shingles` and `signature` for every row of `documents`, in order.
 
     A signature has num_bands * rows_per_band values; `shingles` is 0 for a text without words, whose signature is all
-    ones. `perms` defaults to `permutations(num_perm)`. With `numbers` "any" a number in a shingle stands for any number.
-    A null text counts as empty. Memory beyond the result is a few KiB.
+    ones. `perms` defaults to `permutations(num_perm)`. With `numbers` "any" one in a shingle stands for any number. A
+    null text counts as empty. Memory beyond the result is a few KiB.
 
     Raises: SchemaError when `doc_id` or `text` is missing or `text` is not a string column.
     """

@@ -7,6 +7,7 @@ is mapped when the pairs are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -46,9 +47,7 @@ class ClosePairs:
         """Append pairs, each as smaller * 2^32 + larger document; the same pair may come again."""
         self._exchange.add((pairs >> np.uint64(32)) << self._shift, pairs.astype(np.uint32))
 
-    def decide(
-        self, read: ReadTexts, joint: kernel.Joint, verify: float, shape: tuple[int, bool], path: Path
-    ) -> int:
+    def decide(self, read: ReadTexts, joint: kernel.Joint, verify: float, shape: tuple[int, bool], path: Path) -> int:
         """Join the pairs whose similarity is `verify` at least; return how many had to be decided.
 
         `shape`: the words of a shingle, and whether a number stands for any. `path` is the scratch file.
@@ -97,8 +96,7 @@ def _write_sets(
             data, offsets = text_buffers(batch)
             if not np.array_equal(text_hashes(data, offsets), signed.reshape(-1)):
                 raise ConservationError("dedup: documents are not those that were signed; delete their signatures")
-            bounds = zip(offsets[:-1], offsets[1:], strict=True)
-            sets = [np.unique(shingle_hashes(data[begin:end], *shape)) for begin, end in bounds]
+            sets = [np.unique(shingle_hashes(data[begin:end], *shape)) for begin, end in pairwise(offsets)]
             append(file, path, np.concatenate(sets))
             starts[done + 1 : done + 1 + len(sets)] = [found.size for found in sets]
             done += len(sets)

@@ -7,6 +7,7 @@ keys are expected to be well mixed.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ ROUNDS = 16
 """Rounds of a large bucket, each among those that were sure of nobody in the rounds before."""
 CLOSE_PAIRS = 2
 """Pairs a round that a member of a large bucket has decided by its shingles: those of its best estimates."""
+CLOSE_ERRORS = 3.0
+"""Standard errors of an estimate at the threshold within which shingles decide."""
 
 
 class Records(NamedTuple):
@@ -127,7 +130,7 @@ def unite_first_seen(records, slots, counters, parents, twins):  # type: ignore[
     """Join each document with the first one that had its key; return the number of records done.
 
     `counters` (int64): slots used, pairs found. Stops early when the table is three quarters full: grow it and go on.
-    Where `twins` (uint8) is not empty, the first document of a key that others have too is marked `FIRST`, the others `COPY`.
+    Where `twins` (uint8) is not empty, the first of several documents with a key is marked `FIRST`, the others `COPY`.
     """
     limit = slots.keys.size - slots.keys.size // 4
     for i in range(records.keys.size):
@@ -147,6 +150,19 @@ def unite_first_seen(records, slots, counters, parents, twins):  # type: ignore[
             twins[first] = FIRST
             twins[doc] = COPY
     return records.keys.size
+
+
+def zone(verify: float, num_perm: int, errors: float = CLOSE_ERRORS) -> tuple[int, int]:
+    """Return from how many equal values on a pair is sure to reach `verify`, and from how many on it is close to it.
+
+    With `errors` 0 the estimate decides, and none is close.
+    """
+    margin = errors * math.sqrt(verify * (1 - verify) / num_perm)
+    # 0.8 * 110 is 88.00000000000001: a count that equals the threshold must pass.
+    sure = math.ceil((verify + margin) * num_perm - 1e-9)
+    close = math.ceil((verify - margin) * num_perm - 1e-9)
+    # At 1 there is no margin: equal signatures are close.
+    return (sure, close) if not errors else (max(sure, close + 1), close)
 
 
 @njit(cache=True, nogil=True)
@@ -305,7 +321,7 @@ def common(left, right):  # type: ignore[no-untyped-def]
 def unite_similar(pairs, numbers, starts, shingles, verify, parents):  # type: ignore[no-untyped-def]
     """Join the pairs whose sets of shingles have a Jaccard similarity of `verify` at least.
 
-    `numbers` (ascending): the documents whose sets there are; that of `numbers[i]` is `shingles[starts[i]:starts[i+1]]`.
+    `numbers` (ascending): the documents whose sets there are. `shingles[starts[i]:starts[i + 1]]` is that of the i-th.
     """
     for pair in pairs:
         left, right = np.uint32(pair >> np.uint64(32)), np.uint32(pair & np.uint64(0xFFFFFFFF))

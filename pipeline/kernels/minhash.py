@@ -106,9 +106,7 @@ def text_hashes(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[
     return sign(data, offsets, 1, none, none).text_hashes
 
 
-def shingle_hashes(
-    text: bytes | NDArray[np.uint8], shingle_words: int, any_number: bool = False
-) -> NDArray[np.uint32]:
+def shingle_hashes(text: bytes | NDArray[np.uint8], shingle_words: int, any_number: bool = False) -> NDArray[np.uint32]:
     """Return the 32-bit shingle hashes of one text (UTF-8) in order, with repetitions, before any permutation.
 
     Memory beyond the result is a few KiB.

@@ -245,7 +245,7 @@ def test_text_hash_does_not_depend_on_the_shingle_size() -> None:
     ],
 )
 def test_a_number_counts_as_itself_or_as_any(left: str, right: str, exact: bool, general: bool) -> None:
-    """With `any_number` a counter is no difference of shingles, and tables of numbers are; text hashes always differ."""
+    """With `any_number` counters do not tell shingles apart, and tables of numbers do; text hashes always differ."""
     for any_number, equal in ((False, exact), (True, general)):
         sets = [minhash.shingle_hashes(text.encode(), 3, any_number).tolist() for text in (left, right)]
         assert (sets[0] == sets[1]) is equal
