@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flows.progress import StageReport
 from flows.runs import Run
@@ -21,18 +23,35 @@ from pipeline.rephrase.output import own_texts
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST
 from pipeline.table.errors import GuardrailError
-from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, RowMap, Tally, Work, made_from, read_batches
+from pipeline.table.shards import (
+    Group,
+    Identity,
+    Index,
+    Part,
+    PartWriter,
+    RowMap,
+    Tally,
+    Work,
+    made_from,
+    read_batches,
+    read_rows,
+)
 
 SCHEME: Scheme = "affine32"
+_TEXT: tuple[str, ...] = (schema.DOC_ID, schema.TEXT)
+_OWN_TEXT: tuple[str, ...] = (*_TEXT, "metadata")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One signatures part of a scope, and where its duplicates go."""
+    """One signatures part of a scope, the documents that it was made of, and where its duplicates go."""
 
     signatures: Group
     part: Part
+    documents: Group
+    document_part: str
     duplicates: Group
+    own_texts: bool
 
 
 def plan_dedup(run: Run, sources: Sequence[str]) -> Plan:
@@ -68,18 +87,17 @@ def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
         "num_bands": config.num_bands,
         "rows_per_band": config.rows_per_band,
         "shingle_words": config.shingle_words,
+        "numbers": config.numbers,
         "seed": config.seed,
         "scheme": SCHEME,
     }
-    columns: tuple[str, ...] = (schema.DOC_ID, schema.TEXT)
-    sign = partial(_sign, config=config)
+    columns, sign = _TEXT, partial(_sign, config=config)
     if _is_rephrased(run, (source,)):
         # Question-answer pairs stand behind their source, which would make most of them copies of it.
         settings["of"] = "own_texts"
-        columns = (*columns, "metadata")
-        sign = partial(_sign_own_texts, config=config)
+        columns, sign = _OWN_TEXT, partial(_sign_own_texts, config=config)
     libraries = {"datasketch": version("datasketch"), "hashes": HASH_VERSION}
-    identity = Identity("signatures", "signatures_v1", settings, libraries)
+    identity = Identity("signatures", "signatures_v2", settings, libraries)
     out = signatures_schema(config.num_perm)
 
     def row_maps(part: Part) -> list[RowMap]:
@@ -90,7 +108,7 @@ def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
 
 def _sign(documents: pa.Table, config: DedupConfig) -> pa.Table:
     perms = permutations(config.num_perm, config.seed, SCHEME)
-    return sign_table(documents, config.num_bands, config.rows_per_band, config.shingle_words, perms)
+    return sign_table(documents, config.num_bands, config.rows_per_band, config.shingle_words, perms, config.numbers)
 
 
 def _sign_own_texts(documents: pa.Table, config: DedupConfig) -> pa.Table:
@@ -103,7 +121,7 @@ def _is_rephrased(run: Run, sources: Sequence[str]) -> bool:
 
 
 def _identity(sources: Sequence[str], config: DedupConfig) -> Identity:
-    return Identity("dedup", "dedup_v1", {**config.model_dump(mode="json"), "scope": list(sources)})
+    return Identity("dedup", "dedup_v2", {**config.model_dump(mode="json"), "scope": list(sources)})
 
 
 def _targets(run: Run, sources: Sequence[str]) -> dict[str, Group]:
@@ -119,11 +137,20 @@ def _targets(run: Run, sources: Sequence[str]) -> dict[str, Group]:
 
 def _members(run: Run, sources: Sequence[str]) -> list[Member]:
     """Return the signatures parts of a scope in canonical order, which does not depend on workers or inputs' order."""
-    return [
-        Member(run.group(source, "signatures"), part, target)
-        for source, target in _targets(run, sources).items()
-        for part in run.group(source, "signatures").parts()
-    ]
+    members = []
+    for source, target in _targets(run, sources).items():
+        signatures, documents = run.group(source, "signatures"), run.group(source, "documents")
+        names = {part.stem: part.name for part in documents.parts()}
+        own = _is_rephrased(run, (source,))
+        members += [Member(signatures, part, documents, names[part.stem], target, own) for part in signatures.parts()]
+    return members
+
+
+def _texts(member: Member, rows: NDArray[np.int64]) -> Iterator[pa.Array]:
+    """Yield the texts of some rows of a part as they were signed."""
+    for table in read_rows(member.documents, member.document_part, rows, _OWN_TEXT if member.own_texts else _TEXT):
+        texts = own_texts(table) if member.own_texts else table
+        yield texts[schema.TEXT].combine_chunks()
 
 
 def _key(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
@@ -134,10 +161,18 @@ def _find(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
     """Find the components of a scope, write every source's duplicates and return a note on them."""
     members = _members(run, sources)
     parts = [
-        dedup.SignaturePart(m.part.name, m.part.rows, partial(read_batches, m.signatures, m.part.name)) for m in members
+        dedup.SignaturePart(
+            m.part.name, m.part.rows, partial(read_batches, m.signatures, m.part.name), partial(_texts, m)
+        )
+        for m in members
     ]
     settings = dedup.ComponentSettings(
-        config.num_bands, config.rows_per_band, verify=config.verify, memory_mb=run.config.engine.memory_mb
+        config.num_bands,
+        config.rows_per_band,
+        verify=config.verify,
+        memory_mb=run.config.engine.memory_mb,
+        shingle_words=config.shingle_words,
+        numbers=config.numbers,
     )
     with run.storage.scratch_folder("dedup-") as scratch:
         found = dedup.find_components(parts, settings, Path(scratch))
@@ -148,7 +183,8 @@ def _find(run: Run, sources: Sequence[str], config: DedupConfig) -> str:
     work = [_write(member, found, start, ids, key) for member, start in zip(members, _starts(members), strict=True)]
     for group in _targets(run, sources).values():
         made = [part for member, part in zip(members, work, strict=True) if member.duplicates == group]
-        group.complete(made, Index(stage="dedup", key=key, counts=_counts(found), details={"scope": list(sources)}))
+        details = {"scope": list(sources), "config": config.model_dump(mode="json")}
+        group.complete(made, Index(stage="dedup", key=key, counts=_counts(found), details=details))
     return f"{found.removable:,} copies, largest component {found.largest:,}"
 
 
@@ -162,7 +198,7 @@ def _starts(members: Sequence[Member]) -> list[int]:
 
 
 def _write(member: Member, found: dedup.Components, start: int, ids: pa.Table, key: str) -> Part:
-    work = Work(member.part.stem, Identity("dedup", "dedup_v1", {"components": key}), (made_from(member.part),))
+    work = Work(member.part.stem, Identity("dedup", "dedup_v2", {"components": key}), (made_from(member.part),))
     row = start
     with PartWriter(member.duplicates, work, schema.DUPLICATES) as writer:
         for table in read_batches(member.signatures, member.part.name, [schema.DOC_ID, "text_hash"]):
@@ -190,7 +226,7 @@ def _counts(found: dedup.Components) -> dict[str, int]:
         "removable": found.removable,
         "largest_component": found.largest,
         "candidate_pairs": found.candidate_pairs,
-        "verified_pairs": found.verified_pairs,
+        "close_pairs": found.close_pairs,
         "exact_pairs": found.exact_pairs,
         "capped": found.capped,
     }

@@ -106,12 +106,12 @@ def check_rephrase(
             theirs = config.sources[parent].dedup
             same = theirs is not None and all(
                 getattr(theirs, name) == getattr(settings.dedup, name)
-                for name in ("num_bands", "rows_per_band", "shingle_words", "seed")
+                for name in ("num_bands", "rows_per_band", "shingle_words", "numbers", "seed")
             )
             if not same:
                 raise ConfigError(
-                    f"rephrase.dedup: bands, shingles and seed must be those of its parent {parent!r}, since their "
-                    "signatures are compared; give the same, or `dedup: null`"
+                    f"rephrase.dedup: bands, shingles, numbers and seed must be those of its parent {parent!r}, since "
+                    "their signatures are compared; give the same, or `dedup: null`"
                 )
     if measured is not None:
         check_routes(settings.routes, {**_EVERYTHING, **measured})

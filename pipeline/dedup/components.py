@@ -1,15 +1,23 @@
 """Components of duplicates over any number of parts: bands exchanged by hash range, then union-find.
 
-A document's number is its row's position over all parts in the order given, which is the only thing that the answer
-depends on (and, when pairs are not verified, not even on that): neither the sizes of parts nor the memory matter.
+A document's number is its row's position over all parts in the order given. Which documents belong together depends on
+their texts alone: neither order, parts nor memory matter.
+
+With `verify` a shared band only makes a pair: it is joined when its Jaccard similarity is `verify` at least, as the
+signatures estimate it, or as the shingles say where the estimate lies within `kernel.CLOSE_ERRORS` standard errors of
+`verify`. In a bucket (the documents that share a band) of at most `kernel.WHOLE_BUCKET` different texts all pairs are
+compared. In a larger one each of `kernel.ROUNDS` rounds takes `kernel.REPRESENTATIVES` of those that were sure of
+nobody yet, drawn by a hash of text and bucket, and compares all of these with them. So a member is compared 256 times
+at most, however large the bucket, and families of copies are found as long as there are not far more than that. A pair
+is lost only where in all buckets that it shares neither of both became a representative, nor somebody like both.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +26,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.dedup.exchange import RANGE_RECORDS, Exchange, append
-from pipeline.dedup.minhash import SIGNATURE, signature_matrix
+from pipeline.dedup.minhash import SIGNATURE, Numbers, signature_matrix
+from pipeline.dedup.shingles import ClosePairs
 from pipeline.kernels import components as kernel
 from pipeline.kernels.minhash import band_keys
 from pipeline.table import schema
@@ -27,28 +36,36 @@ from pipeline.table.errors import ConservationError, UsageError
 SINGLE, MINHASH, EXACT = range(3)
 METHODS = (None, "minhash", "exact")
 CHUNK_ROWS = 1 << 14
-"""Rows whose keys are computed together."""
+"""Rows whose keys are computed, and members of a bucket that are compared together."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignaturePart:
-    """One part of signatures: its name for messages, its rows, and a function that reads it as tables, in order."""
+    """One part of signatures: its name for messages, its rows, and a function that reads it as tables, in order.
+
+    `texts` returns the texts of the rows that it is given (ascending), in order; without it estimates decide all pairs.
+    """
 
     name: str
     rows: int
     read: Callable[[], Iterable[pa.Table]]
+    texts: Callable[[NDArray[np.int64]], Iterable[pa.Array]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentSettings:
-    """How duplicates are found. `verify`: least estimated Jaccard similarity of a pair that shares a band."""
+    """How duplicates are found. `verify`: least similarity of a pair that shares a band; None joins them all."""
 
     num_bands: int
     rows_per_band: int
     exact: bool = True
     verify: float | None = None
     memory_mb: int = 512
-    """For records and signatures. Another 9 bytes a document are held throughout."""
+    """For records and signatures. Another 10 bytes a document are held throughout, 16 a document of a close pair, and
+    40 a different text of the hash range that is looked at, which matters when one bucket holds much of a corpus."""
+    shingle_words: int = 5
+    numbers: Numbers = "exact"
+    """With `shingle_words`: how shingles were made, to make them again for close pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +77,12 @@ class Components:
     methods: NDArray[np.uint8]
     """SINGLE; EXACT when another document has the same text hash; MINHASH otherwise."""
     candidate_pairs: int
-    """Pairs that shared a band: tested ones with `verify`, otherwise one for each document but a band's first."""
-    verified_pairs: int
-    """Pairs that were joined for it; all candidates without `verify`."""
+    """Pairs that shared a band: compared ones with `verify`, otherwise one for each document but a band's first."""
+    close_pairs: int
+    """Pairs whose estimate was too close to `verify`, so that their shingles decided."""
     exact_pairs: int
     capped: int
-    """Band entries that were not kept for later comparison, since their bucket was full (only with `verify`)."""
+    """Members of large buckets that were sure of nobody in any round (only with `verify`)."""
 
     @property
     def documents(self) -> int:
@@ -90,28 +107,31 @@ def find_components(parts: Sequence[SignaturePart], settings: ComponentSettings,
     """Return the components of duplicates among the documents of `parts`; every document is in exactly one.
 
     Documents without words are never joined. `scratch` is an existing folder for temporary files, removed at the end;
-    they need 12 bytes a document and band, and with `verify` 4 bytes a document and permutation.
+    they need 12 bytes a document and band, and with `verify` 4 bytes a document and permutation, 12 bytes a close pair
+    and 4 bytes a shingle of the documents in them. Of those alone the texts are read, part by part.
 
-    Raises: UsageError for impossible settings; ConservationError when a part has other rows than it says; ShardError
-        when `scratch` is full.
+    Raises: UsageError for impossible settings; ConservationError when a part has other rows than it says, or a text is
+        not the one that was signed; ShardError when `scratch` is full.
     """
     total = sum(part.rows for part in parts)
     _check(settings, total)
     memory = settings.memory_mb << 20
-    num_perm = settings.num_bands * settings.rows_per_band
     # The larger exchange is given three quarters, the text hashes need a number of records that is bands times smaller.
     share = memory // 4 if settings.verify is None else memory // 8
     with ExitStack() as stack:
-        bands = stack.enter_context(Exchange(total * settings.num_bands, 3 * share, scratch / "bands.bin"))
         texts = stack.enter_context(Exchange(total if settings.exact else 0, share, scratch / "texts.bin"))
-        matrix = None
-        if settings.verify is not None:
-            matrix = stack.enter_context(_Matrix((total, num_perm), memory // 2, scratch / "signatures.bin"))
+        records = total * settings.num_bands
+        if settings.verify is None:
+            bands = stack.enter_context(Exchange(records, 3 * share, scratch / "bands.bin"))
+            _collect(parts, settings, _Sinks(bands, texts, None))
+            return _first_come(total, bands, texts)
+        bands = stack.enter_context(Exchange(records, 2 * share, scratch / "bands.bin"))
+        shape = (total, settings.num_bands * settings.rows_per_band + 2)
+        matrix = stack.enter_context(_Matrix(shape, memory // 2, scratch / "signatures.bin"))
         _collect(parts, settings, _Sinks(bands, texts, matrix))
-        bands.finish()
-        texts.finish()
-        signatures = None if matrix is None else matrix.finish()
-        return _unite(total, bands, texts, signatures, settings.verify)
+        most = records * kernel.WHOLE_BUCKET // 2
+        close = stack.enter_context(ClosePairs(Exchange(most, share, scratch / "pairs.bin"), total))
+        return _verified(parts, settings, _Sinks(bands, texts, matrix), close, scratch)
 
 
 def component_ids(parts: Iterable[SignaturePart], components: Components) -> pa.Table:
@@ -157,7 +177,7 @@ def duplicates_table(signatures: pa.Table, components: Components, start: int, i
 
 
 class _Matrix:
-    """Signatures by document number, in memory or, when they would take more than `memory_bytes`, in the file `path`.
+    """Signatures and text hashes by document number, in memory or, beyond `memory_bytes`, in the file `path`.
 
     The file is written in order and mapped afterwards: a full disk is an error then, and not a signal.
     """
@@ -177,8 +197,10 @@ class _Matrix:
                 self._file.close()
             self._path.unlink(missing_ok=True)
 
-    def add(self, signatures: NDArray[np.uint32]) -> None:
+    def add(self, signatures: NDArray[np.uint32], text_hashes: NDArray[np.uint64]) -> None:
         """Append rows."""
+        halves = text_hashes.astype("<u8").view("<u4").reshape(-1, 2)
+        signatures = np.concatenate([signatures, halves], axis=1)
         if self._file is None:
             self._rows[self._filled : self._filled + len(signatures)] = signatures
         else:
@@ -186,7 +208,7 @@ class _Matrix:
         self._filled += len(signatures)
 
     def finish(self) -> NDArray[np.uint32]:
-        """Return all rows, read-only."""
+        """Return all rows, read-only, a text hash in the last two columns, its lower half first."""
         if self._file is None:
             rows = self._rows.view()
             rows.flags.writeable = False
@@ -244,33 +266,108 @@ def _collect(parts: Sequence[SignaturePart], settings: ComponentSettings, sinks:
         if settings.exact:
             sinks.texts.add(table["text_hash"].to_numpy()[worded], numbers[worded])
         if sinks.matrix is not None:
-            sinks.matrix.add(signatures)
+            sinks.matrix.add(signatures, table["text_hash"].to_numpy())
+    sinks.bands.finish()
+    sinks.texts.finish()
 
 
-def _unite(
-    total: int, bands: Exchange, texts: Exchange, signatures: NDArray[np.uint32] | None, verify: float | None
-) -> Components:
-    """Pass 2: a first-seen table for each hash range."""
-    parents = np.arange(total, dtype=np.uint32)
-    twins = np.zeros(total, np.uint8)
+def _first_come(total: int, bands: Exchange, texts: Exchange) -> Components:
+    """Pass 2 without `verify`: a first-seen table for each hash range."""
+    parents, twins = np.arange(total, dtype=np.uint32), np.zeros(total, np.uint8)
     exact = _first_seen(texts, parents, twins)
-    if signatures is None or verify is None:
-        found = _first_seen(bands, parents, twins[:0])
-        found[3] = found[2]
-    else:
-        # 0.8 * 110 is 88.00000000000001: a count that equals the threshold must pass.
-        minimum = math.ceil(verify * signatures.shape[1] - 1e-9)
-        found = _verified(bands, kernel.Joint(parents, signatures, minimum))
-    sizes = np.zeros(total, np.uint32)
+    return _components(
+        parents, twins, {"candidate_pairs": _first_seen(bands, parents, twins[:0]), "exact_pairs": exact}
+    )
+
+
+def _verified(
+    parts: Sequence[SignaturePart], settings: ComponentSettings, sinks: _Sinks, close: ClosePairs, scratch: Path
+) -> Components:
+    """Pass 2 with `verify`: the buckets of each hash range, without copies of a text; pass 3: the close pairs."""
+    assert settings.verify is not None
+    assert sinks.matrix is not None
+    signatures = sinks.matrix.finish()
+    parents, twins = np.arange(len(signatures), dtype=np.uint32), np.zeros(len(signatures), np.uint8)
+    exact = _first_seen(sinks.texts, parents, twins)
+    decidable = all(part.texts is not None for part in parts)
+    errors = kernel.CLOSE_ERRORS if decidable else 0.0
+    joint = kernel.Joint(parents, signatures, *kernel.zone(settings.verify, signatures.shape[1] - 2, errors))
+    candidates = capped = 0
+    for number in range(sinks.bands.ranges):
+        keys, docs = _without_copies(sinks.bands.blocks(number), twins)
+        index = np.int32 if 2 * keys.size < 2**31 else np.int64
+        heads, following = np.full(1 << (2 * keys.size).bit_length(), -1, index), np.empty(keys.size, index)
+        kernel.link(keys, heads, following)
+        pairs, large, count = kernel.unite_buckets(docs, following, heads, joint)
+        close.add(pairs)
+        candidates += count
+        for head in large:
+            members = np.empty(kernel.bucket(docs, following, head, docs[:0]), np.uint32)
+            kernel.bucket(docs, following, head, members)
+            count, alone = _large_bucket(kernel.by_priority(members, keys[head], signatures), joint, close)
+            candidates, capped = candidates + count, capped + alone
+    counts = {"candidate_pairs": candidates, "exact_pairs": exact, "capped": capped}
+    if decidable:
+        shape = (settings.shingle_words, settings.numbers == "any")
+        texts = partial(_texts, parts)
+        counts["close_pairs"] = close.decide(texts, joint, settings.verify, shape, scratch / "shingles.bin")
+    return _components(parents, twins, counts)
+
+
+def _without_copies(blocks: Iterable[kernel.Records], twins: NDArray[np.uint8]) -> kernel.Records:
+    """Return a range's records without those of documents whose text has another one, which stands for them."""
+    found = [kernel.Records(np.empty(0, np.uint64), np.empty(0, np.uint32))]
+    for block in blocks:
+        first = twins[block.docs] != kernel.COPY
+        found.append(kernel.Records(block.keys[first], block.docs[first]))
+    return kernel.Records(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+def _texts(parts: Sequence[SignaturePart], numbers: NDArray[np.int64]) -> Iterator[pa.Array]:
+    """Yield the texts of the documents `numbers` (ascending) in order, reading only the parts that hold some."""
+    first = 0
+    for part in parts:
+        begin, end = np.searchsorted(numbers, [first, first + part.rows])
+        if begin < end:
+            assert part.texts is not None
+            count = 0
+            for texts in part.texts(numbers[begin:end] - first):
+                yield texts
+                count += len(texts)
+            if count != end - begin:
+                raise ConservationError(f"{part.name}: {count} texts of {end - begin} documents; run dedup again")
+        first += part.rows
+
+
+def _large_bucket(members: NDArray[np.uint32], joint: kernel.Joint, close: ClosePairs) -> tuple[int, int]:
+    """Compare the members of a large bucket, in order of priority; return the pairs and the members that stay alone."""
+    pairs = 0
+    for _ in range(kernel.ROUNDS):
+        representatives = members[: kernel.REPRESENTATIVES]
+        alone = []
+        for start in range(0, members.size, CHUNK_ROWS):
+            found = kernel.unite_with(representatives, members[start : start + CHUNK_ROWS], start, joint)
+            close.add(found[0])
+            alone.append(found[1])
+            pairs += found[2]
+        members = np.concatenate(alone)
+        if not members.size:
+            break
+    return pairs, int(members.size)
+
+
+def _components(parents: NDArray[np.uint32], twins: NDArray[np.uint8], counts: dict[str, int]) -> Components:
+    sizes = np.zeros(parents.size, np.uint32)
     kernel.flatten(parents, sizes)
-    methods = np.where(twins == 1, np.uint8(EXACT), np.uint8(MINHASH))
+    methods = np.where(twins > 0, np.uint8(EXACT), np.uint8(MINHASH))
     methods[sizes[parents] < 2] = SINGLE
-    return Components(parents, sizes, methods, int(found[2]), int(found[3]), int(exact[2]), int(found[4]))
+    return Components(parents, sizes, methods, **{"close_pairs": 0, "capped": 0} | counts)
 
 
-def _first_seen(exchange: Exchange, parents: NDArray[np.uint32], twins: NDArray[np.uint8]) -> NDArray[np.int64]:
-    counters = np.zeros(5, np.int64)
-    slots = _slots(2 * RANGE_RECORDS, False)
+def _first_seen(exchange: Exchange, parents: NDArray[np.uint32], twins: NDArray[np.uint8]) -> int:
+    """Join each document with the first that has its key; return the pairs."""
+    counters = np.zeros(2, np.int64)
+    slots = _slots(2 * RANGE_RECORDS)
     for number in range(exchange.ranges):
         counters[0] = 0
         slots.docs.fill(kernel.NONE)
@@ -280,43 +377,14 @@ def _first_seen(exchange: Exchange, parents: NDArray[np.uint32], twins: NDArray[
                 done = kernel.unite_first_seen(records, slots, counters, parents, twins)
                 records = kernel.Records(records.keys[done:], records.docs[done:])
                 if records.keys.size:
-                    slots = _grown(slots)
-    return counters
+                    larger = _slots(slots.keys.size * 2)
+                    kernel.rehash(slots, larger)
+                    slots = larger
+    return int(counters[1])
 
 
-def _verified(exchange: Exchange, joint: kernel.Joint) -> NDArray[np.int64]:
-    counters = np.zeros(5, np.int64)
-    slots = _slots(2 * RANGE_RECORDS, True)
-    chains = kernel.Chains(np.empty(RANGE_RECORDS, np.uint32), np.empty(RANGE_RECORDS, np.int32))
-    for number in range(exchange.ranges):
-        counters[:2] = 0
-        slots.docs.fill(kernel.NONE)
-        for block in exchange.blocks(number):
-            records = block
-            while records.keys.size:
-                done = kernel.unite_verified(records, slots, chains, counters, joint)
-                records = kernel.Records(records.keys[done:], records.docs[done:])
-                if records.keys.size and counters[1] == chains.docs.size:
-                    chains = _lengthened(chains)
-                elif records.keys.size:
-                    slots = _grown(slots)
-    return counters
-
-
-def _slots(size: int, chained: bool) -> kernel.Slots:
-    docs = np.full(size, kernel.NONE, np.uint32)
-    return kernel.Slots(np.empty(size, np.uint64), docs, np.empty(size if chained else 0, np.int32))
-
-
-def _grown(slots: kernel.Slots) -> kernel.Slots:
-    larger = _slots(slots.keys.size * 2, slots.chains.size > 0)
-    kernel.rehash(slots, larger)
-    return larger
-
-
-def _lengthened(chains: kernel.Chains) -> kernel.Chains:
-    size = chains.docs.size * 2
-    return kernel.Chains(np.resize(chains.docs, size), np.resize(chains.following, size))
+def _slots(size: int) -> kernel.Slots:
+    return kernel.Slots(np.empty(size, np.uint64), np.full(size, kernel.NONE, np.uint32))
 
 
 def _minima(roots: pa.Array, ids: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import datasketch
 
 Scheme = Literal["affine32", "legacy"]
+Numbers = Literal["exact", "any"]
 SIGNATURE = "signature"
 HASH_VERSION = f"words-2 unicode-{UNICODE_VERSION}"
 """What decides word and shingle hashes besides the parameters; part of the identity of all signatures."""
@@ -51,13 +52,18 @@ def signatures_schema(num_perm: int) -> pa.Schema:
 
 
 def sign_table(
-    documents: pa.Table, num_bands: int, rows_per_band: int, shingle_words: int, perms: Permutations | None = None
+    documents: pa.Table,
+    num_bands: int,
+    rows_per_band: int,
+    shingle_words: int,
+    perms: Permutations | None = None,
+    numbers: Numbers = "exact",
 ) -> pa.Table:
     """Return `doc_id`, `text_hash`, `shingles` and `signature` for every row of `documents`, in order.
 
     A signature has num_bands * rows_per_band values; `shingles` is 0 for a text without words, whose signature is all
-    ones. `perms` defaults to `permutations(num_perm)`. A null text counts as empty. Memory beyond the result is a few
-    KiB.
+    ones. `perms` defaults to `permutations(num_perm)`. With `numbers` "any" one in a shingle stands for any number. A
+    null text counts as empty. Memory beyond the result is a few KiB.
 
     Raises: SchemaError when `doc_id` or `text` is missing or `text` is not a string column.
     """
@@ -65,7 +71,8 @@ def sign_table(
     num_perm = num_bands * rows_per_band
     a, b = perms or permutations(num_perm)
     out = signatures_schema(num_perm)
-    pieces = [_sign_chunk(chunk, shingle_words, a, b) for chunk in documents[schema.TEXT].chunks]
+    any_number = numbers == "any"
+    pieces = [_sign_chunk(chunk, (shingle_words, any_number), a, b) for chunk in documents[schema.TEXT].chunks]
     columns = [pa.chunked_array([piece[i] for piece in pieces], type=out.field(i + 1).type) for i in range(3)]
     return pa.Table.from_arrays([documents[schema.DOC_ID], *columns], schema=out)
 
@@ -83,9 +90,9 @@ def to_datasketch(signature: NDArray[np.uint32], seed: int = 1, scheme: Scheme =
     return datasketch.MinHash(seed=seed, hashvalues=signature, scheme=scheme)
 
 
-def _sign_chunk(texts: pa.Array, shingle_words: int, a: NDArray[Any], b: NDArray[Any]) -> list[pa.Array]:
+def _sign_chunk(texts: pa.Array, shape: tuple[int, bool], a: NDArray[Any], b: NDArray[Any]) -> list[pa.Array]:
     data, offsets = text_buffers(texts)
-    signed = minhash.sign(data, offsets, shingle_words, a, b)
+    signed = minhash.sign(data, offsets, shape[0], a, b, shape[1])
     values = pa.array(signed.signatures.reshape(-1))
     item = pa.field("item", pa.uint32(), nullable=False)
     signatures = pa.FixedSizeListArray.from_arrays(values, type=pa.list_(item, a.size))

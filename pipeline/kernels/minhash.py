@@ -3,10 +3,9 @@
 The hashes, from words to signature (a change of any of them needs a new stage version):
 
 - word: 64 bits over its normalised code points (`pipeline.kernels.words`);
-- shingle of k words: sum of word_j * P^(k-1-j) modulo 2^64, mixed, upper 32 bits. A number counts as "any number"
-  unless a number stands right before it: pages that differ in a year or a counter are near duplicates, tables of
-  different numbers are not. A text with fewer than k words has one shingle of all its words; a text without words has
-  none, and its signature is all ones;
+- shingle of k words: sum of word_j * P^(k-1-j) modulo 2^64, mixed, upper 32 bits. With `any_number` a number counts as
+  "any number" unless a number stands right before it. A text with fewer than k words has one shingle of all its words;
+  a text without words has none, and its signature is all ones;
 - text: the same sum over all of its words, numbers as they are, with another prime, mixed, 64 bits;
 - permutation, scheme `affine32`: a * fmix32(shingle) + b modulo 2^32; scheme `legacy`: (a * shingle + b modulo 2^64)
   modulo 2^61 - 1, lower 32 bits. Source: datasketch 2.0 `minhash.py`, bit for bit.
@@ -52,10 +51,12 @@ def sign(
     shingle_words: int,
     a: NDArray[np.uint32] | NDArray[np.uint64],
     b: NDArray[np.uint32] | NDArray[np.uint64],
+    any_number: bool = False,
 ) -> Signed:
     """Return signatures, text hashes and shingle counts of the texts `data[offsets[i]:offsets[i + 1]]`.
 
-    Permutations of type uint32 mean scheme affine32, uint64 scheme legacy. The GIL is released.
+    Permutations of type uint32 mean scheme affine32, uint64 scheme legacy. Text hashes do not depend on `any_number`.
+    The GIL is released.
 
     Raises: ValueError when the offsets do not fit the data, or `shingle_words` or the permutations cannot be used.
     """
@@ -79,7 +80,8 @@ def sign(
         _frozen(a64.astype(np.uint64)),
         _frozen(b64.astype(np.uint64)),
     )
-    _sign(_frozen(data), _frozen(offsets), shingle_words, class_table(), permutations, *result)
+    shape = (shingle_words, any_number)
+    _sign(_frozen(data), _frozen(offsets), shape, class_table(), permutations, *result)
     return result
 
 
@@ -104,13 +106,14 @@ def text_hashes(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[
     return sign(data, offsets, 1, none, none).text_hashes
 
 
-def shingle_hashes(text: bytes, shingle_words: int) -> NDArray[np.uint32]:
-    """Return the 32-bit shingle hashes of one text in order, as they are before any permutation."""
-    words = np.empty(len(text) + 1, np.uint64)
-    filled, _ = next_words(_frozen(np.frombuffer(text, np.uint8)), 0, len(text), class_table(), words, 0)
-    _generalise_numbers(words, 0, filled, False)
-    out = np.empty(filled, np.uint32)
-    return out[: _shingles(words, filled, min(shingle_words, max(filled, 1)), out)]
+def shingle_hashes(text: bytes | NDArray[np.uint8], shingle_words: int, any_number: bool = False) -> NDArray[np.uint32]:
+    """Return the 32-bit shingle hashes of one text (UTF-8) in order, with repetitions, before any permutation.
+
+    Memory beyond the result is a few KiB.
+    """
+    data = _frozen(np.frombuffer(text, np.uint8))
+    found: NDArray[np.uint32] = _text_shingles(data, shingle_words, any_number, class_table())
+    return found
 
 
 def band_keys(signatures: NDArray[np.uint32], num_bands: int, rows_per_band: int) -> NDArray[np.uint64]:
@@ -135,8 +138,9 @@ def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 @njit(cache=True, nogil=True)
-def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts):  # type: ignore[no-untyped-def]
+def _sign(data, offsets, shape, table, permutations, out, hashes, counts):  # type: ignore[no-untyped-def]
     a32, b32, a64, b64 = permutations
+    shingle_words, any_number = shape
     words = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64)
     shingles = np.empty(CHUNK_SHINGLES, np.uint32)
     for row in range(offsets.size - 1):
@@ -150,7 +154,8 @@ def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts
             filled, position = next_words(data, position, end, table, words, filled)
             for i in range(fresh, filled):
                 text = text * _TEXT_PRIME + words[i]
-            after_number = _generalise_numbers(words, fresh, filled, after_number)
+            if any_number:
+                after_number = _generalise_numbers(words, fresh, filled, after_number)
             last = filled < words.size
             # Only a text shorter than one shingle ends with fewer words than that and nothing counted before.
             width = min(shingle_words, filled) if total == 0 else shingle_words
@@ -172,6 +177,32 @@ def _sign(data, offsets, shingle_words, table, permutations, out, hashes, counts
         if total > 0:
             text = mix64(text)
             hashes[row] = text if text != EMPTY_TEXT_HASH else np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def _text_shingles(data, shingle_words, any_number, table):  # type: ignore[no-untyped-def]
+    words = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64)
+    found = np.empty(CHUNK_SHINGLES, np.uint32)
+    total, filled, position = 0, 0, 0
+    after_number = False
+    while True:
+        fresh = filled
+        filled, position = next_words(data, position, data.size, table, words, filled)
+        if any_number:
+            after_number = _generalise_numbers(words, fresh, filled, after_number)
+        last = filled < words.size
+        width = min(shingle_words, filled) if total == 0 else shingle_words
+        if width > 0:
+            if found.size < total + words.size:
+                larger = np.empty(2 * found.size + words.size, np.uint32)
+                larger[:total] = found[:total]
+                found = larger
+            total += _shingles(words, filled, width, found[total:])
+        if last:
+            return found[:total]
+        kept = shingle_words - 1
+        words[:kept] = words[filled - kept : filled].copy()
+        filled = kept
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
+from pipeline.kernels.components import common, is_similar, zone
+from pipeline.kernels.minhash import band_keys, shingle_hashes
 from pipeline.table.catalog import Source
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import cell, encode, visible
@@ -149,6 +153,9 @@ def _component(session: Session, source: Source, doc_id: str, ledger: Mapping[st
     component = {name: row[name] for name in ("component_id", "component_size", "method")}
     alone = row["component_size"] == 1
     members = [] if alone else _members(session, row["component_id"], doc_id)
+    config = source.groups["duplicates"].details.get("config")
+    if members and config:
+        members = _compared(session, (source.name, doc_id), members, config)
     keepers = [member["doc_id"] for member in members if member["outcome"] == "kept"]
     keeper = doc_id if ledger.get("outcome") == "kept" else ledger.get("duplicate_of") or next(iter(keepers), None)
     return component | {"keeper": keeper, "members": members}
@@ -172,6 +179,73 @@ def _members(session: Session, component_id: str, doc_id: str) -> list[dict[str,
     union = " UNION ALL ".join(selects)
     values = {"component": component_id, "document": doc_id}
     return session.execute(f"{union} ORDER BY (outcome = 'kept') DESC NULLS LAST, doc_id LIMIT {MAX_MEMBERS}", values)
+
+
+def _compared(
+    session: Session, document: tuple[str, str], members: Sequence[dict[str, Any]], config: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return each member with what it shares with a document, as far as signatures and texts are there.
+
+    `estimate` and `similarity` are of their sets of shingles; `joined_by` says what made the two one component:
+    equal words, an estimate far from the threshold, the shingles, a band alone (without `verify`), or only others.
+    """
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in {document[0], *(member["source"] for member in members)}:
+        ids = [
+            doc_id for source, doc_id in (document, *((m["source"], m["doc_id"]) for m in members)) if source == name
+        ]
+        known |= {(name, row["doc_id"]): row for row in _signed(session, name, ids, config)}
+    mine = known.get(document)
+    found = []
+    for member in members:
+        other = known.get((member["source"], member["doc_id"]))
+        found.append(member | _shared(mine, other, config) if mine and other else member)
+    return found
+
+
+def _signed(session: Session, source: str, ids: Sequence[str], config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the `doc_id`, text hash, signature (num_perm,) and set of shingles of some documents of a source."""
+    index = next((each.groups.get("signatures") for each in session.catalog.sources if each.name == source), None)
+    if index is None or not index.parts:
+        return
+    signatures = read_parts(session.catalog.group(source, "signatures"), index)
+    rows = session.execute(
+        f"SELECT doc_id, text_hash, signature, text, parent_id, metadata FROM {signatures}"
+        f" JOIN {quote(source)}.documents USING (doc_id) WHERE list_contains($ids, doc_id) ORDER BY doc_id",
+        {"ids": list(ids)},
+    )
+    for row in rows:
+        written = _parsed(row["metadata"]) if row["parent_id"] else None
+        # Of what a model wrote the segment that its style puts before it is not compared.
+        text = row["text"][written.get("body_start", 0) if isinstance(written, dict) else 0 :]
+        hashes = shingle_hashes(text.encode(), config["shingle_words"], config["numbers"] == "any")
+        yield row | {"signature": np.array(row["signature"], np.uint32), "shingles": np.unique(hashes)}
+
+
+def _shared(left: Mapping[str, Any], right: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    verify, bands = config["verify"], config["num_bands"]
+    keys = band_keys(np.stack([left["signature"], right["signature"]]), bands, config["rows_per_band"])
+    shared_bands = int(np.count_nonzero(keys[0] == keys[1]))
+    equal, num_perm = int(np.count_nonzero(left["signature"] == right["signature"])), left["signature"].size
+    both, sizes = common(left["shingles"], right["shingles"]), left["shingles"].size + right["shingles"].size
+    sure, close = zone(verify, num_perm) if verify is not None else (0, 0)
+    if left["text_hash"] == right["text_hash"]:
+        joined = "equal words"
+    elif not shared_bands:
+        joined = "others"
+    elif verify is None:
+        joined = "band"
+    elif equal >= sure:
+        joined = "estimate"
+    else:
+        joined = "shingles" if equal >= close and is_similar(both, sizes, verify) else "others"
+    similarity = round(both / (sizes - both), 4) if sizes > both else None
+    return {
+        "similarity": similarity,
+        "estimate": round(equal / num_perm, 4),
+        "shared_bands": shared_bands,
+        "joined_by": joined,
+    }
 
 
 def _hint(session: Session, query: str) -> str:
@@ -232,6 +306,11 @@ def _component_text(component: Mapping[str, Any] | None, doc_id: str) -> list[st
     for member in component["members"]:
         outcome = member["outcome"] or "not decided"
         lines.append(f"    {member['doc_id']} {member['source']} {outcome}: {cell(member['url'], 160)}")
+        if "joined_by" in member:
+            lines.append(
+                f"      similarity {cell(member['similarity'])}, estimated {cell(member['estimate'])}, "
+                f"{member['shared_bands']} shared bands; joined by {member['joined_by']}"
+            )
     hidden = size - 1 - len(component["members"])
     return lines + ([f"    and {hidden} more"] if hidden > 0 else [])
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConservationError, SchemaError, ShardError
@@ -333,8 +335,31 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=columns, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
-        where = group.storage.sql_path(group.path(name))
-        raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error
+        raise _unreadable(group, name, error) from error
+
+
+def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the given rows (ascending) of a part in order; row groups that hold none of them are not read.
+
+    Raises: ShardError when the part cannot be read.
+    """
+    first = 0
+    try:
+        with group.storage.open(group.path(name)) as stream, pq.ParquetFile(stream) as file:
+            for number in range(file.num_row_groups):
+                after = first + file.metadata.row_group(number).num_rows
+                begin, end = np.searchsorted(rows, [first, after])
+                if begin < end:
+                    table = file.read_row_group(number, columns=columns, use_threads=False)
+                    yield table.take(pa.array(rows[begin:end] - first))
+                first = after
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(group, name, error) from error
+
+
+def _unreadable(group: Group, name: str, error: Exception) -> ShardError:
+    where = group.storage.sql_path(group.path(name))
+    return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
 
 
 def map_part(source: Group, part: Part, row_maps: Sequence[RowMap]) -> list[Part]:

@@ -4,8 +4,9 @@
 
 PYTHON is the interpreter of an environment with datatrove. Two truths: revisions of one Stack Exchange post, and
 planted copies. Pairs of documents count; a found component counts all its pairs. A seed is one draw of permutations,
-and recall varies by several points between draws: ours is the mean over some, with the least and largest. datatrove has
-one draw; its signatures are joined here by band and union-find, since its last step forgets who was whose copy.
+and recall varies by several points between draws: ours is the mean over some, with the least and largest; groups and
+their sizes are those of the first draw. datatrove has one draw; its signatures are joined here by band and union-find,
+since its last step forgets who was whose copy. The two others verify nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ import gzip
 import json
 import subprocess
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dedup.minhash import Numbers
 from tests.realdata.test_duplicates import PLANTED, REVISIONS, ours, scores, theirs
 
+OURS: tuple[tuple[str, float | None, Numbers], ...] = (
+    ("default", 0.7, "exact"),
+    ("verify: null", None, "exact"),
+    ("verify: 0.8", 0.8, "exact"),
+    ("numbers: any", 0.7, "any"),
+    ("any, null", None, "any"),
+)
 PEER_SIGNATURES = """
 import json, sys
 from datatrove.pipeline.dedup import MinhashDedupSignature
@@ -85,21 +94,25 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
-    print(f"{'':<12}{'':<14}{'recall':>9}{'least':>9}{'most':>9}{'precision':>11}")
+    print(f"{'':<28}{'recall':>9}{'least':>9}{'most':>9}{'precision':>11}{'groups':>8} largest")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for label, (texts, truth) in (("revisions", revisions()), ("planted", planted(options.documents))):
             found = {
-                "ours": [ours(texts, folder, seed=seed) for seed in range(1, options.seeds + 1)],
-                "datasketch": [theirs(texts)],
-                "datatrove": [datatrove(options.peer, texts, folder)],
+                label: [ours(texts, folder, verify, seed, numbers) for seed in range(1, options.seeds + 1)]
+                for label, verify, numbers in OURS
             }
+            found["datasketch"] = [theirs(texts)]
+            found["datatrove"] = [datatrove(options.peer, texts, folder)]
             for system, draws in found.items():
                 pairs = [scores(components, truth) for components in draws]
                 recalls = [recall for recall, _ in pairs]
                 precision = sum(value for _, value in pairs) / len(pairs)
                 mean = sum(recalls) / len(recalls)
-                print(f"{label:<12}{system:<14}{mean:>9.4f}{min(recalls):>9.4f}{max(recalls):>9.4f}{precision:>11.4f}")
+                sizes = sorted((size for size in Counter(draws[0]).values() if size > 1), reverse=True)
+                spread = f"{len(sizes):>8} {sizes[:5]}"
+                told = f"{mean:>9.4f}{min(recalls):>9.4f}{max(recalls):>9.4f}{precision:>11.4f}"
+                print(f"{label:<12}{system:<16}{told}{spread}")
 
 
 if __name__ == "__main__":

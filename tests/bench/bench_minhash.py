@@ -1,7 +1,7 @@
 """Text to MinHash signatures, and band keys to components: documents a CPU second, beside other libraries.
 
     python tests/bench/bench_minhash.py [FOLDER_OF_PARQUET] [--documents N] [--rounds N]
-    python tests/bench/bench_minhash.py --components 10000000 [--memory-mb 512]
+    python tests/bench/bench_minhash.py --components 1000000 [--memory-mb 512] [--verify 0.7]
 
 Rounds are interleaved (ours, rensa, datasketch, ours, ...) and the best of each is printed. All use 112 permutations
 over word 5-grams; rensa and datasketch get shingles joined from `str.lower().split()`; every cost from text on counts.
@@ -22,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rensa
+from numpy.typing import NDArray
 
 from pipeline.dedup.components import ComponentSettings, SignaturePart, find_components
-from pipeline.dedup.minhash import sign_table, signatures_schema
+from pipeline.dedup.minhash import sign_table
 
 BANDS, ROWS, WORDS = 14, 8, 5
 TEXTS = Path(__file__).resolve().parents[2].parent / "shared" / "peers" / "datatrove" / "texts"
@@ -79,44 +80,51 @@ def bench_signatures(folder: Path, count: int, rounds: int) -> None:
         print(f"{name:16} {speed:12,.0f} {best['gristmill'] / speed:12.1f} x")
 
 
-def synthetic(rows: int, seed: int) -> Iterable[pa.Table]:
-    """Yield signatures of which one in three repeats most bands of another one of its table."""
-    schema = signatures_schema(BANDS)
+def synthetic(rows: int, seed: int) -> tuple[pa.Array, pa.Table]:
+    """Return texts of 100 words, of which one in three is another one with 0 to 10 % of words replaced, and signatures.
+
+    Word similarities of 0.4 to 1 are spread evenly, so that many pairs are close to any threshold.
+    """
     random = np.random.default_rng(seed)
-    for start in range(0, rows, 50_000):
-        count = min(50_000, rows - start)
-        values = random.integers(0, 1 << 32, (count, BANDS), dtype=np.uint32)
-        copies = np.flatnonzero(random.random(count) < 1 / 3)
-        values[copies] = values[random.integers(0, count, copies.size)]
-        values[copies, random.integers(0, BANDS, copies.size)] += np.uint32(1)
-        columns = [
-            pa.array(np.full(count, "0" * 32)),
-            pa.array(random.integers(0, 1 << 63, count, dtype=np.uint64)),
-            pa.array(np.ones(count, np.int32)),
-            pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=schema.field("signature").type),
-        ]
-        yield pa.Table.from_arrays(columns, schema=schema)
+    words = random.integers(0, 1 << 20, (rows, 100))
+    copies = np.flatnonzero(random.random(rows) < 1 / 3)
+    words[copies] = words[random.integers(0, rows, copies.size)]
+    edited = random.random((copies.size, 100)) < random.random((copies.size, 1)) / 10
+    words[copies] = np.where(edited, random.integers(0, 1 << 20, edited.shape), words[copies])
+    texts = pa.array([" ".join(map(str, row)) for row in words.tolist()], pa.string())
+    ids = pa.array([f"{seed:08x}{i:024x}" for i in range(rows)])
+    return texts, sign_table(pa.table({"doc_id": ids, "text": texts}), BANDS, ROWS, WORDS)
 
 
-def bench_components(documents: int, memory_mb: int) -> None:
-    """One value a band stands for eight: the exchange and the tables see the same keys."""
-    rows = 500_000
-    sizes = [min(rows, documents - start) for start in range(0, documents, rows)]
-    parts = [SignaturePart(f"p{i}", size, partial(synthetic, size, i)) for i, size in enumerate(sizes)]
-    generate = cpu_seconds(lambda: [table.num_rows for part in parts for table in part.read()])
-    settings = ComponentSettings(BANDS, 1, memory_mb=memory_mb)
-    with tempfile.TemporaryDirectory() as folder:
-        find_components(parts[:1], settings, Path(folder))  # compiles
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        begun = time.perf_counter()
-        start = time.process_time()
-        found = find_components(parts, settings, Path(folder))
-        spent = time.process_time() - start - generate
-        wall = time.perf_counter() - begun
+def bench_components(documents: int, memory_mb: int, verify: float | None, folder: Path) -> None:
+    """Texts and signatures lie in Parquet files of 50,000 rows, as in a workspace."""
+    parts = []
+    for number, start in enumerate(range(0, documents, 50_000)):
+        texts, signed = synthetic(min(50_000, documents - start), number)
+        signed = signed.append_column("text", texts)
+        path = folder / f"{number}.parquet"
+        pq.write_table(signed, path, compression="zstd", row_group_size=10_000)
+        parts.append(SignaturePart(str(number), len(texts), partial(read, path), partial(read_texts, path)))
+    settings = ComponentSettings(BANDS, ROWS, verify=verify, memory_mb=memory_mb)
+    find_components(parts[:1], settings, folder)  # compiles
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    begun, start_cpu = time.perf_counter(), time.process_time()
+    found = find_components(parts, settings, folder)
+    spent, wall = time.process_time() - start_cpu, time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{documents:,} documents x {BANDS} bands + text hash: {spent:.1f} CPU s (generating: {generate:.1f} more)")
+    print(f"{documents:,} documents x {BANDS} bands + text hash, verify {verify}: {spent:.1f} CPU s")
     print(f"{documents / spent:,.0f} docs/CPU s, wall {wall:.0f} s, peak RSS {peak:.0f} MiB ({before:.0f} before)")
-    print(f"{found.components:,} components, {found.candidate_pairs:,} pairs")
+    print(f"{found.components:,} components, {found.candidate_pairs:,} pairs, {found.close_pairs:,} close")
+
+
+def read(path: Path) -> Iterable[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=["doc_id", "text_hash", "shingles", "signature"])
+
+
+def read_texts(path: Path, rows: NDArray[np.int64]) -> Iterable[pa.Array]:
+    yield pq.read_table(path, columns=["text"])["text"].take(pa.array(rows)).combine_chunks()
 
 
 def main() -> None:
@@ -126,9 +134,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--components", type=int, default=0)
     parser.add_argument("--memory-mb", type=int, default=512)
+    parser.add_argument("--verify", type=float, default=0.7, help="0 joins all pairs that share a band")
     options = parser.parse_args()
     if options.components:
-        bench_components(options.components, options.memory_mb)
+        with tempfile.TemporaryDirectory() as name:
+            bench_components(options.components, options.memory_mb, options.verify or None, Path(name))
     else:
         bench_signatures(options.folder, options.documents, options.rounds)
 

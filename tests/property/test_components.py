@@ -18,7 +18,7 @@ from pipeline.dedup import components as dedup
 from pipeline.dedup.components import Components, ComponentSettings, SignaturePart, component_ids, find_components
 from pipeline.dedup.exchange import Exchange
 from pipeline.dedup.minhash import signatures_schema
-from pipeline.kernels.components import BUCKET_CAP
+from pipeline.kernels.components import REPRESENTATIVES, ROUNDS, WHOLE_BUCKET
 from pipeline.table import schema
 from pipeline.table.errors import ConservationError, ShardError, UsageError
 
@@ -26,12 +26,20 @@ BANDS, ROWS = 3, 2
 PERMS = BANDS * ROWS
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
+Row = tuple[list[int], int, bool]
+
+
+def of_one_text(rows: list[Row]) -> list[Row]:
+    """Give the documents of one text one signature."""
+    signatures = {(row[1], row[2]): row[0] for row in rows}
+    return [(signatures[row[1], row[2]], row[1], row[2]) for row in rows]
+
+
 # Few values, so that bands collide; the last column says whether the document has words, the one before is its text.
 documents = st.lists(
-    st.tuples(st.lists(st.integers(0, 2), min_size=PERMS, max_size=PERMS), st.integers(1, 6), st.booleans()),
+    st.tuples(st.lists(st.integers(0, 2), min_size=PERMS, max_size=PERMS), st.integers(1, 12), st.booleans()),
     max_size=14,
-)
-Row = tuple[list[int], int, bool]
+).map(of_one_text)
 
 
 def table(rows: list[Row], ids: list[str] | None = None) -> pa.Table:
@@ -84,11 +92,11 @@ def test_components_equal_the_oracle(
 
 
 @relaxed
-@given(documents, st.randoms(use_true_random=False))
-def test_order_of_documents_is_irrelevant_without_verification(tmp_path: Path, rows: list[Row], random) -> None:  # type: ignore[no-untyped-def]
+@given(documents, st.randoms(use_true_random=False), st.sampled_from([None, 0.5, 1.0]))
+def test_order_of_documents_is_irrelevant(tmp_path: Path, rows: list[Row], random, verify: float | None) -> None:  # type: ignore[no-untyped-def]
     order = list(range(len(rows)))
     random.shuffle(order)
-    config = ComponentSettings(BANDS, ROWS)
+    config = ComponentSettings(BANDS, ROWS, verify=verify)
     before = find_components(split(table(rows), []), config, tmp_path).roots
     after = find_components(split(table([rows[i] for i in order]), []), config, tmp_path).roots
     groups = {frozenset(np.flatnonzero(before == root).tolist()) for root in set(before.tolist())}
@@ -145,7 +153,7 @@ def synthetic(count: int, seed: int) -> pa.Table:
 
 def same(left: Components, right: Components) -> bool:
     arrays = ("roots", "sizes", "methods")
-    counts = ("candidate_pairs", "verified_pairs", "exact_pairs", "capped")
+    counts = ("candidate_pairs", "close_pairs", "exact_pairs", "capped")
     return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays) and all(
         getattr(left, name) == getattr(right, name) for name in counts
     )
@@ -181,7 +189,7 @@ def test_spilling_gives_what_memory_gives(tmp_path: Path, verify: float | None) 
     first, roomy_bytes = traced(lambda: find_components(split(whole, []), roomy, tmp_path))
     second, tight_bytes = traced(lambda: find_components(split(whole, [1, 100_001, 350_000]), tight, tmp_path))
     assert same(first, second)
-    assert tight_bytes < (16 << 20) + 9 * whole.num_rows
+    assert tight_bytes < (16 << 20) + 10 * whole.num_rows
     assert roomy_bytes > 2 * tight_bytes
     assert 0 < first.removable < whole.num_rows
     assert not list(tmp_path.iterdir())
@@ -204,16 +212,64 @@ def test_exchange_returns_every_record_in_order(tmp_path: Path) -> None:
     assert not (tmp_path / "x.bin").exists()
 
 
-def test_a_hot_bucket_is_capped_and_counted(tmp_path: Path) -> None:
-    # All share the first band and nothing else, so that each is compared with the first BUCKET_CAP alone.
-    rows: list[Row] = [([7, 7, 10 * i, 10 * i + 1, 10 * i + 2, 10 * i + 3], i + 1, True) for i in range(1, 15)]
-    many: list[Row] = [([7, 7, *(1000 * i + j for j in range(4))], 1 + i % 8, True) for i in range(100)]
-    config = ComponentSettings(BANDS, ROWS, exact=False, verify=0.9)
-    found = find_components(split(table(many), []), config, tmp_path)
-    assert found.capped == 100 - BUCKET_CAP
-    assert found.verified_pairs == 0
-    assert found.components == 100
-    assert find_components(split(table(rows), []), config, tmp_path).candidate_pairs == 14 * 13 // 2
+def one_bucket(families: list[int], seed: int = 0) -> tuple[pa.Table, list[int]]:
+    """Documents that all share the first of 14 bands and no other; those of a family estimate one another at 0.85.
+
+    Returns the table, shuffled, and the family of each document.
+    """
+    random = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(len(families)), families)
+    values = random.integers(0, 1 << 32, (len(families), 112), dtype=np.uint32)[truth]
+    change = random.random(values.shape) < 0.02
+    change[:, 8::8] = True
+    values[change] = random.integers(0, 1 << 32, int(change.sum()), dtype=np.uint32)
+    values[:, :8] = 7
+    order = random.permutation(truth.size)
+    item = pa.list_(pa.field("item", pa.uint32(), nullable=False), 112)
+    columns = [
+        pa.array([f"{i:032x}" for i in range(truth.size)]),
+        pa.array(random.integers(1, 1 << 63, truth.size, dtype=np.uint64)),
+        pa.array(np.ones(truth.size, np.int32)),
+        pa.FixedSizeListArray.from_arrays(pa.array(values[order].reshape(-1)), type=item),
+    ]
+    return pa.Table.from_arrays(columns, schema=signatures_schema(112)), truth[order].tolist()
+
+
+@pytest.mark.parametrize(
+    "families",
+    [
+        [1, 999],
+        [1] * 20 + [980],
+        [30] * 60 + [1] * 100,
+        [500, 1, 1, 1, 300, 2],
+    ],
+)
+def test_a_hot_bucket_loses_no_family(tmp_path: Path, families: list[int]) -> None:
+    """Whoever comes first in a bucket, alike or not: families of its other members are found, in any order."""
+    whole, truth = one_bucket(families)
+    config = ComponentSettings(14, 8, verify=0.7)
+    found = find_components(split(whole, [1, 17]), config, tmp_path)
+    groups = {frozenset(np.flatnonzero(found.roots == root).tolist()) for root in set(found.roots.tolist())}
+    assert groups == {frozenset(np.flatnonzero(np.array(truth) == family).tolist()) for family in set(truth)}
+    order = np.random.default_rng(1).permutation(whole.num_rows)
+    shuffled = find_components(split(whole.take(pa.array(order)), []), config, tmp_path)
+    assert {frozenset(order[shuffled.roots == root].tolist()) for root in set(shuffled.roots.tolist())} == groups
+
+
+def test_a_hot_bucket_is_compared_in_linear_time(tmp_path: Path) -> None:
+    """100,000 documents that share one band and nothing else: 256 comparisons each, and they are counted as alone."""
+    whole, _ = one_bucket([1] * 100_000)
+    found = find_components(split(whole, []), ComponentSettings(14, 8, verify=0.7), tmp_path)
+    most = REPRESENTATIVES * ROUNDS
+    assert found.candidate_pairs <= most * whole.num_rows
+    assert found.capped == whole.num_rows - most
+    assert found.components == whole.num_rows
+
+
+def test_a_bucket_up_to_the_bound_is_compared_as_a_whole(tmp_path: Path) -> None:
+    whole, _ = one_bucket([1] * WHOLE_BUCKET)
+    found = find_components(split(whole, []), ComponentSettings(14, 8, verify=0.7), tmp_path)
+    assert (found.candidate_pairs, found.capped) == (WHOLE_BUCKET * (WHOLE_BUCKET - 1) // 2, 0)
 
 
 def test_a_part_with_other_rows_than_announced_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import workspace_builder as wb
 
+from pipeline.dedup.config import DedupConfig
+from pipeline.dedup.minhash import sign_table
 from pipeline.select.explain import Explanation, explain
 from pipeline.table import schema
 from pipeline.table.errors import WorkspaceError
@@ -55,6 +58,43 @@ def test_a_copy_names_its_keeper_and_the_keeper_its_copies(workspace: Storage) -
     ]
     assert [member["outcome"] for member in keeper["component"]["members"]] == ["dropped"]
     assert "keeper: this document" in explain(workspace, wb.doc_id(4)).as_text()
+
+
+WORDS = [f"w{i}" for i in range(60)]
+COMPARED = [
+    (" ".join(WORDS), {}),
+    (
+        " ".join(WORDS).upper() + "!",
+        {"similarity": 1.0, "estimate": 1.0, "shared_bands": 14, "joined_by": "equal words"},
+    ),
+    (" ".join(WORDS[1:]), {"similarity": 0.9821, "joined_by": "estimate"}),
+    (" ".join(WORDS[:50]), {"similarity": 0.8214, "joined_by": "shingles"}),
+    (" ".join(WORDS[30:]), {"similarity": 0.4643, "joined_by": "others"}),
+]
+
+
+def test_members_tell_what_they_share(tmp_path: Path) -> None:
+    """Exact similarities of 5-word shingles: 55 of 56, 46 of 56 and 26 of 56."""
+    storage = Storage.at(str(tmp_path))
+    documents = [wb.document(n, text=text) for n, (text, _) in enumerate(COMPARED)]
+    wb.write_group(storage, "web/documents", [documents], schema.DOCUMENTS)
+    config = DedupConfig(num_bands=14, rows_per_band=8)
+    signed = sign_table(pa.Table.from_pylist(documents, schema=schema.DOCUMENTS), 14, 8, 5)
+    wb.write_group(storage, "web/signatures", [signed.to_pylist()], signed.schema)
+    one = {"component_id": wb.doc_id(0), "component_size": len(COMPARED), "method": "minhash"}
+    rows = [one | {"doc_id": row["doc_id"], "text_hash": row["text_hash"]} for row in signed.to_pylist()]
+    details = {"config": config.model_dump(mode="json")}
+    wb.write_group(storage, "web/duplicates", [rows], schema.DUPLICATES, details)
+    explanation = explain(storage, wb.doc_id(0))
+    members = only(explanation)["component"]["members"]
+    for member, (_, expected) in zip(members, COMPARED[1:], strict=True):
+        assert member.items() >= expected.items()
+    assert "similarity 0.8214, estimated" in explanation.as_text()
+    assert "joined by shingles" in explanation.as_text()
+    details["config"]["verify"] = None
+    wb.write_group(storage, "web/duplicates", [rows], schema.DUPLICATES, details)
+    members = only(explain(storage, wb.doc_id(0)))["component"]["members"]
+    assert [member["joined_by"] for member in members][:2] == ["equal words", "band"]
 
 
 def test_a_single_has_no_members(workspace: Storage) -> None:
