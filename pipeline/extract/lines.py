@@ -85,7 +85,8 @@ def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
     before the array does, what it ends in comes last, with `damage`.
     """
     raw = RawInput(stream)
-    elements = _Elements(start, limit, in_array=start > 0 and read_head(raw, _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"["))
+    is_array = read_head(raw, _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"[")
+    elements = _Elements(start, limit, in_array=start > 0 and is_array)
     try:
         for piece in _content(raw, start):
             yield from elements.feed(piece)

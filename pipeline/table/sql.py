@@ -60,6 +60,7 @@ _EMPTY = {
     "curated": schema.DOCUMENTS,
 }
 
+_TIME_TYPE = re.compile(r"(DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?)(?P<lists>(\[\d*\])*)")
 _POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _PATTERN_CHARACTERS = re.compile(r"[*?[]")
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
@@ -100,7 +101,7 @@ class Session:
                 answer = cursor.execute(sql)
             else:
                 described = cursor.execute(f"DESCRIBE {sql}").fetchall()
-                times = [number for number, row in enumerate(described) if row[1].startswith(("DATE", "TIMESTAMP"))]
+                times = [number for number, row in enumerate(described) if _TIME_TYPE.fullmatch(row[1])]
                 answer = _with_times_as_text(cursor, sql, described) if times else cursor.execute(sql)
             description = answer.description or []
         except duckdb.Error as error:
@@ -350,15 +351,16 @@ def _with_times_as_text(cursor: duckdb.DuckDBPyConnection, sql: str, described: 
     names = [f"c{number}" for number in range(len(described))]
     # A view takes any comment or semicolon behind the statement, and keeps its order of rows.
     cursor.execute(f"CREATE TEMP VIEW _statement ({', '.join(names)}) AS {sql}")
-    cells = [
-        f"{name}{'::VARCHAR' if row[1].startswith(('DATE', 'TIMESTAMP')) else ''} AS {quote(row[0])}"
-        for name, row in zip(names, described, strict=True)
-    ]
+    kinds = [_TIME_TYPE.fullmatch(row[1]) for row in described]
+    casts = [f"::VARCHAR{kind['lists']}" if kind else "" for kind in kinds]
+    cells = [f"{name}{cast} AS {quote(row[0])}" for name, cast, row in zip(names, casts, described, strict=True)]
     return cursor.execute(f"SELECT {', '.join(cells)} FROM _statement")
 
 
-def _iso(value: str | None) -> str | None:
+def _iso(value: Any) -> Any:
     """Return DuckDB's text of a date or time in UTC in ISO 8601; what has no such form (BC, infinity) as it is."""
+    if isinstance(value, (list, tuple)):
+        return [_iso(item) for item in value]
     match = _POINT_IN_TIME.fullmatch(value) if value is not None else None
     if match is None:
         return value
