@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from pipeline.table.format import write
 from pipeline.table.shards import Index
 from pipeline.table.sql import Session, connect, run_sql
 from pipeline.table.storage import Storage
+from tests.local_run import rows as local_rows
+from tests.local_run import run_all, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -375,3 +378,58 @@ def test_reading_imports_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("expression", "shown"),
+    [
+        ("timestamptz '2020-01-01 07:30:00+05:30'", "2020-01-01T02:00:00+00:00"),
+        ("timestamptz '2020-01-01 02:00:00.5Z'", "2020-01-01T02:00:00.500000+00:00"),
+        ("timestamptz '0001-01-01 00:00:00Z'", "0001-01-01T00:00:00+00:00"),
+        ("timestamptz '9999-12-31 23:59:59.999999Z'", "9999-12-31T23:59:59.999999+00:00"),
+        ("timestamptz '20000-01-01 00:00:00Z'", "20000-01-01T00:00:00+00:00"),
+        ("timestamptz 'infinity'", "infinity"),
+        ("timestamptz '-infinity'", "-infinity"),
+        ("timestamp '2020-01-01 02:00:00'", "2020-01-01T02:00:00"),
+        ("timestamp_ns '2020-01-01 02:00:00.123456789'", "2020-01-01T02:00:00.123456789"),
+        ("timestamp '0044-03-15 (BC) 01:02:03'", "0044-03-15 (BC) 01:02:03"),
+        ("date '9999-12-31'", "9999-12-31"),
+        ("date 'infinity'", "infinity"),
+        ("NULL::TIMESTAMPTZ", None),
+        ("[timestamptz '2020-01-01 07:30:00+05:30', 'infinity']", ["2020-01-01T02:00:00+00:00", "infinity"]),
+    ],
+)
+def test_times_are_in_utc_and_every_one_prints(
+    expression: str, shown: object, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the machine is elsewhere: DuckDB's cursors take its zone, and Python has no year beyond 9999."""
+    for zone in ("UTC", "Asia/Kolkata", "America/New_York"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        sql = f'SELECT {expression} AS at, 1 AS at, \'x\' AS "a""b" -- last words;'
+        stream = io.StringIO()
+        write(session.query(sql), "json", stream)
+        assert json.loads(stream.getvalue()) == [{"at": shown, "at_1": 1, 'a"b': "x"}]
+        stream = io.StringIO()
+        write(session.query(sql), "csv", stream)
+        assert isinstance(shown, list) or stream.getvalue().splitlines()[1] == f"{shown or ''},1,x"
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_times_leave_the_order_of_rows_as_it_is(session: Session) -> None:
+    sql = "SELECT range AS n, timestamptz 'epoch' + to_seconds(range) AS at FROM range(5000) ORDER BY n DESC;"
+    assert [row[0] for row in rows(session, sql)] == list(range(4999, -1, -1))
+
+
+@pytest.mark.parametrize(("name", "other"), [("it's [v1]", "it's 1"), ("w?*", "w12")])
+def test_a_workspace_whose_path_looks_like_a_pattern(name: str, other: str, tmp_path: Path) -> None:
+    """All stages, beside a workspace that the pattern would match: what is read is one's own."""
+    found = []
+    for number, folder in enumerate((other, name)):
+        source = {"inputs": str(write_jsonl(tmp_path / f"{number}.jsonl", local_rows(6, 10 * number)))}
+        settings = {"dedup": {}, "select": {"rules": {"share": "top_share(word_count, 0.9)"}}}
+        run_all({"workspace": str(tmp_path / folder), "sources": {"a": source}, **settings})
+        sql = "SELECT count(*)::INT AS n, min(url) AS first FROM a.everything WHERE outcome = 'kept'"
+        found += [row for batch in run_sql(str(tmp_path / folder), sql) for row in batch.to_pylist()]
+    assert found == [{"n": 6, "first": f"https://example.org/{first}"} for first in (0, 10)]
