@@ -77,8 +77,8 @@ def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
         notes = ", ".join(f"{reason} {count:,}" for reason, count in sorted(made.reasons.items()))
         for name, count in made.unknown_endings.items():
             run.reporter.line(
-                f"{plan.output} rephrase: {count:,} answers ended with {name!r}, which is not known: finish_reason_ok "
-                f"is null and the rule `complete` drops them; if they are whole, give it as finish_reason = {name!r}"
+                f"{plan.output} rephrase: {count:,} answers ended with {name!r}, which is unknown: the rule `complete` "
+                f"drops them; if they are whole, let it say finish_reason_ok or finish_reason = {name!r}"
             )
         if stopped_at is not None:
             notes = ", ".join(filter(None, [notes, "the budget ended it"]))

@@ -168,8 +168,8 @@ def make_request(
     if not _RESERVED.isdisjoint(parameters.extra):
         taken = ", ".join(sorted(_RESERVED & set(parameters.extra)))
         raise UsageError(
-            f"parameters.extra sets {taken}; these have fields of their own or are the client's; what a server does not "
-            "take is named in endpoint.omit, another name of max_tokens in endpoint.max_tokens_as"
+            f"parameters.extra sets {taken}; these have fields of their own or are the client's; what a server does "
+            "not take is named in endpoint.omit, another name of max_tokens in endpoint.max_tokens_as"
         )
     content: dict[str, Any] = {"model": endpoint.model, "stream": False, **sent_parameters(endpoint, parameters)}
     content["messages" if is_chat else "prompt"] = prompt

@@ -60,7 +60,7 @@ _NOTE = re.compile(
 _PLEASE = re.compile(r"\b(?:please|kindly) (?=note\b)", re.IGNORECASE)
 _OWN_WORK = re.compile(
     _BEGINS
-    + r"(?:I(?:'ve)? (?:\w+ ){0,3}?"
+    + r"(?:I(?:'ve)? (?:(?:have|did|not|also|only|just|tried|aimed|made|sure|to|that|the|all|every|any) ){0,4}"
     + _TASK
     + r"|(?i:(?:all|no|every|the (?:original|core|main)) [^\n.]{0,60}\b(?:facts?|information|details?|names?|numbers?"
     r"|meaning|tone|content|wording)\b[^\n.]{0,40}\b(?:kept|preserved|retained|rephrased|maintained|added|omitted)\b[^\n]{0,40}\Z"

@@ -28,9 +28,9 @@ VERSION = "fidelity_v2"
 """Raised when the same texts are judged otherwise."""
 MAX_LINE_BYTES = 16 << 20
 LEAST_OVERLAP = 0.15
-"""Texts below it have nothing to do with their source. Measured on SummEdits: of 1,187 faithful summaries 0.2 % lie
-below (0 % of news), of texts beside the source of another domain 97 %."""
-_MIN_OVERLAP_WORDS = 8
+"""Texts below it have nothing to do with their source. Measured on SummEdits: of the faithful summaries two lie below
+(of dialogues; none of news), of texts beside the source of another domain 98 %."""
+_MIN_OVERLAP_WORDS = 16
 _WORD = re.compile(r"\w+")
 _LONG = 4
 _STEM = 5
@@ -155,7 +155,7 @@ def source_overlap(source: str, rephrased: str) -> float | None:
     """Return the share of the words of `rephrased` that stand close to each other in `source` too, in any order.
 
     Of the distinct words of four letters and more (by their first five; of scripts without spaces, pairs of characters)
-    those count that have another within three such words, in both texts. None where either text has fewer than eight.
+    those count that have another within three such words, in both texts. None where either text has fewer than 16.
     """
     words, close = _close_words(rephrased)
     known, known_close = _close_of_source(source)
