@@ -220,12 +220,10 @@ def test_a_setting_that_no_request_survives_stops_early(tmp_path: Path) -> None:
         assert server.stats()["calls"] < 200
 
 
-def test_where_every_request_fails_nothing_is_stored_and_the_next_run_asks_again(
-    server: Server, tmp_path: Path
-) -> None:
-    target = endpoint(server.url)
-    asked = requests(target, ["REFUSED a", "REFUSED b"])
-    with Cache(tmp_path) as cache:
+def test_where_every_request_fails_nothing_is_stored_and_the_next_run_asks_again(tmp_path: Path) -> None:
+    with Server() as server, Cache(tmp_path) as cache:
+        target = endpoint(server.url)
+        asked = requests(target, ["REFUSED a", "REFUSED b"])
         for _ in range(2):
             with pytest.raises(GristmillError, match=r"the 2 requests all failed, the last: refused.*none was stored"):
                 complete_sync(asked, [target], cache, config=QUICK)
