@@ -18,84 +18,24 @@ _TEMPLATE_TOKENS = 8192
 _BYTES_A_TOKEN = 1024
 
 Ending = Literal["complete", "cut_off", "other"]
-_COMPLETE = frozenset(
-    [
-        "stop",
-        "stopped",
-        "stopsequence",
-        "stoptoken",
-        "stopword",
-        "eos",
-        "eostoken",
-        "eot",
-        "eottoken",
-        "endturn",
-        "endofturn",
-        "endoftext",
-        "endofsequence",
-        "end",
-        "complete",
-        "completed",
-        "completion",
-        "done",
-        "finish",
-        "finished",
-        "normal",
-        "success",
-    ]
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_COMPLETE = _listed(
+    """stop stopped stopsequence stoptoken stopword eos eostoken eot eottoken eotid imend endturn endofturn endoftext
+    endofsequence endofsentence end complete completed completion done finish finished normal success"""
 )
-_CUT_OFF = frozenset(
-    [
-        "length",
-        "lengthlimit",
-        "limit",
-        "maxtokens",
-        "maxtoken",
-        "maxlength",
-        "maxnewtokens",
-        "maxoutputtokens",
-        "maxcompletiontokens",
-        "tokenlimit",
-        "modellength",
-        "contextlength",
-        "modelcontextwindowexceeded",
-        "truncated",
-        "incomplete",
-    ]
+_CUT_OFF = _listed(
+    """length lengthlimit limit maxtokens maxtoken maxlength maxnewtokens maxoutputtokens maxcompletiontokens tokenlimit
+    modellength contextlength modelcontextwindowexceeded truncated incomplete"""
 )
-_OTHERWISE = frozenset(
-    [
-        "contentfilter",
-        "contentfiltered",
-        "filtered",
-        "safety",
-        "recitation",
-        "blocklist",
-        "prohibitedcontent",
-        "spii",
-        "language",
-        "refusal",
-        "toolcalls",
-        "toolcall",
-        "tooluse",
-        "functioncall",
-        "malformedfunctioncall",
-        "guardrailintervened",
-        "error",
-        "errortoxic",
-        "errorlimit",
-        "abort",
-        "aborted",
-        "cancel",
-        "cancelled",
-        "canceled",
-        "usercancel",
-        "timeout",
-        "pauseturn",
-        "other",
-        "unspecified",
-        "insufficientsystemresource",
-    ]
+_OTHERWISE = _listed(
+    """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language refusal toolcalls
+    toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic errorlimit abort aborted
+    cancel cancelled canceled usercancel timeout pauseturn other unspecified insufficientsystemresource"""
 )
 """What servers say when an answer ends, in lower case without punctuation. Sources: the APIs of OpenAI, Anthropic,
 Cohere, DeepSeek, Gemini, Mistral and Bedrock, and the servers vLLM, SGLang, llama.cpp and text-generation-inference."""

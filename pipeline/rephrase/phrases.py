@@ -76,7 +76,8 @@ _REFUSAL_HINTS = (
 )  # fmt: skip
 _TOKENS = (
     r"<[|｜][^\s<>|｜]{1,40}[|｜]>|\[\|[^\s\[\]|]{1,40}\|\]|</?s>|<(?:bos|eos|pad|sep|cls|eo[atdh])>"
-    r"|<(?:start|end|begin|beginning)_of_(?:turn|text|sentence|sequence|document)>|\[/?INST\]|<</?SYS>>|\[gMASK\]"
+    r"|<(?:start|end|begin|beginning)_of_(?:turn|text|sentence|sequence|document|utterance)>"
+    r"|<\|[a-z_]{2,30}>|<[a-z_]{2,30}\|>|<(?:BOS|EOS|PAD)_TOKEN>|<END-OF-TURN>|\[(?:BOS|EOS|PAD|gMASK)\]|\[/?INST\]|<</?SYS>>"
 )
 SPECIAL_TOKEN = re.compile(_TOKENS)
 """What chat templates part turns with: ChatML, Llama, Mistral, Gemma, DeepSeek, Cohere, Phi, GLM, EXAONE and others."""
