@@ -33,9 +33,9 @@ _CUT_OFF = _listed(
     modellength contextlength modelcontextwindowexceeded truncated incomplete"""
 )
 _OTHERWISE = _listed(
-    """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language refusal toolcalls
-    toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic errorlimit abort aborted
-    cancel cancelled canceled usercancel timeout pauseturn other unspecified insufficientsystemresource"""
+    """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language refusal
+    toolcalls toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic errorlimit abort
+    aborted cancel cancelled canceled usercancel timeout pauseturn other unspecified insufficientsystemresource"""
 )
 """What servers say when an answer ends, in lower case without punctuation. Sources: the APIs of OpenAI, Anthropic,
 Cohere, DeepSeek, Gemini, Mistral and Bedrock, and the servers vLLM, SGLang, llama.cpp and text-generation-inference."""
