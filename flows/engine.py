@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ from pipeline.table.errors import GristmillError
 MAX_TASKS = 100
 """Batches that one stage gives Prefect at most: its server slows and drops rows with thousands of task runs."""
 RETRY_DELAYS_S = (1.0, 5.0)
+GRACE_S = 4.0
+"""Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
 _TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EAGAIN, errno.EPIPE, errno.ESTALE}
 
 Job = TypeVar("Job")
@@ -130,6 +133,27 @@ def _failure(state: Any) -> BaseException | None:
     except (OSError, GristmillError) as error:
         return error
     return None
+
+
+class Stop(threading.Event):
+    """Set once the user asks to stop; `grace_s` is how long what is under way may then take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grace_s = GRACE_S
+
+
+@contextmanager
+def giving(stop: threading.Event, grace_s: float) -> Iterator[None]:
+    """Let the block take so long, and some seconds to store what it has, where the user stops the run in it."""
+    if not isinstance(stop, Stop):
+        yield
+        return
+    stop.grace_s = grace_s + GRACE_S
+    try:
+        yield
+    finally:
+        stop.grace_s = GRACE_S
 
 
 def stop_if_asked(stop: threading.Event) -> None:

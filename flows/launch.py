@@ -17,7 +17,7 @@ from types import FrameType
 import duckdb
 
 from flows.config import chosen_sources, load
-from flows.engine import InterruptedRunError
+from flows.engine import GRACE_S, InterruptedRunError, Stop
 from flows.plans import plan_stage, steps
 from flows.preflight import check_everything
 from flows.progress import StageReport
@@ -25,9 +25,6 @@ from flows.runs import Run, opened
 from flows.stages import Plan
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.sql import one_line
-
-GRACE_S = 4.0
-"""Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
 
 _ORCHESTRATED = ("extract", "annotate", "dedup", "classify", "rephrase")
 """Stages whose work is worth Prefect's start of some seconds; `select` alone is seconds of SQL."""
@@ -41,7 +38,7 @@ def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: st
     config = load(path, assignments)
     only = chosen_sources(config, only)
     check_everything(config, only, until)
-    stop = threading.Event()
+    stop = Stop()
     with stopping_on_signals(stop, f"gristmill run {path}"), opened(config, f"gristmill run {path}", stop) as run:
         started = time.monotonic()
         orchestrated = _is_worth_prefect(run, only, until)
@@ -119,21 +116,36 @@ def _close(run: Run, reports: Sequence[StageReport], elapsed_s: float) -> None:
 def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a clean stop: shards in progress are left, finished ones kept.
 
-    Whatever still hangs after some seconds ends with the process: every file is written so that a kill does no harm.
+    Whatever still hangs after the grace of `stop`, or at a second signal, ends with the process: every file is written
+    so that a kill does no harm.
     """
 
     sent: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            return
+        if sent:
+            leave(number)
         stop.set()
         sent.append(number)
-        sys.stderr.write("\nstopping ...\n")
-        threading.Thread(target=leave, args=(number,), daemon=True).start()
+        patience_s = grace_s()
+        waits = f": calls under way have {patience_s - GRACE_S:g} s, a second Ctrl-C ends at once"
+        sys.stderr.write(f"\nstopping{waits if patience_s > GRACE_S else ''} ...\n")
+        threading.Thread(target=leave_later, args=(number,), daemon=True).start()
+
+    def grace_s() -> float:
+        return stop.grace_s if isinstance(stop, Stop) else GRACE_S
+
+    def leave_later(number: int) -> None:
+        started = last = time.monotonic()
+        longest_s = grace_s()
+        while last - started < longest_s:
+            time.sleep(0.1)
+            last = time.monotonic()
+            if grace_s() < longest_s:  # the calls have ended: the rest is as short as ever
+                longest_s = min(longest_s, last - started + GRACE_S)
+        leave(number)
 
     def leave(number: int) -> None:
-        time.sleep(GRACE_S)
         sys.stderr.write(f"gristmill: {_stopped(command)}\n")
         sys.stderr.flush()
         os._exit(128 + number)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from flows.config import RephraseRun, RunConfig
-from flows.engine import stop_if_asked
+from flows.engine import giving, stop_if_asked
 from flows.progress import StageReport
 from flows.runs import Run
 from flows.stages import Plan as StagePlan
@@ -25,7 +25,7 @@ from pipeline.kernels.fasttext import FastTextModel
 from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
-from pipeline.rephrase.plan import Plan, make_plan, plan_requests, requests
+from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.rephrase.verdicts import measure_with
 from pipeline.signals import language
@@ -75,6 +75,11 @@ def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
             stopped_at = report.stopped_at
             made = write_output(job, planned, cache.get, key, stopped_at, config.part_requests)
         notes = ", ".join(f"{reason} {count:,}" for reason, count in sorted(made.reasons.items()))
+        for name, count in made.unknown_endings.items():
+            run.reporter.line(
+                f"{plan.output} rephrase: {count:,} answers ended with {name!r}, which is unknown: the rule `complete` "
+                f"drops them; if they are whole, let it say finish_reason_ok or finish_reason = {name!r}"
+            )
         if stopped_at is not None:
             notes = ", ".join(filter(None, [notes, "the budget ended it"]))
         elapsed_s = time.monotonic() - started
@@ -126,6 +131,12 @@ def output_job(storage: Storage, plan: Plan) -> OutputJob:
     return OutputJob(storage, plan, measure, f"{verify.VERSION}-{lid_model_hash()}")
 
 
+def failed_requests(run: Run, config: RephraseRun) -> int:
+    """Return how many requests of the new source, as it is, ended without an answer."""
+    index = output_job(run.storage, make_plan(config)).rejects.index()
+    return 0 if index is None else sum(count for reason, count in index.counts.items() if reason != "empty")
+
+
 def answers(storage: Storage, config: RephraseRun) -> Cache:
     """Return the store of answers, open; a context manager.
 
@@ -164,38 +175,53 @@ def ask(run: Run, config: RephraseRun, plan: Plan, documents: int | None = None)
     """
     from pipeline.llm.client import complete_sync
 
-    told = [time.monotonic()]
-
-    def progress(counts: Counts) -> None:
-        if time.monotonic() - told[0] >= _TELL_EVERY_S:
-            told[0] = time.monotonic()
-            run.reporter.line(f"{plan.output} rephrase: {_counted(counts)}")
-
     with ExitStack() as stack:
         cache = stack.enter_context(answers(run.storage, config))
         for damage in cache.damage:
             run.reporter.line(f"answers: {damage}")
         session = stack.enter_context(connect(run.storage))
         routed = resolve_routes(session, config.source, config.routes)
-        report = complete_sync(
-            requests(plan_requests(kept_documents(session, routed, documents), plan)),
-            config.endpoint,
-            cache,
-            config=config.client,
-            budget=config.budget,
-            on_progress=progress,
-            stop=run.stop.is_set,
-        )
-    run.reporter.line(f"{plan.output} rephrase: {_counted(report.counts)} in {report.wall_s:.1f} s")
+        planned = count_requests(kept_documents(session, routed, documents), plan)
+        if config.budget.requests is not None:
+            planned = min(planned, config.budget.requests)
+        told = [time.monotonic()]
+
+        def progress(counts: Counts) -> None:
+            if time.monotonic() - told[0] >= _TELL_EVERY_S:
+                told[0] = time.monotonic()
+                run.reporter.line(f"{plan.output} rephrase: {_counted(counts, planned)}")
+
+        stack.enter_context(giving(run.stop, config.client.drain_s))
+        client = config.client
+        for _ in range(2):
+            report = complete_sync(
+                requests(plan_requests(kept_documents(session, routed, documents), plan)),
+                config.endpoint,
+                cache,
+                config=client,
+                budget=config.budget,
+                on_progress=progress,
+                stop=run.stop.is_set,
+            )
+            if not _only_failures(report.counts):
+                break
+            client = client.model_copy(update={"retry_failed": True})  # all failed once: then it was no request's fault
+    run.reporter.line(f"{plan.output} rephrase: {_counted(report.counts, planned)} in {report.wall_s:.1f} s")
     stop_if_asked(run.stop)
     return report
 
 
-def _counted(counts: Counts) -> str:
-    """Return one line on how far the asking is."""
-    done = counts.cached + counts.answered + counts.failed
-    parts = [f"{done:,} of {counts.seen:,} requests done", f"{counts.cached:,} of them known before"]
-    parts += [f"{counts.failed:,} failed"] if counts.failed else []
+def _only_failures(counts: Counts) -> bool:
+    return 0 < counts.cached == counts.cached_failures and not counts.answered and not counts.failed
+
+
+def _counted(counts: Counts, planned: int) -> str:
+    """Return one line on how far the asking is, of so many planned requests."""
+    done = counts.cached + counts.answered + counts.failed + counts.repeated
+    known = counts.cached - counts.cached_failures
+    failed = counts.failed + counts.cached_failures
+    parts = [f"{done:,} of {planned:,} requests done", f"{known:,} of them known before"]
+    parts += [f"{failed:,} failed"] if failed else []
     parts += [f"{counts.prompt_tokens:,} + {counts.completion_tokens:,} tokens"] if counts.completion_tokens else []
     retries = sum(counts.retries.values())
     parts += [f"{retries:,} calls repeated"] if retries else []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import textwrap
-import threading
 from collections.abc import Sequence
 
 from flows.config import LAST, RephraseRun, RunConfig, load
+from flows.engine import Stop
 from flows.launch import stopping_on_signals
 from flows.plans import plan_stage
-from flows.rephrase import answers, ask, check_rephrase
+from flows.rephrase import answers, ask, check_rephrase, failed_requests
 from flows.runs import Run, opened
 from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
@@ -40,7 +40,7 @@ def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run:
     check_rephrase(config, Storage.at(config.workspace), asks=not dry_run)
     if dry_run:
         return _print_estimate(config, settings)
-    stop = threading.Event()
+    stop = Stop()
     command = f"gristmill rephrase {path}"
     with stopping_on_signals(stop, command), opened(config, command, stop) as run:
         if sample is not None:
@@ -50,7 +50,12 @@ def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run:
             run.reporter.table([report])
             run.reporter.line(f"next: gristmill run {path}, which takes {report.source} through the other stages")
         else:
-            run.reporter.line("nothing to do: every answer is there and nothing that decides the rows changed")
+            failed = failed_requests(run, settings)
+            again = "; rephrase.client.retry_failed: true asks for them again"
+            there = (
+                f"but for {failed:,} that failed, every answer is there{again}" if failed else "every answer is there"
+            )
+            run.reporter.line(f"nothing to do: {there}; nothing that decides the rows changed")
     return 0
 
 

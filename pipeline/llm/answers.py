@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.llm.types import TOKENS_A_MESSAGE, Answer, Reason, Request
 
@@ -16,6 +16,39 @@ _SPARE_TOKENS = 64
 _TEMPLATE_TOKENS = 8192
 """What a chat template may add to a prompt: some carry a system prompt of their own."""
 _BYTES_A_TOKEN = 1024
+
+Ending = Literal["complete", "cut_off", "other"]
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_COMPLETE = _listed(
+    """stop stopped stopsequence stoptoken stopword eos eostoken eot eottoken eotid imend endturn endofturn endoftext
+    endofsequence endofsentence end complete completed completion done finish finished normal success"""
+)
+_CUT_OFF = _listed(
+    """length lengthlimit limit maxtokens maxtoken maxlength maxnewtokens maxoutputtokens maxcompletiontokens tokenlimit
+    modellength contextlength modelcontextwindowexceeded truncated incomplete"""
+)
+_OTHERWISE = _listed(
+    """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language refusal
+    toolcalls toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic errorlimit abort
+    aborted cancel cancelled canceled usercancel timeout pauseturn other unspecified insufficientsystemresource"""
+)
+"""What servers say when an answer ends, in lower case without punctuation. Sources: the APIs of OpenAI, Anthropic,
+Cohere, DeepSeek, Gemini, Mistral and Bedrock, and the servers vLLM, SGLang, llama.cpp and text-generation-inference."""
+
+
+def ending(finish_reason: str) -> Ending | None:
+    """Return how an answer ended: by itself, cut off by a limit, or otherwise; None for an unknown reason."""
+    plain = "".join(filter(str.isalpha, finish_reason.lower())).removeprefix("finishreason")
+    if plain in _COMPLETE:
+        return "complete"
+    if plain in _CUT_OFF:
+        return "cut_off"
+    return "other" if plain in _OTHERWISE else None
 
 
 class BadAnswer(Exception):

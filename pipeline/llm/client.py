@@ -17,7 +17,7 @@ from pipeline.llm.cache import Cache
 from pipeline.llm.commit import Committer
 from pipeline.llm.config import BudgetConfig, ClientConfig, EndpointConfig, check_endpoints
 from pipeline.llm.lanes import Lane, check_reachable, freest
-from pipeline.llm.policies import Policy, backoff_s
+from pipeline.llm.policies import UNSUPPORTED, Policy, backoff_s
 from pipeline.llm.segments import FAILURE
 from pipeline.llm.transport import CallError
 from pipeline.llm.types import Answer, Counts, Failure, Report, Request, Stopped
@@ -48,8 +48,9 @@ async def complete(
     No endpoint is contacted when nothing is missing.
 
     Raises: UsageError when no endpoint can be reached at the start, a key is missing, or no request can succeed (wrong
-    key, unknown model); GristmillError when that shows later or nothing succeeds for long; WorkspaceError when the
-    cache's disk fails; ConservationError when requests are out of order. What was answered before is stored.
+    key, unknown model); GristmillError when that shows later, a parameter is not taken, every request failed or nothing
+    succeeds for long; WorkspaceError when the cache's disk fails; ConservationError when requests are out of order.
+    What was answered before is stored; where every request failed, nothing is, and the next run asks again.
     """
     check_endpoints(tuple(endpoints))
     run = _Run(requests, endpoints, cache, config or ClientConfig(), budget or BudgetConfig())
@@ -106,6 +107,7 @@ class _Run:
         self._last_order = ""
         self._backing_off = self._in_flight = 0
         self._set_aside: list[tuple[_Job, Answer | Failure]] = []  # failures from before the first success
+        self._knows_answer = False  # stored before this run
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped: Stopped | None = None
         self._stopped_at: str | None = None
@@ -226,8 +228,10 @@ class _Run:
             return
         if self._in_flight or self._ready or self._backing_off or self._pump_again:
             return
-        if self._set_aside:  # nothing more will tell whether these failed for a reason of their own
+        if self._set_aside and self._knows_answer:  # so these failed for a reason of their own
             self._store_set_aside()
+        elif self._set_aside:
+            self._end(None if self._stopped == "asked" else self._all_failed())
         elif not self._jobs and not self._is_reading():
             self._end(None)
 
@@ -291,6 +295,8 @@ class _Run:
             job = self._jobs[request.key] = _Job(request)
             return job
         self._counts.cached += 1
+        self._counts.cached_failures += kind == FAILURE
+        self._knows_answer = self._knows_answer or kind != FAILURE
         stored = self._cache.get(request.key) if self._admission.counts_tokens else None
         self._settle(request, stored, 1)
         return None
@@ -338,7 +344,8 @@ class _Run:
         retries = self._counts.retries
         retries[policy.name] = retries.get(policy.name, 0) + 1
         if policy.action == "stop" or (policy.action == "stop_or_refuse" and not lane.answers):
-            self._end(self._fatal(f"endpoint {self._trouble}; check api_key_env, model and base_url"))
+            check = "" if policy is UNSUPPORTED else "; check api_key_env, model and base_url"
+            self._end(self._fatal(f"endpoint {self._trouble}{check}", is_setting=policy is not UNSUPPORTED))
         elif policy.action != "again" or (cost := job.cost + policy.cost) >= self._config.max_attempts:
             self._set_job_aside(job, policy, error.detail)
         else:
@@ -360,13 +367,21 @@ class _Run:
             return
         self._set_aside.append((job, failure))
         if len(self._set_aside) >= self._config.all_failed:
-            text = f"the first {len(self._set_aside)} requests all failed, the last: {policy.reason}, {self._trouble}"
-            self._end(self._fatal(f"{text}; none was stored"))
+            self._end(self._all_failed("first "))
 
-    def _fatal(self, text: str) -> GristmillError:
-        """Return an error of the class that says whether work had begun."""
-        begun = any(lane.answers for lane in self._lanes)
-        return GristmillError(f"{text}; what was answered is stored") if begun else UsageError(text)
+    def _all_failed(self, which: str = "") -> GristmillError:
+        count, last = len(self._set_aside), self._set_aside[-1][1]
+        reason = last.reason if isinstance(last, Failure) else ""
+        return GristmillError(
+            f"the {which}{count} requests all failed, the last: {reason}, {self._trouble}; none was stored, "
+            "the next run asks again"
+        )
+
+    def _fatal(self, text: str, is_setting: bool = True) -> GristmillError:
+        """Return an error of the class that says whether it was found before work began."""
+        if any(lane.answers for lane in self._lanes):
+            return GristmillError(f"{text}; what was answered is stored")
+        return UsageError(text) if is_setting else GristmillError(text)
 
     # Storing ----------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,10 @@ class EndpointConfig(StageConfig):
     first_byte_timeout_s: Seconds | None = None
     """The most that a server may stay silent; none is `timeout_s`: most servers are, until the answer is complete."""
     connect_timeout_s: Seconds = 10.0
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls the most tokens of an answer; OpenAI's newer models take `max_completion_tokens` alone."""
+    omit: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], ...] = ()
+    """Parameters that the server does not take, such as `temperature`: they are never sent, whatever a style says."""
     answers_as: tuple[str, ...] = ()
     """Other names that the server gives to the model in its answers."""
     price_input: Price | None = None
@@ -62,6 +66,14 @@ class EndpointConfig(StageConfig):
         if not _PRINTABLE.fullmatch(value):
             raise ValueError("a URL holds printable ASCII without spaces")
         return value.rstrip("/")
+
+    @field_validator("omit")
+    @classmethod
+    def _can_be_omitted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name in ("model", "messages", "prompt", "stream", "max_tokens", "max_completion_tokens"):
+                raise ValueError(f"{name} cannot be left out; for another name of max_tokens set max_tokens_as")
+        return value
 
     @field_validator("api_key_env")
     @classmethod
@@ -130,7 +142,7 @@ def check_endpoints(endpoints: tuple[EndpointConfig, ...]) -> None:
         raise ConfigError("no endpoint is given; name at least one base_url and model")
     first = endpoints[0]
     for other in endpoints[1:]:
-        for name in ("model", "kind", "revision"):
+        for name in ("model", "kind", "revision", "max_tokens_as", "omit"):
             ours, theirs = getattr(first, name), getattr(other, name)
             if ours != theirs:
                 raise ConfigError(f"endpoints {first.base_url} and {other.base_url}: {name} {ours!r} is not {theirs!r}")

@@ -5,7 +5,8 @@ The limit doubles every two rounds of answers until the first sign of trouble, t
 also shrinks when latency grows and throughput does not, down to where throughput was best at the least, for beyond that
 point calls only wait in the server. A limit never used in full does not grow.
 
-An endpoint that refuses connections is left out and probed again with one call, after ever longer pauses.
+An endpoint that refuses connections is left out and probed again with one call, after ever longer pauses. When it is
+back, its limit doubles every two rounds up to what it bore before, for a restart says nothing of what a server bears.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Limiter:
         self._is_doubling = True
         self._shrunk_at = now
         self._refused = self._bad_in_row = self._probes = 0
+        self._bore = 0.0  # before it was down, as long as the limit is below
+        self._limit_before = self.limit  # at the last good answer
         self._begin_round(now)
         self._best_rate = self._best_limit = self._best_latency = 0.0
 
@@ -65,8 +68,10 @@ class Limiter:
         self._refused = self._bad_in_row = self._probes = 0
         self.closed_until = 0.0
         if self._was_full and self.limit < self.highest:
-            self.limit = min(self.highest, self.limit + (0.5 if self._is_doubling else 1.0 / self.limit))
+            grows = 0.5 if self._is_doubling or self.limit < self._bore else 1.0 / self.limit
+            self.limit = min(self.highest, self.limit + grows)
             self.highest_limit = max(self.highest_limit, self.limit)
+        self._limit_before = self.limit
         self._round_answers += 1
         self._round_latency += now - sent_at
         if self._round_answers >= self._round_length:
@@ -77,6 +82,8 @@ class Limiter:
         self._bad_in_row += 1
         if policy.name == "unreachable":
             self._refused += 1
+            if self._refused == _DOWN_AFTER:
+                self._bore = max(self._bore, self._limit_before)
             if self._refused >= _DOWN_AFTER and now >= self.closed_until:  # else it is one of many sent before
                 self.closed_until = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._probes, 16))
                 self._probes += 1
@@ -90,6 +97,8 @@ class Limiter:
     def _shrink(self, factor: float, now: float) -> None:
         self.limit = max(1.0, self.limit * factor)
         self._is_doubling = False
+        if not self.is_down:  # on the way back: it bears less than it did
+            self._bore = 0.0
         self._shrunk_at = now
         self._begin_round(now)
 

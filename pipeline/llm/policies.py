@@ -10,6 +10,7 @@
 | `server_error` | other 5xx, 408, 409, 425                    | again, counts one                                     |
 | bad answer     | broken, oversize, wrong model or request... | again, counts one                                     |
 | `refused`      | other 4xx                                   | this request fails by name                            |
+| `unsupported`  | 400, 422: a parameter is not taken          | stops if nothing succeeded yet there, else `refused`  |
 | `denied`       | 401, 402, 403, quota used up                | the run stops: no request can succeed                 |
 | `unknown`      | 404, 405 and redirects                      | stops if nothing succeeded yet there, else `refused`  |
 """
@@ -20,6 +21,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
@@ -30,6 +32,11 @@ Action = Literal["again", "refuse", "stop", "stop_or_refuse"]
 _DETAIL = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DIGITS = re.compile(r"\d{1,9}(\.\d{1,9})?")
+_NOT_TAKEN = re.compile(
+    r"unsupported|unrecogni[sz]ed|unknown (?:field|parameter|argument|name)|unexpected|extra inputs|extra[_ ]fields?"
+    r"|extra_forbidden|(?:not|n't) (?:be )?(?:support|permit|allow|accept|recogni[sz]|implement)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ RATE_LIMITED = Policy("rate_limited", "again", "rate_limited", 1 / 64, 0.7)
 BUSY = Policy("busy", "again", "server_error", 0.25, 0.7)
 SERVER_ERROR = Policy("server_error", "again", "server_error", 1.0, 0.9)
 REFUSED = Policy("refused", "refuse", "refused")
+UNSUPPORTED = Policy("unsupported", "stop_or_refuse", "refused")
 DENIED = Policy("denied", "stop", "refused")
 UNKNOWN = Policy("unknown", "stop_or_refuse", "refused")
 
@@ -85,6 +93,24 @@ def scrub(text: str, key: str | None) -> str:
         text = text.replace(key, "***")
     line = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode()
     return line if len(line) <= _DETAIL else line[: _DETAIL - 3] + "..."
+
+
+def not_taken(status: int, body: bytes, sent: Iterable[str]) -> str | None:
+    """Return which of the parameters `sent` a server says that it does not take, or None where it names none."""
+    if status not in (400, 422):
+        return None
+    said = body[:4096].decode("utf-8", "replace")
+    if not _NOT_TAKEN.search(said):
+        return None
+    named = [(match.start(), name) for name in sent if (match := re.search(rf"\b{re.escape(name)}\b", said))]
+    return min(named)[1] if named else None
+
+
+def advice(parameter: str) -> str:
+    """Return what to do about a parameter that a server does not take."""
+    if parameter == "max_tokens":
+        return "set endpoint.max_tokens_as: max_completion_tokens"
+    return f"set endpoint.omit: [{parameter}]"
 
 
 def _said(body: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -14,9 +15,12 @@ from pipeline.llm.policies import (
     DENIED,
     TIMEOUT,
     UNREACHABLE,
+    UNSUPPORTED,
     Policy,
+    advice,
     bad_answer,
     message_of,
+    not_taken,
     of_status,
     retry_after_s,
     scrub,
@@ -25,6 +29,7 @@ from pipeline.llm.types import Answer, Request
 from pipeline.table.errors import MissingDependencyError
 
 _SECRET_LENGTH = 8
+_NO_PARAMETERS = frozenset({"model", "messages", "prompt", "stream"})
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -117,7 +122,10 @@ class Transport:
             self._fail(CONNECTION, f"closed before the answer: {error}")
         if status != 200:
             pause_s = retry_after_s(headers.get("Retry-After"), self._config.retry_after_cap_s)
-            raise CallError(of_status(status, body), message_of(status, body, self._key), pause_s)
+            detail = message_of(status, body, self._key)
+            if parameter := not_taken(status, body, json.loads(request.body).keys() - _NO_PARAMETERS):
+                raise CallError(UNSUPPORTED, f"{detail}; the server does not take `{parameter}`: {advice(parameter)}")
+            raise CallError(of_status(status, body), detail, pause_s)
         try:
             check_echo(headers.get("X-Request-ID"), request)
             answer = read_answer(body, request, self._endpoint.base_url, self._names)

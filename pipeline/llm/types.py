@@ -19,7 +19,19 @@ TOKENS_A_MESSAGE = 8
 TOKENS_A_REQUEST = 16
 BYTES_A_TOKEN = 4
 _RESERVED = frozenset(
-    {"model", "messages", "prompt", "stream", "n", "temperature", "top_p", "max_tokens", "stop", "seed"}
+    [
+        "model",
+        "messages",
+        "prompt",
+        "stream",
+        "n",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+        "stop",
+        "seed",
+    ]
 )
 
 Reason = Literal[
@@ -103,6 +115,7 @@ class Counts:
 
     seen: int = 0
     cached: int = 0  # stored before this run, answers and failures
+    cached_failures: int = 0  # of `cached`
     answered: int = 0  # stored by this run
     failed: int = 0  # set aside by this run
     repeated: int = 0  # the same request again in this run
@@ -154,22 +167,27 @@ def make_request(
         raise UsageError(f"endpoint {endpoint.base_url}: kind {endpoint.kind} does not take {type(prompt).__name__}")
     if not _RESERVED.isdisjoint(parameters.extra):
         taken = ", ".join(sorted(_RESERVED & set(parameters.extra)))
-        raise UsageError(f"parameters.extra sets {taken}; these have fields of their own or are the client's")
-    content: dict[str, Any] = {"model": endpoint.model, "stream": False, "max_tokens": parameters.max_tokens}
+        raise UsageError(
+            f"parameters.extra sets {taken}; these have fields of their own or are the client's; what a server does "
+            "not take is named in endpoint.omit, another name of max_tokens in endpoint.max_tokens_as"
+        )
+    content: dict[str, Any] = {"model": endpoint.model, "stream": False, **sent_parameters(endpoint, parameters)}
     content["messages" if is_chat else "prompt"] = prompt
-    for name in ("temperature", "top_p", "seed"):
-        value = getattr(parameters, name)
-        if value is not None:
-            content[name] = value
-    if parameters.stop:
-        content["stop"] = parameters.stop
-    content.update(parameters.extra)
     body = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8", "replace")
     salt = f"{endpoint.kind}\0{endpoint.revision or ''}\0{prompt_hash}\0".encode()
     key = hashlib.blake2b(salt + body, digest_size=KEY_BYTES).digest()
     texts = [prompt] if isinstance(prompt, str) else [_text(message.get("content")) for message in prompt]
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     return Request(key, order, body, size, len(texts), parameters.max_tokens)
+
+
+def sent_parameters(endpoint: EndpointConfig, parameters: Parameters) -> dict[str, Any]:
+    """Return the parameters that a request to `endpoint` carries, under the names that it knows."""
+    given = {name: getattr(parameters, name) for name in ("temperature", "top_p", "seed")}
+    sent: dict[str, Any] = {endpoint.max_tokens_as: parameters.max_tokens}
+    sent |= {name: value for name, value in given.items() if value is not None}
+    sent |= {"stop": list(parameters.stop)} if parameters.stop else {}
+    return {name: value for name, value in {**sent, **parameters.extra}.items() if name not in endpoint.omit}
 
 
 def _text(content: Any) -> str:

@@ -105,6 +105,8 @@ class RephraseConfig(StageConfig):
             raise ValueError(f"output {self.output!r} is the source itself; choose another name")
         if self.samples > 1 and self.seed is None:
             raise ValueError("samples above 1 need a seed: without one they would be the same request")
+        if self.samples > 1 and "seed" in self.endpoint[0].omit:
+            raise ValueError("samples above 1 need a seed, which endpoint.omit leaves out: they would be one request")
         return self
 
     @property

@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.llm.answers import ending
 from pipeline.llm.types import Answer, Failure, Reason
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
@@ -29,7 +30,7 @@ from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
 from pipeline.table.storage import Storage
 
-VERSION = "rephrase_v1"
+VERSION = "rephrase_v2"
 VERDICTS_FOLDER = "signals/rephrase"
 
 REASONS: Mapping[Reason, RejectReason] = {
@@ -109,6 +110,8 @@ class OutputReport:
     parts_made: int
     parts_kept: int
     reasons: Mapping[str, int] = field(default_factory=dict)
+    unknown_endings: Mapping[str, int] = field(default_factory=dict)
+    """Finish reasons of documents that say nothing we know, of which `finish_reason_ok` is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class _Made:
     verdicts: Part
     is_new: bool
     reasons: Counter[str]
+    unknown_endings: Counter[str]
 
 
 def output_key(plan: Plan, config: RephraseConfig, parents: Sequence[Part], verdicts_version: str) -> str:
@@ -169,6 +173,7 @@ def write_output(
         count += len(chunk)
         tell(len(chunk))
     reasons = sum((each.reasons for each in made), Counter[str]())
+    unknown = sum((each.unknown_endings for each in made), Counter[str]())
     documents = sum(each.documents.rows for each in made)
     rejects = sum(each.rejects.rows for each in made)
     if documents + rejects != count:
@@ -183,7 +188,8 @@ def write_output(
     job.rejects.complete([each.rejects for each in made], index.model_copy(update={"counts": dict(reasons)}))
     job.documents.complete([each.documents for each in made], index)
     new = sum(each.is_new for each in made)
-    return OutputReport(count, documents, rejects, new, len(made) - new, dict(sorted(reasons.items())))
+    found = (dict(sorted(counted.items())) for counted in (reasons, unknown))
+    return OutputReport(count, documents, rejects, new, len(made) - new, *found)
 
 
 def before(stopped_at: str | None, planned: Iterable[Planned]) -> Iterator[Planned]:
@@ -307,6 +313,8 @@ def _make_part(job: OutputJob, number: int, chunk: Sequence[Planned], lookup: Lo
     rejected = [row for row in rows if isinstance(row, Rejected)]
     rephrased = [row for row in rows if isinstance(row, Rephrased)]
     reasons: Counter[str] = Counter(row.reason for row in rejected)
+    endings = Counter(row.answer.finish_reason for row in rephrased)
+    unknown = Counter({name: count for name, count in endings.items() if ending(name) is None})
     documents = documents_table(rephrased, job.plan)
     rejects = rejects_table(rejected, job.plan)
     works = _works(job, number, documents, rejects, len(chunk))
@@ -314,7 +322,7 @@ def _make_part(job: OutputJob, number: int, chunk: Sequence[Planned], lookup: Lo
     done = [finished(group, [work]).get(work.stem) for group, work in zip(groups, works, strict=True)]
     if all(done):
         kept = [part for part in done if part is not None]
-        return _Made(kept[0], kept[1], kept[2], False, reasons)
+        return _Made(kept[0], kept[1], kept[2], False, reasons, unknown)
     verdicts = job.measure(rephrased)
     schema.require(verdicts, schema.DOC_ID)
     if not verdicts[schema.DOC_ID].equals(documents[schema.DOC_ID]):
@@ -323,7 +331,7 @@ def _make_part(job: OutputJob, number: int, chunk: Sequence[Planned], lookup: Lo
     second = _write(job.rejects, works[1], rejects, Tally(rows_in=len(rejected), counts=reasons))
     third = _write(job.verdicts, works[2], verdicts, Tally(rows_in=len(rephrased)))
     first = _write(job.documents, works[0], documents, Tally(rows_in=len(chunk), rejects=len(rejected)))
-    return _Made(first, second, third, True, reasons)
+    return _Made(first, second, third, True, reasons, unknown)
 
 
 def _works(job: OutputJob, number: int, documents: pa.Table, rejects: pa.Table, planned: int) -> tuple[Work, ...]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.llm.config import BudgetConfig, EndpointConfig
-from pipeline.llm.types import Parameters, Request, make_request
+from pipeline.llm.types import Parameters, Request, make_request, sent_parameters
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
 from pipeline.rephrase.render import check_kind, render_prompt
@@ -61,8 +61,7 @@ class Plan:
 
     def sent(self, style: Style, sample: int) -> dict[str, Any]:
         """Return the parameters that a request carries, as JSON knows them."""
-        given = self.parameters_of(style, sample).model_dump(mode="json", exclude_none=True)
-        return {name: value for name, value in given.items() if value not in ([], {})}
+        return sent_parameters(self.endpoint, self.parameters_of(style, sample))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the requests and rows, for manifests: without keys, addresses and patience."""
@@ -72,6 +71,8 @@ class Plan:
             "model": self.endpoint.model,
             "kind": self.endpoint.kind,
             "revision": self.endpoint.revision,
+            "max_tokens_as": self.endpoint.max_tokens_as,
+            "omit": self.endpoint.omit,
             "model_licence": self.model_licence,
             "routes": [[style.name for style in route] for route in self.routes],
             "styles": {name: style.content_hash for name, style in sorted(self.styles.items())},
@@ -146,6 +147,11 @@ def plan_requests(documents: Iterable[SourceDocument], plan: Plan) -> Iterator[P
         yield from _of_document(document, plan)
 
 
+def count_requests(documents: Iterable[SourceDocument], plan: Plan) -> int:
+    """Return how many requests `plan_requests` would yield, without making them."""
+    return sum(len(_tasks(document, plan)) for document in documents) * plan.samples
+
+
 def requests(planned: Iterable[Planned]) -> Iterator[Request]:
     """Yield the requests alone, as the client takes them."""
     return (each.request for each in planned)
@@ -157,18 +163,22 @@ def styles_of(document: SourceDocument, plan: Plan) -> list[Style]:
 
 
 def _of_document(document: SourceDocument, plan: Plan) -> Iterator[Planned]:
+    for segment, style in _tasks(document, plan):
+        for sample in range(plan.samples):
+            yield Planned(document, segment, style, sample, _request(document, segment, style, sample, plan))
+
+
+def _tasks(document: SourceDocument, plan: Plan) -> list[tuple[Segment, Style]]:
     if not document.text or document.text.isspace():
-        return
+        return []
     by_budget: dict[int, list[Segment]] = {}
-    tasks = []
+    tasks: list[tuple[Segment, Style]] = []
     for style in styles_of(document, plan):
         segments = by_budget.get(style.input_tokens)
         if segments is None:
             segments = by_budget[style.input_tokens] = split(document.text, style.input_tokens, plan.count)
         tasks += [(segment, style) for segment in segments]
-    for segment, style in sorted(tasks, key=lambda task: (task[0].index, task[1].name)):
-        for sample in range(plan.samples):
-            yield Planned(document, segment, style, sample, _request(document, segment, style, sample, plan))
+    return sorted(tasks, key=lambda task: (task[0].index, task[1].name))
 
 
 def _request(document: SourceDocument, segment: Segment, style: Style, sample: int, plan: Plan) -> Request:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pipeline.llm.answers import ending
+from pipeline.rephrase.phrases import SPECIAL_TOKEN
 from pipeline.rephrase.styles import Marker, Style
 
 MAX_QA_PAIRS = 8
@@ -23,7 +25,19 @@ _QUESTION = re.compile(_LABEL + r"(?:Question|Q)(?:[ \t]?\d{1,3})?[*_]{0,3}[ \t]
 _ANSWER = re.compile(_LABEL + r"(?:Answer|A)(?:[ \t]?\d{1,3})?[*_]{0,3}[ \t]?:[*_]{0,3}[ \t]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?:[.!?…](?=[\s\"')\]”’»]|$)|[。！？])[\"')\]”’»]{0,4}")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_THOUGHTS = (("<think>", "</think>"), ("<thinking>", "</thinking>"))
+_THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+_TURN = re.compile(r"\A\s*(?:assistant|model|chatbot|bot)\s*(?:\n|\Z)")
+"""The name of whose turn it is, behind the token that begins it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +53,12 @@ class Finished:
 
 def finish(style: Style, segment: str, answer: str, finish_reason: str) -> Finished:
     """Return the new document's text. An empty body means that nothing came, also where the style appends."""
-    body = _tidy(_without_thinking(answer))
+    spoken, is_ended = _own_turn(_without_thinking(answer), segment)
+    is_cut_off = ending(finish_reason) == "cut_off" and not is_ended
+    body = _tidy(spoken)
     marked = find_marker(style.marker, body) is not None if style.marker else None
     for step in style.post:
-        body = _apply(step, style, body, finish_reason)
+        body = _apply(step, style, body, is_cut_off)
     body = _tidy(body)
     if not style.is_appended or not body:
         return Finished(body, body, 0, marked)
@@ -68,11 +84,10 @@ def _pattern(text: str) -> str:
     return rf"[#>*_ \t]{{0,16}}{words}(?!\w)[*_ \t]{{0,16}}:?[*_ \t]{{0,16}}"
 
 
-def _apply(step: str, style: Style, body: str, finish_reason: str) -> str:
+def _apply(step: str, style: Style, body: str, is_cut_off: bool) -> str:
     if step == "strip_marker" and style.marker is not None:
         found = find_marker(style.marker, body)
         return body[found[1] :] if found else body
-    is_cut_off = finish_reason == "length"
     if step == "trim_to_last_sentence":
         return _to_last_sentence(body) if is_cut_off else body
     if step == "list_items":
@@ -95,12 +110,33 @@ def _without_thinking(answer: str) -> str:
     The opening tag may be missing, since some chat templates have it in the prompt.
     """
     for opening, closing in _THOUGHTS:
-        end = answer.find(closing)
-        if end >= 0 and (answer.lstrip().startswith(opening) or opening not in answer[:end]):
+        begin, end = answer.find(opening), answer.find(closing)
+        is_first = begin >= 0 and _says_nothing(answer[:begin])
+        if end >= 0 and (is_first or not 0 <= begin < end):
             return answer[end + len(closing) :]
-        if end < 0 and answer.lstrip().startswith(opening):
+        if end < 0 and is_first:
             return ""
     return answer
+
+
+def _own_turn(answer: str, segment: str) -> tuple[str, bool]:
+    """Return the first turn that says something, without the special tokens around it, and whether one ended it.
+
+    What comes behind is a conversation that the model went on with by itself. Tokens that the segment has are content.
+    """
+    start = 0
+    for token in SPECIAL_TOKEN.finditer(answer):
+        if token[0] in segment:
+            continue
+        turn = answer[start : token.start()]
+        if not _says_nothing(turn):
+            return (_TURN.sub("", turn) if start else turn), True
+        start = token.end()
+    return (_TURN.sub("", answer[start:]) if start else answer), False
+
+
+def _says_nothing(text: str) -> bool:
+    return not _TURN.sub("", SPECIAL_TOKEN.sub("", text)).strip()
 
 
 def _without_fence(body: str) -> str:

@@ -7,8 +7,10 @@ pair is dropped: a verdict that cannot be given is null.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,35 +18,47 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from pipeline.kernels.copy_share import copy_shares
+from pipeline.llm.answers import ending
 from pipeline.rephrase.fidelity.check import check
 from pipeline.rephrase.fidelity.findings import Finding
-from pipeline.rephrase.phrases import is_meta, is_refusal
+from pipeline.rephrase.phrases import is_meta, is_refusal, leaks
 from pipeline.table.errors import InputError
 
-VERSION = "fidelity_v1"
+VERSION = "fidelity_v2"
 """Raised when the same texts are judged otherwise."""
 MAX_LINE_BYTES = 16 << 20
-_COMPLETE = frozenset({"stop", "eos", "end_turn", "stop_sequence"})
+LEAST_OVERLAP = 0.15
+"""Texts below it have nothing to do with their source. Measured on SummEdits: of the faithful summaries two lie below
+(of dialogues; none of news), of texts beside the source of another domain 98 %."""
+_MIN_OVERLAP_WORDS = 16
+_WORD = re.compile(r"\w+")
+_LONG = 4
+_STEM = 5
+_CLOSE = 3
+_UNSPACED = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff]")
 
 SCHEMA = pa.schema(
     [
-        pa.field("finish_reason_ok", pa.bool_()),  # the answer ended by itself; null when no reason is known
+        pa.field(
+            "finish_reason_ok", pa.bool_()
+        ),  # the answer ended by itself; null when it is not known which reason it is
         pa.field("marker_found", pa.bool_()),  # null when the style requires none
         pa.field("length_ratio", pa.float32()),  # code points of the rephrased text over those of the source
         pa.field("length_ok", pa.bool_()),  # within the style's limits; null when it has none
         pa.field("same_language", pa.bool_()),  # null without a detector, or when it cannot tell
         pa.field("refusal", pa.bool_(), nullable=False),
         pa.field("meta_phrase", pa.bool_(), nullable=False),
+        pa.field("leaked_tokens", pa.bool_(), nullable=False),  # a chat template's, or U+FFFD, which the source has not
+        pa.field("source_overlap", pa.float32()),  # null for short texts and between languages
         pa.field("copied_8gram_share", pa.float32(), nullable=False),
         pa.field("repeated_8gram_share", pa.float32(), nullable=False),
-        pa.field("unsupported_numbers", pa.int32(), nullable=False),
-        pa.field("unsupported_dates", pa.int32(), nullable=False),
-        pa.field("unsupported_units", pa.int32(), nullable=False),
-        pa.field(
-            "unsupported_names", pa.int32()
-        ),  # null where capitals do not tell names (German, scripts without case)
-        pa.field("negation_flips", pa.int32()),  # null in other languages than English
-        pa.field("role_swaps", pa.int32()),  # null in other languages than English
+        # Null in other languages than English; numbers in digits are judged in all, as far as they can be.
+        pa.field("unsupported_numbers", pa.int32()),
+        pa.field("unsupported_dates", pa.int32()),
+        pa.field("unsupported_units", pa.int32()),
+        pa.field("unsupported_names", pa.int32()),
+        pa.field("negation_flips", pa.int32()),
+        pa.field("role_swaps", pa.int32()),
         pa.field("faithful", pa.bool_(), nullable=False),
         pa.field("unsupported", pa.list_(pa.struct([("kind", pa.string()), ("value", pa.string())])), nullable=False),
     ]
@@ -64,11 +78,13 @@ class Verdicts:
     same_language: bool | None
     refusal: bool
     meta_phrase: bool
+    leaked_tokens: bool
+    source_overlap: float | None
     copied_8gram_share: float
     repeated_8gram_share: float
-    unsupported_numbers: int
-    unsupported_dates: int
-    unsupported_units: int
+    unsupported_numbers: int | None
+    unsupported_dates: int | None
+    unsupported_units: int | None
     unsupported_names: int | None
     negation_flips: int | None
     role_swaps: int | None
@@ -100,33 +116,72 @@ class Pair(NamedTuple):
 def verify(source: str, rephrased: str, expectations: Expectations = Expectations()) -> Verdicts:
     """Return every verdict on `rephrased` as a rendering of `source`. Never raises on text, whatever it holds.
 
-    `faithful` is the default threshold over the verdicts of fidelity: the text is not empty, is no refusal, and has no
-    unsupported number, date, unit or name, no flipped negation and no exchanged roles. Nulls do not count against it.
+    `faithful` is the default threshold over the verdicts of fidelity: the text is not empty, is no refusal, has to do
+    with its source, and has no unsupported number, date, unit or name, no flipped negation and no exchanged roles.
+    Nulls do not count against it.
     """
     expected = expectations
     findings = check(source, rephrased, expected.language)
-    refusal = is_refusal(rephrased)
+    refusal = is_refusal(rephrased, source)
+    same_language = _same_language(source, rephrased, expected)
+    overlap = None if same_language is False else source_overlap(source, rephrased)
+    unrelated = overlap is not None and overlap < LEAST_OVERLAP
     copied, repeated = copy_shares(_utf8(source), _utf8(rephrased))
     ratio = len(rephrased) / len(source) if source else None
     return Verdicts(
-        finish_reason_ok=None if expected.finish_reason is None else expected.finish_reason in _COMPLETE,
+        finish_reason_ok=_ended_by_itself(expected.finish_reason),
         marker_found=_marker_found(rephrased, expected),
         length_ratio=ratio,
         length_ok=_length_ok(ratio, expected),
-        same_language=_same_language(source, rephrased, expected),
+        same_language=same_language,
         refusal=refusal,
-        meta_phrase=is_meta(rephrased),
+        meta_phrase=is_meta(rephrased, source),
+        leaked_tokens=leaks(rephrased, source),
+        source_overlap=overlap,
         copied_8gram_share=copied,
         repeated_8gram_share=repeated,
         unsupported_numbers=findings.count("number"),
         unsupported_dates=findings.count("date"),
         unsupported_units=findings.count("unit"),
-        unsupported_names=findings.count("name") if findings.names_judged else None,
-        negation_flips=findings.count("negation") if findings.grammar_judged else None,
-        role_swaps=findings.count("role") if findings.grammar_judged else None,
-        faithful=not findings.found and not refusal and bool(rephrased.strip()),
+        unsupported_names=findings.count("name"),
+        negation_flips=findings.count("negation"),
+        role_swaps=findings.count("role"),
+        faithful=not findings.found and not refusal and not unrelated and bool(rephrased.strip()),
         unsupported=findings.found,
     )
+
+
+def source_overlap(source: str, rephrased: str) -> float | None:
+    """Return the share of the words of `rephrased` that stand close to each other in `source` too, in any order.
+
+    Of the distinct words of four letters and more (by their first five; of scripts without spaces, pairs of characters)
+    those count that have another within three such words, in both texts. None where either text has fewer than 16.
+    """
+    words, close = _close_words(rephrased)
+    known, known_close = _close_of_source(source)
+    if min(len(words), len(known)) < _MIN_OVERLAP_WORDS:
+        return None
+    return len({word for pair in close & known_close for word in pair}) / len(words)
+
+
+def _close_words(text: str) -> tuple[set[str], set[tuple[str, str]]]:
+    """Return the distinct words of a text, and the pairs that stand close to each other."""
+    words: list[str] = []
+    for word in _WORD.findall(text.casefold()):
+        if _UNSPACED.match(word):
+            words += [word[k : k + 2] for k in range(max(1, len(word) - 1))]
+        elif len(word) >= _LONG or word.isdecimal():
+            words.append(word[:_STEM])
+    pairs = {
+        (min(word, other), max(word, other))
+        for step in range(1, _CLOSE + 1)
+        for word, other in zip(words, words[step:], strict=False)
+        if word != other
+    }
+    return set(words), pairs
+
+
+_close_of_source = lru_cache(maxsize=8)(_close_words)
 
 
 def verdict_table(pairs: Iterable[Pair]) -> pa.Table:
@@ -204,6 +259,11 @@ def _plain(value: Any) -> Any:
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def _ended_by_itself(finish_reason: str | None) -> bool | None:
+    ended = None if finish_reason is None else ending(finish_reason)
+    return None if ended is None else ended == "complete"
 
 
 def _marker_found(rephrased: str, expected: Expectations) -> bool | None:

@@ -240,7 +240,7 @@ def test_a_model_that_the_server_does_not_have(selected: Path, capsys: pytest.Ca
 def test_a_server_that_always_fails(selected: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Server(faults=1.0, kinds="500") as server:
         write(configured(endpoint={"base_url": server.url, "model": "tiny"}))
-        says(answer(capsys, ["rephrase", "run.yaml"]), "requests all failed", "500", "none was stored")
+        says(answer(capsys, ["rephrase", "run.yaml"], code=1), "requests all failed", "500", "none was stored")
 
 
 # gristmill verify -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from pipeline.llm.cache import Cache
 from pipeline.llm.client import complete_sync
 from pipeline.llm.config import BudgetConfig, ClientConfig, EndpointConfig
 from pipeline.llm.types import REASONS, Answer, Counts, Failure, Parameters, Report, Request, make_request
-from pipeline.table.errors import ConservationError, GristmillError, UsageError
+from pipeline.table.errors import ConservationError, GristmillError
 from tests.faults.llm_server import FAULTS, Server, answer_to
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,12 +185,13 @@ def test_poison_that_kills_the_server_is_set_aside(tmp_path: Path) -> None:
 # What stops a run -----------------------------------------------------------------------------------------------------
 
 
-def message_of(target: EndpointConfig, folder: Path, config: ClientConfig = QUICK) -> str:
+def message_of(target: EndpointConfig, folder: Path, config: ClientConfig = QUICK, code: int = 2) -> str:
     """Return the one line that a run ends with."""
     with Cache(folder) as cache:
         began = time.monotonic()
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(GristmillError) as caught:
             complete_sync(requests(target, 100), [target], cache, config=config)
+        assert caught.value.exit_code == code
         assert time.monotonic() - began < 20
         assert len(cache) == 0
     assert "\n" not in str(caught.value)
@@ -213,17 +215,58 @@ def test_a_setting_that_no_request_survives_stops_early(tmp_path: Path) -> None:
     with Server(faults=1.0, kinds="wrong_model") as server:
         config = QUICK.model_copy(update={"max_attempts": 2})
         assert "the first 20 requests all failed, the last: wrong_model" in message_of(
-            endpoint(server.url), tmp_path, config
+            endpoint(server.url), tmp_path, config, code=1
         )
         assert server.stats()["calls"] < 200
 
 
-def test_few_requests_that_all_fail_are_set_aside(server: Server, tmp_path: Path) -> None:
-    target = endpoint(server.url)
-    asked = requests(target, ["REFUSED a", "REFUSED b"])
-    with Cache(tmp_path) as cache:
-        assert complete_sync(asked, [target], cache, config=QUICK).counts.failures == {"refused": 2}
-        assert check_answers(cache, asked) == {"refused": 2}
+def test_where_every_request_fails_nothing_is_stored_and_the_next_run_asks_again(tmp_path: Path) -> None:
+    with Server() as server, Cache(tmp_path) as cache:
+        target = endpoint(server.url)
+        asked = requests(target, ["REFUSED a", "REFUSED b"])
+        for _ in range(2):
+            with pytest.raises(GristmillError, match=r"the 2 requests all failed, the last: refused.*none was stored"):
+                complete_sync(asked, [target], cache, config=QUICK)
+            assert len(cache) == 0
+        assert server.stats()["calls"] == 4
+        known = requests(target, 3)
+        complete_sync(known, [target], cache, config=QUICK)
+        both = sorted([*known, *asked], key=lambda request: request.order)
+        report = complete_sync(both, [target], cache, config=QUICK)
+        assert report.counts.failures == {"refused": 2}, "of which others do not suffer are a reason of their own"
+        assert complete_sync(both, [target], cache, config=QUICK).counts.cached_failures == 2
+
+
+class _Choosy(BaseHTTPRequestHandler):
+    """Takes no temperature, and names it."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        message = {"message": "Unsupported value: 'temperature' is not supported with this model."}
+        choice = {"index": 0, "message": {"content": "Yes."}, "finish_reason": "stop"}
+        refused = "temperature" in asked
+        body = json.dumps({"error": message} if refused else {"model": asked["model"], "choices": [choice]}).encode()
+        self.send_response(400 if refused else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_parameter_that_is_not_taken_stops_with_the_way_out(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Choosy) as choosy, Cache(tmp_path) as cache:
+        threading.Thread(target=choosy.serve_forever, daemon=True).start()
+        target = endpoint(f"http://127.0.0.1:{choosy.server_port}/v1")
+        warm = Parameters(max_tokens=9, temperature=0.5)
+        prompt = [{"role": "user", "content": "Well?"}]
+        with pytest.raises(GristmillError, match=r"does not take `temperature`: set endpoint.omit: \[temperature\]"):
+            complete_sync([make_request(target, prompt, warm)], [target], cache, config=QUICK)
+        assert len(cache) == 0
+        told = target.model_copy(update={"omit": ("temperature",)})
+        assert complete_sync([make_request(told, prompt, warm)], [told], cache, config=QUICK).counts.answered == 1
+        choosy.shutdown()
 
 
 def test_the_key_is_sent_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
@@ -368,7 +411,7 @@ def test_a_dead_endpoint_at_the_start_is_gone_without(server: Server, tmp_path: 
 
 
 async def raw(reply: bytes, folder: Path, config: ClientConfig, trickle_s: float = 0.0) -> tuple[Report, Failure]:
-    """Ask a server that always sends `reply`; return the report and the one request's failure."""
+    """Ask a server that always sends `reply`; return the report and the failure of the one request without answer."""
     from pipeline.llm.client import complete
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -384,9 +427,10 @@ async def raw(reply: bytes, folder: Path, config: ClientConfig, trickle_s: float
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     target = endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", timeout_s=1.0)
-    (asked,) = requests(target, 1)
+    known, asked = requests(target, 2)
     with Cache(folder) as cache:
-        report = await complete([asked], [target], cache, config=config)
+        cache.write([Answer(known.key, "Yes.", "stop", 1, 1, None, target.base_url, 1)])
+        report = await complete([known, asked], [target], cache, config=config)
         result = cache.get(asked.key)
     server.close()
     assert isinstance(result, Failure)

@@ -66,7 +66,7 @@ def configured(material: Path, folder: Path, server: Server) -> dict[str, Any]:
         "routes": [{"styles": list(STYLES)}],
         "prompts": str(material / "prompts"),
         "part_requests": 16,
-        "client": {"backoff_s": 0.01, "backoff_cap_s": 0.1, "start_timeout_s": 20},
+        "client": {"backoff_s": 0.01, "backoff_cap_s": 0.1, "start_timeout_s": 20, "drain_s": 1},
     }
     selected = json.loads((material / "selected.json").read_text())
     return {"workspace": str(folder / "ws"), **selected, "rephrase": rephrase}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -135,3 +137,30 @@ def test_a_stop_ends_the_wait_for_another_attempt(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(InterruptedRunError):
         local.map("parts", work, [1])
+
+
+_STOPPED = """
+import os, signal, sys, time
+from flows import engine
+engine.GRACE_S = 0.3
+from flows import launch
+stop = engine.Stop()
+with launch.stopping_on_signals(stop, "gristmill run x.yaml"):
+    with engine.giving(stop, float(sys.argv[1])):
+        for _ in range(int(sys.argv[2])):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1.0)
+        print("what was under way has ended", flush=True)
+    time.sleep(20.0)
+"""
+
+
+@pytest.mark.parametrize(("grace_s", "signals", "ended"), [("0", "1", False), ("9", "1", True), ("9", "2", False)])
+def test_ctrl_c_waits_for_what_is_under_way_and_a_second_does_not(grace_s: str, signals: str, ended: bool) -> None:
+    """The grace of what is under way is the block's; behind it, it is as short as ever."""
+    command = [sys.executable, "-c", _STOPPED, grace_s, signals]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    assert done.returncode == 130
+    assert ("what was under way has ended" in done.stdout) is ended
+    assert "stopping" in done.stderr
+    assert "gristmill: stopped; finished shards are kept" in done.stderr

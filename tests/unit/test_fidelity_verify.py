@@ -13,6 +13,7 @@ from pipeline.rephrase.verify import (
     Expectations,
     Pair,
     Verdicts,
+    source_overlap,
     verdict_row,
     verdict_table,
     verify,
@@ -98,24 +99,191 @@ def test_the_kernel_agrees_with_plain_python() -> None:
     assert verify(source, text).copied_8gram_share == pytest.approx(python_copy_share(source, text))
 
 
-@pytest.mark.parametrize("language", ["de", "deu_Latn", "ja", "zh-Hans"])
-def test_what_a_language_does_not_allow_to_judge_is_null(language: str) -> None:
-    verdicts = verify(
-        "Die Brücke ist 205 Meter lang.", "Die Anlage ist 205 Meter lang.", Expectations(language=language)
+NOT_JUDGED = ("unsupported_dates", "unsupported_units", "unsupported_names", "negation_flips", "role_swaps")
+
+
+@pytest.mark.parametrize("language", ["de", "deu_Latn", "fr", "ja", "zh-Hans", "xx"])
+def test_of_other_languages_only_digits_are_judged(language: str) -> None:
+    expected = Expectations(language=language)
+    verdicts = verify("Die Brücke ist 205 Meter lang.", "Die Anlage Solberg ist 205 Meter lang.", expected)
+    assert [getattr(verdicts, name) for name in NOT_JUDGED] == [None] * 5
+    assert (verdicts.unsupported_numbers, verdicts.faithful) == (0, True)
+    wrong = verify("Die Brücke ist 205 Meter lang.", "Sie ist 250 Meter lang.", expected)
+    assert (wrong.unsupported_numbers, wrong.faithful) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "opener"),
+    [
+        ("fr", "la gare ferme à minuit.", "Cependant, "),
+        ("es", "la estación cierra a medianoche.", "Además, "),
+        ("it", "la stazione chiude a mezzanotte.", "Inoltre, "),
+        ("nl", "het station sluit om middernacht.", "Bovendien: "),
+        ("pt", "a estação fecha à meia-noite.", "Geralmente, "),
+        ("ru", "вокзал закрывается в полночь.", "Обычно "),
+        ("pl", "dworzec jest zamykany o północy.", "Zwykle "),
+        ("sv", "stationen stänger vid midnatt.", "Dessutom: "),
+        ("tr", "istasyon gece yarısı kapanır.", "Genellikle "),
+        ("da", "stationen lukker ved midnat.", "Desuden: "),
+        ("fi", "asema suljetaan keskiyöllä.", "Lisäksi "),
+        ("cs", "nádraží se zavírá o půlnoci.", "Navíc: "),
+        ("hu", "az állomás éjfélkor zár.", "Általában "),
+        ("el", "ο σταθμός κλείνει τα μεσάνυχτα.", "Επίσης, "),
+        ("uk", "вокзал зачиняється опівночі.", "Зазвичай "),
+    ],
+)
+def test_a_word_that_opens_a_sentence_is_no_name(language: str, source: str, opener: str) -> None:
+    verdicts = verify(source.capitalize(), opener + source, Expectations(language=language))
+    assert (verdicts.unsupported_names, verdicts.faithful) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "rephrased", "numbers"),
+    [
+        # the decimal sign is the language's
+        ("de", "Das Grundstück kostet 480.000 Euro.", "Das Grundstück kostet 480 Euro.", 1),
+        ("de", "Der Gewinn lag bei 7.250 Euro.", "Der Gewinn lag bei 7,25 Euro.", 1),
+        ("de", "Der Gewinn lag bei 7.250 Euro.", "Der Gewinn lag bei 7250 Euro.", 0),
+        ("de", "Man nimmt 0,5 ml.", "Man nimmt 0,50 ml ein.", 0),
+        ("de", "Man nimmt 0,5 ml.", "Man nimmt 5 ml ein.", 1),
+        ("fr", "La mairie a dépensé 12 400,50 euros.", "La dépense de la mairie : 12400,5 euros.", 0),
+        ("it", "Ci sono 2.300 posti.", "I 23.000 posti ci sono.", 1),
+        ("pl", "Kosztuje 1 250 zł.", "Cena wynosi 1250 zł.", 0),
+        ("en", "The plot costs 480,000 euros.", "The plot costs 480 euros.", 1),
+        # an unknown language is read both ways, and judged where they agree
+        ("xx", "Kostet 480.000 Euro.", "Kostet 480 Euro.", None),
+        ("xx", "Kostet 480.000 Euro.", "Kostet 470.000 Euro.", 1),
+        # what may stand in words, in digits or in another unit is not judged
+        ("de", "Die Firma hat 2.600.000 Kunden.", "Die Firma hat 2,6 Millionen Kunden.", None),
+        ("de", "Vierzehn Hunde liefen weg.", "14 Hunde liefen weg.", None),
+        ("de", "Es begann am 7. April 2003.", "Es begann am 07.04.2003.", None),
+        ("de", "Der Weg ist 12 km lang.", "Der Weg ist 7,5 Meilen lang.", None),
+        ("nl", "De reis duurt 120 minuten.", "De reis duurt twee uur.", 0),
+        # numbers beside characters without spaces
+        ("zh", "该校创办于1952年，有480名学生。", "该校有480名学生，创办于1952年。", 0),
+        ("zh", "该校创办于1952年，有480名学生。", "该校有480名学生，创办于1925年。", 1),
+        ("zh", "该校有480名学生。", "学生共有840名。", 1),
+        ("zh", "该校有四百八十名学生。", "该校有480名学生。", None),
+        ("zh", "人口为2600000人。", "人口为260万人。", None),
+        ("zh", "人口为260万人。", "人口为26万人。", 1),
+        ("ja", "この塔は１９５８年に完成し、高さは333メートルです。", "高さ333メートルの塔で、1958年に完成した。", 0),
+        ("ja", "この塔は1958年に完成し、高さは333メートルです。", "1985年に完成した塔で、高さは333メートル。", 1),
+        ("ko", "1974년에 문을 열었고 직원은 250명이다.", "직원 520명, 1974년 개장.", 1),
+        ("ar", "يبلغ عدد الطلاب ٤٨٠ طالبا.", "عدد الطلاب 480 طالبا.", 0),
+        ("th", "ก่อตั้งในปี 1958 มีพนักงาน 480 คน", "ก่อตั้งในปี 1985 มีพนักงาน 480 คน", 1),
+        # the numbers of a list are not the text's
+        ("de", "Erst kochen, dann essen.", "1. Kochen\n2. Essen", 0),
+    ],
+)
+def test_numbers_of_other_languages(language: str, source: str, rephrased: str, numbers: int | None) -> None:
+    verdicts = verify(source, rephrased, Expectations(language=language))
+    assert verdicts.unsupported_numbers == numbers
+    assert verdicts.faithful is not bool(numbers)
+
+
+@pytest.mark.xfail(strict=True, reason="dates in words are judged in English alone")
+@pytest.mark.parametrize(
+    ("source", "rephrased"),
+    [("Im Januar schloss sie.", "Im Juli schloss sie."), ("Am 9. Juni 2001 kam er.", "Er kam am 9. Juli 2001.")],
+)
+def test_months_of_other_languages(source: str, rephrased: str) -> None:
+    assert not verify(source, rephrased, Expectations(language="de")).faithful
+
+
+def test_hostile_numbers_take_linear_time() -> None:
+    """Quadratic time would be minutes: the test's own limit would end it."""
+    source, text = (" ".join(map(str, range(start, start + 8_000))) for start in (100_000, 500_000))
+    assert not verify(source, text, Expectations(language="de")).faithful
+    verify("9" * 100_000 + ".1" * 50_000, "9" * 99_999 + ",1" * 50_000, Expectations(language="xx"))
+
+
+UNRELATED = (
+    "A good stew needs patience, fresh herbs and a little wine. It should be stirred slowly and tasted often while it "
+    "simmers on a low flame, and it should never boil."
+)
+
+
+def test_a_text_that_has_nothing_to_do_with_its_source_is_not_faithful() -> None:
+    source = f"{SOURCE} Fog closed it twice each winter until warning lights were mounted along both railings."
+    unrelated = verify(source, UNRELATED)
+    assert (unrelated.source_overlap, unrelated.faithful) == (0, False)
+    again = (
+        "Ann Solberg said engineers used no cables for the bridge, 205 metres long and opened on 12 March 1998. Until "
+        "lights were mounted along both railings, fog closed it twice each winter."
     )
-    assert (verdicts.unsupported_names, verdicts.negation_flips, verdicts.role_swaps) == (None, None, None)
-    assert verdicts.faithful
-    assert not verify(
-        "Die Brücke ist 205 Meter lang.", "Sie ist 250 Meter lang.", Expectations(language=language)
-    ).faithful
+    assert (verify(source, again).source_overlap or 0) > 0.5
+    assert verify(source, source).source_overlap == 1
+    assert verify(source, "It was opened in 1998.").source_overlap is None, "too short to tell"
+    other = Expectations(language="en", detect=lambda text: "de")
+    assert verify(source, UNRELATED, other).source_overlap is None, "between languages nothing is shared"
+    chinese = "该桥于1998年3月12日通车，全长205米。工程师没有使用任何缆索，两侧的栏杆都装有警示灯。"
+    assert (
+        source_overlap(chinese, "全长205米的大桥于1998年3月12日通车，没有使用缆索，两侧栏杆装有警示灯。") or 0
+    ) > 0.5
+    assert (source_overlap(chinese, "好的汤需要耐心、新鲜的香草和一点酒，要慢慢搅拌，常常品尝，小火慢炖。") or 0) < 0.15
 
 
-def test_other_languages_keep_names_and_digits() -> None:
-    source = "Le pont de Normandie fut ouvert le 20 janvier 1995 par Jacques Chirac."
-    french = Expectations(language="fr")
-    assert verify(source, "Jacques Chirac a ouvert le pont de Normandie le 20 janvier 1995.", french).faithful
-    assert verify(source, "Jacques Chirac a ouvert le pont en 1996.", french).unsupported_dates == 1
-    assert verify(source, "Le pont fut ouvert par Lionel Jospin.", french).unsupported_names == 1
+@pytest.mark.parametrize(
+    ("reason", "complete"),
+    [("stop", True), ("STOP", True), ("eos_token", True), ("end_turn", True), ("length", False), ("odd", None)],
+)
+def test_finish_reasons(reason: str, complete: bool | None) -> None:
+    assert verify(SOURCE, SOURCE, Expectations(finish_reason=reason)).finish_reason_ok is complete
+
+
+@pytest.mark.parametrize(
+    ("text", "leaked"),
+    [
+        ("It was opened.<|im_end|>", True),
+        ("It was opened.<end_of_turn>", True),
+        ("It was <unk> opened.", True),
+        ("It was op\ufffdned.", True),
+        ("The table <table> and |a|b| of x<|y| stay.", False),
+        ("She struck it out: <s>no</s>.", False),
+    ],
+)
+def test_leaked_tokens(text: str, leaked: bool) -> None:
+    assert verify(SOURCE + " <s> </s>", text).leaked_tokens is leaked
+    assert not verify(text, text).leaked_tokens
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "(Note: I kept all facts and did not add anything.)",
+        "*Note: The above text has been rewritten in an encyclopedic tone.*",
+        "Please note that I have preserved every number.",
+        "**Note:** I did not include the navigation.",
+        "[Note: no information was added.]",
+        "I have kept all names and numbers exactly as they are.",
+        "All facts have been preserved.",
+        "Word count: 123",
+        "P.S. I followed the instructions.",
+        "What's your next question?",
+        "Would you like me to shorten it?",
+        "Let me know if you'd like me to adjust the tone!",
+    ],
+)
+def test_notes_to_the_user_are_no_text(note: str) -> None:
+    opened = "The bridge was opened in 1998."
+    assert verify(SOURCE, f"{opened}\n\n{note}").meta_phrase
+    assert verify(SOURCE, f"{opened} {note}").meta_phrase
+
+
+@pytest.mark.parametrize(
+    ("source", "ending"),
+    [
+        ("Note that it closes on Mondays.", "Note: I was told that the bridge closes on Mondays."),
+        ("It closes on Mondays.", "Note: the bridge closes on Mondays."),
+        ("I've been keeping bees.", "I have kept bees since 1998."),
+        ("The original document burnt.", "The original document burnt."),
+        ("The facts stayed secret.", "The facts were kept secret."),
+        ("Write to us with questions.", "If you have any questions, please write to the office."),
+        ("They cheered the changes.", "The changes were welcomed."),
+    ],
+)
+def test_a_documents_own_words_are_no_notes(source: str, ending: str) -> None:
+    assert not verify(f"{SOURCE} {source}", f"The bridge was opened in 1998.\n\n{ending}").meta_phrase
 
 
 def write(path: Path, *lines: bytes) -> Path:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from pipeline.llm import policies
-from pipeline.llm.answers import BadAnswer, check_echo, is_same_model, read_answer, request_id
+from pipeline.llm.answers import BadAnswer, check_echo, ending, is_same_model, read_answer, request_id
 from pipeline.llm.config import EndpointConfig
 from pipeline.llm.limiter import Limiter
 from pipeline.llm.types import REASONS, Parameters, make_request
@@ -250,3 +250,69 @@ def test_retry_after_closes_an_endpoint_that_only_refuses():
     limiter.failed(policies.RATE_LIMITED, 0.0, 0.0, pause_s=9.0)
     assert limiter.free(8.9) == 0
     assert limiter.free(9.1) >= 1
+
+
+def test_a_server_that_restarts_is_soon_asked_as_much_as_before():
+    limiter = Limiter(1000, 0.0)
+    _, now = served(limiter, 20.0, 64, 0.2)
+    before = limiter.limit
+    for step in range(100):
+        limiter.failed(policies.UNREACHABLE, now + step, now + step)
+    assert limiter.limit == 1.0
+    _, now = served(limiter, 16.0, 64, 0.2, now + 120)
+    assert limiter.limit > 0.7 * before > 30
+
+
+def test_a_server_that_bears_less_after_a_restart_is_not_pressed():
+    limiter = Limiter(1000, 0.0)
+    limiter.limit = 200.0
+    limiter.answered(0.0, 1.0)
+    for moment in range(2, 40):
+        limiter.failed(policies.UNREACHABLE, moment, moment)
+    limiter.answered(40.0, 41.0)
+    limiter.failed(policies.TIMEOUT, 42.0, 43.0)
+    limiter._was_full = True
+    before = limiter.limit
+    limiter.answered(44.0, 45.0)
+    assert limiter.limit == before + 1 / before, "by one a round"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        *((name, "complete") for name in ("stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "COMPLETE")),
+        *((name, "complete") for name in ("FINISH_REASON_STOP", "end_of_turn", "<|endoftext|>", "eos-token")),
+        *(
+            (name, "cut_off")
+            for name in ("length", "MAX_TOKENS", "max_length", "model_length", "model_context_window_exceeded")
+        ),
+        *(
+            (name, "other")
+            for name in ("content_filter", "tool_calls", "SAFETY", "RECITATION", "error", "abort", "ERROR_TOXIC")
+        ),
+        *((name, None) for name in ("natural", "?", "完成", "stopp")),
+    ],
+)
+def test_how_an_answer_ended(reason, expected):
+    assert ending(reason) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+               "'max_completion_tokens' instead.", "code": "unsupported_parameter"}}, "max_tokens"),
+        (400, {"error": {"message": "Unsupported value: 'temperature' does not support 0.5 with this model.",
+               "param": "temperature", "code": "unsupported_value"}}, "temperature"),
+        (400, {"error": {"message": "Unrecognized request argument supplied: top_k"}}, "top_k"),
+        (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}, "seed"),
+        (400, {"message": "top_k: Unknown field"}, "top_k"),
+        (400, {"error": {"message": "Unsupported parameter: 'logit_bias'"}}, None),
+        (400, {"error": {"message": "max_tokens is too large: 5000. This model supports at most 4096."}}, None),
+        (400, {"message": "This model's maximum context length is 300 tokens."}, None),
+        (500, {"message": "Unsupported parameter: seed"}, None),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_is_not_taken_is_named(status, body, expected):
+    sent = ("max_tokens", "temperature", "top_k", "seed")
+    assert policies.not_taken(status, json.dumps(body).encode(), sent) == expected

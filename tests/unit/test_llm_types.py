@@ -122,3 +122,20 @@ def test_money_needs_both_prices():
     priced = CHAT.model_copy(update={"price_input": 0.5, "price_output": 2.0})
     assert priced.money(2_000_000, 1_000_000) == 3.0
     assert CHAT.model_copy(update={"price_input": 0.5}).money(1, 1) is None
+
+
+def test_an_endpoint_says_what_its_server_takes():
+    odd = CHAT.model_copy(update={"omit": ("temperature", "top_k"), "max_tokens_as": "max_completion_tokens"})
+    given = Parameters(max_tokens=9, temperature=0.5, top_p=0.9, seed=1, extra={"top_k": 5, "min_p": 0.1})
+    sent = json.loads(make_request(odd, MESSAGES, given).body)
+    assert sent.keys() - {"model", "messages", "stream"} == {"max_completion_tokens", "top_p", "seed", "min_p"}
+    assert sent["max_completion_tokens"] == 9
+    assert make_request(odd, MESSAGES, given).key != make_request(CHAT, MESSAGES, given).key
+    with pytest.raises(UsageError, match="max_tokens_as"):
+        make_request(CHAT, MESSAGES, Parameters(max_tokens=9, extra={"max_completion_tokens": 9}))
+
+
+@pytest.mark.parametrize("name", ["messages", "max_tokens", "not a name", ""])
+def test_what_cannot_be_left_out_is_refused(name):
+    with pytest.raises(ValidationError):
+        EndpointConfig(base_url="http://a/v1", model="m", omit=(name,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pipeline.rephrase.output import (
     output_key,
     write_output,
 )
-from pipeline.rephrase.plan import Planned, SourceDocument, make_plan, plan_requests
+from pipeline.rephrase.plan import Planned, SourceDocument, count_requests, make_plan, plan_requests
 from pipeline.rephrase.verdicts import VERDICTS, measure_with
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import narrow_source, planned_columns, read_narrow
@@ -214,6 +215,40 @@ def test_a_failure_that_passes_re_makes_its_own_part_alone(tmp_path: Path) -> No
     assert is_done(stage.job, stage.key, retry_failed=True)
 
 
+def test_an_unknown_finish_reason_is_reported_with_its_count(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    odd = stage.planned()[0].request.key
+
+    def end(each: Planned) -> Answer:
+        return replace(reply(each), finish_reason="natural" if each.request.key == odd else "STOP")
+
+    assert stage.write(end).unknown_endings == {"natural": 1}
+    assert stage.write(end).unknown_endings == {"natural": 1}, "also when the parts are made"
+    verdicts = stage.rows("verdicts")
+    assert [row["finish_reason_ok"] for row in verdicts] == [None, *[True] * (len(verdicts) - 1)]
+
+
+def test_what_the_endpoint_does_not_take_is_not_in_the_metadata_either(tmp_path: Path) -> None:
+    endpoint = {
+        "base_url": "http://a/v1",
+        "model": "m",
+        "omit": ["temperature"],
+        "max_tokens_as": "max_completion_tokens",
+    }
+    stage = Stage(tmp_path, [DOCUMENTS_IN[0]], routes=[{"styles": "short"}], endpoint=endpoint)
+    stage.write()
+    assert json.loads(stage.rows("documents")[0]["metadata"])["parameters"] == {
+        "max_completion_tokens": 10,
+        "top_p": 0.9,
+        "seed": 1,
+    }
+
+
+def test_planned_requests_are_counted_without_making_them(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, samples=3)
+    assert count_requests(stage.documents, stage.plan) == len(stage.planned())
+
+
 def test_a_budget_leaves_the_first_requests(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     planned = stage.planned()
@@ -234,7 +269,7 @@ def test_a_request_without_an_end_is_an_error(tmp_path: Path) -> None:
 
 def test_nothing_planned_is_an_empty_source(tmp_path: Path) -> None:
     stage = Stage(tmp_path, [])
-    assert stage.write() == OutputReport(0, 0, 0, 0, 0, {})
+    assert stage.write() == OutputReport(0, 0, 0, 0, 0)
     assert is_done(stage.job, stage.key)
 
 
@@ -255,6 +290,8 @@ def test_the_key_follows_everything_that_decides_rows(tmp_path: Path) -> None:
         key(routes=[{"where": "c", "styles": ["short"]}]),
         key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "n"}),
         key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "licence": "MIT"}),
+        key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "omit": ["temperature"]}),
+        key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "max_tokens_as": "max_completion_tokens"}),
     ]
     assert len(set(keys)) == len(keys)
     elsewhere = {"base_url": "http://b/v1", "model": "m", "max_concurrency": 3, "timeout_s": 5, "api_key_env": "SECRET"}
@@ -298,7 +335,7 @@ def test_the_default_rules_fit_the_columns() -> None:
     groups = {"signals/language": LANGUAGE, "signals/text_stats": stats, "signals/tokens": TOKENS}
     columns = planned_columns({**groups, "signals/rephrase": VERDICTS, "duplicates": DUPLICATES})
     bound = check_rules(load_rules("rephrased", "select.rules"), columns)
-    assert len(bound.rules) == 15
+    assert len(bound.rules) == 17
 
 
 def test_other_verdicts_are_an_error(tmp_path: Path) -> None:

@@ -180,6 +180,8 @@ def test_a_cut_off_sentence_goes(answer: str, reason: str, text: str) -> None:
         "Question:" * 100_000,
         "#" * 300_000,
         "<think>" * 50_000,
+        "<|a|>" * 100_000,
+        "assistant\n<|x|>" * 50_000,
         ".”" * 200_000,
     ],
 )
@@ -196,3 +198,49 @@ def test_hostile_answers_take_linear_time(answer: str) -> None:
         ),
     )
     assert finish(every, "x", answer, "length").has_marker is False
+
+
+PLAIN = style(marker={"text": "Article:"}, post=("strip_marker", "trim_to_last_sentence"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}<|im_end|>",
+        "{}<end_of_turn>",
+        "{}</s>",
+        "<s> {}</s>",
+        "<pad> {}</s>",
+        "{} [/INST] Another one",
+        "{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nIs there anything else?",
+        "<|im_start|>assistant\n{}<|im_end|>\n<|im_start|>user\nMore!",
+        "<start_of_turn>model\n{}<end_of_turn>\n<start_of_turn>user",
+        "<|assistant|>\n{}<|user|>",
+        "{}<｜end▁of▁sentence｜>",
+        "{}[|endofturn|]",
+        "<|turn>model\n{}<turn|>",
+        "{}<end_of_utterance>\nUser: more",
+        "<BOS_TOKEN>{}<|END_OF_TURN_TOKEN|>",
+        "{}[EOS]",
+        "<|START_RESPONSE|>{}<|END_RESPONSE|>",
+        "[THINK]Let me see.[/THINK]{}",
+        "◁think▷Let me see.◁/think▷{}",
+        "<|im_start|>assistant\n<think>\nHm.\n</think>\n{}<|im_end|>",
+        "<|channel|>analysis<|message|>We need it.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+    ],
+)
+def test_what_a_chat_template_leaks_is_no_text(answer: str) -> None:
+    done = finish(PLAIN, "It stood.", answer.format("Article:\nIt was built. It stan"), "stop")
+    assert (done.body, done.has_marker) == ("It was built. It stan", True)
+
+
+def test_a_token_that_the_segment_has_is_content() -> None:
+    answer = "Article: In ChatML <|im_end|> ends a turn."
+    assert finish(PLAIN, "The token <|im_end|> ends turns.", answer, "stop").body == "In ChatML <|im_end|> ends a turn."
+
+
+def test_an_answer_that_its_token_ended_was_not_cut_off() -> None:
+    assert (
+        finish(PLAIN, "x", "Article: One. Two thr<end_of_turn>\nuser\nAnd so on and", "length").body == "One. Two thr"
+    )
+    assert finish(PLAIN, "x", "Article: One. Two. Thr", "MAX_TOKENS").body == "One. Two."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["number", "date", "unit", "name", "negation", "role"]
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Finding(NamedTuple):
@@ -18,12 +18,12 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The findings of one pair, and which kinds the language allowed to judge."""
+    """The findings of one pair, and the kinds that could be judged in full."""
 
     found: tuple[Finding, ...] = ()
-    names_judged: bool = True
-    grammar_judged: bool = True  # negation and roles
+    judged: frozenset[Kind] = frozenset(KINDS)
 
-    def count(self, kind: Kind) -> int:
-        """Return how many findings are of `kind`."""
-        return sum(finding.kind == kind for finding in self.found)
+    def count(self, kind: Kind) -> int | None:
+        """Return how many findings are of `kind`; None where there are none, but not all could be judged."""
+        count = sum(finding.kind == kind for finding in self.found)
+        return count if count or kind in self.judged else None
