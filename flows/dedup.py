@@ -21,7 +21,19 @@ from pipeline.rephrase.output import own_texts
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST
 from pipeline.table.errors import GuardrailError
-from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, RowMap, Tally, Work, made_from, read_batches
+from pipeline.table.shards import (
+    Group,
+    Identity,
+    Index,
+    Part,
+    PartWriter,
+    RowMap,
+    Tally,
+    Work,
+    made_from,
+    made_from_texts,
+    read_batches,
+)
 
 SCHEME: Scheme = "affine32"
 
@@ -83,7 +95,8 @@ def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
     out = signatures_schema(config.num_perm)
 
     def row_maps(part: Part) -> list[RowMap]:
-        return [RowMap(target, Work(part.stem, identity, (made_from(part),)), out, columns, sign)]
+        made = made_from(part) if "metadata" in columns else made_from_texts(part)
+        return [RowMap(target, Work(part.stem, identity, (made,)), out, columns, sign)]
 
     return plan_map(run, source, [target], row_maps)
 

@@ -23,6 +23,7 @@ from pipeline.extract.pages import extract_pages
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob, documents_table, html_options
 from pipeline.extract.units import Document, Page
+from pipeline.table import schema
 from pipeline.table.shards import write_options
 from pipeline.table.storage import Storage
 
@@ -128,7 +129,7 @@ def _sample(run: Run, job: ExtractJob) -> Estimate | None:
         done = [result for result in results if not isinstance(result, Page)]
     elapsed_s = time.monotonic() - started
     documents = [result for result in done if isinstance(result, Document)]
-    table = documents_table(job.source, documents)
+    table = documents_table(job.source, documents, schema.documents_schema(job.kept_types))
     sink = io.BytesIO()
     pq.write_table(table, sink, **write_options(table.schema))
     size = sink.tell() * _CURATED_AGAIN + len(documents) * _SIGNAL_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flows.progress import ShardReport, StageProgress, StageReport
 from flows.runs import Run
@@ -12,6 +13,7 @@ from flows.stages import Plan
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob, Shard, Tools, extract_input
 from pipeline.table.catalog import group_folders
+from pipeline.table.schema import KEEP_COLUMNS
 from pipeline.table.shards import Group, Index, Part
 
 Parts = tuple[list[Part], list[Part]]
@@ -51,8 +53,9 @@ def plan_extract(run: Run, sources: Sequence[str]) -> Plan:
 
 def _jobs(run: Run, source: str) -> list[ExtractJob]:
     config = run.config.sources[source]
+    kept = run.kept(source)
     return [
-        ExtractJob(run.storage, source, file, config.format, config.columns, config.extract)
+        ExtractJob(run.storage, source, file, config.format, config.columns, config.extract, kept)
         for file in run.inputs(source)
     ]
 
@@ -90,7 +93,9 @@ def _complete(run: Run, source: str, parts: Mapping[str, Parts]) -> tuple[int, i
     """Replace both indexes, so that exactly the current inputs' parts are read; return documents and rejects."""
     documents = [part for listed, _ in parts.values() for part in listed]
     rejects = [part for _, listed in parts.values() for part in listed]
-    details = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
+    details: dict[str, Any] = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
+    if kept := run.kept(source):
+        details[KEEP_COLUMNS] = {name: column.type for name, column in kept.items()}
     _replace(run.group(source, "rejects"), rejects, Index(stage="extract"))
     _replace(run.group(source, "documents"), documents, Index(stage="extract", details=details))
     _prune(run, source, {part.stem for part in documents})
@@ -114,8 +119,18 @@ def _replace(group: Group, parts: list[Part], index: Index) -> None:
 
 
 def _reasons(shards: Sequence[Shard]) -> str:
-    """Return the most common reasons of rejection as one short note."""
+    """Return the most common reasons of rejection, and what the kept columns lack, as one short note."""
     total: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for shard in shards:
         total.update(shard.reasons)
-    return ", ".join(f"{reason} {count:,}" for reason, count in total.most_common(5))
+        counts.update(shard.counts)
+    documents = sum(shard.documents.rows for shard in shards)
+    notes = [f"{reason} {count:,}" for reason, count in total.most_common(5)]
+    for key in sorted(counts):
+        kind, _, name = key.partition(":")
+        if kind == "unfit":
+            notes.append(f"{counts[key]:,} values of {name} do not fit its type")
+        elif kind == "null" and counts[key] == documents:
+            notes.append(f"{name} is null everywhere")
+    return ", ".join(notes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from flows.annotate import STATS_SCHEMA
 from flows.classify import classifier
 from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs
 from flows.rephrase import check_rephrase
+from flows.runs import settled_columns
 from flows.select import rules_of
 from pipeline.extract.readers import read
 from pipeline.extract.shard import ExtractJob, Item
@@ -38,9 +39,10 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     storage = Storage.at(config.workspace)
     storage.check_writable()
     last = len(STAGES) - 1 if until == LAST else STAGES.index(until)
+    columns: dict[str, dict[str, str]] = {}
     for source in only:
         settings = config.sources[source]
-        check_inputs(storage, source, settings)
+        kept = check_inputs(storage, source, settings)
         if last >= STAGES.index("annotate") or settings.extract.language_gate:
             lid_model_path()
         if last >= STAGES.index("annotate") and settings.annotate.tokenizer:
@@ -48,11 +50,11 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
         if last >= STAGES.index("classify"):
             for name, use in settings.classify.items():
                 check_classifier(f"sources.{source}.classify.{name}.model", use.model)
-        check_rules(rules_of(source, settings), expected_columns(settings))
+        columns[source] = expected_columns(settings, kept)
+        check_rules(rules_of(source, settings), columns[source])
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
-        measured = expected_columns(config.sources[config.rephrase.source])
-        check_rephrase(config, storage, measured=measured)
-        check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase))
+        check_rephrase(config, storage, measured=columns[config.rephrase.source])
+        check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase, {}))
 
 
 def check_classifier(where: str, model: str) -> None:
@@ -66,8 +68,8 @@ def check_classifier(where: str, model: str) -> None:
         raise InputError(f"{where}: {error}") from error
 
 
-def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
-    """Check that a source's inputs are there and begin as their format says.
+def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> dict[str, str]:
+    """Check that a source's inputs are there and begin as their format says; return the types of its kept columns.
 
     One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
     that format or columns are wrong.
@@ -77,8 +79,10 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
     where = f"sources.{source}.inputs"
     complaints: list[str] = []
     any_readable = False
-    for file in resolve(settings.inputs, where, "stat")[:MAX_OPENED]:
-        job = ExtractJob(storage, source, file, settings.format, settings.columns, settings.extract)
+    files = resolve(settings.inputs, where, "stat")
+    kept = settled_columns(settings, files, source)
+    for file in files[:MAX_OPENED]:
+        job = ExtractJob(storage, source, file, settings.format, settings.columns, settings.extract, kept)
         try:
             with file.open() as stream:
                 items = iter(read(stream, job, 0, set()))
@@ -89,6 +93,7 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
         complaints += [f"{file.name}: {damage}"] if damage else []
     if complaints and not any_readable and settings.format != "warc":
         raise InputError(f"{where}: no row can be read: {complaints[0]}; correct `inputs`, `format` or `columns`")
+    return {name: column.type or "text" for name, column in kept.items()}
 
 
 def _damage(items: Iterator[Item]) -> str | None:
@@ -101,8 +106,11 @@ def _damage(items: Iterator[Item]) -> str | None:
     return first
 
 
-def expected_columns(settings: StageConfigs) -> dict[str, str]:
-    """Return the DuckDB types of the narrow columns that a source will have once its stages have run."""
+def expected_columns(settings: StageConfigs, kept: Mapping[str, str]) -> dict[str, str]:
+    """Return the DuckDB types of the narrow columns that a source will have once its stages have run.
+
+    Raises: SchemaError when a kept column has the name of another.
+    """
     groups = {"signals/language": language.LANGUAGE, "signals/text_stats": STATS_SCHEMA}
     if isinstance(settings, RephraseRun):
         groups[VERDICTS_FOLDER] = VERDICTS
@@ -110,4 +118,4 @@ def expected_columns(settings: StageConfigs) -> dict[str, str]:
         groups["signals/tokens"] = tokens.SCHEMA
     if settings.dedup:
         groups["duplicates"] = schema.DUPLICATES
-    return planned_columns(groups | {f"scores/{name}": schema.SCORES for name in settings.classify})
+    return planned_columns(groups | {f"scores/{name}": schema.SCORES for name in settings.classify}, kept)

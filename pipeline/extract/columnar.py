@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.extract.config import ExtractLimits
+from pipeline.extract.cells import values
+from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.lines import BOM, Line, read_lines
-from pipeline.extract.rows import RowItem, row_damage, row_reject, to_item
+from pipeline.extract.rows import (
+    NOTHING_KEPT,
+    RowItem,
+    find,
+    row_damage,
+    row_reject,
+    to_fields,
+    to_item,
+    value_at,
+)
 from pipeline.table.errors import InputError, nearest
+from pipeline.table.schema import KeptType
+from pipeline.table.storage import InputFile
 
 BATCH_ROWS = 256
+MAX_OPENED = 100
+"""Files of a source that are opened to see which types its columns have."""
 RETRY_BYTES = 1 << 30  # of lines parsed again behind a quote that nothing closes
 MAX_ROW_LINES = 100_000
+_NATURAL: Mapping[KeptType, str] = {
+    "text": r"(large_)?(string|binary)(_view)?|fixed_size_binary\[\d+\]",
+    "int": r"u?int\d+",
+    "float": r"halffloat|float|double",
+    "bool": r"bool",
+    "date": r"(timestamp|date\d+)\[.*\]",
+}
+"""What Arrow calls the types of columns that are kept as ours."""
+_LISTS: Mapping[KeptType, KeptType] = {
+    "text": "text[]",
+    "int": "int[]",
+    "float": "float[]",
+    "bool": "bool[]",
+    "date": "date[]",
+}
 _DELIMITERS = (",", "\t", ";", "|")
 
 
@@ -26,31 +56,35 @@ class _Corpus:
     file: str
     columns: Mapping[str, str]
     limits: ExtractLimits
+    keep: Mapping[str, KeepColumn]
 
     @property
     def text(self) -> str:
         return self.columns.get("text", "text")
 
     def item(self, offset: int, fields: Mapping[str, object]) -> RowItem:
-        return to_item(self.file, offset, fields, self.columns, self.limits.record_bytes)
+        return to_item(self.file, offset, fields, self.columns, self.limits.record_bytes, self.keep)
 
 
 def read_parquet(
-    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+    stream: BinaryIO,
+    file: str,
+    start: int,
+    columns: Mapping[str, str],
+    limits: ExtractLimits,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
 ) -> Iterator[RowItem]:
     """Yield one item for every row from the row number `start` on, in batches of bounded size; none can drop.
 
     Rows of a row group that cannot be read are one damaged stretch, whose detail says which.
 
-    Raises: InputError when the file is no Parquet, or lacks a mapped column or text.
+    Raises: InputError when the file is no Parquet, lacks a mapped column or text, or has two of that name.
     """
-    corpus = _Corpus(file, columns, limits)
-    try:
-        parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file: {error}") from error
-    _check_columns(corpus, parquet.schema_arrow.names)
-    _check_text_type(corpus, parquet.schema_arrow.field(corpus.text))
+    corpus = _Corpus(file, columns, limits, keep)
+    parquet = _open(stream, file)
+    tree = _tree(list(parquet.schema_arrow))
+    _check_columns(corpus, tree, list(_leaves(tree)))
+    _check_text_type(corpus, tree)
     first = 0
     for group in range(parquet.num_row_groups):
         end = first + parquet.metadata.row_group(group).num_rows
@@ -72,52 +106,152 @@ def _read_group(corpus: _Corpus, parquet: pq.ParquetFile, group: int, rows: rang
         yield row_damage(corpus.file, reached, lost)
 
 
+def _open(stream: BinaryIO, file: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable Parquet file: {error}") from error
+
+
 def _batch_items(corpus: _Corpus, row: int, batch: pa.RecordBatch) -> Iterator[RowItem]:
     names = batch.schema.names
-    for number, cells in enumerate(zip(*(_to_python(column) for column in batch.columns), strict=True), row):
-        fields = dict(zip(names, cells, strict=True))
-        text = fields[corpus.text]
-        if text is _UNREADABLE:
-            yield row_reject(corpus.file, number, "damaged", f"column {corpus.text!r} holds invalid UTF-8")
-        elif text is None:
+    for number, cells in enumerate(zip(*(values(column) for column in batch.columns), strict=True), row):
+        fields = to_fields(list(zip(names, cells, strict=True)))
+        if value_at(fields, find(fields, corpus.text)) is None:
             yield row_reject(corpus.file, number, "empty", f"column {corpus.text!r} is null")
         else:
-            yield corpus.item(number, {name: None if cell is _UNREADABLE else cell for name, cell in fields.items()})
+            yield corpus.item(number, fields)
 
 
-_UNREADABLE = object()
+def _tree(fields: Sequence[pa.Field]) -> dict[str, object]:
+    """Return types by name, those of structs as trees; so that `find` finds a column as it finds a row's field."""
+    return to_fields([(field.name, _subtree(field.type)) for field in fields])
 
 
-def _to_python(column: pa.Array) -> Sequence[Any]:
-    """Return a column's values; a value that Python cannot hold becomes `_UNREADABLE`."""
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except (UnicodeDecodeError, ValueError, OverflowError):
-        return [_cell(scalar) for scalar in column]
+def _subtree(kind: pa.DataType) -> object:
+    if pa.types.is_map(kind):
+        return _MapTypes(_subtree(kind.item_type))
+    return _tree([kind.field(i) for i in range(kind.num_fields)]) if pa.types.is_struct(kind) else kind
 
 
-def _cell(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except (UnicodeDecodeError, ValueError, OverflowError):
-        return _UNREADABLE
+class _MapTypes(dict[str, object]):
+    """The types in a map: that of its values, whatever the name."""
+
+    def __init__(self, kind: object) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> object:
+        return self._kind
+
+    def get(self, name: str, default: object = None) -> object:
+        return self._kind
 
 
-def _check_text_type(corpus: _Corpus, field: pa.Field) -> None:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    for name, inner in tree.items():
+        if isinstance(inner, Mapping):
+            yield from _leaves(inner, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _check_text_type(corpus: _Corpus, tree: Mapping[str, object]) -> None:
+    kind = value_at(tree, find(tree, corpus.text))
+    if _natural_type(kind) != "text" or pa.types.is_fixed_size_binary(kind):
         hint = "map another one: `columns: {text: NAME}`"
-        raise InputError(f"{corpus.file}: column {field.name!r} is {field.type}, not text; {hint}")
+        raise InputError(f"{corpus.file}: column {corpus.text!r} is {_shown(kind)}, not text; {hint}")
 
 
-def _check_columns(corpus: _Corpus, known: Sequence[str]) -> None:
-    for ours, theirs in {"text": "text", **corpus.columns}.items():
-        if theirs not in known:
+def _shown(kind: object) -> str:
+    return "a struct or map" if isinstance(kind, Mapping) else str(kind)[:100]
+
+
+def _check_columns(corpus: _Corpus, tree: Mapping[str, object], known: Sequence[str]) -> None:
+    mapped = {"text": "text", **corpus.columns, **{name: column.path for name, column in corpus.keep.items()}}
+    for ours, theirs in mapped.items():
+        keys = find(tree, theirs)
+        if keys is None and ours not in corpus.keep:  # a kept column is null in a file that lacks it
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             hint = "" if ours in corpus.columns else "; map one: `columns: {text: NAME}`"
             raise InputError(f"{corpus.file}: no column {theirs!r}{nearest(theirs, known)}; it has {listed}{hint}")
+        if keys == ():
+            raise InputError(f"{corpus.file}: several columns are called {theirs!r}; rename all but one in the file")
+
+
+def settle_types(
+    keep: Mapping[str, KeepColumn], inputs: Sequence[InputFile], where: str, is_parquet: bool
+) -> dict[str, KeepColumn]:
+    """Return a source's kept columns, in the order of their names, each with its type.
+
+    That is the declared one, or else that of the first Parquet file that has the column, or else text. So it does not
+    depend on the order of the inputs, nor on what is in the rows.
+
+    Raises: InputError when a file's type is none that can be kept, or when every input is Parquet and none has it.
+    """
+    settled: dict[str, KeepColumn] = {}
+    known: dict[str, None] = {}
+    all_read = is_parquet and bool(keep)
+    for file in sorted(inputs, key=lambda file: file.name)[:MAX_OPENED] if is_parquet else ():
+        if len(settled) == len(keep):
+            break
+        try:
+            with file.open() as stream:
+                tree = _tree(list(_open(stream, file.name).schema_arrow))
+        except (InputError, OSError):  # told of when its rows are read
+            all_read = False
+            continue
+        known.update(dict.fromkeys(_leaves(tree)))
+        for name, column in keep.items():
+            if name not in settled and (keys := find(tree, column.path)):
+                settled[name] = _settled(column, value_at(tree, keys), f"{where}.{name}", file.name)
+    for name, column in keep.items():
+        if name not in settled and all_read:
+            hint = nearest(column.path, known)
+            raise InputError(f"{where}.{name}: no column {column.path!r}{hint} in {inputs[0].name} or its like")
+    typed = {name: column.model_copy(update={"type": column.type or "text"}) for name, column in keep.items()}
+    return dict(sorted({**typed, **settled}.items()))
+
+
+def _settled(column: KeepColumn, kind: object, where: str, file: str) -> KeepColumn:
+    natural = _natural_type(kind)
+    if column.type is None and natural is not None:
+        return column.model_copy(update={"type": natural})
+    if isinstance(kind, Mapping):
+        fix = f"name one of its fields, such as {next(_leaves(kind, f'{column.path}.'), f'{column.path}.NAME')}"
+    elif column.type is None:
+        fix = "give it a type, such as `type: text`"
+    elif _may_fit(natural, column.type):
+        return column
+    else:
+        fix = f"as `type: {column.type}` all of it would be null; leave the type out"
+    raise InputError(f"{where}: column {column.path!r} of {file} is {_shown(kind)}; {fix}")
+
+
+def _may_fit(natural: str | None, declared: str) -> bool:
+    """Tell whether any value of a column's own type can be one of the declared type."""
+    if natural is None:
+        return True
+    if natural.endswith("[]") != declared.endswith("[]"):
+        return False
+    ours, theirs = declared.removesuffix("[]"), natural.removesuffix("[]")
+    return theirs in (ours, "text") or (theirs in ("int", "float") and ours in ("int", "float", "date"))
+
+
+def _natural_type(kind: object) -> KeptType | None:
+    """Return what a column of an Arrow type is kept as unless told otherwise; None when nothing suggests itself."""
+    if isinstance(kind, pa.BaseExtensionType):
+        named: dict[str, KeptType] = {"arrow.uuid": "text", "arrow.bool8": "bool"}
+        return named.get(kind.extension_name) or _natural_type(kind.storage_type)
+    if isinstance(kind, pa.DictionaryType):
+        return _natural_type(kind.value_type)
+    if hasattr(kind, "value_type"):
+        inner = _natural_type(kind.value_type)
+        return _LISTS.get(inner) if inner else None
+    return next((kept for kept, pattern in _NATURAL.items() if re.fullmatch(pattern, str(kind))), None)
 
 
 class _LineFeed:
@@ -159,7 +293,12 @@ class _BadLineError(Exception):
 
 
 def read_csv(
-    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+    stream: BinaryIO,
+    file: str,
+    start: int,
+    columns: Mapping[str, str],
+    limits: ExtractLimits,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
 ) -> Iterator[RowItem]:
     """Yield one item for every row from the byte `start` of the decompressed file on; none can drop.
 
@@ -168,10 +307,10 @@ def read_csv(
 
     Raises: InputError when the file is of another format, has no first row or lacks a mapped column.
     """
-    corpus = _Corpus(file, columns, limits)
+    corpus = _Corpus(file, columns, limits, keep)
     csv.field_size_limit(limits.record_bytes)
     names, delimiter, body = _read_head(stream, file, limits)
-    _check_columns(corpus, names)
+    _check_columns(corpus, to_fields([(name, None) for name in names]), names)
     feed = _LineFeed(read_lines(stream, file, max(start, body), limits.record_bytes))
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
@@ -225,7 +364,7 @@ def _row(corpus: _Corpus, lines: Sequence[Line], names: Sequence[str], cells: Se
         return row_reject(corpus.file, offset, "damaged", detail)
     if any("\ufffd" in cell for cell in cells) and not _are_utf8(lines):
         return row_reject(corpus.file, offset, "damaged", "invalid UTF-8")
-    return corpus.item(offset, dict(zip(names, cells, strict=True)))
+    return corpus.item(offset, to_fields(list(zip(names, cells, strict=True))))
 
 
 def _are_utf8(lines: Sequence[Line]) -> bool:

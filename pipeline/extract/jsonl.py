@@ -6,19 +6,25 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-from pipeline.extract.config import ExtractLimits
+from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.lines import BOM, Line, read_lines
-from pipeline.extract.rows import MAX_DEPTH, RowItem, row_damage, row_reject, to_item
+from pipeline.extract.rows import MAX_DEPTH, NOTHING_KEPT, RowItem, row_damage, row_reject, to_fields, to_item
 
 MAX_BLANK = 4096
 
 
 def read_jsonl(
-    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+    stream: BinaryIO,
+    file: str,
+    start: int,
+    columns: Mapping[str, str],
+    limits: ExtractLimits,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
 ) -> Iterator[RowItem]:
     """Yield one item for every line that is not blank, from byte `start` of the decompressed file on; none can drop.
 
     `columns` maps our names (text, url, title, date, licence, id) to the file's; names that it lacks are the same.
+    `keep` are fields that become columns of their own.
 
     Raises: InputError when the file is of another format.
     """
@@ -28,14 +34,14 @@ def read_jsonl(
         elif line.data is None:
             yield row_reject(file, line.offset, "oversize", f"a line of over {limits.record_bytes} bytes")
         elif line.data and not (len(line.data) < MAX_BLANK and line.data.isspace()):
-            yield _to_item(file, line, columns, limits.record_bytes)
+            yield _to_item(file, line, columns, limits.record_bytes, keep)
 
 
-def _to_item(file: str, line: Line, columns: Mapping[str, str], limit: int) -> RowItem:
+def _to_item(file: str, line: Line, columns: Mapping[str, str], limit: int, keep: Mapping[str, KeepColumn]) -> RowItem:
     assert line.data is not None
     data = line.data.removeprefix(BOM) if line.offset == 0 else line.data
     try:
-        fields = json.loads(data.decode())
+        fields = json.loads(data.decode(), object_pairs_hook=to_fields)
     except UnicodeDecodeError as error:
         return row_reject(
             file, line.offset, "damaged", f"invalid UTF-8: {error.reason} at byte {error.start} of the line"
@@ -46,4 +52,4 @@ def _to_item(file: str, line: Line, columns: Mapping[str, str], limit: int) -> R
         return row_reject(file, line.offset, "damaged", f"invalid JSON: {error}")
     if not isinstance(fields, dict):
         return row_reject(file, line.offset, "damaged", f"a JSON {type(fields).__name__}, not an object")
-    return to_item(file, line.offset, fields, columns, limit)
+    return to_item(file, line.offset, fields, columns, limit, keep)

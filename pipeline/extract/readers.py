@@ -21,4 +21,4 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, seen: set[str]) -> Itera
     name, limits = job.input.name, job.config.limits
     if job.format == "warc":
         return read_warc(stream, name, start, limits, seen)
-    return _CORPORA[job.format](stream, name, start, job.columns, limits)
+    return _CORPORA[job.format](stream, name, start, job.columns, limits, job.keep)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import islice
+from types import MappingProxyType
+from uuid import UUID
 
+from pipeline.extract.config import KeepColumn
 from pipeline.extract.units import Document, Origin, Reject
 from pipeline.table.errors import nearest
 from pipeline.table.schema import RejectReason
@@ -17,8 +22,22 @@ from pipeline.table.schema import RejectReason
 OUR_COLUMNS = ("text", "url", "title", "date", "licence", "id")
 METADATA_BYTES = 64 << 10  # JSON of the other fields of a row
 MAX_DEPTH = 64  # nesting of a row's fields
+MAX_NAMED = 100
+"""Names in `_omitted`; behind them stands how many more there are."""
+NOTHING_KEPT: Mapping[str, KeepColumn] = MappingProxyType({})
+UNREADABLE = object()
+"""A value that is there and cannot be read."""
+UNFIT = object()
+"""What `fit` returns of a value that the type cannot hold."""
+Keys = tuple[str, ...]
+"""The names that lead to a field, from the outermost in."""
+
+_STRINGS = ("url", "title", "licence")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}(\.0*)?")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
 _PART_OF_A_DATE = re.compile(r"(\d{4})(?:-(\d{2}))?")
 
 
@@ -43,6 +62,10 @@ class _TooDeepError(Exception):
     """A field is nested deeper than MAX_DEPTH."""
 
 
+class _UnknownValueError(Exception):
+    """A field holds what cannot be said in JSON."""
+
+
 def row_reject(file: str, offset: int, reason: RejectReason, detail: str) -> RowItem:
     """Return a row that could not be parsed."""
     return RowItem(offset, Reject(Origin(file, offset), None, reason, detail[:300]))
@@ -54,47 +77,137 @@ def row_damage(file: str, offset: int, detail: str, *, cut: bool = False) -> Row
     return RowItem(offset, Reject(Origin(file, offset), None, reason, detail[:300]), "damage")
 
 
-def to_item(file: str, offset: int, fields: Mapping[str, object], columns: Mapping[str, str], limit: int) -> RowItem:
-    """Return the document in `fields`, or the reject that it calls for; `columns` maps our names to theirs.
+def to_item(
+    file: str,
+    offset: int,
+    fields: Mapping[str, object],
+    columns: Mapping[str, str],
+    limit: int,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
+) -> RowItem:
+    """Return the document in `fields`, or the reject that it calls for; `columns` maps our names to paths of theirs.
 
     Fields that are not ours go to `metadata`, and so do ours whose values do not fit (a number as title, an unreadable
-    date). Halves of surrogate pairs become U+FFFD, numbers that JSON lacks become null.
+    date). Those of `keep` become the document's own columns; where a value does not fit its type the column is null,
+    the value goes to `metadata`, and `_unfit` names the column. Halves of surrogate pairs become U+FFFD.
     """
-    theirs = {ours: columns.get(ours, ours) for ours in OUR_COLUMNS}
-    text = fields.get(theirs["text"])
-    identifier = fields.get(theirs["id"])
-    used = {theirs["text"]}
-    record_id = _identifier(identifier)
-    if record_id is not None:
-        used.add(theirs["id"])
-    strings: dict[str, str | None] = {}
-    for ours in ("url", "title", "licence"):
-        value = fields.get(theirs[ours])
-        strings[ours] = _clean(value) if isinstance(value, str) and value else None
-        if value is None or isinstance(value, str):
-            used.add(theirs[ours])
-    when = to_date(fields.get(theirs["date"]))
-    if when is not None or fields.get(theirs["date"]) is None:
-        used.add(theirs["date"])
+    paths = {ours: columns.get(ours, ours) for ours in OUR_COLUMNS}
+    places = {ours: find(fields, path) for ours, path in paths.items()}
+    found = {ours: as_text(value_at(fields, keys), ours != "text") for ours, keys in places.items()}
+    record_id = _identifier(found["id"])
+    strings = {name: value for name in _STRINGS if isinstance(value := found[name], str) and value}
+    when = to_date(found["date"])
+    fits = {"text", *(name for name in _STRINGS if found[name] is None or isinstance(found[name], str))}
+    fits |= {"id"} if record_id is not None else set()
+    fits |= {"date"} if when is not None or found["date"] is None else set()
+    url = _clean(strings["url"]) if "url" in strings else None
     origin = Origin(file, offset, record_id)
-    refused = _refuse(text, theirs["text"], fields, limit)
+    refused = _refuse(found["text"], paths["text"], places["text"], fields, limit)
     if refused is not None:
-        return RowItem(offset, Reject(origin, strings["url"], *refused))
-    assert isinstance(text, str)
+        return RowItem(offset, Reject(origin, url, *refused))
+    kept, unfit, taken = _keep(fields, keep)
+    used = {keys for ours in fits if (keys := places[ours])} | taken
     try:
-        metadata = _metadata({name: value for name, value in fields.items() if name not in used})
+        metadata = _metadata(_without(fields, used), unfit)
     except _TooDeepError:
-        return RowItem(offset, Reject(origin, strings["url"], "too_deep", f"fields are nested over {MAX_DEPTH} deep"))
-    document = Document(
-        origin, strings["url"], _clean(text), strings["title"], when, strings["licence"], metadata=metadata
-    )
-    return RowItem(offset, document)
+        return RowItem(offset, Reject(origin, url, "too_deep", f"fields are nested over {MAX_DEPTH} deep"))
+    title, licence = (_clean(strings[name]) if name in strings else None for name in ("title", "licence"))
+    text = _clean(str(found["text"]))
+    return RowItem(offset, Document(origin, url, text, title, when, licence, metadata, kept, tuple(unfit)))
 
 
-def _refuse(text: object, name: str, fields: Mapping[str, object], limit: int) -> tuple[RejectReason, str] | None:
+class Repeating(dict[str, object]):
+    """Fields of which some have one name: the later ones are called `name_2`, `name_3`. `repeated` are their names."""
+
+    def __init__(self, pairs: Sequence[tuple[str, object]]) -> None:
+        super().__init__()
+        taken = {name for name, _ in pairs}
+        seen: Counter[str] = Counter()
+        for name, value in pairs:
+            seen[name] += 1
+            free = name
+            while seen[name] > 1 and (free := f"{name}_{seen[name]}") in taken:
+                seen[name] += 1
+            taken.add(free)
+            self[free] = value
+        self.repeated = frozenset(name for name, times in seen.items() if times > 1)
+
+
+def to_fields(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return an object's fields; none is lost when two have one name."""
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else Repeating(pairs)
+
+
+def find(fields: Mapping[str, object], path: str) -> Keys | None:
+    """Return the keys that lead to `path`: one field of that very name, or fields inside one another (`meta.url`).
+
+    None when nothing is there; no keys when several have the name, and nobody can say which is meant.
+    """
+    repeated = fields.repeated if isinstance(fields, Repeating) else ()
+    if path in fields:
+        return (path,) if path not in repeated else ()
+    end = path.rfind(".")
+    while end > 0:
+        inner = fields.get(path[:end])
+        rest = find(inner, path[end + 1 :]) if isinstance(inner, Mapping) else None
+        if rest is not None:
+            return (path[:end], *rest) if rest and path[:end] not in repeated else ()
+        end = path.rfind(".", 0, end)
+    return None
+
+
+def value_at(fields: Mapping[str, object], keys: Keys | None) -> object:
+    """Return the value to which `keys` lead, or None when `find` found none."""
+    value: object = fields
+    for key in keys or ():
+        assert isinstance(value, Mapping)
+        value = value[key]
+    return value if keys else None
+
+
+def _without(fields: Mapping[str, object], used: Collection[Keys]) -> dict[str, object]:
+    """Return the fields but for those at `used`, and for what held nothing else."""
+    left = {name: value for name, value in fields.items() if (name,) not in used}
+    for name in sorted({keys[0] for keys in used if len(keys) > 1}):
+        inner = left.get(name)
+        if isinstance(inner, Mapping):
+            left[name] = _without(inner, {keys[1:] for keys in used if keys[0] == name and len(keys) > 1})
+            if not left[name]:
+                del left[name]
+    return left
+
+
+def _keep(
+    fields: Mapping[str, object], keep: Mapping[str, KeepColumn]
+) -> tuple[dict[str, object], list[str], set[Keys]]:
+    """Return the kept columns' values, the columns whose value does not fit, and where those lie that are used up."""
+    kept: dict[str, object] = {}
+    unfit: list[str] = []
+    taken: set[Keys] = set()
+    for name, column in keep.items():
+        keys = find(fields, column.path)
+        value = value_at(fields, keys)
+        fitted = fit(value, column.type or "text") if keys != () else UNFIT
+        if fitted is UNFIT:
+            unfit.append(name)
+            continue
+        kept[name] = fitted
+        if keys and (fitted is not None or value is None):
+            taken.add(keys)
+    return kept, unfit, taken
+
+
+def _refuse(
+    text: object, name: str, keys: Keys | None, fields: Mapping[str, object], limit: int
+) -> tuple[RejectReason, str] | None:
+    if keys == ():
+        return "damaged", f"there are several fields {name!r}"
     if not isinstance(text, str):
-        if name not in fields:
-            return "damaged", f"there is no field {name!r}{nearest(name, fields)}"[:300]
+        if keys is None:
+            return "damaged", f"there is no field {name!r}{nearest(name, _paths(fields))}"[:300]
+        if isinstance(text, bytes):
+            return "damaged", f"field {name!r} holds invalid UTF-8"
         return "damaged", f"field {name!r} is {type(text).__name__}, not a string"
     if not text or text.isspace():
         return "empty", f"field {name!r} is empty"
@@ -141,7 +254,7 @@ def _date_of_number(value: float) -> datetime | None:
 
 
 def _identifier(value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 128:
+    if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 128):
         return str(value)
     return _clean(value) if isinstance(value, str) and 0 < len(value) <= 1024 else None
 
@@ -150,13 +263,42 @@ def _clean(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def _metadata(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields as JSON can hold them; what is over the size limit is left out and named in `_omitted`."""
-    kept: dict[str, object] = {}
+def as_text(value: object, readable: bool = True) -> object:
+    """Return bytes that are UTF-8 as text, anything else as it is: old writers of Parquet mark no text as such.
+
+    With `readable`, nothing in it but line ends and tabs may be a control character: a hash of few bytes can be UTF-8.
+    """
+    if not isinstance(value, bytes):
+        return value
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return value
+    return value if readable and _CONTROL.search(text) else text
+
+
+def _paths(fields: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """Yield the paths of some fields, for a message: two floors, so many of each."""
+    for name, value in islice(fields.items(), 100):
+        yield prefix + name
+        if isinstance(value, Mapping) and not prefix:
+            yield from _paths(value, f"{name}.")
+
+
+def _metadata(fields: Mapping[str, object], unfit: Sequence[str]) -> dict[str, object]:
+    """Return the fields as JSON can hold them. What it cannot, or what is over the size limit, is named in `_omitted`.
+
+    Nulls are left out; `_unfit` names the kept columns whose values did not fit.
+    """
+    kept: list[tuple[str, object]] = []
     omitted: list[str] = []
     size = 0
     for name, value in fields.items():
-        plain = _plain(value, 1)
+        try:
+            plain = _plain(value, 1)
+        except _UnknownValueError:
+            omitted.append(_clean(name)[:100])
+            continue
         if plain is None:
             continue
         cost = len(name) * 4 + (len(plain) if isinstance(plain, str) else len(json.dumps(plain)))
@@ -164,14 +306,19 @@ def _metadata(fields: Mapping[str, object]) -> dict[str, object]:
             omitted.append(_clean(name)[:100])
             continue
         size += cost
-        kept[_clean(name)] = plain
+        kept.append((_clean(name), plain))
+    notes: list[tuple[str, object]] = [("_unfit", list(unfit))] if unfit else []
     if omitted:
-        kept["_omitted"] = sorted(omitted)[:100]
-    return kept
+        more = [f"and {len(omitted) - MAX_NAMED} more"] if len(omitted) > MAX_NAMED else []
+        notes.append(("_omitted", sorted(omitted)[:MAX_NAMED] + more))
+    return to_fields([*notes, *kept])
 
 
 def _plain(value: object, depth: int) -> object:
-    """Return `value` with nothing in it that JSON or Parquet lacks; bytes are left out."""
+    """Return `value` with nothing in it that JSON or Parquet lacks: NaN is null, bytes and infinities are text.
+
+    Raises: _TooDeepError; _UnknownValueError when something in it cannot be said.
+    """
     if depth > MAX_DEPTH:
         raise _TooDeepError
     if isinstance(value, str):
@@ -179,11 +326,76 @@ def _plain(value: object, depth: int) -> object:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return (
+            value if math.isfinite(value) else None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        )
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _plain(item, depth + 1) for key, item in value.items()}
+        return to_fields([(_clean(str(key)), _plain(item, depth + 1)) for key, item in value.items()])
     if isinstance(value, (list, tuple)):
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
-    return str(value) if isinstance(value, (Decimal, timedelta)) else None
+    if isinstance(value, bytes) and len(value) <= METADATA_BYTES:
+        text = as_text(value)
+        return text if isinstance(text, str) else f"0x{value.hex()}"
+    if isinstance(value, (Decimal, timedelta, UUID)):
+        return str(value)
+    raise _UnknownValueError
+
+
+def fit(value: object, kind: str) -> object:
+    """Return `value` as a kept column of type `kind` holds it: exactly, or None for no value, or `UNFIT`.
+
+    Text that reads as a number, a date, `true` or `false` is one, since CSV has nothing but text; a number is no text.
+    Whole floats are integers, dates are what `to_date` reads.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if kind.endswith("[]"):
+        items = [fit(item, kind[:-2]) for item in value] if isinstance(value, (list, tuple)) else [UNFIT]
+        return items if all(item is not UNFIT for item in items) else UNFIT
+    value = as_text(value)
+    if kind == "text":
+        if isinstance(value, (UUID, Decimal, timedelta, time)):
+            return str(value)
+        return _clean(value) if isinstance(value, str) else UNFIT
+    if isinstance(value, str):
+        value = value.strip()
+        if not value:
+            return None
+    return {"int": _to_int, "float": _to_float, "bool": _to_bool, "date": _to_date}[kind](value)
+
+
+def _to_int(value: object) -> object:
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value.partition(".")[0])
+    elif isinstance(value, (float, Decimal)) and abs(value) <= 1 << 53 and value == int(value):
+        value = int(value)
+    fits = isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+    return value if fits else UNFIT
+
+
+def _to_float(value: object) -> object:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
+        return UNFIT
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return UNFIT
+    try:
+        number = float(value)
+    except OverflowError:
+        return UNFIT
+    exact = math.isfinite(number) and (not isinstance(value, int) or int(number) == value)
+    return number if exact else UNFIT
+
+
+def _to_bool(value: object) -> object:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), UNFIT)
+    return value if isinstance(value, bool) else UNFIT
+
+
+def _to_date(value: object) -> object:
+    when = to_date(value)
+    return UNFIT if when is None else when

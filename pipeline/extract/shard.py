@@ -12,7 +12,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO, Protocol
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.extract.config import ExtractConfig
+from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
 from pipeline.extract.pages import HANDLER, extract_pages
@@ -31,7 +31,7 @@ from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import InputFile, Storage
 
-VERSION = "extract_v1"
+VERSION = "extract_v2"
 MAX_UNITS = 200_000
 """Units of one shard at most, for inputs whose units are tiny or all rejected."""
 _UNSOUND = ("damaged", "truncated_input")
@@ -67,6 +67,12 @@ class ExtractJob:
     format: str
     columns: Mapping[str, str]
     config: ExtractConfig
+    keep: Mapping[str, KeepColumn] = field(default_factory=dict)
+    """Columns of the corpus's own, in the order of their names, each with its type."""
+
+    @property
+    def kept_types(self) -> dict[str, str]:
+        return {name: column.type or "text" for name, column in self.keep.items()}
 
     @property
     def documents(self) -> Group:
@@ -86,8 +92,10 @@ class ExtractJob:
     def _identity(self) -> Identity:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
         if self.format != "warc":  # what concerns pages alone must not re-read a corpus
-            record_bytes = self.config.limits.record_bytes
-            return Identity("extract", VERSION, {**config, "columns": dict(self.columns), "record_bytes": record_bytes})
+            config |= {"columns": dict(self.columns), "record_bytes": self.config.limits.record_bytes}
+            if self.keep:
+                config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
+            return Identity("extract", VERSION, config)
         settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
         libraries = _libraries() | ({"lid.176": lid_model_hash()} if self.config.language_gate else {})
         return Identity("extract", VERSION, {**config, **settings}, libraries)
@@ -108,6 +116,8 @@ class Shard:
     next_offset: int | None
     reasons: Mapping[str, int]
     """Rejects by reason."""
+    counts: Mapping[str, int]
+    """Among them `null:NAME` and `unfit:NAME`: documents whose kept column is null, or has a value that does not fit."""
 
 
 def page_pool(workers: int, config: ExtractConfig) -> WorkerPool:
@@ -125,7 +135,7 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
         if documents is None or rejects is None:
             break
         next_offset = documents.details["next_offset"]
-        shards.append(Shard(documents.part, rejects.part, next_offset, rejects.counts))
+        shards.append(Shard(documents.part, rejects.part, next_offset, rejects.counts, documents.counts))
         if next_offset is None:
             break
     return shards
@@ -202,7 +212,7 @@ class _Feed:
 def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Shard:
     work = job.work(number)
     with (
-        PartWriter(job.documents, work, schema.DOCUMENTS) as documents,
+        PartWriter(job.documents, work, schema.documents_schema(job.kept_types)) as documents,
         PartWriter(job.rejects, work, schema.REJECTS) as rejects,
     ):
         buffer = _Buffer(job.source, documents, rejects)
@@ -211,11 +221,11 @@ def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Sha
             if buffer.is_full():
                 tools.watch(buffer.flush())
         tools.watch(buffer.flush())
-    counts = dict(items.counts)
+    counts = dict(items.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
     details = {"next_offset": items.next_offset, "file": job.input.name}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
-    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons)
+    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, counts)
 
 
 def _results(job: ExtractJob, items: _Feed, tools: Tools) -> Iterator[Document | Reject]:
@@ -249,6 +259,7 @@ class _Buffer:
         self._rejects: list[Reject] = []
         self._characters = 0
         self.reasons: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
 
     def add(self, result: Document | Reject) -> None:
         if isinstance(result, Reject):
@@ -257,6 +268,8 @@ class _Buffer:
         else:
             self._documents.append(result)
             self._characters += len(result.text)
+            self.kept.update(f"unfit:{name}" for name in result.unfit)
+            self.kept.update(f"null:{name}" for name, value in result.kept.items() if value is None)
 
     def is_full(self) -> bool:
         return self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS
@@ -266,15 +279,15 @@ class _Buffer:
         rows = len(self._documents) + len(self._rejects)
         documents, rejects = self._writers
         if self._documents:
-            documents.write(documents_table(self._source, self._documents))
+            documents.write(documents_table(self._source, self._documents, documents.schema))
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
         self._documents, self._rejects, self._characters = [], [], 0
         return rows
 
 
-def documents_table(source: str, documents: Sequence[Document]) -> pa.Table:
-    """Return documents as rows of `schema.DOCUMENTS`, with their ids."""
+def documents_table(source: str, documents: Sequence[Document], columns: pa.Schema = schema.DOCUMENTS) -> pa.Table:
+    """Return documents as rows of `columns`, with their ids: `schema.DOCUMENTS` and the source's kept columns."""
     rows = [
         {
             "doc_id": schema.doc_id(source, d.origin.file, d.origin.offset, d.origin.record_id, d.text),
@@ -287,10 +300,11 @@ def documents_table(source: str, documents: Sequence[Document]) -> pa.Table:
             "parent_id": None,
             "origin": asdict(d.origin),
             "metadata": json.dumps(d.metadata, ensure_ascii=False, sort_keys=True, allow_nan=False),
+            **d.kept,
         }
         for d in documents
     ]
-    return pa.Table.from_pylist(rows, schema.DOCUMENTS)
+    return pa.Table.from_pylist(rows, columns)
 
 
 def rejects_table(source: str, rejects: Sequence[Reject]) -> pa.Table:

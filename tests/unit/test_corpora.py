@@ -119,6 +119,7 @@ def test_the_fields_of_a_line() -> None:
         "title": 7,
         "date": "someday",
         "nested": {"a": [1, None, "\ufffd"]},
+        "huge": "Infinity",
         "_omitted": ["big"],
     }
     json.dumps(document.metadata, allow_nan=False).encode()
@@ -283,7 +284,7 @@ def test_parquet() -> None:
     first = items[0].result
     assert isinstance(first, Document)
     assert (first.url, first.date, first.origin.record_id) == ("http://a/", datetime(1970, 1, 1, tzinfo=UTC), "5")
-    assert first.metadata == {"extra": {"x": [1.5, None]}}
+    assert first.metadata == {"extra": {"x": [1.5, None]}, "blob": "0xff"}
     fourth = items[3].result
     assert isinstance(fourth, Document)
     assert fourth.date == datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)
