@@ -113,6 +113,9 @@ class SourceConfig(StageConfigs):
     def _a_path_alone_is_a_column(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        for name, column in value.items():
+            if not isinstance(column, (str, dict)):
+                raise ValueError(f"{name}: write a path such as meta.stars, or {{path: meta.stars, type: int}}")
         return {name: {"path": column} if isinstance(column, str) else column for name, column in value.items()}
 
     @model_validator(mode="after")

@@ -130,7 +130,7 @@ def _reasons(shards: Sequence[Shard]) -> str:
     for key in sorted(counts):
         kind, _, name = key.partition(":")
         if kind == "unfit":
-            notes.append(f"{counts[key]:,} values of {name} do not fit its type")
+            notes.append(f"{name} does not fit its type in {counts[key]:,}")
         elif kind == "null" and counts[key] == documents:
             notes.append(f"{name} is null everywhere")
     return ", ".join(notes)

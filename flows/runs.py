@@ -77,7 +77,9 @@ def settled_columns(config: SourceConfig, inputs: Sequence[InputFile], source: s
 
     Raises: InputError as `Run.kept`.
     """
-    return settle_types(config.keep_columns, inputs, f"sources.{source}.keep_columns", config.format == "parquet")
+    return settle_types(
+        config.keep_columns, inputs, f"sources.{source}.keep_columns", config.format not in ("jsonl", "csv")
+    )
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from pipeline.extract.rows import (
     row_reject,
     to_fields,
     to_item,
-    value_at,
 )
 from pipeline.table.errors import InputError, nearest
 from pipeline.table.schema import KeptType
@@ -117,7 +116,8 @@ def _batch_items(corpus: _Corpus, row: int, batch: pa.RecordBatch) -> Iterator[R
     names = batch.schema.names
     for number, cells in enumerate(zip(*(values(column) for column in batch.columns), strict=True), row):
         fields = to_fields(list(zip(names, cells, strict=True)))
-        if value_at(fields, find(fields, corpus.text)) is None:
+        keys, text = find(fields, corpus.text)
+        if text is None and keys != ():
             yield row_reject(corpus.file, number, "empty", f"column {corpus.text!r} is null")
         else:
             yield corpus.item(number, fields)
@@ -160,7 +160,7 @@ def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 
 
 def _check_text_type(corpus: _Corpus, tree: Mapping[str, object]) -> None:
-    kind = value_at(tree, find(tree, corpus.text))
+    _, kind = find(tree, corpus.text)
     if _natural_type(kind) != "text" or pa.types.is_fixed_size_binary(kind):
         hint = "map another one: `columns: {text: NAME}`"
         raise InputError(f"{corpus.file}: column {corpus.text!r} is {_shown(kind)}, not text; {hint}")
@@ -173,7 +173,7 @@ def _shown(kind: object) -> str:
 def _check_columns(corpus: _Corpus, tree: Mapping[str, object], known: Sequence[str]) -> None:
     mapped = {"text": "text", **corpus.columns, **{name: column.path for name, column in corpus.keep.items()}}
     for ours, theirs in mapped.items():
-        keys = find(tree, theirs)
+        keys, _ = find(tree, theirs)
         if keys is None and ours not in corpus.keep:  # a kept column is null in a file that lacks it
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             hint = "" if ours in corpus.columns else "; map one: `columns: {text: NAME}`"
@@ -206,8 +206,9 @@ def settle_types(
             continue
         known.update(dict.fromkeys(_leaves(tree)))
         for name, column in keep.items():
-            if name not in settled and (keys := find(tree, column.path)):
-                settled[name] = _settled(column, value_at(tree, keys), f"{where}.{name}", file.name)
+            keys, kind = find(tree, column.path)
+            if name not in settled and keys:
+                settled[name] = _settled(column, kind, f"{where}.{name}", file.name)
     for name, column in keep.items():
         if name not in settled and all_read:
             hint = nearest(column.path, known)

@@ -19,8 +19,8 @@ from pipeline.extract.units import Document, Origin, Reject
 from pipeline.table.errors import nearest
 from pipeline.table.schema import RejectReason
 
-OUR_COLUMNS = ("text", "url", "title", "date", "licence", "id")
 METADATA_BYTES = 64 << 10  # JSON of the other fields of a row
+KEPT_CHARACTERS = 64 << 10  # of one value that becomes a column: what rules read is narrow
 MAX_DEPTH = 64  # nesting of a row's fields
 MAX_NAMED = 100
 """Names in `_omitted`; behind them stands how many more there are."""
@@ -32,7 +32,6 @@ UNFIT = object()
 Keys = tuple[str, ...]
 """The names that lead to a field, from the outermost in."""
 
-_STRINGS = ("url", "title", "licence")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -91,29 +90,39 @@ def to_item(
     date). Those of `keep` become the document's own columns; where a value does not fit its type the column is null,
     the value goes to `metadata`, and `_unfit` names the column. Halves of surrogate pairs become U+FFFD.
     """
-    paths = {ours: columns.get(ours, ours) for ours in OUR_COLUMNS}
-    places = {ours: find(fields, path) for ours, path in paths.items()}
-    found = {ours: as_text(value_at(fields, keys), ours != "text") for ours, keys in places.items()}
-    record_id = _identifier(found["id"])
-    strings = {name: value for name in _STRINGS if isinstance(value := found[name], str) and value}
-    when = to_date(found["date"])
-    fits = {"text", *(name for name in _STRINGS if found[name] is None or isinstance(found[name], str))}
-    fits |= {"id"} if record_id is not None else set()
-    fits |= {"date"} if when is not None or found["date"] is None else set()
-    url = _clean(strings["url"]) if "url" in strings else None
+    text_path = columns.get("text", "text")
+    text_keys, text = find(fields, text_path)
+    text = as_text(text, readable=False)
+    used = {text_keys} if text_keys else set()
+    url, title, licence = (_string(fields, columns.get(name, name), used) for name in ("url", "title", "licence"))
+    keys, identifier = find(fields, columns.get("id", "id"))
+    record_id = _identifier(as_text(identifier))
+    if keys and record_id is not None:
+        used.add(keys)
+    keys, named = find(fields, columns.get("date", "date"))
+    when = to_date(as_text(named))
+    if keys and (when is not None or named is None):
+        used.add(keys)
     origin = Origin(file, offset, record_id)
-    refused = _refuse(found["text"], paths["text"], places["text"], fields, limit)
+    refused = _refuse(text, text_path, text_keys, fields, limit)
     if refused is not None:
         return RowItem(offset, Reject(origin, url, *refused))
-    kept, unfit, taken = _keep(fields, keep)
-    used = {keys for ours in fits if (keys := places[ours])} | taken
+    assert isinstance(text, str)
+    kept, unfit = _keep(fields, keep, used)
     try:
         metadata = _metadata(_without(fields, used), unfit)
     except _TooDeepError:
         return RowItem(offset, Reject(origin, url, "too_deep", f"fields are nested over {MAX_DEPTH} deep"))
-    title, licence = (_clean(strings[name]) if name in strings else None for name in ("title", "licence"))
-    text = _clean(str(found["text"]))
-    return RowItem(offset, Document(origin, url, text, title, when, licence, metadata, kept, tuple(unfit)))
+    return RowItem(offset, Document(origin, url, _clean(text), title, when, licence, metadata, kept, tuple(unfit)))
+
+
+def _string(fields: Mapping[str, object], path: str, used: set[Keys]) -> str | None:
+    """Return the text at `path`, and add its place to `used`; None when it is empty, absent or no text."""
+    keys, value = find(fields, path)
+    value = as_text(value)
+    if keys and (value is None or isinstance(value, str)):
+        used.add(keys)
+    return _clean(value) if isinstance(value, str) and value else None
 
 
 class Repeating(dict[str, object]):
@@ -139,31 +148,22 @@ def to_fields(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return fields if len(fields) == len(pairs) else Repeating(pairs)
 
 
-def find(fields: Mapping[str, object], path: str) -> Keys | None:
-    """Return the keys that lead to `path`: one field of that very name, or fields inside one another (`meta.url`).
+def find(fields: Mapping[str, object], path: str) -> tuple[Keys | None, object]:
+    """Return the keys that lead to `path`, and the value: of a field of that very name, or inside others (`meta.url`).
 
-    None when nothing is there; no keys when several have the name, and nobody can say which is meant.
+    The keys are None when nothing is there, and empty when several fields have the name: nobody can say which is meant.
     """
     repeated = fields.repeated if isinstance(fields, Repeating) else ()
     if path in fields:
-        return (path,) if path not in repeated else ()
+        return ((path,), fields[path]) if path not in repeated else ((), None)
     end = path.rfind(".")
     while end > 0:
         inner = fields.get(path[:end])
-        rest = find(inner, path[end + 1 :]) if isinstance(inner, Mapping) else None
+        rest, value = find(inner, path[end + 1 :]) if isinstance(inner, Mapping) else (None, None)
         if rest is not None:
-            return (path[:end], *rest) if rest and path[:end] not in repeated else ()
+            return ((path[:end], *rest), value) if rest and path[:end] not in repeated else ((), None)
         end = path.rfind(".", 0, end)
-    return None
-
-
-def value_at(fields: Mapping[str, object], keys: Keys | None) -> object:
-    """Return the value to which `keys` lead, or None when `find` found none."""
-    value: object = fields
-    for key in keys or ():
-        assert isinstance(value, Mapping)
-        value = value[key]
-    return value if keys else None
+    return None, None
 
 
 def _without(fields: Mapping[str, object], used: Collection[Keys]) -> dict[str, object]:
@@ -179,23 +179,21 @@ def _without(fields: Mapping[str, object], used: Collection[Keys]) -> dict[str, 
 
 
 def _keep(
-    fields: Mapping[str, object], keep: Mapping[str, KeepColumn]
-) -> tuple[dict[str, object], list[str], set[Keys]]:
-    """Return the kept columns' values, the columns whose value does not fit, and where those lie that are used up."""
+    fields: Mapping[str, object], keep: Mapping[str, KeepColumn], used: set[Keys]
+) -> tuple[dict[str, object], list[str]]:
+    """Return the kept columns' values and the columns whose value does not fit; the others' places go to `used`."""
     kept: dict[str, object] = {}
     unfit: list[str] = []
-    taken: set[Keys] = set()
     for name, column in keep.items():
-        keys = find(fields, column.path)
-        value = value_at(fields, keys)
+        keys, value = find(fields, column.path)
         fitted = fit(value, column.type or "text") if keys != () else UNFIT
         if fitted is UNFIT:
             unfit.append(name)
             continue
         kept[name] = fitted
         if keys and (fitted is not None or value is None):
-            taken.add(keys)
-    return kept, unfit, taken
+            used.add(keys)
+    return kept, unfit
 
 
 def _refuse(
@@ -323,15 +321,14 @@ def _plain(value: object, depth: int) -> object:
         raise _TooDeepError
     if isinstance(value, str):
         return _clean(value)
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
-        return (
-            value if math.isfinite(value) else None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        )
+        infinity = "Infinity" if value > 0 else "-Infinity"
+        return value if math.isfinite(value) else None if math.isnan(value) else infinity
     if isinstance(value, Mapping):
-        return to_fields([(_clean(str(key)), _plain(item, depth + 1)) for key, item in value.items()])
-    if isinstance(value, (list, tuple)):
+        return to_fields([(_clean(key), _plain(item, depth + 1)) for key, item in value.items()])
+    if isinstance(value, list):
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
@@ -352,13 +349,14 @@ def fit(value: object, kind: str) -> object:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if kind.endswith("[]"):
-        items = [fit(item, kind[:-2]) for item in value] if isinstance(value, (list, tuple)) else [UNFIT]
-        return items if all(item is not UNFIT for item in items) else UNFIT
+        items = [fit(item, kind[:-2]) for item in value] if isinstance(value, list) else [UNFIT]
+        size = sum(len(item) if isinstance(item, str) else 8 for item in items)
+        return items if all(item is not UNFIT for item in items) and size <= KEPT_CHARACTERS else UNFIT
     value = as_text(value)
     if kind == "text":
         if isinstance(value, (UUID, Decimal, timedelta, time)):
             return str(value)
-        return _clean(value) if isinstance(value, str) else UNFIT
+        return _clean(value) if isinstance(value, str) and len(value) <= KEPT_CHARACTERS else UNFIT
     if isinstance(value, str):
         value = value.strip()
         if not value:

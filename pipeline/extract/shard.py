@@ -117,7 +117,7 @@ class Shard:
     reasons: Mapping[str, int]
     """Rejects by reason."""
     counts: Mapping[str, int]
-    """Among them `null:NAME` and `unfit:NAME`: documents whose kept column is null, or has a value that does not fit."""
+    """Among them `null:NAME` and `unfit:NAME`: documents whose kept column is null, and whose value does not fit it."""
 
 
 def page_pool(workers: int, config: ExtractConfig) -> WorkerPool:
