@@ -114,7 +114,7 @@ def _moment(number: int, unit: str, zone: object) -> object:
         since, rest = _microseconds(number, unit)
         moment = _EPOCH + since
     except OverflowError:
-        return f"{np.datetime64(number, unit)}" + ("+00:00" if zone else "")
+        return f"{np.array(number).astype(f'datetime64[{unit}]')}" + ("+00:00" if zone else "")
     if rest:
         return f"{moment.isoformat(timespec='microseconds')}{rest:03d}" + ("+00:00" if zone else "")
     return moment.replace(tzinfo=UTC) if zone else moment
@@ -124,7 +124,7 @@ def _date(days: int) -> object:
     try:
         return date(1970, 1, 1) + timedelta(days=days)
     except OverflowError:
-        return f"{np.datetime64(days, 'D')}"
+        return f"{np.array(days).astype('datetime64[D]')}"
 
 
 def _time(number: int, unit: str) -> object:

@@ -369,8 +369,9 @@ def _to_int(value: object) -> object:
         value = int(value.partition(".")[0])
     elif isinstance(value, (float, Decimal)) and abs(value) <= 1 << 53 and value == int(value):
         value = int(value)
-    fits = isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
-    return value if fits else UNFIT
+    if isinstance(value, bool) or not isinstance(value, int):
+        return UNFIT
+    return value if -(1 << 63) <= value < 1 << 63 else UNFIT
 
 
 def _to_float(value: object) -> object:
