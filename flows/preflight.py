@@ -42,7 +42,7 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     columns: dict[str, dict[str, str]] = {}
     for source in only:
         settings = config.sources[source]
-        kept = check_inputs(storage, source, settings)
+        check_inputs(storage, source, settings)
         if last >= STAGES.index("annotate") or settings.extract.language_gate:
             lid_model_path()
         if last >= STAGES.index("annotate") and settings.annotate.tokenizer:
@@ -50,7 +50,7 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
         if last >= STAGES.index("classify"):
             for name, use in settings.classify.items():
                 check_classifier(f"sources.{source}.classify.{name}.model", use.model)
-        columns[source] = expected_columns(settings, kept)
+        columns[source] = expected_columns(settings, kept_types(source, settings))
         check_rules(rules_of(source, settings), columns[source])
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
         check_rephrase(config, storage, measured=columns[config.rephrase.source])
@@ -68,8 +68,8 @@ def check_classifier(where: str, model: str) -> None:
         raise InputError(f"{where}: {error}") from error
 
 
-def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> dict[str, str]:
-    """Check that a source's inputs are there and begin as their format says; return the types of its kept columns.
+def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
+    """Check that a source's inputs are there and begin as their format says.
 
     One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
     that format or columns are wrong.
@@ -79,10 +79,8 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> dict[
     where = f"sources.{source}.inputs"
     complaints: list[str] = []
     any_readable = False
-    files = resolve(settings.inputs, where, "stat")
-    kept = settled_columns(settings, files, source)
-    for file in files[:MAX_OPENED]:
-        job = ExtractJob(storage, source, file, settings.format, settings.columns, settings.extract, kept)
+    for file in resolve(settings.inputs, where, "stat")[:MAX_OPENED]:
+        job = ExtractJob(storage, source, file, settings.format, settings.columns, settings.extract)
         try:
             with file.open() as stream:
                 items = iter(read(stream, job, 0, set()))
@@ -93,7 +91,6 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> dict[
         complaints += [f"{file.name}: {damage}"] if damage else []
     if complaints and not any_readable and settings.format != "warc":
         raise InputError(f"{where}: no row can be read: {complaints[0]}; correct `inputs`, `format` or `columns`")
-    return {name: column.type or "text" for name, column in kept.items()}
 
 
 def _damage(items: Iterator[Item]) -> str | None:
@@ -104,6 +101,17 @@ def _damage(items: Iterator[Item]) -> str | None:
             return None
         first = first or item.result.detail
     return first
+
+
+def kept_types(source: str, settings: SourceConfig) -> dict[str, str]:
+    """Return the types of the columns of its own that a source keeps, in the order of their names.
+
+    Raises: InputError when a Parquet file has none of the name, or of a type that cannot be kept.
+    """
+    if not settings.keep_columns:
+        return {}
+    files = resolve(settings.inputs, f"sources.{source}.inputs", "stat")
+    return {name: column.type or "text" for name, column in settled_columns(settings, files, source).items()}
 
 
 def expected_columns(settings: StageConfigs, kept: Mapping[str, str]) -> dict[str, str]:

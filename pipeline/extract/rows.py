@@ -365,13 +365,14 @@ def fit(value: object, kind: str) -> object:
 
 
 def _to_int(value: object) -> object:
+    number: int | None = None
     if isinstance(value, str) and _INTEGER.fullmatch(value):
-        value = int(value.partition(".")[0])
+        number = int(value.partition(".")[0])
     elif isinstance(value, (float, Decimal)) and abs(value) <= 1 << 53 and value == int(value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        return UNFIT
-    return value if -(1 << 63) <= value < 1 << 63 else UNFIT
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    return number if number is not None and -(1 << 63) <= number < 1 << 63 else UNFIT
 
 
 def _to_float(value: object) -> object:

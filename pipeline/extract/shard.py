@@ -91,10 +91,10 @@ class ExtractJob:
 
     def _identity(self) -> Identity:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
+        if self.keep:
+            config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
         if self.format != "warc":  # what concerns pages alone must not re-read a corpus
             config |= {"columns": dict(self.columns), "record_bytes": self.config.limits.record_bytes}
-            if self.keep:
-                config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
             return Identity("extract", VERSION, config)
         settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
         libraries = _libraries() | ({"lid.176": lid_model_hash()} if self.config.language_gate else {})
