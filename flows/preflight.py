@@ -16,7 +16,7 @@ from pipeline.extract.shard import ExtractJob, Item
 from pipeline.extract.units import Reject
 from pipeline.rephrase.output import VERDICTS_FOLDER
 from pipeline.rephrase.verdicts import VERDICTS
-from pipeline.select.binding import check_rules
+from pipeline.select.binding import BoundRules, check_one_order, check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.signals import language, tokens
 from pipeline.table import schema
@@ -40,6 +40,7 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     storage.check_writable()
     last = len(STAGES) - 1 if until == LAST else STAGES.index(until)
     columns: dict[str, dict[str, str]] = {}
+    bound: dict[str, BoundRules] = {}
     for source in only:
         settings = config.sources[source]
         check_inputs(storage, source, settings)
@@ -51,7 +52,9 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
             for name, use in settings.classify.items():
                 check_classifier(f"sources.{source}.classify.{name}.model", use.model)
         columns[source] = expected_columns(settings, kept_types(source, settings))
-        check_rules(rules_of(source, settings), columns[source])
+        bound[source] = check_rules(rules_of(source, settings), columns[source])
+    for group in config.scopes():
+        check_one_order({source: bound[source] for source in group if source in bound})
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
         check_rephrase(config, storage, measured=columns[config.rephrase.source])
         check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase, {}))

@@ -194,6 +194,7 @@ def settle_types(
     """
     settled: dict[str, KeepColumn] = {}
     known: dict[str, None] = {}
+    empty: set[str] = set()
     all_read = is_parquet and bool(keep)
     for file in sorted(inputs, key=lambda file: file.name)[:MAX_OPENED] if is_parquet else ():
         if len(settled) == len(keep):
@@ -207,10 +208,12 @@ def settle_types(
         known.update(dict.fromkeys(_leaves(tree)))
         for name, column in keep.items():
             keys, kind = find(tree, column.path)
-            if name not in settled and keys:
+            if kind == pa.null():  # a column of nothing has no type: another file may tell
+                empty.add(name)
+            elif name not in settled and keys:
                 settled[name] = _settled(column, kind, f"{where}.{name}", file.name)
     for name, column in keep.items():
-        if name not in settled and all_read:
+        if name not in settled | dict.fromkeys(empty) and all_read:
             hint = nearest(column.path, known)
             raise InputError(f"{where}.{name}: no column {column.path!r}{hint} in {inputs[0].name} or its like")
     typed = {name: column.model_copy(update={"type": column.type or "text"}) for name, column in keep.items()}

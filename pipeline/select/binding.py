@@ -113,6 +113,22 @@ def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
     return BoundRules(tuple(bound), keep, dict(columns))
 
 
+def check_one_order(bound: Mapping[str, BoundRules]) -> None:
+    """Check that what the order of election reads has one type in all sources that share components, by their names.
+
+    Raises: RuleError: numbers and text would be compared as text.
+    """
+    owners: dict[str, dict[str, str]] = {}
+    for source, rules in bound.items():
+        for name in (path[0] for term in rules.keep for path in expressions.column_refs(term.tree)):
+            kind = rules.columns[name]
+            owners.setdefault(name, {}).setdefault("a number" if _is_number(kind) else kind, source)
+    for name, by_kind in owners.items():
+        if len(by_kind) > 1:
+            shown = " and ".join(f"{kind} in {source}" for kind, source in by_kind.items())
+            raise RuleError(f"select.keep: {name!r} is {shown}, which share components; give it one type, or two names")
+
+
 def _bind(connection: duckdb.DuckDBPyConnection, rule: Rule, origin: str, columns: Mapping[str, str]) -> BoundRule:
     where = rule_at(origin, rule.name)
     tree = _canonical(rule.tree, columns, where)

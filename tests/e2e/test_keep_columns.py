@@ -117,3 +117,12 @@ def test_mistakes_are_found_before_work_begins(
         check_everything(RunConfig.model_validate({**config, "sources": sources}), [source], "select")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_order_over_two_types_is_refused(config: dict[str, Any]) -> None:
+    dedup, select = {"scope": ["a", "b"]}, {"keep": "stars desc"}
+    pair = {name: {**config["sources"][name], "dedup": dedup, "select": select} for name in "ab"}
+    with pytest.raises(RuleError, match="'stars' is a number in a and VARCHAR in b, which share components"):
+        check_everything(RunConfig.model_validate({**config, "sources": pair}), ["a", "b"], "select")
+    with pytest.raises(RuleError, match="'stars' is a number in a and VARCHAR in b, which share components"):
+        run_all({**config, "sources": pair})

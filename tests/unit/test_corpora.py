@@ -539,6 +539,7 @@ def test_what_json_cannot_hold_is_named() -> None:
 
 
 def written(tmp_path: Path, **tables: pa.Table) -> list[InputFile]:
+    tmp_path.mkdir(exist_ok=True)
     for name, rows in tables.items():
         pq.write_table(rows, tmp_path / f"{name}.parquet")
     return resolve([str(tmp_path)], "inputs", "stat")
@@ -569,6 +570,9 @@ def test_parquet_knows_the_types_of_what_is_kept(tmp_path: Path) -> None:
     paths = {name: {"path": f"meta.{name}"} for name in ("stars", "lang", "tags", "at", "ok", "score")}
     expected = {"at": "date", "lang": "text", "ok": "bool", "score": "float", "stars": "int", "tags": "text[]"}
     found = settle(paths, files)
+    nothing = written(tmp_path / "nothing", a=pa.table({"text": ["x"], "meta": pa.nulls(1), "n": pa.nulls(1)}))
+    assert settle({"n": {"path": "n"}}, nothing) == {"n": "text"}
+    assert settle({"n": {"path": "n"}}, [*nothing, *written(tmp_path / "n", b=pa.table({"n": [1]}))]) == {"n": "int"}
     assert (found, list(found)) == (expected, sorted(expected))
     assert settle({"n": {"path": "meta.stars", "type": "float"}}, files) == {"n": "float"}
     assert settle({"n": {"path": "meta.price", "type": "text"}}, files) == {"n": "text"}
