@@ -16,6 +16,7 @@ from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.lines import BOM, Line, read_lines
 from pipeline.extract.rows import (
     NOTHING_KEPT,
+    Keys,
     RowItem,
     find,
     row_damage,
@@ -151,6 +152,18 @@ class _MapTypes(dict[str, object]):
         return self._kind
 
 
+def _find_type(tree: Mapping[str, object], path: str) -> tuple[Keys | None, object]:
+    """Return the keys that lead to `path`, and its type; that in a text, which may hold JSON, is text."""
+    keys, kind = find(tree, path)
+    end = path.rfind(".")
+    while keys is None and end > 0:
+        outer, kind = find(tree, path[:end])
+        if outer and _natural_type(kind) == "text":
+            return (*outer, path[end + 1 :]), pa.string()
+        end = path.rfind(".", 0, end)
+    return keys, kind if keys else None
+
+
 def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[str]:
     for name, inner in tree.items():
         if isinstance(inner, Mapping):
@@ -160,7 +173,7 @@ def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 
 
 def _check_text_type(corpus: _Corpus, tree: Mapping[str, object]) -> None:
-    _, kind = find(tree, corpus.text)
+    _, kind = _find_type(tree, corpus.text)
     if _natural_type(kind) != "text" or pa.types.is_fixed_size_binary(kind):
         hint = "map another one: `columns: {text: NAME}`"
         raise InputError(f"{corpus.file}: column {corpus.text!r} is {_shown(kind)}, not text; {hint}")
@@ -173,7 +186,7 @@ def _shown(kind: object) -> str:
 def _check_columns(corpus: _Corpus, tree: Mapping[str, object], known: Sequence[str]) -> None:
     mapped = {"text": "text", **corpus.columns, **{name: column.path for name, column in corpus.keep.items()}}
     for ours, theirs in mapped.items():
-        keys, _ = find(tree, theirs)
+        keys, _ = _find_type(tree, theirs)
         if keys is None and ours not in corpus.keep:  # a kept column is null in a file that lacks it
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             hint = "" if ours in corpus.columns else "; map one: `columns: {text: NAME}`"
@@ -207,13 +220,13 @@ def settle_types(
             continue
         known.update(dict.fromkeys(_leaves(tree)))
         for name, column in keep.items():
-            keys, kind = find(tree, column.path)
+            keys, kind = _find_type(tree, column.path)
             if kind == pa.null():  # a column of nothing has no type: another file may tell
                 empty.add(name)
             elif name not in settled and keys:
                 settled[name] = _settled(column, kind, f"{where}.{name}", file.name)
     for name, column in keep.items():
-        if name not in settled | dict.fromkeys(empty) and all_read:
+        if all_read and name not in settled and name not in empty:
             hint = nearest(column.path, known)
             raise InputError(f"{where}.{name}: no column {column.path!r}{hint} in {inputs[0].name} or its like")
     typed = {name: column.model_copy(update={"type": column.type or "text"}) for name, column in keep.items()}
@@ -314,7 +327,7 @@ def read_csv(
     corpus = _Corpus(file, columns, limits, keep)
     csv.field_size_limit(limits.record_bytes)
     names, delimiter, body = _read_head(stream, file, limits)
-    _check_columns(corpus, to_fields([(name, None) for name in names]), names)
+    _check_columns(corpus, to_fields([(name, pa.string()) for name in names]), names)
     feed = _LineFeed(read_lines(stream, file, max(start, body), limits.record_bytes))
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:

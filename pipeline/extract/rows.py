@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 from uuid import UUID
@@ -151,6 +152,7 @@ def to_fields(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
 def find(fields: Mapping[str, object], path: str) -> tuple[Keys | None, object]:
     """Return the keys that lead to `path`, and the value: of a field of that very name, or inside others (`meta.url`).
 
+    Text that is a JSON object counts as one: corpora in Parquet often have their metadata so.
     The keys are None when nothing is there, and empty when several fields have the name: nobody can say which is meant.
     """
     repeated = fields.repeated if isinstance(fields, Repeating) else ()
@@ -159,11 +161,22 @@ def find(fields: Mapping[str, object], path: str) -> tuple[Keys | None, object]:
     end = path.rfind(".")
     while end > 0:
         inner = fields.get(path[:end])
+        if isinstance(inner, str) and inner.startswith("{"):
+            inner = _json_object(inner)
         rest, value = find(inner, path[end + 1 :]) if isinstance(inner, Mapping) else (None, None)
         if rest is not None:
             return ((path[:end], *rest), value) if rest and path[:end] not in repeated else ((), None)
         end = path.rfind(".", 0, end)
     return None, None
+
+
+@lru_cache(maxsize=2)  # several columns come from one field of a row
+def _json_object(text: str) -> Mapping[str, object] | None:
+    try:
+        found = json.loads(text, object_pairs_hook=to_fields)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, Mapping) else None
 
 
 def _without(fields: Mapping[str, object], used: Collection[Keys]) -> dict[str, object]:
@@ -372,7 +385,9 @@ def _to_int(value: object) -> object:
         number = int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
-    return number if number is not None and -(1 << 63) <= number < 1 << 63 else UNFIT
+    if number is None or not -(1 << 63) <= number < 1 << 63:
+        return UNFIT
+    return number
 
 
 def _to_float(value: object) -> object:

@@ -339,6 +339,11 @@ def kept(row: Mapping[str, object], **keep: str | dict[str, str]) -> Document:
         ({"a.b": {"d": "x"}, "a": {"b.c": "en"}}, "a.b.c", "en", {"a.b": {"d": "x"}}),
         ({"a": {"b": 5}, "a.b": "x"}, "a.b.c", None, {"a": {"b": 5}, "a.b": "x"}),
         ({"meta": [{"lang": "en"}]}, "meta.lang", None, {"meta": [{"lang": "en"}]}),
+        ({"meta": '{"lang": "en", "n": 1}'}, "meta.lang", "en", {"meta": '{"lang": "en", "n": 1}'}),
+        ({"meta": {"in": '{"a": {"lang": "en"}}'}}, "meta.in.a.lang", "en", {"meta": {"in": '{"a": {"lang": "en"}}'}}),
+        ({"meta": "{lang"}, "meta.lang", None, {"meta": "{lang"}),
+        ({"meta": "[" * 5000}, "meta.lang", None, {"meta": "[" * 5000}),
+        ({"meta": '{"a":' * 999}, "meta.lang", None, {"meta": '{"a":' * 999}),
         ({"meta": {"lang": None}}, "meta.lang", None, {}),
         ({"meta": None}, "meta.lang", None, {}),
         ({}, "meta..lang.", None, {}),
@@ -577,6 +582,10 @@ def test_parquet_knows_the_types_of_what_is_kept(tmp_path: Path) -> None:
     assert settle({"n": {"path": "meta.stars", "type": "float"}}, files) == {"n": "float"}
     assert settle({"n": {"path": "meta.price", "type": "text"}}, files) == {"n": "text"}
     assert settle({"n": {"path": "labels.topic"}}, files) == {"n": "text"}
+    assert settle({"n": {"path": "text.n", "type": "int"}, "m": {"path": "meta.lang.m"}}, files) == {
+        "m": "text",
+        "n": "int",
+    }
     for path, kind, message in [
         ("meta.lagn", None, "keep.n: no column 'meta.lagn' \\(nearest: 'meta.lang'\\)"),
         ("meta", None, "is a struct or map; name one of its fields, such as meta.lang"),
