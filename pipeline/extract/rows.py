@@ -381,7 +381,7 @@ def _to_int(value: object) -> object:
     number: int | None = None
     if isinstance(value, str) and _INTEGER.fullmatch(value):
         number = int(value.partition(".")[0])
-    elif isinstance(value, (float, Decimal)) and abs(value) <= 1 << 53 and value == int(value):
+    elif isinstance(value, (float, Decimal)) and -(1 << 53) <= value <= 1 << 53 and value == int(value):
         number = int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
