@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flows.config import RunConfig, SourceConfig
 from flows.engine import Engine, LocalEngine, stop_if_asked
 from flows.progress import Reporter, reporter
-from pipeline.extract.columnar import settle_types
+from pipeline.extract.column_types import settle_types
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import page_pool

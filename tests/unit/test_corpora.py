@@ -21,7 +21,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.extract.columnar import read_csv, read_parquet, settle_types
+from pipeline.extract.column_types import settle_types
+from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.rows import UNFIT, RowItem, fit, to_date
