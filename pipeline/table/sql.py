@@ -60,9 +60,7 @@ _EMPTY = {
     "curated": schema.DOCUMENTS,
 }
 
-_POINT_IN_TIME = re.compile(
-    r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?"
-)
+_POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _PATTERN_CHARACTERS = re.compile(r"[*?[]")
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
 _ONE_SELECT = "one SELECT statement is allowed (also WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)"
@@ -353,7 +351,9 @@ def _with_times_as_text(cursor: duckdb.DuckDBPyConnection, sql: str, described: 
     # A view takes any comment or semicolon behind the statement, and keeps its order of rows.
     cursor.execute(f"CREATE TEMP VIEW _statement ({', '.join(names)}) AS {sql}")
     cells = [
-        f"{name}::VARCHAR AS {quote(row[0])}" if row[1].startswith(("DATE", "TIMESTAMP")) else f"{name} AS {quote(row[0])}"
+        f"{name}::VARCHAR AS {quote(row[0])}"
+        if row[1].startswith(("DATE", "TIMESTAMP"))
+        else f"{name} AS {quote(row[0])}"
         for name, row in zip(names, described, strict=True)
     ]
     return cursor.execute(f"SELECT {', '.join(cells)} FROM _statement")
