@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from flows.progress import ShardReport, StageProgress, StageReport
 from flows.runs import Run
@@ -111,7 +112,7 @@ def _complete(run: Run, source: str, parts: Mapping[str, Parts], formats: Mappin
     """Replace both indexes, so that exactly the current inputs' parts are read; return documents and rejects."""
     documents = [part for listed, _ in parts.values() for part in listed]
     rejects = [part for _, listed in parts.values() for part in listed]
-    details = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
+    details: dict[str, Any] = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
     if run.config.sources[source].format == "auto":
         details["formats"] = dict(sorted(formats.items()))
     _replace(run.group(source, "rejects"), rejects, Index(stage="extract"))

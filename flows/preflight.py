@@ -89,7 +89,7 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
     if complaints:
         more = f" (and {len(complaints) - 1:,} more)" if len(complaints) > 1 else ""
         raise InputError(
-            f"{where}: nothing can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`"
+            f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`"
         )
 
 

@@ -164,7 +164,7 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 def _in_utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """Yield text of another encoding in UTF-8 without its mark; halves of surrogate pairs become bytes that are none."""
+    """Yield text of another encoding in UTF-8 without its mark; half a surrogate pair becomes bytes that are none."""
     decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
     first = True
     read = 0

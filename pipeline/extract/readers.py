@@ -18,7 +18,7 @@ FORMATS = "WARC, JSON lines or arrays, Parquet or CSV"
 
 
 def format_of(stream: BinaryIO, job: ExtractJob) -> str:
-    """Return how an input is to be read: as its source says or, with `auto`, by its content; `auto` when it cannot be."""
+    """Return how an input is to be read: as its source says, or by its content; `auto` when it cannot be read."""
     if job.format != "auto":
         return job.format
     kind = identify(stream, job.input.name, job.columns).kind

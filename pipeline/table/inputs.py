@@ -1,7 +1,7 @@
 """From the `inputs:` of a source to a sorted list of raw files, each with a name that does not depend on its folder.
 
-What a folder or a glob holds besides files (a pipe, a link that leads nowhere, a folder that cannot be listed) is listed
-with its problem: it costs itself alone, and is never waited for.
+What a folder or a glob holds besides files (a pipe, a link that leads nowhere, a folder that cannot be listed) is
+listed with its problem: it costs itself alone, and is never waited for.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "conte
     for entry in entries:
         matches = _expand(entry, where)
         if not matches:
-            raise InputError(
-                f"{where}: {entry!r} matches no file (working directory {printable(os.getcwd())}); correct it or remove it"
-            )
+            raise InputError(f"{where}: {entry!r} matches no file ({_here()}); correct it or remove it")
         for match in matches:
             found.setdefault(match.url, match)
     once = _without_second_links(found)
@@ -76,13 +74,16 @@ def _expand(entry: str, where: str) -> list[_Found]:
     try:
         return list(_local(path)) if is_local(fs) else _remote(fs, path, entry)
     except FileNotFoundError as error:
-        missing = f"{where}: {entry} does not exist (working directory {printable(os.getcwd())}); correct the path"
-        raise InputError(missing) from error
+        raise InputError(f"{where}: {entry} does not exist ({_here()}); correct the path") from error
     except PermissionError as error:
         raise InputError(f"{where}: {entry}: {error.strerror}; make it readable") from error
     except (OSError, ValueError) as error:  # a NUL in a path, a `**` inside a name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{where}: {entry} cannot be listed: {reason}; correct it") from error
+
+
+def _here() -> str:
+    return f"working directory {printable(os.getcwd())}"
 
 
 def _remote(fs: Any, path: str, entry: str) -> list[_Found]:
@@ -178,7 +179,7 @@ def _look(path: str, name: str) -> _Found:
     if kind != stat.S_IFREG:
         return replace(_odd(path, name, "unsupported", _SPECIAL.get(kind, "no file")), inode=inode)
     if not os.access(path, os.R_OK, effective_ids=True):
-        return replace(_odd(path, name, "damaged", "no permission to read it; make it readable"), inode=inode)
+        return replace(_odd(path, name, "damaged", "Permission denied; make it readable"), inode=inode)
     return _Found(path, name, info.st_size, f"mtime:{info.st_mtime_ns}", None, inode)
 
 
@@ -193,13 +194,11 @@ def _without_second_links(found: dict[str, _Found]) -> dict[str, _Found]:
         if file.inode is not None:
             by_inode.setdefault(file.inode, []).append(file)
     result = dict(found)
-    for files in by_inode.values():
+    for files in (files for files in by_inode.values() if len(files) > 1):
+        real = {file.url: os.path.realpath(file.url) for file in files}  # hard links are files of their own
         first: dict[str, _Found] = {}
-        for file in (
-            sorted(files, key=lambda file: (os.path.realpath(file.url) != file.url, file.url)) if files[1:] else ()
-        ):
-            real = os.path.realpath(file.url)  # hard links are files of their own
-            if (other := first.setdefault(real, file)) is not file:
+        for file in sorted(files, key=lambda file: (real[file.url] != file.url, file.url)):
+            if (other := first.setdefault(real[file.url], file)) is not file:
                 detail = f"a link to {printable(other.name)}, which is read already"
                 result[file.url] = replace(_odd(file.url, file.name, "duplicate_record", detail))
     return result

@@ -351,9 +351,7 @@ def _with_times_as_text(cursor: duckdb.DuckDBPyConnection, sql: str, described: 
     # A view takes any comment or semicolon behind the statement, and keeps its order of rows.
     cursor.execute(f"CREATE TEMP VIEW _statement ({', '.join(names)}) AS {sql}")
     cells = [
-        f"{name}::VARCHAR AS {quote(row[0])}"
-        if row[1].startswith(("DATE", "TIMESTAMP"))
-        else f"{name} AS {quote(row[0])}"
+        f"{name}{'::VARCHAR' if row[1].startswith(('DATE', 'TIMESTAMP')) else ''} AS {quote(row[0])}"
         for name, row in zip(names, described, strict=True)
     ]
     return cursor.execute(f"SELECT {', '.join(cells)} FROM _statement")
