@@ -88,9 +88,7 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
         complaints += [f"{file.name}: {complaint}"] if complaint is not None else []
     if complaints:
         more = f" (and {len(complaints) - 1:,} more)" if len(complaints) > 1 else ""
-        raise InputError(
-            f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`"
-        )
+        raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
 
 
 def _complaint(items: Iterator[Item], form: str) -> str | None:

@@ -6,6 +6,7 @@ Source: the magic numbers are those of the formats' own specifications, as `file
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:[\x95c}\]]|$)")
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|\?xml|!--|[a-z][a-z0-9:_-]*[\s>/])", re.IGNORECASE)
 _RECORD = re.compile(rb"(?:^|\n)WARC/1\.[01][ \t]*\r?\n")
-_JSON_LINE = re.compile(rb"^[ \t]*\{", re.MULTILINE)
 _CONTROL = bytes({*range(32)} - {*b"\t\n\v\f\r\x1b"}) + b"\x7f"
 _ARCHIVE_NAME = re.compile(r"\.(?:warc|arc|wet|wat)(?:\.|$)", re.IGNORECASE)
 
@@ -119,19 +119,31 @@ def _signature(head: bytes) -> tuple[str, str] | None:
 def _text(head: bytes, name: str, columns: Mapping[str, str]) -> Content:
     """Tell the formats of text apart."""
     start = head.lstrip()
-    if start.startswith((b"{", b"[")):
+    is_binary = 50 * len(head[:4096].translate(None, _CONTROL)) < 49 * len(head[:4096])
+    objects = [line for line in head.split(b"\n") if line.lstrip().startswith(b"{")]
+    if not is_binary and start.startswith((b"{", b"[")):
         return Content("jsonl")
-    if _has_column(start, columns.get("text", "text")):
+    if not is_binary and _has_column(start, columns.get("text", "text")):
         return Content("csv")
     if _RECORD.search(head):
         return Content("warc")
-    if _JSON_LINE.search(head) or not head.strip(b"\0"):
+    # Among bytes of any kind some lines begin like an object: there one must be an object.
+    if any(_is_object(line) for line in objects) if is_binary else objects:
         return Content("jsonl")
-    if 50 * len(head[:4096].translate(None, _CONTROL)) < 49 * len(head[:4096]):
+    if not head.strip(b"\0"):
+        return Content("jsonl")
+    if is_binary:
         return Content("warc" if _ARCHIVE_NAME.search(name) else "binary")
     if _MARKUP.match(start):
         return Content("unreadable", detail=f"HTML or XML; {_CONVERT}, or HTML to WARC")
     return Content("text")
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _has_column(start: bytes, column: str) -> bool:

@@ -177,7 +177,12 @@ CONFIG_MISTAKES = [
     ("text as WARC", "format: jsonl", "format: warc", ["sources.web.inputs", "a.jsonl", "not a WARC", "correct"]),
     ("text as Parquet", "format: jsonl", "format: parquet", ["web.inputs", "a.jsonl", "not a readable Parquet"]),
     ("PNG as WARC", "format: jsonl\n    inputs: [in/a.jsonl]", "format: warc\n    inputs: p.png", ["p.png", "PNG"]),
-    ("PNG as JSONL", "in/a.jsonl", "p.png", ["sources.web.inputs", "no row can be read", "p.png", "a PNG image", "correct"]),
+    (
+        "PNG as JSONL",
+        "in/a.jsonl",
+        "p.png",
+        ["sources.web.inputs", "no row can be read", "p.png", "a PNG image", "correct"],
+    ),
     ("text as JSONL", "in/a.jsonl", "plain.txt", ["sources.web.inputs", "plain.txt", "JSON"]),
     (
         "CSV without text",
