@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.lines import BOM, Line, is_json_array, read_elements, read_head, read_lines
-from pipeline.extract.members import RawInput
+from pipeline.extract.lines import BOM, Line, is_json_array, read_elements, read_lines
 from pipeline.extract.rows import MAX_DEPTH, RowItem, row_damage, row_reject, to_item
 
 MAX_BLANK = 4096
@@ -25,7 +24,7 @@ def read_jsonl(
 
     Raises: InputError when the file is of another format.
     """
-    in_elements = is_json_array(read_head(RawInput(stream))[0])
+    in_elements = is_json_array(stream)
     limit = limits.record_bytes
     for line in read_elements(stream, start, limit) if in_elements else read_lines(stream, file, start, limit):
         if line.damage is not None:

@@ -19,6 +19,7 @@ from pipeline.table.errors import InputError
 
 BOM = codecs.BOM_UTF8
 HEAD_BYTES = 64 << 10  # of the content, by which it is known what a file is
+_BEGINNING_BYTES = 1024
 _WIDE = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -84,7 +85,7 @@ def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
     before the array does, what it ends in comes last, with `damage`.
     """
     raw = RawInput(stream)
-    elements = _Elements(start, limit, in_array=start > 0 and read_head(raw)[0].lstrip(_SPACE).startswith(b"["))
+    elements = _Elements(start, limit, in_array=start > 0 and read_head(raw, _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"["))
     try:
         for piece in _content(raw, start):
             yield from elements.feed(piece)
@@ -93,28 +94,28 @@ def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
         yield from elements.end(error)
 
 
-def is_json_array(head: bytes) -> bool:
-    """Whether content that begins with `head` is a JSON array, or JSON objects that take several lines each."""
-    head = head.removeprefix(BOM).lstrip(_SPACE)
+def is_json_array(stream: BinaryIO) -> bool:
+    """Whether the content is a JSON array, or JSON objects that take several lines each: by how it begins."""
+    head = read_head(RawInput(stream), _BEGINNING_BYTES)[0].lstrip(_SPACE)
     return head.startswith(b"[") or head.split(b"\n", 1)[0].rstrip(_SPACE) == b"{" != head
 
 
-def read_head(raw: RawInput) -> tuple[bytes, bool]:
-    """Return the first `HEAD_BYTES` of the content, without a byte order mark, and whether that is all of it.
+def read_head(raw: RawInput, size: int = HEAD_BYTES) -> tuple[bytes, bool]:
+    """Return the first `size` bytes of the content, without a byte order mark, and whether that is all of it.
 
     Of a damaged file it is what can be decoded, which is never all.
     """
     head = b""
     pieces = _content(raw, 0)
     try:
-        while len(head) < HEAD_BYTES:
+        while len(head) < size:
             piece = next(pieces, None)
             if piece is None:
                 return head.removeprefix(BOM), True
             head += piece
     except DamagedMember:
         pass
-    return head[:HEAD_BYTES].removeprefix(BOM), False
+    return head[:size].removeprefix(BOM), False
 
 
 def _content(raw: RawInput, start: int) -> Iterator[bytes]:
