@@ -25,7 +25,7 @@ LAST = "rephrase"
 """What comes after all of them: a new source, which then goes through all but `extract`."""
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
-Format = Literal["warc", "jsonl", "parquet", "csv"]
+Format = Literal["auto", "warc", "jsonl", "parquet", "csv"]
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -95,7 +95,7 @@ class StageConfigs(StageConfig):
 class SourceConfig(StageConfigs):
     """One source: where its raw inputs are, and its stages' settings (the common ones with its own on top)."""
 
-    format: Format
+    format: Format = Field("auto", description="auto: each input is read as what its content is")
     inputs: tuple[str, ...] = Field(min_length=1)
     columns: dict[ColumnName, str] = Field(default_factory=dict)
     keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)

@@ -20,7 +20,7 @@ from flows.progress import Reporter
 from flows.runs import Run
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.pages import extract_pages
-from pipeline.extract.readers import read
+from pipeline.extract.readers import format_of, read
 from pipeline.extract.shard import ExtractJob, documents_table, html_options
 from pipeline.extract.units import Document, Page
 from pipeline.table import schema
@@ -28,6 +28,8 @@ from pipeline.table.shards import write_options
 from pipeline.table.storage import Storage
 
 SAMPLE_UNITS = 48
+MAX_SAMPLED = 20
+"""Inputs that are tried for one that has units."""
 _SIGNAL_BYTES = 400
 """Narrow columns of a document on disk: language, statistics, outcome (measured on web pages)."""
 _CURATED_AGAIN = 2.0
@@ -80,14 +82,15 @@ def _print_estimate(run: Run, source: str) -> None:
     total = sum(job.input.size for job in jobs)
     if not total:
         return
-    sampled = _sample(run, jobs[0])
+    sound = [job for job in jobs if not job.input.problem][:MAX_SAMPLED]
+    job, sampled = next(((job, found) for job in sound if (found := _sample(run, job)) is not None), (jobs[0], None))
     if sampled is None:
         return
     seconds, size = sampled.elapsed_s * total, sampled.bytes_on_disk * total
     sys.stdout.write(
         f"{source}: {_count(len(jobs), 'input')} of {_bytes(total)}: extraction about {_duration(seconds)} on "
         f"{run.config.engine.workers} workers and {_bytes(size)} on disk "
-        f"(from {_count(sampled.units, 'unit')} of {jobs[0].input.name}; other inputs may differ)\n"
+        f"(from {_count(sampled.units, 'unit')} of {job.input.name}; other inputs may differ)\n"
     )
 
 
@@ -113,10 +116,11 @@ def _sample(run: Run, job: ExtractJob) -> Estimate | None:
     """Extract the first units of an input; times and sizes come back per raw byte."""
     started = time.monotonic()
     with job.input.open() as stream:
+        is_parquet = format_of(stream, job) == "parquet"
         items = list(
             itertools.islice((i for i in read(stream, job, 0, set()) if i.result is not None), SAMPLE_UNITS + 1)
         )
-        raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and job.format != "parquet" else job.input.size
+        raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and not is_parquet else job.input.size
         results = [item.result for item in items[:SAMPLE_UNITS] if item.result is not None]
     if not results or not raw_bytes:
         return None

@@ -11,7 +11,7 @@ from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, Sta
 from flows.rephrase import check_rephrase
 from flows.runs import settled_columns
 from flows.select import rules_of
-from pipeline.extract.readers import read
+from pipeline.extract.readers import format_of, read
 from pipeline.extract.shard import ExtractJob, Item
 from pipeline.extract.units import Reject
 from pipeline.rephrase.output import VERDICTS_FOLDER
@@ -20,13 +20,11 @@ from pipeline.select.binding import BoundRules, check_one_order, check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.signals import language, tokens
 from pipeline.table import schema
-from pipeline.table.errors import InputError, ShardError
+from pipeline.table.errors import InputError, ShardError, UnreadableInputError
 from pipeline.table.inputs import resolve
 from pipeline.table.models import lid_model_path
 from pipeline.table.storage import Storage
 
-MAX_OPENED = 100
-"""Inputs of a source that are opened to see whether they are what their format says."""
 MAX_ROWS = 100
 """Rows of a corpus of which one at least must be readable, in one input at least."""
 
@@ -72,37 +70,42 @@ def check_classifier(where: str, model: str) -> None:
 
 
 def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
-    """Check that a source's inputs are there and begin as their format says.
+    """Check that a source's inputs are there, and that one of them at least begins as its format says.
 
     One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
-    that format or columns are wrong.
+    that inputs, format or columns are wrong.
 
     Raises: InputError naming the entry or file.
     """
     where = f"sources.{source}.inputs"
     complaints: list[str] = []
-    any_readable = False
-    for file in resolve(settings.inputs, where, "stat")[:MAX_OPENED]:
+    for file in resolve(settings.inputs, where, "stat"):
         job = ExtractJob(storage, source, file, settings.format, settings.columns, settings.extract)
         try:
             with file.open() as stream:
-                items = iter(read(stream, job, 0, set()))
-                damage = _damage(itertools.islice(items, 1 if settings.format == "warc" or any_readable else MAX_ROWS))
-        except (InputError, ShardError) as error:
+                complaint = _complaint(itertools.islice(read(stream, job, 0, set()), MAX_ROWS), format_of(stream, job))
+        except UnreadableInputError as error:
+            complaint = file.problem[1] if file.problem else str(error)
+        except (OSError, ShardError) as error:
             raise InputError(f"{where}: {error}") from error
-        any_readable = any_readable or damage is None
-        complaints += [f"{file.name}: {damage}"] if damage else []
-    if complaints and not any_readable and settings.format != "warc":
-        raise InputError(f"{where}: no row can be read: {complaints[0]}; correct `inputs`, `format` or `columns`")
+        if complaint == "":
+            return
+        complaints += [f"{file.name}: {complaint}"] if complaint is not None else []
+    if complaints:
+        more = f" (and {len(complaints) - 1:,} more)" if len(complaints) > 1 else ""
+        raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
 
 
-def _damage(items: Iterator[Item]) -> str | None:
-    """Return what is wrong with the first unit when none can be read; None when one can, or there is none."""
+def _complaint(items: Iterator[Item], form: str) -> str | None:
+    """Return what is wrong with the first item when none can be read, nothing when one can; None when there is none."""
     first: str | None = None
     for item in items:
-        if not isinstance(item.result, Reject) or item.result.reason != "damaged":
-            return None
-        first = first or item.result.detail
+        result = item.result
+        is_damage = isinstance(result, Reject) and result.reason in ("damaged", "truncated_input") and form != "warc"
+        if isinstance(result, Reject) and (item.record_type == "file" or is_damage):
+            first = first or result.detail
+        else:
+            return ""
     return first
 
 

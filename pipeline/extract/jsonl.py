@@ -1,4 +1,4 @@
-"""Existing corpora as JSON Lines (plain, gzip, zstd or lz4, by content) to documents and rejects."""
+"""Existing corpora as JSON Lines or JSON arrays, in whatever compression and encoding, to documents and rejects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.lines import BOM, Line, read_lines
+from pipeline.extract.lines import BOM, Line, is_json_array, read_elements, read_lines
 from pipeline.extract.rows import MAX_DEPTH, NOTHING_KEPT, RowItem, row_damage, row_reject, to_fields, to_item
 
 MAX_BLANK = 4096
@@ -21,20 +21,26 @@ def read_jsonl(
     limits: ExtractLimits,
     keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
 ) -> Iterator[RowItem]:
-    """Yield one item for every line that is not blank, from byte `start` of the decompressed file on; none can drop.
+    """Yield one item for every line that is not blank, or element of an array, from byte `start` on; none can drop.
+
+    `start` counts the decompressed content in UTF-8.
 
     `columns` maps our names (text, url, title, date, licence, id) to the file's; names that it lacks are the same.
     `keep` are fields that become columns of their own.
 
     Raises: InputError when the file is of another format.
     """
-    for line in read_lines(stream, file, start, limits.record_bytes):
+    in_elements = is_json_array(stream)
+    limit = limits.record_bytes
+    for line in read_elements(stream, start, limit) if in_elements else read_lines(stream, file, start, limit):
         if line.damage is not None:
             yield row_damage(file, line.offset, str(line.damage), cut=line.damage.cut)
         elif line.data is None:
-            yield row_reject(file, line.offset, "oversize", f"a line of over {limits.record_bytes} bytes")
+            yield row_reject(
+                file, line.offset, "oversize", f"{'an element' if in_elements else 'a line'} of over {limit} bytes"
+            )
         elif line.data and not (len(line.data) < MAX_BLANK and line.data.isspace()):
-            yield _to_item(file, line, columns, limits.record_bytes, keep)
+            yield _to_item(file, line, columns, limit, keep)
 
 
 def _to_item(file: str, line: Line, columns: Mapping[str, str], limit: int, keep: Mapping[str, KeepColumn]) -> RowItem:
@@ -44,7 +50,7 @@ def _to_item(file: str, line: Line, columns: Mapping[str, str], limit: int, keep
         fields = json.loads(data.decode(), object_pairs_hook=to_fields)
     except UnicodeDecodeError as error:
         return row_reject(
-            file, line.offset, "damaged", f"invalid UTF-8: {error.reason} at byte {error.start} of the line"
+            file, line.offset, "damaged", f"invalid UTF-8: {error.reason} at byte {error.start} of the row"
         )
     except RecursionError:
         return row_reject(file, line.offset, "too_deep", f"fields are nested over {MAX_DEPTH} deep")

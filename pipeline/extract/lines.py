@@ -1,16 +1,32 @@
-"""Lines of a plain or compressed file with their byte offsets, in memory that does not grow with a line."""
+"""Lines, or the elements of a JSON array, of a plain or compressed file with their byte offsets.
+
+Memory does not grow with a line or an element. Offsets count the bytes of the decompressed content in UTF-8: a file in
+UTF-16 or UTF-32 is turned into that first.
+"""
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pipeline.extract.members import DamagedMember, DecodedStream, RawInput, detect
 from pipeline.extract.records import starts_warc
 from pipeline.table.errors import InputError
 
-BOM = b"\xef\xbb\xbf"
+BOM = codecs.BOM_UTF8
+HEAD_BYTES = 64 << 10  # of the content, by which it is known what a file is
+_BEGINNING_BYTES = 1024
+_WIDE = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+_SPACE = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +39,18 @@ class Line:
 
 
 def read_lines(stream: BinaryIO, file: str, start: int, limit: int) -> Iterator[Line]:
-    r"""Yield the lines of a seekable stream from the byte `start` of its decompressed content on; none can drop.
+    r"""Yield the lines of a seekable stream from the byte `start` of its content on; none can drop.
 
     Lines end at "\n" alone. When the compressed file is damaged, the line that it ends in comes last, with `damage`.
 
     Raises: InputError when the file is a Parquet file or a web archive.
     """
     raw = RawInput(stream)
-    form = detect(raw)
-    if form.codec == "plain":
-        _check_content(raw.exactly(0, 256), file)
-        source = DecodedStream(raw, form, min(start, raw.size), lambda _: False)
-    else:
-        source = DecodedStream(raw, form, 0, lambda _: False)
+    _check_content(raw.exactly(0, 256), file)
     offset = start
     parts: list[bytes] = []
     size = 0
-    pieces = _pieces(source, 0 if form.codec == "plain" else start)
+    pieces = _content(raw, start)
     while True:
         try:
             piece = next(pieces, None)
@@ -66,6 +77,68 @@ def read_lines(stream: BinaryIO, file: str, start: int, limit: int) -> Iterator[
         yield Line(offset, b"".join(parts) if size <= limit else None)
 
 
+def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
+    """Yield the elements of a JSON array, or objects of several lines each, as `read_lines` yields lines.
+
+    A broken element ends at the newline in one of its strings, or where an object begins that can be no part of it;
+    the next one is then sought at the beginning of a line. Else the rest of the file is part of it. When input ends
+    before the array does, what it ends in comes last, with `damage`.
+    """
+    raw = RawInput(stream)
+    elements = _Elements(
+        start, limit, in_array=start > 0 and read_head(raw, _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"[")
+    )
+    try:
+        for piece in _content(raw, start):
+            yield from elements.feed(piece)
+        yield from elements.end(None)
+    except DamagedMember as error:
+        yield from elements.end(error)
+
+
+def is_json_array(stream: BinaryIO) -> bool:
+    """Whether the content is a JSON array, or JSON objects that take several lines each: by how it begins."""
+    head = read_head(RawInput(stream), _BEGINNING_BYTES)[0].lstrip(_SPACE)
+    return head.startswith(b"[") or head.split(b"\n", 1)[0].rstrip(_SPACE) == b"{" != head
+
+
+def read_head(raw: RawInput, size: int = HEAD_BYTES) -> tuple[bytes, bool]:
+    """Return the first `size` bytes of the content, without a byte order mark, and whether that is all of it.
+
+    Of a damaged file it is what can be decoded, which is never all.
+    """
+    head = b""
+    pieces = _content(raw, 0)
+    try:
+        while len(head) < size:
+            piece = next(pieces, None)
+            if piece is None:
+                return head.removeprefix(BOM), True
+            head += piece
+    except DamagedMember:
+        pass
+    return head[:size].removeprefix(BOM), False
+
+
+def _content(raw: RawInput, start: int) -> Iterator[bytes]:
+    """Yield the content from its byte `start` on, decompressed and in UTF-8. Raises: DamagedMember."""
+    form = detect(raw)
+    pieces = _pieces(DecodedStream(raw, form, 0, lambda _: False), 0)
+    head = b""
+    try:
+        while len(head) < 4 and (piece := next(pieces, None)):
+            head += piece
+    except DamagedMember:
+        pass  # it comes again below
+    encoding = _wide_encoding(head)
+    if encoding is not None:
+        yield from _skip(_in_utf8(_pieces(DecodedStream(raw, form, 0, lambda _: False), 0), encoding), start)
+    elif form.codec == "plain":
+        yield from _pieces(DecodedStream(raw, form, min(start, raw.size), lambda _: False), 0)
+    else:
+        yield from _pieces(DecodedStream(raw, form, 0, lambda _: False), start)
+
+
 def _pieces(source: DecodedStream, skip: int) -> Iterator[bytes]:
     while True:
         if skip:
@@ -76,8 +149,185 @@ def _pieces(source: DecodedStream, skip: int) -> Iterator[bytes]:
             return
 
 
+def _skip(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    for piece in pieces:
+        if size < len(piece):
+            yield piece[size:]
+        size = max(0, size - len(piece))
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """Return the encoding of content in UTF-16 or UTF-32: by its mark, or by how JSON begins in it."""
+    for mark, encoding in _WIDE.items():
+        if head.startswith(mark):
+            return encoding
+    if b"\0" in head[:4] and head[:4].strip(b"\0")[:1] in (b"{", b"["):
+        return json.detect_encoding(head[:4])
+    return None
+
+
+def _in_utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield text of another encoding in UTF-8 without its mark; half a surrogate pair becomes bytes that are none."""
+    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    first = True
+    read = 0
+    try:
+        for piece in pieces:
+            text = decoder.decode(piece)
+            read += len(piece)
+            if text:
+                yield (text.removeprefix("\ufeff") if first else text).encode(errors="surrogatepass")
+                first = False
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        cut = "truncated" in error.reason
+        raise DamagedMember(f"no {encoding.upper()} from here on: {error.reason}", read, cut=cut) from error
+
+
 def _check_content(head: bytes, file: str) -> None:
     if head.startswith(b"PAR1"):
         raise InputError(f"{file}: this is a Parquet file; set `format: parquet`")
     if starts_warc(head):
         raise InputError(f"{file}: this is a WARC file; set `format: warc`")
+
+
+_GAP = re.compile(rb"[\s,\xef\xbb\xbf]*+")  # with the bytes of a byte order mark, which no JSON value begins with
+_MARK = re.compile(rb'["{}\[\]]')
+_STRING = re.compile(rb'(?:[^"\\\n]++|\\.)*+', re.DOTALL)
+_SCALAR = re.compile(rb'[^"\[\]{,\s]*+')
+_LINE_START = re.compile(rb"[ \t\r,]*+")
+_KNOWN_DEPTH = 256
+"""Levels of an element of which it is known what opened them: enough for any but hostile ones."""
+
+
+class _Elements:
+    """Finds the elements of a JSON array in bytes that come in pieces; holds at most `limit` bytes of one."""
+
+    def __init__(self, offset: int, limit: int, *, in_array: bool) -> None:
+        self._offset, self._limit = offset, limit  # of the next piece
+        self._in_array = in_array
+        self._lost = False  # behind a broken element, where only the beginning of a line can be trusted
+        self._at_line_start = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._begin: int | None = None  # None: between two elements
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._depth = 0
+        self._opened = bytearray()  # what the outer levels were opened with
+        self._mode: Literal["structure", "string", "escape", "scalar"] = "structure"
+
+    def feed(self, piece: bytes) -> Iterator[Line]:
+        """Yield the elements that end in the next bytes."""
+        position = 0
+        while position < len(piece):
+            if self._begin is None:
+                position = self._between(piece, position)
+                continue
+            end, is_over = self._inside(piece, position)
+            self._size += end - position
+            self._parts = [*self._parts, piece[position:end]] if self._size <= self._limit else []
+            position = end
+            if is_over:
+                yield Line(self._begin, self._held())
+                self._reset()
+        self._offset += len(piece)
+
+    def end(self, error: DamagedMember | None) -> Iterator[Line]:
+        """Yield what is left at the end of the input, or where it is damaged."""
+        if error is None and self._mode == "scalar" and self._begin is not None:
+            yield Line(self._begin, self._held())
+            self._reset()
+        if error is None and (self._begin is not None or self._in_array):
+            error = DamagedMember("input ends within a JSON array or object", self._offset, cut=True)
+        if error is not None:
+            yield Line(self._offset if self._begin is None else self._begin, self._held(), error)
+
+    def _held(self) -> bytes | None:
+        return b"".join(self._parts) if self._size <= self._limit else None
+
+    def _between(self, piece: bytes, position: int) -> int:
+        """Return the place of the next element, which begins there, or of anything else to go on from."""
+        if self._lost:
+            return self._find_line(piece, position)
+        position = _GAP.match(piece, position).end()  # type: ignore[union-attr]
+        first = piece[position : position + 1]
+        if not first:
+            return position
+        if first == b"]" or (first == b"[" and not self._in_array):
+            self._in_array = first == b"["
+            return position + 1
+        self._begin = self._offset + position
+        self._mode = "structure" if first in b'{["' else "scalar"
+        return position
+
+    def _find_line(self, piece: bytes, position: int) -> int:
+        """Return the place of the first line that begins with an object, or the end of the array."""
+        while position < len(piece):
+            if self._at_line_start:
+                position = _LINE_START.match(piece, position).end()  # type: ignore[union-attr]
+                self._at_line_start = position == len(piece)
+                if piece[position : position + 1] in (b"{", b"]"):
+                    self._lost = False
+                    break
+            newline = piece.find(b"\n", position)
+            self._at_line_start = self._at_line_start or newline >= 0
+            position = newline + 1 if newline >= 0 else len(piece)
+        return position
+
+    def _inside(self, piece: bytes, position: int) -> tuple[int, bool]:
+        """Return how far the element goes in this piece, and whether it is over."""
+        while position < len(piece):
+            if self._mode == "escape":
+                position, self._mode = position + 1, "string"
+            elif self._mode == "scalar":
+                position = _SCALAR.match(piece, position).end()  # type: ignore[union-attr]
+                return position, position < len(piece)
+            elif self._mode == "string":
+                position, is_over = self._string(piece, position)
+                if is_over:
+                    return position, True
+            else:
+                mark = _MARK.search(piece, position)
+                if mark is None:
+                    break
+                position, is_over = self._structure(piece, mark.start())
+                if is_over:
+                    return position, True
+        return len(piece), False
+
+    def _string(self, piece: bytes, position: int) -> tuple[int, bool]:
+        """Go to the end of a string; one with a newline in it, which JSON forbids, ends its element."""
+        position = _STRING.match(piece, position).end()  # type: ignore[union-attr]
+        character = piece[position : position + 1]
+        if character == b"\n":
+            self._lost = self._at_line_start = True
+            return position + 1, True
+        if character:
+            self._mode = "structure" if character == b'"' else "escape"
+        return position + 1, character == b'"' and self._depth == 0
+
+    def _structure(self, piece: bytes, position: int) -> tuple[int, bool]:
+        """Take a quote or bracket; what cannot stand there ends the element."""
+        character = piece[position : position + 1]
+        outer = self._opened[-1:] if len(self._opened) == self._depth else b""
+        if character == b'"':
+            self._mode = "string"
+        elif character in (b"{", b"["):
+            if character == b"{" == outer and _before(piece, position) not in (b":", b""):
+                return position, True  # a closing brace is missing: this is the next element
+            self._opened += character if len(self._opened) == self._depth < _KNOWN_DEPTH else b""
+            self._depth += 1
+        else:
+            self._depth -= 1
+            del self._opened[self._depth :]
+            return position + 1, self._depth <= 0 or outer + character in (b"{]", b"[}")
+        return position + 1, False
+
+
+def _before(piece: bytes, position: int) -> bytes:
+    """Return the last byte before `position` that is no white space; nothing when it is in another piece."""
+    while position and piece[position - 1 : position] in (b" ", b"\t", b"\r", b"\n"):
+        position -= 1
+    return piece[position - 1 : position] if position else b""

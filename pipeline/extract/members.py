@@ -8,12 +8,14 @@ FastWARC inflates 1.6 times faster than zlib, so it does that for every small so
 say where in their output a member ended, nor that the last one was cut, and they drop what they had inflated before an
 error. So each member is given to it alone and checked against its trailer; all others are decoded step by step here.
 
-Source: RFC 1952 (gzip), the LZ4 and Zstandard frame formats, "WARC file compression with Zstandard" (IIPC).
+Source: RFC 1952 (gzip), the LZ4, Zstandard and xz formats, "WARC file compression with Zstandard" (IIPC).
 """
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,15 +25,23 @@ import lz4.frame
 import zstandard
 from fastwarc.stream_io import GzipReader
 
-Codec = Literal["plain", "gzip", "lz4", "zstd"]
+Codec = Literal["plain", "gzip", "lz4", "zstd", "xz", "bz2"]
 
 BLOCK_BYTES = 1 << 20  # raw bytes held at a time
 PIECE_BYTES = 256 << 10  # decoded bytes handed on at a time
 WHOLE_RAW_BYTES = 1 << 20  # gzip members up to here, and up to the next in decoded bytes, are decoded at once
 WHOLE_BYTES = 4 << 20
 GZIP_FRAME_BYTES = 18  # header and trailer
-MAGIC: dict[Codec, bytes] = {"gzip": b"\x1f\x8b\x08", "lz4": b"\x04\x22\x4d\x18", "zstd": b"\x28\xb5\x2f\xfd"}
+MAGIC: dict[Codec, bytes] = {
+    "gzip": b"\x1f\x8b\x08",
+    "lz4": b"\x04\x22\x4d\x18",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "xz": b"\xfd7zXZ\0",
+    "bz2": b"BZh",
+}
+BZ2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows "BZh" and a digit: a block, or the end of an empty file
 MAX_ZSTD_WINDOW = 1 << 27  # what the zstd command accepts without asking
+MAX_XZ_BYTES = 160 << 20  # of memory: twice what `xz -9` needs
 MAX_DICTIONARY_BYTES = 16 << 20
 _DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
 
@@ -155,6 +165,26 @@ class _Lz4:
         return len(self._object.unused_data or b"") if self._object.eof else None
 
 
+class _Xz:
+    """xz and bzip2: their decoders have one interface, in which `max_length` bounds what comes out."""
+
+    feed_bytes = 32 << 10
+
+    def __init__(self, decoder: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
+        self._object = decoder
+
+    def decode(self, data: bytes) -> bytes:
+        return self._object.decompress(data, PIECE_BYTES)
+
+    @property
+    def hungry(self) -> bool:
+        return self._object.needs_input
+
+    @property
+    def unused_bytes(self) -> int | None:
+        return len(self._object.unused_data) if self._object.eof else None
+
+
 class _Zstd:
     feed_bytes = 1 << 10  # the library has no limit on output, and 4 bytes of input can stand for 128 KiB
     hungry = True
@@ -180,13 +210,14 @@ class Format:
 
 def detect(raw: RawInput) -> Format:
     """Return the format by content, never by name; what has no known magic number is plain."""
-    head = raw.exactly(0, 4)
-    if head == _DICTIONARY_MAGIC:
+    head = raw.exactly(0, 10)
+    if head.startswith(_DICTIONARY_MAGIC):
         return Format("zstd", _read_dictionary(raw))
-    behind = raw.exactly(_skip_skippable(raw, 0), 4)
+    behind = raw.exactly(_skip_skippable(raw, 0), 10)
     for codec, magic in MAGIC.items():
         if head.startswith(magic) or behind.startswith(magic):
-            return Format(codec)
+            # Three letters could begin a text: bzip2 counts with what must follow them.
+            return Format(codec) if codec != "bz2" or head[4:] in BZ2_BLOCKS else Format("plain")
     return Format("plain")
 
 
@@ -212,6 +243,9 @@ def _skip_skippable(raw: RawInput, position: int) -> int:
         position += 8 + int.from_bytes(head[4:8], "little")
 
 
+_DECODING_ERRORS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, RuntimeError, EOFError, MemoryError, OSError)
+
+
 class Member:
     """One compressed member, or the rest of a plain file, decoded piece by piece."""
 
@@ -235,7 +269,7 @@ class Member:
             at_end = self._decoder.hungry and not data
             try:
                 piece = self._decoder.decode(data)
-            except (zlib.error, zstandard.ZstdError, RuntimeError, EOFError, MemoryError) as error:
+            except _DECODING_ERRORS as error:
                 raise DamagedMember(f"{self._form.codec} member cannot be decoded: {error}", self._fed) from error
             unused = self._decoder.unused_bytes
             if unused is not None:
@@ -278,6 +312,7 @@ class Member:
         data = self._raw.at(self._fed, PIECE_BYTES)
         self._fed += len(data)
         if not data:
+            _check_whole(self._raw, self._fed)
             self.end = self._fed
         return data
 
@@ -287,7 +322,27 @@ def _open_decoder(form: Format) -> _Decoder | None:
         return _Gzip()
     if form.codec == "lz4":
         return _Lz4()
+    if form.codec == "xz":
+        return _Xz(lzma.LZMADecompressor(memlimit=MAX_XZ_BYTES))
+    if form.codec == "bz2":
+        return _Xz(bz2.BZ2Decompressor())
     return _Zstd(form.dictionary) if form.codec == "zstd" else None
+
+
+def _check_whole(raw: RawInput, end: int) -> None:
+    """Raise DamagedMember when the input ends before the size that it had when it was opened."""
+    if end < raw.size:
+        raise DamagedMember(f"the file shrank from {raw.size} to {end} bytes while it was read", end, cut=True)
+
+
+def _skip_padding(raw: RawInput, form: Format, position: int) -> int:
+    """Return the offset behind the NUL bytes that may pad the streams of an xz file; elsewhere they are damage."""
+    while form.codec == "xz" and (data := raw.at(position, BLOCK_BYTES)):
+        rest = data.lstrip(b"\0")
+        position += len(data) - len(rest)
+        if rest:
+            break
+    return position
 
 
 class DecodedStream:
@@ -365,8 +420,9 @@ class DecodedStream:
             start = self.member_start
             if self._member is not None:
                 assert self._member.end is not None
-                start = self._member.end
+                start = _skip_padding(self._raw, self._form, self._member.end)
             if not self._raw.at(start, 1):
+                _check_whole(self._raw, start)
                 return "end"
             self.member_start, self._member = start, None
             member = Member(self._raw, self._form, start)

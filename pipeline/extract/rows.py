@@ -44,7 +44,8 @@ _PART_OF_A_DATE = re.compile(r"(\d{4})(?:-(\d{2}))?")
 @dataclass(frozen=True, slots=True)
 class RowItem:
     """One row, or a stretch that cannot be read. `offset` is where reading may begin again: a byte of the decompressed
-    file, for Parquet a row number. `record_type` is "row", or "damage" for a stretch that is no unit.
+    file, for Parquet a row number. `record_type` is "row", or what is no unit: "damage" for a stretch, "file" for a
+    whole input that cannot be read.
     """
 
     offset: int
@@ -75,6 +76,11 @@ def row_damage(file: str, offset: int, detail: str, *, cut: bool = False) -> Row
     """Return a stretch that cannot be read, and may have held any number of rows."""
     reason: RejectReason = "truncated_input" if cut else "damaged"
     return RowItem(offset, Reject(Origin(file, offset), None, reason, detail[:300]), "damage")
+
+
+def file_reject(file: str, reason: RejectReason, detail: str) -> RowItem:
+    """Return the one reject of an input that cannot be read at all."""
+    return RowItem(0, Reject(Origin(file, 0), None, reason, detail[:300]), "file")
 
 
 def to_item(

@@ -12,7 +12,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO, Protocol
@@ -24,9 +24,10 @@ from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
 from pipeline.extract.pages import HANDLER, extract_pages
+from pipeline.extract.rows import file_reject
 from pipeline.extract.units import Document, Page, Reject
 from pipeline.table import schema
-from pipeline.table.errors import ShardError
+from pipeline.table.errors import ShardError, UnreadableInputError
 from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import InputFile, Storage
@@ -59,7 +60,7 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """One raw input of a source and how to read it."""
+    """One raw input of a source and how to read it. `format` is `auto` until the content has been looked at."""
 
     storage: Storage
     source: str
@@ -85,7 +86,7 @@ class ExtractJob:
     def work(self, number: int) -> Work:
         """Return the work of the input's shard `number`."""
         origin = hashlib.blake2b(f"{self.source}\0{self.input.name}".encode(), digest_size=6).hexdigest()
-        url, name, size, seen = self.input.url, self.input.name, self.input.size, self.input.identity
+        url, name, size, seen = self.input.shown_url, self.input.name, self.input.size, self.input.identity
         described = {"url": url, "name": name, "size": size, "identity": seen, "shard": number}
         return Work(f"part-{origin}-{number:05d}", self._identity(), (described,))
 
@@ -118,6 +119,9 @@ class Shard:
     """Rejects by reason."""
     counts: Mapping[str, int]
     """Among them `null:NAME` and `unfit:NAME`: documents whose kept column is null, and whose value does not fit it."""
+    format: str
+    unread: str | None
+    """Why nothing of the input could be read."""
 
 
 def page_pool(workers: int, config: ExtractConfig) -> WorkerPool:
@@ -135,7 +139,10 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
         if documents is None or rejects is None:
             break
         next_offset = documents.details["next_offset"]
-        shards.append(Shard(documents.part, rejects.part, next_offset, rejects.counts, documents.counts))
+        unread = documents.details.get("unread")
+        shards.append(
+            Shard(documents.part, rejects.part, next_offset, rejects.counts, documents.counts, job.format, unread)
+        )
         if next_offset is None:
             break
     return shards
@@ -151,28 +158,45 @@ def _proof(group: Group, work: Work) -> Manifest | None:
 def extract_input(job: ExtractJob, tools: Tools) -> list[Shard]:
     """Make the shards of one raw input that are not there yet; every unit ends as exactly one document or reject.
 
-    Raises: InputError when the input is not what its format says; ShardError when it cannot be read or written.
+    An input that cannot be opened, or read as what it is, ends as one reject.
+
+    Raises: ShardError when reading fails midway, or the shard cannot be written.
     """
+    try:
+        with job.input.open() as stream:
+            return _extract(replace(job, format=tools.format_of(stream, job)), stream, tools)
+    except UnreadableInputError as error:
+        return [_unread(job, error, tools)]
+    except OSError as error:
+        raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
+
+
+def _extract(job: ExtractJob, stream: BinaryIO, tools: Tools) -> list[Shard]:
     shards = finished_shards(job)
     start = shards[-1].next_offset if shards else 0
     if start is None:
         return shards
     seen = {record_id for shard in shards for record_id in _record_ids(job, shard)}
-    try:
-        with job.input.open() as stream:
-            items = _Feed(tools.read(stream, job, start, seen))
-            while start is not None:
-                shards.append(_make_shard(job, len(shards), items, tools))
-                start = shards[-1].next_offset
-    except OSError as error:
-        raise ShardError(f"{job.input.url} cannot be read: {error.strerror or error}") from error
+    items = _Feed(tools.read(stream, job, start, seen))
+    while start is not None:
+        shards.append(_make_shard(job, len(shards), items, tools))
+        start = shards[-1].next_offset
     return shards
+
+
+def _unread(job: ExtractJob, error: UnreadableInputError, tools: Tools) -> Shard:
+    """Make the shard of an input that cannot be opened: one reject."""
+    reason, detail = job.input.problem or ("damaged", str(error))
+    if job.input.problem is None:  # it was sound when it was listed: the next run looks again
+        job = replace(job, input=replace(job.input, identity="unread"))
+    return _make_shard(job, 0, _Feed(iter([file_reject(job.input.name, reason, detail)])), tools)
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What extraction needs of its caller: the format's reader, the workers, and where to tell how it goes."""
+    """What extraction needs of its caller: the formats' readers, the workers, and where to tell how it goes."""
 
+    format_of: Callable[[BinaryIO, ExtractJob], str]
     read: Callable[[BinaryIO, ExtractJob, int, set[str]], Iterator[Item]]
     pool: Callable[[], WorkerPool]
     watch: Callable[[int], None]
@@ -186,6 +210,7 @@ class _Feed:
         self._items = items
         self._next = next(items, None)
         self.counts: Counter[str] = Counter()
+        self.unread: str | None = None
         self._decoded_bytes = 0
 
     def shard(self, part_bytes: int) -> Iterator[Result]:
@@ -198,6 +223,8 @@ class _Feed:
                 return
             self._next = next(self._items, None)
             self.counts[f"records_{item.record_type}"] += 1
+            if item.record_type == "file" and isinstance(item.result, Reject):
+                self.unread = f"{item.result.reason}: {item.result.detail}"
             if item.result is not None:
                 self.counts["units" if item.is_unit else "damage"] += 1
                 self._decoded_bytes += _size(item.result)
@@ -224,8 +251,9 @@ def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Sha
     counts = dict(items.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
     details = {"next_offset": items.next_offset, "file": job.input.name}
+    details |= {"unread": items.unread} if items.unread else {}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
-    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, counts)
+    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, counts, job.format, items.unread)
 
 
 def _results(job: ExtractJob, items: _Feed, tools: Tools) -> Iterator[Document | Reject]:

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from pipeline.select import expressions
 from pipeline.select.binding import BoundRules, Constant, token_columns
 from pipeline.select.evaluate import Policy, ResolvedRule, answer, passing, relation, resolve
-from pipeline.select.expressions import QUANTILE, TOP_SHARE, TOP_TOKEN_SHARE, literal, quoted
+from pipeline.select.expressions import QUANTILE, TOP_SHARE, TOP_TOKEN_SHARE, quoted
 from pipeline.select.narrow import AlignedPart, NarrowSource, read_narrow
+from pipeline.table.sql import literal_path
 
 MapParts = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Runs a function over jobs and returns the results in order: `map`, or the map of an engine."""
@@ -138,13 +139,13 @@ def work_database(resources: Resources) -> duckdb.DuckDBPyConnection:
         "autoload_known_extensions": "false",
     }
     connection = duckdb.connect(":memory:", config=config)
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for cursors, too
     return connection
 
 
 def files(paths: Sequence[str]) -> str:
     """Return the table function that reads exactly these Parquet files."""
-    return f"read_parquet([{', '.join(literal(path) for path in paths)}], union_by_name = true)"
+    return f"read_parquet([{', '.join(map(literal_path, paths))}], union_by_name = true)"
 
 
 def _threshold(connection: duckdb.DuckDBPyConnection, constant: Constant, paths: Sequence[str]) -> str | None:

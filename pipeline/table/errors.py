@@ -58,6 +58,10 @@ class ShardError(GristmillError):
     """A shard could not be read, computed or written; the message names it."""
 
 
+class UnreadableInputError(ShardError):
+    """One input cannot be opened, and that will not pass by itself; the others are read."""
+
+
 class GuardrailError(GristmillError):
     """A guardrail stopped the run (for example `dedup.max_removed`)."""
 

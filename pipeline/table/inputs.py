@@ -1,66 +1,207 @@
-"""From the `inputs:` of a source to a sorted list of raw files, each with a name that does not depend on its folder."""
+"""From the `inputs:` of a source to a sorted list of raw files, each with a name that does not depend on its folder.
+
+What a folder or a glob holds besides files (a pipe, a link that leads nowhere, a folder that cannot be listed) is
+listed with its problem: it costs itself alone, and is never waited for.
+"""
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import re
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pipeline.table.errors import InputError, UsageError
-from pipeline.table.storage import InputFile, filesystem
+from fsspec.utils import glob_translate
+
+from pipeline.table.errors import InputError, UnreadableInputError, UsageError
+from pipeline.table.schema import RejectReason
+from pipeline.table.storage import InputFile, filesystem, is_local, printable
 
 _CHUNK_BYTES = 1 << 20
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe, which can be read only once: write what comes out of it to a file",
+    stat.S_IFSOCK: "a socket, which is no file",
+    stat.S_IFCHR: "a device, which is no file",
+    stat.S_IFBLK: "a device, which is no file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A file that an entry names, or what stands in a file's place. `inode` tells files of this machine apart."""
+
+    url: str
+    name: str
+    size: int
+    identity: str
+    problem: tuple[RejectReason, str] | None = None
+    inode: tuple[int, int] | None = None
 
 
 def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "content"] = "stat") -> list[InputFile]:
     """Return the files that paths, globs, directories and URLs name, each once, sorted by name.
 
-    A directory means every file below it whose name does not begin with `.` or `_`.
+    A directory means every file below it whose name does not begin with `.` or `_`; links are followed. Names that are
+    not UTF-8 are written with the bytes as `\\xe9`.
 
     Raises: InputError for an entry that names nothing; `where` is the config key for the message.
     """
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    found: dict[str, _Found] = {}
     for entry in entries:
         matches = _expand(entry, where)
         if not matches:
-            raise InputError(
-                f"{where}: {entry!r} matches no file (working directory {os.getcwd()}); correct it or remove it"
-            )
-        for url, name, info in matches:
-            found.setdefault(url, (name, info))
-    names = _distinct({url: name for url, (name, _) in found.items()})
-    files = [
-        InputFile(url, names[url], int(info["size"] or 0), _identity(url, info, identity))
-        for url, (_, info) in found.items()
-    ]
+            raise InputError(f"{where}: {entry!r} matches no file ({_here()}); correct it or remove it")
+        for match in matches:
+            found.setdefault(match.url, match)
+    once = _without_second_links(found)
+    names = _printable(_distinct({url: file.name for url, file in once.items()}))
+    files = [_with_identity(file, names[url], identity) for url, file in once.items()]
     return sorted(files, key=lambda file: file.name)
 
 
-def _expand(entry: str, where: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return (url, name, info) for each file that one entry names."""
+def _expand(entry: str, where: str) -> list[_Found]:
+    """Return what one entry names."""
     try:
         fs, path = filesystem(entry)
     except UsageError as error:
         raise type(error)(f"{where}: {error}") from error
     try:
-        if glob.has_magic(entry) and not fs.exists(path):  # a file may be called `crawl [1].warc.gz`
-            root = path[: len(path) - len(path.lstrip("/"))] + _root(path)
-            infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
-        elif not fs.exists(path):
-            raise InputError(f"{where}: {entry} does not exist (working directory {os.getcwd()}); correct the path")
-        elif fs.isdir(path):
-            root = path.rstrip("/")
-            infos = {p: i for p, i in fs.find(path, detail=True).items() if _visible(p.removeprefix(root))}
-        else:
-            root = os.path.dirname(path)
-            infos = {path: fs.info(path)}
+        return list(_local(path)) if is_local(fs) else _remote(fs, path, entry)
+    except FileNotFoundError as error:
+        raise InputError(f"{where}: {entry} does not exist ({_here()}); correct the path") from error
     except PermissionError as error:
         raise InputError(f"{where}: {entry}: {error.strerror}; make it readable") from error
+    except (OSError, ValueError) as error:  # a NUL in a path, a `**` inside a name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{where}: {entry} cannot be listed: {reason}; correct it") from error
+
+
+def _here() -> str:
+    return f"working directory {printable(os.getcwd())}"
+
+
+def _remote(fs: Any, path: str, entry: str) -> list[_Found]:
+    if glob.has_magic(entry) and not fs.exists(path):  # a file may be called `crawl [1].warc.gz`
+        root = path[: len(path) - len(path.lstrip("/"))] + _root(path)
+        infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
+    elif not fs.exists(path):
+        raise FileNotFoundError(path)
+    elif fs.isdir(path):
+        root = path.rstrip("/")
+        infos = {p: i for p, i in fs.find(path, detail=True).items() if _visible(p.removeprefix(root))}
+    else:
+        root = os.path.dirname(path)
+        infos = {path: fs.info(path)}
+    return [
+        _Found(_url(p, entry), os.path.relpath(p, root or "/"), int(info["size"] or 0), _remote_identity(info))
+        for p, info in infos.items()
+    ]
+
+
+def _local(path: str) -> Iterator[_Found]:
+    """Yield what a local path or pattern names: a path that exists is none, whatever characters it has."""
+    root, rest = _literal_root(path)
+    if rest:
+        pattern = re.compile(glob_translate(f"{glob.escape(root)}/{rest}"))
+        depth = None if "**" in rest else rest.count("/") + 1
+        found = _walk(root, depth, hidden=True)
+        yield from (file for file in found if pattern.match(file.url) or file.name.endswith("/"))
+        return
+    info = os.lstat(path)
+    if stat.S_ISDIR(info.st_mode) or (stat.S_ISLNK(info.st_mode) and os.path.isdir(path)):
+        yield from _walk(path, None, hidden=False)
+        return
+    yield _look(path, os.path.basename(path))
+
+
+def _literal_root(path: str) -> tuple[str, str]:
+    """Split a path where its first part with magic characters begins that is not there as it is written."""
+    if os.path.lexists(path) or not glob.has_magic(path):
+        return path, ""
+    parts = path.split("/")
+    for number, part in enumerate(parts):
+        if glob.has_magic(part) and not os.path.lexists("/".join(parts[: number + 1])):
+            return "/".join(parts[:number]) or "/", "/".join(parts[number:])
+    return path, ""
+
+
+def _walk(root: str, depth: int | None, *, hidden: bool) -> Iterator[_Found]:
+    """Yield every file below a folder, and whatever cannot be read: a folder with a `/` behind its name.
+
+    Each folder is listed once, however many links lead to it; those without a link come first.
+    """
+    listed: set[tuple[int, int]] = set()
+    folders = deque([(root, 1)])
+    links: deque[tuple[str, int]] = deque()
+    while folders or links:
+        folder, level = folders.popleft() if folders else links.popleft()
+        name = f"{os.path.relpath(folder, root)}/"
+        try:
+            info = os.stat(folder)
+            if (info.st_dev, info.st_ino) in listed:
+                yield _odd(folder, name, "duplicate_record", "a link to a folder that is read already")
+                continue
+            listed.add((info.st_dev, info.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise
+            yield _odd(folder, name, "damaged", f"the folder cannot be listed: {error.strerror}; make it readable")
+            continue
+        for entry in entries:
+            if hidden or not entry.name.startswith((".", "_")):
+                found = _look(entry.path, os.path.relpath(entry.path, root))
+                if found.identity != "folder":
+                    yield found
+                elif depth is None or level < depth:
+                    (links if entry.is_symlink() else folders).append((entry.path, level + 1))
+
+
+def _look(path: str, name: str) -> _Found:
+    """Return a file, or what it is instead; links are followed."""
+    try:
+        info = os.stat(path)
     except OSError as error:
-        raise InputError(f"{where}: {entry} cannot be listed: {error.strerror or error}; correct it") from error
-    return [(_url(p, entry), os.path.relpath(p, root or "/"), info) for p, info in infos.items()]
+        if not os.path.islink(path):
+            return _odd(path, name, "damaged", f"{error.strerror}; make it readable or take it out")
+        what = "a link that leads back to itself" if error.errno == errno.ELOOP else "a link that leads nowhere"
+        return _odd(path, name, "damaged", f"{what} ({printable(os.readlink(path))}); correct it or take it out")
+    kind = stat.S_IFMT(info.st_mode)
+    if kind == stat.S_IFDIR:
+        return _Found(path, name, 0, "folder")
+    inode = (info.st_dev, info.st_ino)
+    if kind != stat.S_IFREG:
+        return replace(_odd(path, name, "unsupported", _SPECIAL.get(kind, "no file")), inode=inode)
+    if not os.access(path, os.R_OK, effective_ids=True):
+        return replace(_odd(path, name, "damaged", "Permission denied; make it readable"), inode=inode)
+    return _Found(path, name, info.st_size, f"mtime:{info.st_mtime_ns}", None, inode)
+
+
+def _odd(path: str, name: str, reason: RejectReason, detail: str) -> _Found:
+    return _Found(path, name, 0, f"problem:{detail}", (reason, detail))
+
+
+def _without_second_links(found: dict[str, _Found]) -> dict[str, _Found]:
+    """Let a file that links name a second time be read once: under its own path where that is among them."""
+    by_inode: dict[tuple[int, int], list[_Found]] = {}
+    for file in found.values():
+        if file.inode is not None:
+            by_inode.setdefault(file.inode, []).append(file)
+    result = dict(found)
+    for files in (files for files in by_inode.values() if len(files) > 1):
+        real = {file.url: os.path.realpath(file.url) for file in files}  # hard links are files of their own
+        first: dict[str, _Found] = {}
+        for file in sorted(files, key=lambda file: (real[file.url] != file.url, file.url)):
+            if (other := first.setdefault(real[file.url], file)) is not file:
+                detail = f"a link to {printable(other.name)}, which is read already"
+                result[file.url] = replace(_odd(file.url, file.name, "duplicate_record", detail))
+    return result
 
 
 def _url(path: str, entry: str) -> str:
@@ -105,21 +246,39 @@ def _clashing(items: Iterable[tuple[str, str]]) -> list[str]:
     return [url for urls in by_name.values() if len(urls) > 1 for url in urls]
 
 
-def _identity(url: str, info: dict[str, Any], how: Literal["stat", "content"]) -> str:
-    if how == "content":
-        return _content_hash(url)
+def _printable(names: dict[str, str]) -> dict[str, str]:
+    """Return names that UTF-8 can hold, still one for each file."""
+    taken = set(names.values())
+    result: dict[str, str] = {}
+    for url, name in sorted(names.items()):
+        shown = printable(name)
+        while shown != name and shown in taken:
+            shown += "~"
+        taken.add(shown)
+        result[url] = shown
+    return result
+
+
+def _remote_identity(info: dict[str, Any]) -> str:
     for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "modified"):
         if info.get(key):
-            value = info[key]
-            # fsspec reports float seconds; nanoseconds tell two quick edits apart.
-            return f"mtime:{os.stat(info['name']).st_mtime_ns}" if key == "mtime" else f"{key.lower()}:{value}"
+            return f"{key.lower()}:{info[key]}"
     return "none"
 
 
-def _content_hash(url: str) -> str:
-    fs, path = filesystem(url)
+def _with_identity(found: _Found, name: str, how: Literal["stat", "content"]) -> InputFile:
+    file = InputFile(found.url, name, found.size, found.identity, found.problem)
+    if how == "stat" or found.problem is not None:
+        return file
+    try:
+        return replace(file, identity=_content_hash(file))
+    except UnreadableInputError as error:
+        return replace(file, identity="problem", problem=("damaged", str(error)))
+
+
+def _content_hash(file: InputFile) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with fs.open(path, "rb") as stream:
+    with file.open() as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return f"content:{digest.hexdigest()}"

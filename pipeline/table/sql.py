@@ -65,6 +65,8 @@ _WITH_KEPT = ("documents", "outcomes", "curated")
 _NUMBERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"}
 )
+_POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
+_PATTERN_CHARACTERS = re.compile(r"[*?[]")
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
 _ONE_SELECT = "one SELECT statement is allowed (also WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)"
 # DuckDB calls a statement SELECT even when its WITH clause copies to a file or inserts: the plan tells.
@@ -78,6 +80,7 @@ class Result:
     columns: list[str]
     types: list[str]
     rows: Iterator[tuple[Any, ...]]
+    """Python values, but for dates and points in time, which are ISO 8601 text in UTC: Python has no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +93,26 @@ class Session:
     """Views that could not be made, by schema and name, and why."""
 
     def query(self, sql: str) -> Result:
-        """Run a user's statement and return its rows as Python values.
+        """Run a user's statement and return its rows.
 
         Raises: QueryError, also while rows are read, in one line that keeps DuckDB's candidates.
         """
         self._check(sql)
+        cursor = self.connection.cursor()
         try:
-            answer = self.connection.cursor().execute(sql)
+            times: list[int] = []
+            if _EXPLAIN.match(sql):
+                answer = cursor.execute(sql)
+            else:
+                described = cursor.execute(f"DESCRIBE {sql}").fetchall()
+                times = [number for number, row in enumerate(described) if row[1].startswith(("DATE", "TIMESTAMP"))]
+                answer = _with_times_as_text(cursor, sql, described) if times else cursor.execute(sql)
             description = answer.description or []
         except duckdb.Error as error:
             raise self._query_error(error, sql) from error
-        return Result([c[0] for c in description], [str(c[1]) for c in description], self._rows(answer, sql))
+        rows = self._rows(answer, sql)
+        rows = (tuple(_iso(v) if n in times else v for n, v in enumerate(row)) for row in rows) if times else rows
+        return Result([c[0] for c in description], [str(c[1]) for c in description], rows)
 
     def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Run a user's statement and yield its rows as record batches; one without rows if there are none.
@@ -218,9 +230,17 @@ def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def literal_path(path: str) -> str:
+    """Return a path or URL as an SQL string that DuckDB reads as this file alone, whatever its folders are called.
+
+    A path with a backslash is left as it is: DuckDB has no way to escape one.
+    """
+    return literal(path if "\\" in path else _PATTERN_CHARACTERS.sub(r"[\g<0>]", path))
+
+
 def read_parts(group: Group, index: Index, options: str = "") -> str:
     """Return the table function that reads exactly the parts of `index`, of which there must be one at least."""
-    paths = ", ".join(literal(group.storage.sql_path(group.path(part.name))) for part in index.parts)
+    paths = ", ".join(literal_path(group.storage.sql_path(group.path(part.name))) for part in index.parts)
     return f"read_parquet([{paths}], hive_partitioning = false{options})"
 
 
@@ -236,8 +256,10 @@ def _close_off(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
         connection.register_filesystem(storage.fs)
         # DuckDB asks with the path as the file system spells it, which may begin with a slash.
         folders.append(f"{storage.url.split('://', 1)[0]}:///{storage.root.lstrip('/')}/")
-    connection.execute(f"SET allowed_directories = [{', '.join(map(literal, folders))}]")
-    connection.execute("SET TimeZone = 'UTC'")
+    # A pattern that escapes the folder's name is checked against the list as it is written.
+    spelled = [spell(folder) for folder in folders for spell in (literal, literal_path)]
+    connection.execute(f"SET allowed_directories = [{', '.join(dict.fromkeys(spelled))}]")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for cursors, too
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET enable_external_access = false")
 
@@ -352,6 +374,27 @@ def _absent(session: Session, owner: str, table: str) -> str | None:
         return f"there is no view {shown}{nearest(table, known)}; there are {_list(known)}"
     whom = f"source `{source.name}`" if source else "any source"
     return f"{shown} does not exist yet: stage `{stage}` has not run for {whom}; run `gristmill run CONFIG`"
+
+
+def _with_times_as_text(cursor: duckdb.DuckDBPyConnection, sql: str, described: Sequence[Any]) -> Any:
+    """Run a statement with its dates and times as text: as Python values, infinity would be a day of the year 9999."""
+    names = [f"c{number}" for number in range(len(described))]
+    # A view takes any comment or semicolon behind the statement, and keeps its order of rows.
+    cursor.execute(f"CREATE TEMP VIEW _statement ({', '.join(names)}) AS {sql}")
+    cells = [
+        f"{name}{'::VARCHAR' if row[1].startswith(('DATE', 'TIMESTAMP')) else ''} AS {quote(row[0])}"
+        for name, row in zip(names, described, strict=True)
+    ]
+    return cursor.execute(f"SELECT {', '.join(cells)} FROM _statement")
+
+
+def _iso(value: str | None) -> str | None:
+    """Return DuckDB's text of a date or time in UTC in ISO 8601; what has no such form (BC, infinity) as it is."""
+    match = _POINT_IN_TIME.fullmatch(value) if value is not None else None
+    if match is None:
+        return value
+    fraction = f".{match['fraction'].ljust(6, '0')}" if match["fraction"] else ""
+    return f"{match['date']}T{match['time']}{fraction}{'+00:00' if match['zone'] else ''}"
 
 
 def _list(names: Sequence[str] | set[str] | dict[str, Source]) -> str:

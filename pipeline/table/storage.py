@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,14 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from pipeline.table.errors import InputError, MissingDependencyError, ShardError, WorkspaceError
+from pipeline.table.errors import (
+    InputError,
+    MissingDependencyError,
+    ShardError,
+    UnreadableInputError,
+    WorkspaceError,
+)
+from pipeline.table.schema import RejectReason
 
 TEMPORARY = "_tmp"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
@@ -29,13 +37,14 @@ def filesystem(url: str) -> tuple[Any, str]:
 
     Raises: MissingDependencyError when the protocol's package is not installed; InputError for an unknown protocol.
     """
-    # Made absolute here, for what is remembered must not depend on the working directory.
-    return _filesystem(url if "://" in url else os.path.abspath(os.path.expanduser(url)))
+    if "://" not in url:  # fsspec would take a `::` in it for a chain of protocols
+        return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(url))
+    return _filesystem(url)
 
 
 @lru_cache(maxsize=64)
 def _filesystem(url: str) -> tuple[Any, str]:
-    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    protocol = url.split("://", 1)[0]
     # Listings of an object store are never remembered: another run may have changed them.
     options = {} if protocol in ("file", "local") else {"use_listings_cache": False}
     try:
@@ -65,7 +74,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        return "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+        return is_local(self.fs)
 
     def path(self, relative: str) -> str:
         """Return the path inside the filesystem."""
@@ -219,21 +228,60 @@ class InputFile:
 
     `name` is relative to the folder, glob or list that named it, never an absolute path: ids must not depend on where
     a crawl lies. `identity` is ETag or modification time (nanoseconds), or a content hash when the user asked for one.
+    `problem` is why it cannot be read, where that was seen when it was listed: a reason of rejection, and what it is.
     """
 
     url: str
     name: str
     size: int
     identity: str
+    problem: tuple[RejectReason, str] | None = None
+
+    @property
+    def shown_url(self) -> str:
+        """The URL for manifests and messages: a local path need not be UTF-8."""
+        return printable(self.url)
 
     def open(self) -> BinaryIO:
-        """Open for reading. Raises: ShardError when it cannot be read or vanished since it was listed."""
+        """Open for reading.
+
+        Raises: UnreadableInputError for what can never be read, or vanished since it was listed; ShardError for others.
+        """
+        if self.problem is not None:
+            raise UnreadableInputError(f"{self.shown_url}: {self.problem[1]}")
         fs, path = filesystem(self.url)
         try:
+            if is_local(fs):
+                return _open_file(path)
             return cast(BinaryIO, fs.open(path, "rb"))
         except FileNotFoundError as error:
-            raise ShardError(f"{self.url} is gone; it was there when the run began") from error
-        except PermissionError as error:
-            raise ShardError(f"{self.url}: {error.strerror or error}; make it readable") from error
+            raise UnreadableInputError(f"{self.shown_url} is gone; it was there when the run began") from error
         except OSError as error:
-            raise ShardError(f"{self.url} cannot be read: {error.strerror or error}") from error
+            kind = UnreadableInputError if is_local(fs) and error.errno in _LASTING else ShardError
+            hint = "; make it readable" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            raise kind(f"{self.shown_url} cannot be read: {error.strerror or error}{hint}") from error
+
+
+_LASTING = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR, errno.ENOTDIR)
+"""Errors of a file of its own: others, such as too many open files, would meet the next one as well."""
+
+
+def _open_file(path: str) -> BinaryIO:
+    """Open a regular file; a pipe that took its place meanwhile must not be waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+        raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else "it is no file any more")
+    return open(handle, "rb")
+
+
+def printable(path: str) -> str:
+    r"""Return a path as UTF-8 can hold it: bytes that are none of its characters as `\xe9`."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_local(fs: Any) -> bool:
+    """Whether an fsspec filesystem is the machine's own."""
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))

@@ -24,7 +24,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import cli
+from flows.config import load
+from pipeline.extract.shard import ExtractJob
 from pipeline.table import lock
+from pipeline.table.inputs import resolve
 from pipeline.table.storage import Storage
 from tests.cli_runs import COMMAND, Ran, environment, gristmill
 from tests.local_run import rows, run_all, write_jsonl
@@ -173,8 +176,13 @@ CONFIG_MISTAKES = [
     ("unknown protocol", "in/a.jsonl", "gopher://a/b", ["sources.web.inputs", "gopher://a/b", "protocol"]),
     ("text as WARC", "format: jsonl", "format: warc", ["sources.web.inputs", "a.jsonl", "not a WARC", "correct"]),
     ("text as Parquet", "format: jsonl", "format: parquet", ["web.inputs", "a.jsonl", "not a readable Parquet"]),
-    ("PNG as WARC", "format: jsonl\n    inputs: [in/a.jsonl]", "format: warc\n    inputs: p.png", ["p.png", "WARC"]),
-    ("PNG as JSONL", "in/a.jsonl", "p.png", ["sources.web.inputs", "no row can be read", "p.png", "UTF-8", "correct"]),
+    ("PNG as WARC", "format: jsonl\n    inputs: [in/a.jsonl]", "format: warc\n    inputs: p.png", ["p.png", "PNG"]),
+    (
+        "PNG as JSONL",
+        "in/a.jsonl",
+        "p.png",
+        ["sources.web.inputs", "no row can be read", "p.png", "a PNG image", "correct"],
+    ),
     ("text as JSONL", "in/a.jsonl", "plain.txt", ["sources.web.inputs", "plain.txt", "JSON"]),
     (
         "CSV without text",
@@ -346,7 +354,7 @@ def as_ordinary_user() -> Iterator[None]:
 # (what is wrong, path without permissions, arguments, phrases of the answer)
 PERMISSION_MISTAKES = [
     ("input", "in/a.jsonl", ["run", "run.yaml"], ["sources.web.inputs", "a.jsonl", "Permission denied", "readable"]),
-    ("folder of inputs", "in", ["run", "run.yaml"], ["sources.web.inputs", "in/a.jsonl", "correct the path"]),
+    ("folder of inputs", "in", ["run", "run.yaml"], ["sources.web.inputs", "in/a.jsonl", "Permission denied"]),
     ("configuration", "run.yaml", ["run", "run.yaml"], ["run.yaml", "Permission denied"]),
     ("workspace, run", "ws", ["run", "run.yaml"], ["workspace", "ws is not writable", "choose another"]),
     ("workspace, dry run", "ws", ["run", "run.yaml", "--dry-run"], ["workspace", "ws is not writable"]),
@@ -460,13 +468,16 @@ def test_prefect_server_that_is_not_there(folder: Path) -> None:
 
 
 def test_an_error_in_a_task_stops_the_others(folder: Path, prefect_api: str) -> None:
-    """The 101st input is not opened before work begins; that it is Parquet shows in a Prefect task."""
+    """That an input's part cannot be written shows in a Prefect task: something else has its name."""
     for number in range(160):
         write_jsonl(folder / "in" / f"{number:03}.jsonl", rows(2, number))
-    pq.write_table(pa.table({"text": ["a"]}), folder / "in" / "102.jsonl")
     (folder / "run.yaml").write_text(edited("in/a.jsonl", "in/*.jsonl"))
+    source = load("run.yaml").sources["web"]
+    (bad,) = (file for file in resolve(source.inputs, "inputs") if file.name == "102.jsonl")
+    work = ExtractJob(Storage.at("ws"), "web", bad, source.format, source.columns, source.extract).work(0)
+    (folder / "ws" / "web" / "documents" / f"{work.name}.parquet" / "not ours").mkdir(parents=True)
     ran = gristmill("run", "run.yaml", "--until", "extract", cwd=folder, PREFECT_API_URL=prefect_api)
-    says(complaint(ran, 1), "102.jsonl", "format: parquet")
+    says(complaint(ran, 1), f"{work.name}.parquet", "directory")
     assert ran.err.count("rows in") < 150
     assert not (folder / "ws" / "web" / "documents" / "_index.json").exists()
 

@@ -178,7 +178,7 @@ def test_only_takes_the_whole_scope() -> None:
             r"run\.yaml:7: unknown key 'sources\.code\.extract\.limits\.node' .*nodes",
         ),
         ("workspace: ws", "workspace: ''", r"run\.yaml:1: workspace = ''"),
-        ("format: jsonl", "", r"run\.yaml:4: key 'sources\.code\.format' is missing$"),
+        ("inputs: code.jsonl", "", r"run\.yaml:4: key 'sources\.code\.inputs' is missing$"),
     ],
 )
 def test_a_mistake_names_its_line_once(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.extract import members
 from pipeline.extract.column_types import settle_types
 from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractLimits, KeepColumn
@@ -38,6 +41,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "members": lambda data: b"".join(gzip.compress(data[i : i + 7]) for i in range(0, len(data), 7)),
     "zstd": zstandard.compress,
     "lz4": lz4.frame.compress,
+    "xz": lambda data: lzma.compress(data, preset=0),
+    "bz2": lambda data: bz2.compress(data, 1),
 }
 Reader = Callable[[BinaryIO, str, int, Mapping[str, str], ExtractLimits], Iterator[RowItem]]
 
@@ -181,7 +186,7 @@ def test_reading_from_any_line_gives_the_same_rest(codec: str, lines: list[str],
         assert jsonl(data, item.offset) == items[index:]
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "xz"])
 def test_a_cut_file_keeps_its_whole_lines(codec: str) -> None:
     lines = [json.dumps({"text": f"{number} {number**50}"}) for number in range(3000)]
     data = COMPRESS[codec]("\n".join(lines).encode())
@@ -605,3 +610,65 @@ def test_parquet_knows_the_types_of_what_is_kept(tmp_path: Path) -> None:
     assert not {"at", "labels"} & set(document.metadata)
     with files[0].open() as stream:  # a file without the column has nulls
         assert only(list(read_parquet(stream, "f", 0, {}, LIMITS, columns))).kept == {"at": None, "topic": None}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(alphabet='a"\\\\{}[],: \n\u00e9\U0001f600'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.fixed_dictionaries({"text": st.text(min_size=1, max_size=9), "more": VALUES}), min_size=1, max_size=5),
+    st.sampled_from([None, 1, "\t"]),
+    st.booleans(),
+    st.sampled_from(["utf-8", "utf-16", "utf-32-be"]),
+    st.sampled_from([1, 3, 1 << 18]),
+)
+def test_an_array_gives_what_its_lines_give(
+    rows: list[dict[str, object]], indent: int | str | None, ascii_only: bool, encoding: str, piece_bytes: int
+) -> None:
+    lines = jsonl("\n".join(json.dumps(row) for row in rows).encode())
+    data = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode(encoding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "PIECE_BYTES", piece_bytes)
+        items = jsonl(data)
+        assert outcomes(items) == outcomes(lines)
+        for index, item in enumerate(items):
+            assert jsonl(data, item.offset) == items[index:]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ('[{"text": "a"} {"text": "b"}]', ["a", "b"]),
+        ('[{"text": "a"}]\n[{"text": "b"}]', ["a", "b"]),
+        ('{\n "text": "a"\n}\n{\n "text": "b"\n}', ["a", "b"]),
+        ("[]", []),
+        ('[1, "x", null, [{"text": "a"}], {"text": "b"}]', ["damaged"] * 4 + ["b"]),
+        ('[{"text": "a", {"text": "b"}, {"text": "c"}]', ["damaged", "b", "c"]),
+        ('[{"text": ["a"}, {"text": "b"}]', ["damaged", "b"]),
+        (
+            '[\n{"text": "a\n{"text": "b"},\n  words, {"text": 1}\n{"text": "c"}\n]',
+            ["damaged", "b", "damaged", "damaged", "c"],
+        ),
+        ('[{"text": "' + "x" * 11_000 + '"}, {"text": "b"}]', ["oversize", "b"]),
+        ('[{"text": ' + "[" * 4000 + "]" * 4000 + '}, {"text": "b"}]', ["too_deep", "b"]),
+        ("[" * 4000, ["truncated_input"]),
+        ('[{"text": "a"}, {"text": "b', ["a", "truncated_input"]),
+        ('[{"text": "a"},', ["a", "truncated_input"]),
+    ],
+)
+def test_a_broken_element_costs_itself_alone(data: str, expected: list[str]) -> None:
+    assert outcomes(jsonl(data.encode())) == expected
+
+
+def test_a_huge_element_streams_past() -> None:
+    data = gzip.compress(b'[{"text": "' + b"x" * 50_000_000 + b'"}, {"text": "behind"}]', compresslevel=1)
+    tracemalloc.start()
+    assert outcomes(jsonl(data)) == ["oversize", "behind"]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 8_000_000

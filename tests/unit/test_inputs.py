@@ -142,3 +142,63 @@ def test_urls(tmp_path: Path) -> None:
             contents.add(stream.read())
     assert contents == {b"x/a.txt", b"x/b.txt", b"y/a.txt", b"local"}
     assert len(names(f"memory://{bucket}/x", f"memory://{bucket}/x/a.txt")) == 2
+
+
+@pytest.mark.parametrize("folder", ["in [1]", "in*", "in?", "it's", "a::b", "{a,b}", "[!x]", "50%#"])
+def test_a_folder_that_looks_like_a_pattern(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in ((folder, "mine"), ("in 1", "other"), ("inx", "other"), ("a", "other"), ("z", "other")):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "a.txt").write_text(text)
+    monkeypatch.chdir(tmp_path / folder)  # a pattern counts from it, too
+    entries = [f"{tmp_path}/{folder}/deep/*.txt", "deep/*.txt", "**/a.txt", f"{tmp_path}/{folder}", "deep/a.txt"]
+    for entry in entries:
+        with file(entry).open() as stream:
+            assert stream.read() == b"mine"
+
+
+def problems(*entries: str) -> dict[str, str]:
+    return {f.name: f"{f.problem[0]}: {f.problem[1]}" if f.problem else "fine" for f in resolve(entries, "inputs")}
+
+
+def test_a_file_that_links_name_again_is_read_once(crawl: Path) -> None:
+    (crawl / "0-link.txt").symlink_to("c.txt")
+    (crawl / "2026").symlink_to("2025")
+    (crawl / "2025" / "up").symlink_to("..")
+    os.link(crawl / "c.txt", crawl / "hard.txt")
+    found = problems("crawl")
+    assert found.pop("0-link.txt") == "duplicate_record: a link to c.txt, which is read already"
+    assert found.pop("2026/") == found.pop("2025/up/") == "duplicate_record: a link to a folder that is read already"
+    assert set(found.values()) == {"fine"}
+    assert "hard.txt" in found, "a hard link is a file of its own"
+    assert problems("crawl/*.txt")["0-link.txt"].startswith("duplicate_record")
+
+
+def test_what_stands_in_a_files_place_is_named(crawl: Path) -> None:
+    os.mkfifo(crawl / "pipe")
+    (crawl / "null").symlink_to("/dev/null")
+    (crawl / "nowhere").symlink_to("absent")
+    (crawl / "loop").symlink_to("loop")
+    expected = {
+        "pipe": "unsupported: a named pipe, which can be read only once: write what comes out of it to a file",
+        "null": "unsupported: a device, which is no file",
+        "nowhere": "damaged: a link that leads nowhere (absent); correct it or take it out",
+        "loop": "damaged: a link that leads back to itself (loop); correct it or take it out",
+    }
+    for entries in (["crawl"], ["crawl/*"], [f"crawl/{name}" for name in expected]):
+        assert {name: what for name, what in problems(*entries).items() if what != "fine"} == expected
+
+
+def test_names_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.txt", b"caf\\xe9.txt", "café.txt".encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    assert names(str(tmp_path)) == ["caf\\xe9.txt", "caf\\xe9.txt~", "café.txt"]
+    for found in resolve([str(tmp_path)], "inputs", "content"):
+        found.shown_url.encode()
+        with found.open() as stream:
+            assert os.fsdecode(stream.read()) == os.path.basename(found.url)
+
+
+@pytest.mark.parametrize("entry", ["a\0b", "a**b/c", "absent/*.txt"])
+def test_entries_that_cannot_be_listed(entry: str, crawl: Path) -> None:
+    with pytest.raises(InputError, match=r"sources\.web\.inputs: "):
+        names(entry)
