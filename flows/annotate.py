@@ -17,7 +17,7 @@ from pipeline.signals import language, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
 from pipeline.table.models import lid_model_hash, lid_model_path
-from pipeline.table.shards import Identity, Part, RowMap, Work, made_from
+from pipeline.table.shards import Identity, Part, RowMap, Work, made_from_texts
 
 TEXT_COLUMNS = (schema.DOC_ID, schema.TEXT)
 STATS_SCHEMA = pa.schema(
@@ -38,7 +38,7 @@ def plan_annotate(run: Run, sources: Sequence[str]) -> Plan:
     tokenizer = tokens.load_tokenizer(config.tokenizer) if config.tokenizer else None
 
     def row_maps(part: Part) -> list[RowMap]:
-        inputs = (made_from(part),)
+        inputs = (made_from_texts(part),)
         spoken = Identity("language", language.VERSION, libraries={"lid.176": lid_model_hash()})
         stats = Identity("text_stats", text_stats.VERSION, libraries={"unicode": UNICODE_VERSION})
         maps = [

@@ -28,6 +28,7 @@ from pipeline.table.shards import (
     Work,
     aligned,
     made_from,
+    made_from_texts,
     read_batches,
 )
 
@@ -103,7 +104,7 @@ def _plan_predictions(run: Run, source: str) -> MapPlan:
         return [
             RowMap(
                 targets[name],
-                Work(part.stem, Identity("predictions", VERSION, {"model": s.content_hash}), (made_from(part),)),
+                Work(part.stem, Identity("predictions", VERSION, {"model": s.content_hash}), (made_from_texts(part),)),
                 PREDICTIONS,
                 columns,
                 s.score,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.dedup.config import DedupConfig
-from pipeline.extract.config import ExtractConfig
+from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
+from pipeline.table import schema
 from pipeline.table.config import StageConfig, override, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.schema import RESERVED_SOURCES
@@ -49,9 +50,30 @@ def _column_name(name: str) -> str:
     return name
 
 
+def _kept_name(name: str) -> str:
+    if not _IDENTIFIER.fullmatch(name) or len(name) > 63:
+        raise ValueError(f"column {name!r} must be an identifier in lower case: rules read it")
+    return name
+
+
+def _built_in_columns(classifiers: Iterable[str]) -> frozenset[str]:
+    """Return the columns that documents and outcomes have, whatever the configuration measures of it."""
+    from pipeline.signals import (
+        language,
+        text_stats,
+        tokens,
+    )  # compiled kernels: half a second that only these keys need
+
+    scores = [f"{name}_{score}" for name in classifiers for score in schema.SCORES.names]
+    decided = ("outcome", "failed_rules", "duplicate_of")
+    measured = (*language.LANGUAGE.names, *text_stats.COLUMNS, *tokens.SCHEMA.names)
+    return frozenset([*schema.DOCUMENTS.names, *schema.DUPLICATES.names, *decided, *measured, *scores])
+
+
 ClassifierName = Annotated[str, AfterValidator(_classifier_name)]
 SourceName = Annotated[str, AfterValidator(_source_name)]
 ColumnName = Annotated[str, AfterValidator(_column_name)]
+KeptName = Annotated[str, AfterValidator(_kept_name)]
 
 
 class ClassifierUse(StageConfig):
@@ -76,6 +98,7 @@ class SourceConfig(StageConfigs):
     format: Format = Field("auto", description="auto: each input is read as what its content is")
     inputs: tuple[str, ...] = Field(min_length=1)
     columns: dict[ColumnName, str] = Field(default_factory=dict)
+    keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
     identity: Literal["stat", "content"] = Field(
         "stat", description="content: hash inputs instead of trusting their dates"
     )
@@ -85,10 +108,29 @@ class SourceConfig(StageConfigs):
     def _one_input_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("keep_columns", mode="before")
+    @classmethod
+    def _a_path_alone_is_a_column(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name, column in value.items():
+            if not isinstance(column, (str, dict)):
+                raise ValueError(f"{name}: write a path such as meta.stars, or {{path: meta.stars, type: int}}")
+        return {name: {"path": column} if isinstance(column, str) else column for name, column in value.items()}
+
     @model_validator(mode="after")
     def _columns_fit_the_format(self) -> SourceConfig:
-        if self.columns and self.format == "warc":
-            raise ValueError("columns: a WARC has none; they are for jsonl, parquet and csv")
+        for key in ("columns", "keep_columns"):
+            if getattr(self, key) and self.format == "warc":
+                raise ValueError(f"{key}: a WARC has none; they are for jsonl, parquet and csv")
+        return self
+
+    @model_validator(mode="after")
+    def _kept_columns_have_names_of_their_own(self) -> SourceConfig:
+        taken = _built_in_columns(self.classify) if self.keep_columns else frozenset()
+        for name in self.keep_columns:
+            if name in taken:
+                raise ValueError(f"keep_columns.{name}: outcomes have a column of that name already; choose another")
         return self
 
 

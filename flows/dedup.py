@@ -33,6 +33,7 @@ from pipeline.table.shards import (
     Tally,
     Work,
     made_from,
+    made_from_texts,
     read_batches,
     read_rows,
 )
@@ -101,7 +102,8 @@ def _plan_signatures(run: Run, source: str, config: DedupConfig) -> MapPlan:
     out = signatures_schema(config.num_perm)
 
     def row_maps(part: Part) -> list[RowMap]:
-        return [RowMap(target, Work(part.stem, identity, (made_from(part),)), out, columns, sign)]
+        made = made_from(part) if "metadata" in columns else made_from_texts(part)
+        return [RowMap(target, Work(part.stem, identity, (made,)), out, columns, sign)]
 
     return plan_map(run, source, [target], row_maps)
 

@@ -23,6 +23,7 @@ from pipeline.extract.pages import extract_pages
 from pipeline.extract.readers import format_of, read
 from pipeline.extract.shard import ExtractJob, documents_table, html_options
 from pipeline.extract.units import Document, Page
+from pipeline.table import schema
 from pipeline.table.shards import write_options
 from pipeline.table.storage import Storage
 
@@ -116,9 +117,7 @@ def _sample(run: Run, job: ExtractJob) -> Estimate | None:
     started = time.monotonic()
     with job.input.open() as stream:
         is_parquet = format_of(stream, job) == "parquet"
-        items = list(
-            itertools.islice((i for i in read(stream, job, 0, ()) if i.result is not None), SAMPLE_UNITS + 1)
-        )
+        items = list(itertools.islice((i for i in read(stream, job, 0, ()) if i.result is not None), SAMPLE_UNITS + 1))
         raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and not is_parquet else job.input.size
         results = [item.result for item in items[:SAMPLE_UNITS] if item.result is not None]
     if not results or not raw_bytes:
@@ -132,7 +131,7 @@ def _sample(run: Run, job: ExtractJob) -> Estimate | None:
         done = [result for result in results if not isinstance(result, Page)]
     elapsed_s = time.monotonic() - started
     documents = [result for result in done if isinstance(result, Document)]
-    table = documents_table(job.source, documents)
+    table = documents_table(job.source, documents, schema.documents_schema(job.kept_types))
     sink = io.BytesIO()
     pq.write_table(table, sink, **write_options(table.schema))
     size = sink.tell() * _CURATED_AGAIN + len(documents) * _SIGNAL_BYTES

@@ -14,6 +14,7 @@ from flows.stages import Plan
 from pipeline.extract.readers import format_of, read
 from pipeline.extract.shard import ExtractJob, Shard, Tools, extract_input
 from pipeline.table.catalog import group_folders
+from pipeline.table.schema import KEEP_COLUMNS
 from pipeline.table.shards import Group, Index, Part
 
 Parts = tuple[list[Part], list[Part]]
@@ -62,8 +63,9 @@ def _jobs(run: Run, source: str) -> list[ExtractJob]:
     config = run.config.sources[source]
     index = run.group(source, "documents").index() if config.format == "auto" else None
     found = index.details.get("formats", {}) if index is not None else {}
+    kept = run.kept(source)
     return [
-        ExtractJob(run.storage, source, file, found.get(file.name, config.format), config.columns, config.extract)
+        ExtractJob(run.storage, source, file, found.get(file.name, config.format), config.columns, config.extract, kept)
         for file in run.inputs(source)
     ]
 
@@ -115,6 +117,8 @@ def _complete(run: Run, source: str, parts: Mapping[str, Parts], formats: Mappin
     details: dict[str, Any] = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
     if run.config.sources[source].format == "auto":
         details["formats"] = dict(sorted(formats.items()))
+    if kept := run.kept(source):
+        details[KEEP_COLUMNS] = {name: column.type for name, column in kept.items()}
     _replace(run.group(source, "rejects"), rejects, Index(stage="extract"))
     _replace(run.group(source, "documents"), documents, Index(stage="extract", details=details))
     _prune(run, source, {part.stem for part in documents})
@@ -138,8 +142,18 @@ def _replace(group: Group, parts: list[Part], index: Index) -> None:
 
 
 def _reasons(shards: Sequence[Shard]) -> str:
-    """Return the most common reasons of rejection as one short note."""
+    """Return the most common reasons of rejection, and what the kept columns lack, as one short note."""
     total: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for shard in shards:
         total.update(shard.reasons)
-    return ", ".join(f"{reason} {count:,}" for reason, count in total.most_common(5))
+        counts.update(shard.counts)
+    documents = sum(shard.documents.rows for shard in shards)
+    notes = [f"{reason} {count:,}" for reason, count in total.most_common(5)]
+    for key in sorted(counts):
+        kind, _, name = key.partition(":")
+        if kind == "unfit":
+            notes.append(f"{name} does not fit its type in {counts[key]:,}")
+        elif kind == "null" and counts[key] == documents:
+            notes.append(f"{name} is null everywhere")
+    return ", ".join(notes)

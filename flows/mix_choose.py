@@ -47,7 +47,7 @@ FIT_VERSION = "fit_v4"
 """Raised when the same runs and settings give another fit or proposal."""
 VERIFICATION_VERSION = "verification_v2"
 """Raised when the same measurements give another verdict."""
-SPLITS, FEW_SPLITS, MANY_RUNS = 6, 2, 200
+SPLITS, FEW_SPLITS, MANY_RUNS = 8, 3, 200
 """How often runs are halved to measure optimism: less often where fits take long."""
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from flows.annotate import STATS_SCHEMA
 from flows.classify import classifier
 from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs
 from flows.rephrase import check_rephrase
+from flows.runs import settled_columns
 from flows.select import rules_of
 from pipeline.extract.readers import format_of, read
 from pipeline.extract.shard import ExtractJob, Item
 from pipeline.extract.units import Reject
 from pipeline.rephrase.output import VERDICTS_FOLDER
 from pipeline.rephrase.verdicts import VERDICTS
-from pipeline.select.binding import check_rules
+from pipeline.select.binding import BoundRules, check_one_order, check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.signals import language, tokens
 from pipeline.table import schema
@@ -36,6 +37,8 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     storage = Storage.at(config.workspace)
     storage.check_writable()
     last = len(STAGES) - 1 if until == LAST else STAGES.index(until)
+    columns: dict[str, dict[str, str]] = {}
+    bound: dict[str, BoundRules] = {}
     for source in only:
         settings = config.sources[source]
         check_inputs(storage, source, settings)
@@ -46,11 +49,13 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
         if last >= STAGES.index("classify"):
             for name, use in settings.classify.items():
                 check_classifier(f"sources.{source}.classify.{name}.model", use.model)
-        check_rules(rules_of(source, settings), expected_columns(settings))
+        columns[source] = expected_columns(settings, kept_types(source, settings))
+        bound[source] = check_rules(rules_of(source, settings), columns[source])
+    for group in config.scopes():
+        check_one_order({source: bound[source] for source in group if source in bound})
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
-        measured = expected_columns(config.sources[config.rephrase.source])
-        check_rephrase(config, storage, measured=measured)
-        check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase))
+        check_rephrase(config, storage, measured=columns[config.rephrase.source])
+        check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase, {}))
 
 
 def check_classifier(where: str, model: str) -> None:
@@ -104,8 +109,22 @@ def _complaint(items: Iterator[Item], form: str) -> str | None:
     return first
 
 
-def expected_columns(settings: StageConfigs) -> dict[str, str]:
-    """Return the DuckDB types of the narrow columns that a source will have once its stages have run."""
+def kept_types(source: str, settings: SourceConfig) -> dict[str, str]:
+    """Return the types of the columns of its own that a source keeps, in the order of their names.
+
+    Raises: InputError when a Parquet file has none of the name, or of a type that cannot be kept.
+    """
+    if not settings.keep_columns:
+        return {}
+    files = resolve(settings.inputs, f"sources.{source}.inputs", "stat")
+    return {name: column.type or "text" for name, column in settled_columns(settings, files, source).items()}
+
+
+def expected_columns(settings: StageConfigs, kept: Mapping[str, str]) -> dict[str, str]:
+    """Return the DuckDB types of the narrow columns that a source will have once its stages have run.
+
+    Raises: SchemaError when a kept column has the name of another.
+    """
     groups = {"signals/language": language.LANGUAGE, "signals/text_stats": STATS_SCHEMA}
     if isinstance(settings, RephraseRun):
         groups[VERDICTS_FOLDER] = VERDICTS
@@ -113,4 +132,4 @@ def expected_columns(settings: StageConfigs) -> dict[str, str]:
         groups["signals/tokens"] = tokens.SCHEMA
     if settings.dedup:
         groups["duplicates"] = schema.DUPLICATES
-    return planned_columns(groups | {f"scores/{name}": schema.SCORES for name in settings.classify})
+    return planned_columns(groups | {f"scores/{name}": schema.SCORES for name in settings.classify}, kept)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from flows.config import RunConfig
+from flows.config import RunConfig, SourceConfig
 from flows.engine import Engine, LocalEngine, stop_if_asked
 from flows.progress import Reporter, reporter
-from pipeline.extract.config import ExtractConfig, ExtractLimits
+from pipeline.extract.column_types import settle_types
+from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import page_pool
 from pipeline.table.inputs import resolve
@@ -33,6 +34,7 @@ class Run:
     stop: threading.Event
     resources: ExitStack = field(default_factory=ExitStack)
     _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
+    _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)
     _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -47,6 +49,16 @@ class Run:
             self._inputs[source] = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
         return self._inputs[source]
 
+    def kept(self, source: str) -> dict[str, KeepColumn]:
+        """Return the columns of a corpus's own, each with its type.
+
+        Raises: InputError when a Parquet file has none of the name, or of a type that cannot be kept.
+        """
+        if source not in self._kept:
+            config = self.config.sources[source]
+            self._kept[source] = settled_columns(config, self.inputs(source), source)
+        return self._kept[source]
+
     def pages(self, config: ExtractConfig) -> WorkerPool:
         """Return the isolated extraction workers under a source's limits, started at the first call."""
         with self._pool_lock:
@@ -58,6 +70,16 @@ class Run:
     def check(self) -> None:
         """Raise InterruptedRunError once the user has asked the run to stop."""
         stop_if_asked(self.stop)
+
+
+def settled_columns(config: SourceConfig, inputs: Sequence[InputFile], source: str) -> dict[str, KeepColumn]:
+    """Return a source's kept columns in the order of their names, each with its type.
+
+    Raises: InputError as `Run.kept`.
+    """
+    return settle_types(
+        config.keep_columns, inputs, f"sources.{source}.keep_columns", config.format not in ("jsonl", "csv")
+    )
 
 
 @contextmanager

@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.extract.config import ExtractLimits
+from pipeline.extract.cells import values
+from pipeline.extract.column_types import find_type, natural_type, open_parquet, paths, shown
+from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.lines import BOM, Line, read_lines
-from pipeline.extract.rows import RowItem, row_damage, row_reject, to_item
+from pipeline.extract.rows import (
+    NOTHING_KEPT,
+    RowItem,
+    find,
+    row_damage,
+    row_reject,
+    to_fields,
+    to_item,
+)
 from pipeline.table.errors import InputError, nearest
 
 BATCH_ROWS = 256
@@ -26,31 +36,34 @@ class _Corpus:
     file: str
     columns: Mapping[str, str]
     limits: ExtractLimits
+    keep: Mapping[str, KeepColumn]
 
     @property
     def text(self) -> str:
         return self.columns.get("text", "text")
 
     def item(self, offset: int, fields: Mapping[str, object]) -> RowItem:
-        return to_item(self.file, offset, fields, self.columns, self.limits.record_bytes)
+        return to_item(self.file, offset, fields, self.columns, self.limits.record_bytes, self.keep)
 
 
 def read_parquet(
-    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+    stream: BinaryIO,
+    file: str,
+    start: int,
+    columns: Mapping[str, str],
+    limits: ExtractLimits,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
 ) -> Iterator[RowItem]:
     """Yield one item for every row from the row number `start` on, in batches of bounded size; none can drop.
 
     Rows of a row group that cannot be read are one damaged stretch, whose detail says which.
 
-    Raises: InputError when the file is no Parquet, or lacks a mapped column or text.
+    Raises: InputError when the file is no Parquet, lacks a mapped column or text, or has two of that name.
     """
-    corpus = _Corpus(file, columns, limits)
-    try:
-        parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file: {error}") from error
-    _check_columns(corpus, parquet.schema_arrow.names)
-    _check_text_type(corpus, parquet.schema_arrow.field(corpus.text))
+    corpus = _Corpus(file, columns, limits, keep)
+    parquet, tree = open_parquet(stream, file)
+    _check_columns(corpus, tree, list(paths(tree)))
+    _check_text_type(corpus, tree)
     first = 0
     for group in range(parquet.num_row_groups):
         end = first + parquet.metadata.row_group(group).num_rows
@@ -74,50 +87,32 @@ def _read_group(corpus: _Corpus, parquet: pq.ParquetFile, group: int, rows: rang
 
 def _batch_items(corpus: _Corpus, row: int, batch: pa.RecordBatch) -> Iterator[RowItem]:
     names = batch.schema.names
-    for number, cells in enumerate(zip(*(_to_python(column) for column in batch.columns), strict=True), row):
-        fields = dict(zip(names, cells, strict=True))
-        text = fields[corpus.text]
-        if text is _UNREADABLE:
-            yield row_reject(corpus.file, number, "damaged", f"column {corpus.text!r} holds invalid UTF-8")
-        elif text is None:
+    for number, cells in enumerate(zip(*(values(column) for column in batch.columns), strict=True), row):
+        fields = to_fields(list(zip(names, cells, strict=True)))
+        keys, text = find(fields, corpus.text)
+        if text is None and keys != ():
             yield row_reject(corpus.file, number, "empty", f"column {corpus.text!r} is null")
         else:
-            yield corpus.item(number, {name: None if cell is _UNREADABLE else cell for name, cell in fields.items()})
+            yield corpus.item(number, fields)
 
 
-_UNREADABLE = object()
-
-
-def _to_python(column: pa.Array) -> Sequence[Any]:
-    """Return a column's values; a value that Python cannot hold becomes `_UNREADABLE`."""
-    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except (UnicodeDecodeError, ValueError, OverflowError):
-        return [_cell(scalar) for scalar in column]
-
-
-def _cell(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except (UnicodeDecodeError, ValueError, OverflowError):
-        return _UNREADABLE
-
-
-def _check_text_type(corpus: _Corpus, field: pa.Field) -> None:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+def _check_text_type(corpus: _Corpus, tree: Mapping[str, object]) -> None:
+    _, kind = find_type(tree, corpus.text)
+    if natural_type(kind) != "text" or pa.types.is_fixed_size_binary(kind):
         hint = "map another one: `columns: {text: NAME}`"
-        raise InputError(f"{corpus.file}: column {field.name!r} is {field.type}, not text; {hint}")
+        raise InputError(f"{corpus.file}: column {corpus.text!r} is {shown(kind)}, not text; {hint}")
 
 
-def _check_columns(corpus: _Corpus, known: Sequence[str]) -> None:
-    for ours, theirs in {"text": "text", **corpus.columns}.items():
-        if theirs not in known:
+def _check_columns(corpus: _Corpus, tree: Mapping[str, object], known: Sequence[str]) -> None:
+    mapped = {"text": "text", **corpus.columns, **{name: column.path for name, column in corpus.keep.items()}}
+    for ours, theirs in mapped.items():
+        keys, _ = find_type(tree, theirs)
+        if keys is None and ours not in corpus.keep:  # a kept column is null in a file that lacks it
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             hint = "" if ours in corpus.columns else "; map one: `columns: {text: NAME}`"
             raise InputError(f"{corpus.file}: no column {theirs!r}{nearest(theirs, known)}; it has {listed}{hint}")
+        if keys == ():
+            raise InputError(f"{corpus.file}: several columns are called {theirs!r}; rename all but one in the file")
 
 
 class _LineFeed:
@@ -159,7 +154,12 @@ class _BadLineError(Exception):
 
 
 def read_csv(
-    stream: BinaryIO, file: str, start: int, columns: Mapping[str, str], limits: ExtractLimits
+    stream: BinaryIO,
+    file: str,
+    start: int,
+    columns: Mapping[str, str],
+    limits: ExtractLimits,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
 ) -> Iterator[RowItem]:
     """Yield one item for every row from the byte `start` of the decompressed file on; none can drop.
 
@@ -168,10 +168,10 @@ def read_csv(
 
     Raises: InputError when the file is of another format, has no first row or lacks a mapped column.
     """
-    corpus = _Corpus(file, columns, limits)
+    corpus = _Corpus(file, columns, limits, keep)
     csv.field_size_limit(limits.record_bytes)
     names, delimiter, body = _read_head(stream, file, limits)
-    _check_columns(corpus, names)
+    _check_columns(corpus, to_fields([(name, pa.string()) for name in names]), names)
     feed = _LineFeed(read_lines(stream, file, max(start, body), limits.record_bytes))
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
@@ -225,7 +225,7 @@ def _row(corpus: _Corpus, lines: Sequence[Line], names: Sequence[str], cells: Se
         return row_reject(corpus.file, offset, "damaged", detail)
     if any("\ufffd" in cell for cell in cells) and not _are_utf8(lines):
         return row_reject(corpus.file, offset, "damaged", "invalid UTF-8")
-    return corpus.item(offset, dict(zip(names, cells, strict=True)))
+    return corpus.item(offset, to_fields(list(zip(names, cells, strict=True))))
 
 
 def _are_utf8(lines: Sequence[Line]) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pipeline.table.config import StageConfig
+from pipeline.table.schema import KeptType
 
 Favor = Literal["precision", "balanced", "recall"]
 
@@ -20,6 +21,13 @@ class ExtractLimits(StageConfig):
     depth: int = Field(255, gt=0, le=255, description="nesting of a page's elements")
     cpu_s: float = Field(30.0, gt=0, description="CPU seconds a page may take: only a net, never met by ordinary pages")
     memory_bytes: int = Field(2 << 30, gt=0, description="memory of one extraction worker: a net, too")
+
+
+class KeepColumn(StageConfig):
+    """One of a corpus's own fields that becomes a column of documents and outcomes."""
+
+    path: str = Field(min_length=1, description="the field's name, or the names that lead to it: `meta.stars`")
+    type: KeptType | None = Field(None, description="null: text, in Parquet the type of the file's column")
 
 
 class ExtractConfig(StageConfig):

@@ -44,7 +44,7 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
         if form == "warc":
             yield from read_warc(stream, name, start, limits, earlier)
         else:
-            yield from _CORPORA[form](stream, name, start, job.columns, limits)
+            yield from _CORPORA[form](stream, name, start, job.columns, limits, job.keep)
     except InputError as error:
         yield file_reject(name, "unsupported", str(error).removeprefix(f"{name}: "))
         return

@@ -5,22 +5,41 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
+from itertools import islice
+from types import MappingProxyType
+from uuid import UUID
 
+from pipeline.extract.config import KeepColumn
 from pipeline.extract.units import Document, Origin, Reject
 from pipeline.table.errors import nearest
 from pipeline.table.schema import RejectReason
 
-OUR_COLUMNS = ("text", "url", "title", "date", "licence", "id")
 METADATA_BYTES = 64 << 10  # JSON of the other fields of a row
+KEPT_CHARACTERS = 64 << 10  # of one value that becomes a column: what rules read is narrow
 MAX_DEPTH = 64  # nesting of a row's fields
+MAX_NAMED = 100
+"""Names in `_omitted`; behind them stands how many more there are."""
+NOTHING_KEPT: Mapping[str, KeepColumn] = MappingProxyType({})
+UNREADABLE = object()
+"""A value that is there and cannot be read."""
+UNFIT = object()
+"""What `fit` returns of a value that the type cannot hold."""
+Keys = tuple[str, ...]
+"""The names that lead to a field, from the outermost in."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}(\.0*)?")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,4})?")
 _PART_OF_A_DATE = re.compile(r"(\d{4})(?:-(\d{2}))?")
-_NUMBER = re.compile(r"-?[1-9][0-9]{3,18}(?:\.[0-9]{1,9})?")
+_DIGITS = re.compile(r"-?[1-9][0-9]{3,18}(?:\.[0-9]{1,9})?")
 _UNITS_PER_SECOND = {9: 1, 10: 1, 12: 10**3, 13: 10**3, 15: 10**6, 16: 10**6, 18: 10**9, 19: 10**9}  # by digits
 
 
@@ -46,6 +65,10 @@ class _TooDeepError(Exception):
     """A field is nested deeper than MAX_DEPTH."""
 
 
+class _UnknownValueError(Exception):
+    """A field holds what cannot be said in JSON."""
+
+
 def row_reject(file: str, offset: int, reason: RejectReason, detail: str) -> RowItem:
     """Return a row that could not be parsed."""
     return RowItem(offset, Reject(Origin(file, offset), None, reason, detail[:300]))
@@ -62,47 +85,148 @@ def file_reject(file: str, reason: RejectReason, detail: str) -> RowItem:
     return RowItem(0, Reject(Origin(file, 0), None, reason, detail[:300]), "file")
 
 
-def to_item(file: str, offset: int, fields: Mapping[str, object], columns: Mapping[str, str], limit: int) -> RowItem:
-    """Return the document in `fields`, or the reject that it calls for; `columns` maps our names to theirs.
+def to_item(
+    file: str,
+    offset: int,
+    fields: Mapping[str, object],
+    columns: Mapping[str, str],
+    limit: int,
+    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
+) -> RowItem:
+    """Return the document in `fields`, or the reject that it calls for; `columns` maps our names to paths of theirs.
 
     Fields that are not ours go to `metadata`, and so do ours whose values do not fit (a number as title, an unreadable
-    date). Halves of surrogate pairs become U+FFFD, numbers that JSON lacks become null.
+    date). Those of `keep` become the document's own columns; where a value does not fit its type the column is null,
+    the value goes to `metadata`, and `_unfit` names the column. Halves of surrogate pairs become U+FFFD.
     """
-    theirs = {ours: columns.get(ours, ours) for ours in OUR_COLUMNS}
-    text = fields.get(theirs["text"])
-    identifier = fields.get(theirs["id"])
-    used = {theirs["text"]}
-    record_id = _identifier(identifier)
-    if record_id is not None:
-        used.add(theirs["id"])
-    strings: dict[str, str | None] = {}
-    for ours in ("url", "title", "licence"):
-        value = fields.get(theirs[ours])
-        strings[ours] = _clean(value) if isinstance(value, str) and value else None
-        if value is None or isinstance(value, str):
-            used.add(theirs[ours])
-    when = to_date(fields.get(theirs["date"]))
-    if when is not None or fields.get(theirs["date"]) is None:
-        used.add(theirs["date"])
+    text_path = columns.get("text", "text")
+    text_keys, text = find(fields, text_path)
+    text = as_text(text, readable=False)
+    used = {text_keys} if text_keys else set()
+    url, title, licence = (_string(fields, columns.get(name, name), used) for name in ("url", "title", "licence"))
+    keys, identifier = find(fields, columns.get("id", "id"))
+    record_id = _identifier(as_text(identifier))
+    if keys and record_id is not None:
+        used.add(keys)
+    keys, named = find(fields, columns.get("date", "date"))
+    when = to_date(as_text(named))
+    if keys and (when is not None or named is None):
+        used.add(keys)
     origin = Origin(file, offset, record_id)
-    refused = _refuse(text, theirs["text"], fields, limit)
+    refused = _refuse(text, text_path, text_keys, fields, limit)
     if refused is not None:
-        return RowItem(offset, Reject(origin, strings["url"], *refused))
+        return RowItem(offset, Reject(origin, url, *refused))
     assert isinstance(text, str)
+    kept, unfit = _keep(fields, keep, used)
     try:
-        metadata = _metadata({name: value for name, value in fields.items() if name not in used})
+        metadata = _metadata(_without(fields, used), unfit)
     except _TooDeepError:
-        return RowItem(offset, Reject(origin, strings["url"], "too_deep", f"fields are nested over {MAX_DEPTH} deep"))
-    document = Document(
-        origin, strings["url"], _clean(text), strings["title"], when, strings["licence"], metadata=metadata
-    )
-    return RowItem(offset, document)
+        return RowItem(offset, Reject(origin, url, "too_deep", f"fields are nested over {MAX_DEPTH} deep"))
+    return RowItem(offset, Document(origin, url, _clean(text), title, when, licence, metadata, kept, tuple(unfit)))
 
 
-def _refuse(text: object, name: str, fields: Mapping[str, object], limit: int) -> tuple[RejectReason, str] | None:
+def _string(fields: Mapping[str, object], path: str, used: set[Keys]) -> str | None:
+    """Return the text at `path`, and add its place to `used`; None when it is empty, absent or no text."""
+    keys, value = find(fields, path)
+    value = as_text(value)
+    if keys and (value is None or isinstance(value, str)):
+        used.add(keys)
+    return _clean(value) if isinstance(value, str) and value else None
+
+
+class Repeating(dict[str, object]):
+    """Fields of which some have one name: the later ones are called `name_2`, `name_3`. `repeated` are their names."""
+
+    def __init__(self, pairs: Sequence[tuple[str, object]]) -> None:
+        super().__init__()
+        taken = {name for name, _ in pairs}
+        seen: Counter[str] = Counter()
+        for name, value in pairs:
+            seen[name] += 1
+            free = name
+            while seen[name] > 1 and (free := f"{name}_{seen[name]}") in taken:
+                seen[name] += 1
+            taken.add(free)
+            self[free] = value
+        self.repeated = frozenset(name for name, times in seen.items() if times > 1)
+
+
+def to_fields(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return an object's fields; none is lost when two have one name."""
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else Repeating(pairs)
+
+
+def find(fields: Mapping[str, object], path: str) -> tuple[Keys | None, object]:
+    """Return the keys that lead to `path`, and the value: of a field of that very name, or inside others (`meta.url`).
+
+    Text that is a JSON object counts as one: corpora in Parquet often have their metadata so.
+    The keys are None when nothing is there, and empty when several fields have the name: nobody can say which is meant.
+    """
+    repeated = fields.repeated if isinstance(fields, Repeating) else ()
+    if path in fields:
+        return ((path,), fields[path]) if path not in repeated else ((), None)
+    end = path.rfind(".")
+    while end > 0:
+        inner = fields.get(path[:end])
+        if isinstance(inner, str) and inner.startswith("{"):
+            inner = _json_object(inner)
+        rest, value = find(inner, path[end + 1 :]) if isinstance(inner, Mapping) else (None, None)
+        if rest is not None:
+            return ((path[:end], *rest), value) if rest and path[:end] not in repeated else ((), None)
+        end = path.rfind(".", 0, end)
+    return None, None
+
+
+@lru_cache(maxsize=2)  # several columns come from one field of a row
+def _json_object(text: str) -> Mapping[str, object] | None:
+    try:
+        found = json.loads(text, object_pairs_hook=to_fields)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def _without(fields: Mapping[str, object], used: Collection[Keys]) -> dict[str, object]:
+    """Return the fields but for those at `used`, and for what held nothing else."""
+    left = {name: value for name, value in fields.items() if (name,) not in used}
+    for name in sorted({keys[0] for keys in used if len(keys) > 1}):
+        inner = left.get(name)
+        if isinstance(inner, Mapping):
+            left[name] = _without(inner, {keys[1:] for keys in used if keys[0] == name and len(keys) > 1})
+            if not left[name]:
+                del left[name]
+    return left
+
+
+def _keep(
+    fields: Mapping[str, object], keep: Mapping[str, KeepColumn], used: set[Keys]
+) -> tuple[dict[str, object], list[str]]:
+    """Return the kept columns' values and the columns whose value does not fit; the others' places go to `used`."""
+    kept: dict[str, object] = {}
+    unfit: list[str] = []
+    for name, column in keep.items():
+        keys, value = find(fields, column.path)
+        fitted = fit(value, column.type or "text") if keys != () else UNFIT
+        if fitted is UNFIT:
+            unfit.append(name)
+            continue
+        kept[name] = fitted
+        if keys and (fitted is not None or value is None):
+            used.add(keys)
+    return kept, unfit
+
+
+def _refuse(
+    text: object, name: str, keys: Keys | None, fields: Mapping[str, object], limit: int
+) -> tuple[RejectReason, str] | None:
+    if keys == ():
+        return "damaged", f"there are several fields {name!r}"
     if not isinstance(text, str):
-        if name not in fields:
-            return "damaged", f"there is no field {name!r}{nearest(name, fields)}"[:300]
+        if keys is None:
+            return "damaged", f"there is no field {name!r}{nearest(name, _paths(fields))}"[:300]
+        if isinstance(text, bytes):
+            return "damaged", f"field {name!r} holds invalid UTF-8"
         return "damaged", f"field {name!r} is {type(text).__name__}, not a string"
     if not text or text.isspace():
         return "empty", f"field {name!r} is empty"
@@ -135,7 +259,7 @@ def to_date(value: object) -> datetime | None:
 
 
 def _date_of_text(value: str) -> datetime | None:
-    if _NUMBER.fullmatch(value):
+    if _DIGITS.fullmatch(value):
         return _date_of_number(float(value) if "." in value else int(value))
     if match := _PART_OF_A_DATE.fullmatch(value):
         return datetime(int(match[1]), int(match[2] or 1), 1, tzinfo=UTC)
@@ -163,7 +287,7 @@ def _calendar_date(digits: str) -> datetime | None:
 
 
 def _identifier(value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 128:
+    if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 128):
         return str(value)
     return _clean(value) if isinstance(value, str) and 0 < len(value) <= 1024 else None
 
@@ -172,13 +296,42 @@ def _clean(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-def _metadata(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields as JSON can hold them; what is over the size limit is left out and named in `_omitted`."""
-    kept: dict[str, object] = {}
+def as_text(value: object, readable: bool = True) -> object:
+    """Return bytes that are UTF-8 as text, anything else as it is: old writers of Parquet mark no text as such.
+
+    With `readable`, nothing in it but line ends and tabs may be a control character: a hash of few bytes can be UTF-8.
+    """
+    if not isinstance(value, bytes):
+        return value
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return value
+    return value if readable and _CONTROL.search(text) else text
+
+
+def _paths(fields: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """Yield the paths of some fields, for a message: two floors, so many of each."""
+    for name, value in islice(fields.items(), 100):
+        yield prefix + name
+        if isinstance(value, Mapping) and not prefix:
+            yield from _paths(value, f"{name}.")
+
+
+def _metadata(fields: Mapping[str, object], unfit: Sequence[str]) -> dict[str, object]:
+    """Return the fields as JSON can hold them. What it cannot, or what is over the size limit, is named in `_omitted`.
+
+    Nulls are left out; `_unfit` names the kept columns whose values did not fit.
+    """
+    kept: list[tuple[str, object]] = []
     omitted: list[str] = []
     size = 0
     for name, value in fields.items():
-        plain = _plain(value, 1)
+        try:
+            plain = _plain(value, 1)
+        except _UnknownValueError:
+            omitted.append(_clean(name)[:100])
+            continue
         if plain is None:
             continue
         cost = len(name) * 4 + (len(plain) if isinstance(plain, str) else len(json.dumps(plain)))
@@ -186,26 +339,100 @@ def _metadata(fields: Mapping[str, object]) -> dict[str, object]:
             omitted.append(_clean(name)[:100])
             continue
         size += cost
-        kept[_clean(name)] = plain
+        kept.append((_clean(name), plain))
+    notes: list[tuple[str, object]] = [("_unfit", list(unfit))] if unfit else []
     if omitted:
-        kept["_omitted"] = sorted(omitted)[:100]
-    return kept
+        more = [f"and {len(omitted) - MAX_NAMED} more"] if len(omitted) > MAX_NAMED else []
+        notes.append(("_omitted", sorted(omitted)[:MAX_NAMED] + more))
+    return to_fields([*notes, *kept])
 
 
 def _plain(value: object, depth: int) -> object:
-    """Return `value` with nothing in it that JSON or Parquet lacks; bytes are left out."""
+    """Return `value` with nothing in it that JSON or Parquet lacks: NaN is null, bytes and infinities are text.
+
+    Raises: _TooDeepError; _UnknownValueError when something in it cannot be said.
+    """
     if depth > MAX_DEPTH:
         raise _TooDeepError
     if isinstance(value, str):
         return _clean(value)
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        infinity = "Infinity" if value > 0 else "-Infinity"
+        return value if math.isfinite(value) else None if math.isnan(value) else infinity
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+        return to_fields([(_clean(key), _plain(item, depth + 1)) for key, item in value.items()])
+    if isinstance(value, list):
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
-    return str(value) if isinstance(value, (Decimal, timedelta)) else None
+    if isinstance(value, bytes) and len(value) <= METADATA_BYTES:
+        text = as_text(value)
+        return text if isinstance(text, str) else f"0x{value.hex()}"
+    if isinstance(value, (Decimal, timedelta, UUID)):
+        return str(value)
+    raise _UnknownValueError
+
+
+def fit(value: object, kind: str) -> object:
+    """Return `value` as a kept column of type `kind` holds it: exactly, or None for no value, or `UNFIT`.
+
+    Text that reads as a number, a date, `true` or `false` is one, since CSV has nothing but text; a number is no text.
+    Whole floats are integers, dates are what `to_date` reads.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if kind.endswith("[]"):
+        items = [fit(item, kind[:-2]) for item in value] if isinstance(value, list) else [UNFIT]
+        size = sum(len(item) if isinstance(item, str) else 8 for item in items)
+        return items if all(item is not UNFIT for item in items) and size <= KEPT_CHARACTERS else UNFIT
+    value = as_text(value)
+    if kind == "text":
+        if isinstance(value, (UUID, Decimal, timedelta, time)):
+            return str(value)
+        return _clean(value) if isinstance(value, str) and len(value) <= KEPT_CHARACTERS else UNFIT
+    if isinstance(value, str):
+        value = value.strip()
+        if not value:
+            return None
+    return {"int": _to_int, "float": _to_float, "bool": _to_bool, "date": _to_date}[kind](value)
+
+
+def _to_int(value: object) -> object:
+    number: int | None = None
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        number = int(value.partition(".")[0])
+    elif isinstance(value, (float, Decimal)) and -(1 << 53) <= value <= 1 << 53 and value == int(value):
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    if number is None or not -(1 << 63) <= number < 1 << 63:
+        return UNFIT
+    return number
+
+
+def _to_float(value: object) -> object:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
+        return UNFIT
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return UNFIT
+    try:
+        number = float(value)
+    except OverflowError:
+        return UNFIT
+    exact = math.isfinite(number) and (not isinstance(value, int) or int(number) == value)
+    return number if exact else UNFIT
+
+
+def _to_bool(value: object) -> object:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), UNFIT)
+    return value if isinstance(value, bool) else UNFIT
+
+
+def _to_date(value: object) -> object:
+    when = to_date(value)
+    return UNFIT if when is None else when

@@ -12,14 +12,14 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from pipeline.extract.config import ExtractConfig
+from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
 from pipeline.extract.pages import HANDLER, extract_pages
@@ -65,6 +65,12 @@ class ExtractJob:
     format: str
     columns: Mapping[str, str]
     config: ExtractConfig
+    keep: Mapping[str, KeepColumn] = field(default_factory=dict)
+    """Columns of the corpus's own, in the order of their names, each with its type."""
+
+    @property
+    def kept_types(self) -> dict[str, str]:
+        return {name: column.type or "text" for name, column in self.keep.items()}
 
     @property
     def documents(self) -> Group:
@@ -83,9 +89,11 @@ class ExtractJob:
 
     def _identity(self) -> Identity:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
+        if self.keep:
+            config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
         if self.format != "warc":  # what concerns pages alone must not re-read a corpus
-            record_bytes = self.config.limits.record_bytes
-            return Identity("extract", VERSION, {**config, "columns": dict(self.columns), "record_bytes": record_bytes})
+            config |= {"columns": dict(self.columns), "record_bytes": self.config.limits.record_bytes}
+            return Identity("extract", VERSION, config)
         settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
         libraries = _libraries() | ({"lid.176": lid_model_hash()} if self.config.language_gate else {})
         return Identity("extract", VERSION, {**config, **settings}, libraries)
@@ -106,6 +114,8 @@ class Shard:
     next_offset: int | None
     reasons: Mapping[str, int]
     """Rejects by reason."""
+    counts: Mapping[str, int]
+    """Among them `null:NAME` and `unfit:NAME`: documents whose kept column is null, and whose value does not fit it."""
     format: str
     unread: str | None
     """Why nothing of the input could be read."""
@@ -127,7 +137,9 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
             break
         next_offset = documents.details["next_offset"]
         unread = documents.details.get("unread")
-        shards.append(Shard(documents.part, rejects.part, next_offset, rejects.counts, job.format, unread))
+        shards.append(
+            Shard(documents.part, rejects.part, next_offset, rejects.counts, documents.counts, job.format, unread)
+        )
         if next_offset is None:
             break
     return shards
@@ -224,7 +236,7 @@ class _Feed:
 def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Shard:
     work = job.work(number)
     with (
-        PartWriter(job.documents, work, schema.DOCUMENTS) as documents,
+        PartWriter(job.documents, work, schema.documents_schema(job.kept_types)) as documents,
         PartWriter(job.rejects, work, schema.REJECTS) as rejects,
     ):
         buffer = _Buffer(job.source, documents, rejects)
@@ -233,12 +245,12 @@ def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Sha
             if buffer.is_full():
                 tools.watch(buffer.flush())
         tools.watch(buffer.flush())
-    counts = dict(items.counts)
+    counts = dict(items.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
     details = {"next_offset": items.next_offset, "file": job.input.name}
     details |= {"unread": items.unread} if items.unread else {}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
-    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, job.format, items.unread)
+    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, counts, job.format, items.unread)
 
 
 def _results(job: ExtractJob, items: _Feed, tools: Tools) -> Iterator[Document | Reject]:
@@ -272,6 +284,7 @@ class _Buffer:
         self._rejects: list[Reject] = []
         self._characters = 0
         self.reasons: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
 
     def add(self, result: Document | Reject) -> None:
         if isinstance(result, Reject):
@@ -280,6 +293,8 @@ class _Buffer:
         else:
             self._documents.append(result)
             self._characters += len(result.text)
+            self.kept.update(f"unfit:{name}" for name in result.unfit)
+            self.kept.update(f"null:{name}" for name, value in result.kept.items() if value is None)
 
     def is_full(self) -> bool:
         return self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS
@@ -289,15 +304,15 @@ class _Buffer:
         rows = len(self._documents) + len(self._rejects)
         documents, rejects = self._writers
         if self._documents:
-            documents.write(documents_table(self._source, self._documents))
+            documents.write(documents_table(self._source, self._documents, documents.schema))
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
         self._documents, self._rejects, self._characters = [], [], 0
         return rows
 
 
-def documents_table(source: str, documents: Sequence[Document]) -> pa.Table:
-    """Return documents as rows of `schema.DOCUMENTS`, with their ids."""
+def documents_table(source: str, documents: Sequence[Document], columns: pa.Schema = schema.DOCUMENTS) -> pa.Table:
+    """Return documents as rows of `columns`, with their ids: `schema.DOCUMENTS` and the source's kept columns."""
     rows = [
         {
             "doc_id": schema.doc_id(source, d.origin.file, d.origin.offset, d.origin.record_id, d.text),
@@ -310,10 +325,11 @@ def documents_table(source: str, documents: Sequence[Document]) -> pa.Table:
             "parent_id": None,
             "origin": asdict(d.origin),
             "metadata": json.dumps(d.metadata, ensure_ascii=False, sort_keys=True, allow_nan=False),
+            **d.kept,
         }
         for d in documents
     ]
-    return pa.Table.from_pylist(rows, schema.DOCUMENTS)
+    return pa.Table.from_pylist(rows, columns)
 
 
 def rejects_table(source: str, rejects: Sequence[Reject]) -> pa.Table:

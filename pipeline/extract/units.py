@@ -42,7 +42,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A unit that became text. `metadata` is JSON-serialisable."""
+    """A unit that became text. `metadata` is JSON-serialisable.
+
+    `kept` are the values of the source's kept columns by name, `unfit` the names of those whose value did not fit.
+    """
 
     origin: Origin
     url: str | None
@@ -51,6 +54,8 @@ class Document:
     date: datetime | None = None
     licence: str | None = None
     metadata: dict[str, object] = field(default_factory=dict)
+    kept: dict[str, object] = field(default_factory=dict)
+    unfit: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ CANDIDATES = 16_384
 _UPPER_CANDIDATES = 4_096
 _STARTS = 3
 _BINDS = 5e-4
+_REACH = 2.015  # of 90 % with five degrees of freedom: splits of the same few seeds are not many independent ones
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,10 @@ def propose(
 
 
 def _corrected(proposal: Proposal, halves: Halves) -> Proposal:
-    """Return the proposal with its optimism taken off, and with the weights' intervals at least as wide as halves say.
+    """Return the proposal with its optimism taken off, and with the weights' intervals that halves of the runs show.
 
-    The correction is about as unsure as it is large.
+    The correction is about as unsure as it is large. Draws of the fit are not asked for the weights: their optima lie
+    apart by what a process that wriggles makes of them, twice as far as those of other runs and seeds.
     """
     kept, weight_sd = halves.at(proposal.kl)
     off = kept.optimism
@@ -97,9 +99,8 @@ def _corrected(proposal: Proposal, halves: Halves) -> Proposal:
 
     slices = {}
     for (name, answer), sd in zip(proposal.slices.items(), weight_sd.tolist(), strict=True):
-        value, reach = answer.weight.value, UPPER_Z * sd
-        low, high = max(value - reach, answer.lower), min(value + reach, answer.upper)
-        weight = Estimate(value, min(low, answer.weight.low), max(high, answer.weight.high))
+        value, reach = answer.weight.value, _REACH * sd
+        weight = Estimate(value, max(value - reach, answer.lower), min(value + reach, answer.upper))
         slices[name] = replace(answer, weight=weight)
     return replace(
         proposal,
@@ -131,13 +132,13 @@ def beliefs(
     def belief(name: str, told: Predicted, column: int, apart: Floats, off: Floats | float) -> Belief:
         """`apart` (d, c): how draws differ from their mean."""
         sd, degrees = noise.sd.get(name, (0.0, 0))
-        of_seeds, spread = sd**2 / noise.seeds, apart.std(0)
+        of_seeds, spread = sd**2 / noise.seeds, apart.std(0)  # the verdict knows better what seeds do to each
         sure = _variance(told.mean_low, told.mean_high, column)
         left = np.maximum(_variance(told.low, told.high, column) - sure - sd**2, 0.0)
         own = np.sqrt(np.maximum(sure - of_seeds, 0.0))
         apart = apart * np.divide(own, spread, out=np.ones_like(own), where=spread > 0)
-        covariance = apart.T @ apart / len(apart) + np.diag(left + np.square(off)) + of_seeds
-        return Belief(tuple(points), told.mean[:, column] + off, covariance, sd, degrees)
+        covariance = apart.T @ apart / len(apart) + np.diag(left + np.square(off))
+        return Belief(tuple(points), told.mean[:, column] + off, covariance, sd, degrees, noise.seeds)
 
     apart = draws - draws.mean(0)  # (d, c, m)
     found = {task: belief(task, each, i, apart[:, :, i], 0.0) for i, task in enumerate(problem.tasks)}

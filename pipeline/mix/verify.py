@@ -55,7 +55,8 @@ class Replicate:
 class Belief:
     """What the regression expects of c candidates in one metric: `mean` (c,), `covariance` (c, c) of its errors.
 
-    `seed_sd` is the standard deviation of a single run over seeds, with `seed_degrees` of freedom; 0 when not measured.
+    `seed_sd` is the standard deviation of a single run of the natural mixture over seeds, with `seed_degrees` of
+    freedom; 0 when not measured. The luck of the `seeds` that the fit has seen is not in `covariance`.
     """
 
     names: tuple[str, ...]
@@ -63,6 +64,7 @@ class Belief:
     covariance: Floats
     seed_sd: float = 0.0
     seed_degrees: int = 0
+    seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -272,20 +274,38 @@ def _update(belief: Belief | None, table: _Table, key: str) -> _Posterior:
     """Return the posterior of one metric, from what was expected and the table's means over seeds."""
     values = table.values[key]
     c, s = values.shape
-    means, own = values.mean(1), values.var(1, ddof=1)
+    means = values.mean(1)
     left = values - means[:, None] - values.mean(0) + values.mean()
     error = float((left**2).sum()) / ((s - 1) * max(c - 1, 1))
-    offset = max(float(own.mean()) - error, 0.0)
-    measured = (error * np.eye(c) + offset) / s
-    prior_sd, degrees = (belief.seed_sd, belief.seed_degrees) if belief else (0.0, 0)
-    sd = np.sqrt((degrees * prior_sd**2 + (s - 1) * own) / (degrees + s - 1))
+    sd, degrees = _seed_sd(belief, table.names, values)
+    offset = np.sqrt(np.maximum(sd**2 - error, 0.0))
+    measured = (error * np.eye(c) + np.outer(offset, offset)) / s
     if belief is None:
-        return _Posterior(table.names, means, measured, sd, degrees + s - 1)
+        return _Posterior(table.names, means, measured, sd, degrees)
     order = [belief.names.index(name) for name in table.names]
     mean, covariance = belief.mean[order], belief.covariance[np.ix_(order, order)]
+    if belief.seeds:
+        covariance = covariance + np.outer(sd, sd) / belief.seeds
     ridge = 1e-12 * max(float(np.trace(covariance + measured)), 1e-300) * np.eye(c)
     gain = np.linalg.solve(covariance + measured + ridge, covariance).T
-    return _Posterior(table.names, mean + gain @ (means - mean), covariance - gain @ covariance, sd, degrees + s - 1)
+    return _Posterior(table.names, mean + gain @ (means - mean), covariance - gain @ covariance, sd, degrees)
+
+
+def _seed_sd(belief: Belief | None, names: Sequence[str], values: Floats) -> tuple[Floats, int]:
+    """Return the standard deviation (c,) of a single run of each candidate over seeds, and its degrees of freedom.
+
+    That of the natural mixture is known best. How much noisier another is than that shows better than how noisy it is,
+    since both were trained with the same seeds; few seeds tell no ratio beyond two, though.
+    """
+    s = values.shape[1]
+    own = values.var(1, ddof=1)
+    if belief is None or belief.seed_degrees == 0:
+        return np.sqrt(own), s - 1
+    natural = float(own[names.index("natural")])
+    degrees = belief.seed_degrees + s - 1
+    pooled = (belief.seed_degrees * belief.seed_sd**2 + (s - 1) * natural) / degrees
+    ratio = np.sqrt(own / natural) if natural > 0 else np.ones_like(own)
+    return np.sqrt(pooled) * np.clip(ratio, 0.5, 2.0), degrees
 
 
 def _transferred(known: _Posterior) -> Belief:
@@ -396,7 +416,7 @@ def _gain(known: _Posterior, name: str) -> Estimate:
     contrast[known.names.index("natural")] += 1
     contrast[known.names.index(name)] -= 1
     value = float(contrast @ known.mean)
-    half = _Z * math.sqrt(max(float(contrast @ known.covariance @ contrast), 0.0))
+    half = t_quantile(known.degrees) * math.sqrt(max(float(contrast @ known.covariance @ contrast), 0.0))
     return Estimate(value, value - half, value + half)
 
 

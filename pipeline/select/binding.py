@@ -20,6 +20,14 @@ TABLE = "documents"
 TOKEN_COLUMNS = ("token_count", "estimated_tokens")
 """What `top_token_share` weighs by: the first that a document has."""
 
+_WIDE = {
+    "text": "they run over what was measured of it (text_length, word_count, a classifier's score); where a phrase "
+    "decides, choose by it in `gristmill sql` or in a slice of a mix, which read `everything`",
+    "metadata": "make a column of the field: `sources.NAME.keep_columns: {lang: meta.lang}`, then `lang = 'en'`",
+    "origin": "they read `source` and `url`; the input's name is in `origin.file` of `everything`",
+}
+"""Columns of `documents` that are not narrow, and what to do instead of reading them."""
+
 _INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"})
 _FLOATS = frozenset({"FLOAT", "DOUBLE"})
 _NUMBERS = _INTEGERS | _FLOATS | {"HUGEINT", "UHUGEINT"}
@@ -105,6 +113,22 @@ def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
     return BoundRules(tuple(bound), keep, dict(columns))
 
 
+def check_one_order(bound: Mapping[str, BoundRules]) -> None:
+    """Check that what the order of election reads has one type in all sources that share components, by their names.
+
+    Raises: RuleError: numbers and text would be compared as text.
+    """
+    owners: dict[str, dict[str, str]] = {}
+    for source, rules in bound.items():
+        for name in (path[0] for term in rules.keep for path in expressions.column_refs(term.tree)):
+            kind = rules.columns[name]
+            owners.setdefault(name, {}).setdefault("a number" if _is_number(kind) else kind, source)
+    for name, by_kind in owners.items():
+        if len(by_kind) > 1:
+            shown = " and ".join(f"{kind} in {source}" for kind, source in by_kind.items())
+            raise RuleError(f"select.keep: {name!r} is {shown}, which share components; give it one type, or two names")
+
+
 def _bind(connection: duckdb.DuckDBPyConnection, rule: Rule, origin: str, columns: Mapping[str, str]) -> BoundRule:
     where = rule_at(origin, rule.name)
     tree = _canonical(rule.tree, columns, where)
@@ -123,6 +147,8 @@ def _canonical(tree: Node, columns: Mapping[str, str], where: str) -> Node:
         path = node["column_names"]
         name = spelling.get(path[0].lower())
         if name is None or (len(path) > 1 and not columns[name].startswith("STRUCT")):
+            if path[0].lower() in _WIDE:
+                raise RuleError(f"{where}: rules do not read {path[0]!r}; {_WIDE[path[0].lower()]}")
             near = difflib.get_close_matches(path[-1].lower(), list(spelling), n=1, cutoff=0.0)
             hint = f" (nearest: {spelling[near[0]]!r})" if near else ""
             raise RuleError(f"{where}: unknown column {'.'.join(path)!r}{hint}")

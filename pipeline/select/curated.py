@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.select.narrow import AlignedPart, NarrowSource
 from pipeline.select.outcomes import KEPT
 from pipeline.table.errors import ConservationError
-from pipeline.table.schema import DOCUMENTS, TEXT
+from pipeline.table.schema import TEXT
 from pipeline.table.shards import (
     ROW_GROUP_BYTES,
     ROW_GROUP_ROWS,
@@ -27,7 +27,6 @@ from pipeline.table.shards import (
     read_batches,
 )
 
-CURATED = DOCUMENTS
 RowGroup = tuple[pa.Table, bool]
 """Rows of one row group, and whether a part ends after it."""
 
@@ -65,7 +64,7 @@ def _write_part(job: CuratedJob, number: int, first: RowGroup, groups: Iterator[
     """Write row groups until one ends the part."""
     group = Group(job.narrow.storage, f"{job.narrow.source}/curated")
     rows = 0
-    with PartWriter(group, Work(f"part-{number:05d}", job.identity, ()), CURATED) as writer:
+    with PartWriter(group, Work(f"part-{number:05d}", job.identity, ()), job.narrow.documents) as writer:
         for table, ends in chain([first], groups):
             writer.write(table)
             rows += table.num_rows
@@ -92,7 +91,7 @@ def _kept_of_part(narrow: NarrowSource, part: AlignedPart, outcomes: Part) -> It
         chosen = table.filter(keep.slice(start, rows))
         start += rows
         if chosen.num_rows:
-            yield chosen.select(CURATED.names).cast(CURATED)
+            yield chosen.select(narrow.documents.names).cast(narrow.documents)
     if start != decided.num_rows:
         raise ConservationError(f"{where}: {decided.num_rows} outcomes for {start} documents; delete it and run again")
 

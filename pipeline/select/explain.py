@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.components import common, is_similar, zone
-from pipeline.kernels.minhash import band_keys, shingle_hashes
 from pipeline.table.catalog import Source
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import cell, encode, visible
+from pipeline.table.schema import KEEP_COLUMNS
 from pipeline.table.sql import Session, connect, literal, quote, read_parts
 from pipeline.table.storage import Storage
 
@@ -70,15 +69,15 @@ def explain(storage: Storage, query: str) -> Explanation:
 
 
 def _find(session: Session, folder: str, column: str, value: str) -> Iterator[tuple[Source, dict[str, Any]]]:
-    """Yield the source and row of every match, with the `filename` of its part."""
+    """Yield the source and row of every match, with the file of its part as `_part`."""
     for source in session.catalog.sources:
         index = source.groups.get(folder)
         if index is None or not index.parts:
             continue
-        parts = read_parts(session.catalog.group(source.name, folder), index, ", filename = true")
+        parts = read_parts(session.catalog.group(source.name, folder), index, ", filename = '_part'")
         columns = "*"
         if folder == "documents":
-            columns = f"* EXCLUDE (text), left(text, {SNIPPET_CHARACTERS}) AS snippet, length(text) AS text_length"
+            columns = f"* EXCLUDE (text), left(text, {SNIPPET_CHARACTERS}) AS _snippet, length(text) AS text_length"
         order = "origin.file, origin.offset"
         rows = session.execute(
             f"SELECT {columns} FROM {parts} WHERE {column} = ? ORDER BY {order} LIMIT {MAX_MATCHES + 1}", [value]
@@ -94,8 +93,9 @@ def _explain_document(session: Session, source: Source, row: Mapping[str, Any]) 
     found = _with_input(session, source, "documents", row)
     document = {name: found[name] for name in _IDENTITY if name in found}
     document["metadata"] = _parsed(row.get("metadata"))
+    document["kept"] = {name: found[name] for name in source.groups["documents"].details.get(KEEP_COLUMNS, {})}
     document["input"] = found["input"]
-    document["text_length"], document["snippet"] = row["text_length"], row["snippet"]
+    document["text_length"], document["snippet"] = row["text_length"], row["_snippet"]
     document["outcome"] = ledger.get("outcome")
     document["failed_rules"] = _failed_rules(source, ledger)
     document["duplicate_of"] = ledger.get("duplicate_of")
@@ -108,8 +108,8 @@ def _explain_document(session: Session, source: Source, row: Mapping[str, Any]) 
 
 def _with_input(session: Session, source: Source, folder: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return `row` with the input that its part's manifest names in place of the part's own file name."""
-    result = {name: value for name, value in row.items() if name != "filename"}
-    part = PurePosixPath(str(row["filename"])).name.removesuffix(".parquet")
+    result = {name: value for name, value in row.items() if name != "_part"}
+    part = PurePosixPath(str(row["_part"])).name.removesuffix(".parquet")
     manifest = session.catalog.group(source.name, folder).manifest(part)
     inputs = manifest.inputs if manifest else []
     named = [item for item in inputs if item.get("name") == row["origin"]["file"]]
@@ -205,6 +205,8 @@ def _compared(
 
 def _signed(session: Session, source: str, ids: Sequence[str], config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the `doc_id`, text hash, signature (num_perm,) and set of shingles of some documents of a source."""
+    from pipeline.kernels.minhash import shingle_hashes  # numba: half a second that other answers need not wait for
+
     index = next((each.groups.get("signatures") for each in session.catalog.sources if each.name == source), None)
     if index is None or not index.parts:
         return
@@ -223,6 +225,10 @@ def _signed(session: Session, source: str, ids: Sequence[str], config: Mapping[s
 
 
 def _shared(left: Mapping[str, Any], right: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how alike two documents are, and what joined them."""
+    from pipeline.kernels.components import common, is_similar, zone
+    from pipeline.kernels.minhash import band_keys
+
     verify, bands = config["verify"], config["num_bands"]
     keys = band_keys(np.stack([left["signature"], right["signature"]]), bands, config["rows_per_band"])
     shared_bands = int(np.count_nonzero(keys[0] == keys[1]))
@@ -280,6 +286,8 @@ def _document_text(document: Mapping[str, Any]) -> str:
     ]
     told = [name for name in ("url", "title", "date", "licence", "parent_id") if document.get(name) is not None]
     lines += [f"  {name}: {cell(document[name], 200)}" for name in told]
+    if document["kept"]:
+        lines.append("  " + "  ".join(f"{name}={cell(value)}" for name, value in document["kept"].items()))
     lines += [_origin_text(document), ""]
     for failed in document["failed_rules"]:
         lines.append(f"  failed {failed['rule']}: {cell(failed['value'], 200)}")

@@ -33,6 +33,7 @@ VERDICTS = pa.schema(
 _KEPT_BEFORE = pa.schema([("doc_id", pa.string()), ("component_id", pa.string()), ("text_hash", pa.uint64())])
 _ROW_GROUP = 20_000
 _NEEDED = ("doc_id", "component_id", "component_size", "text_hash")
+_POSITION = "_position"  # no column of a corpus's own begins like this
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _write_candidates(job: Candidates) -> str:
     """Write a part's members of components; return the file, or nothing when the part has none."""
     terms = [f"{sql} AS k{number}" for number, (sql, _) in enumerate(job.policy.keep)]
     sql = (
-        f"SELECT {', '.join([*_NEEDED, f'{passing(job.policy.rules)} AS passing', *terms, 'position'])}"
+        f"SELECT {', '.join([*_NEEDED, f'{passing(job.policy.rules)} AS passing', *terms, _POSITION])}"
         f" FROM {relation(_with_position(job.policy))} WHERE component_size > 1"
     )
     writer: pq.ParquetWriter | None = None
@@ -133,7 +134,7 @@ def _write_candidates(job: Candidates) -> str:
             for chunk in read_narrow(job.narrow, job.part):
                 positions = pa.array(range(start, start + chunk.num_rows), pa.int64())
                 start += chunk.num_rows
-                table = answer(connection, chunk.append_column("position", positions), sql, job.policy.rules, where)
+                table = answer(connection, chunk.append_column(_POSITION, positions), sql, job.policy.rules, where)
                 if table.num_rows:
                     table = _numbered(table, job)
                     writer = writer or pq.ParquetWriter(job.path, table.schema, compression="zstd")
@@ -145,12 +146,12 @@ def _write_candidates(job: Candidates) -> str:
 
 
 def _with_position(policy: Policy) -> dict[str, str]:
-    return {**policy.columns, "position": "BIGINT"}
+    return {**policy.columns, _POSITION: "BIGINT"}
 
 
 def _numbered(members: pa.Table, job: Candidates) -> pa.Table:
     rows = members.num_rows
-    members = members.rename_columns(["row" if name == "position" else name for name in members.column_names])
+    members = members.rename_columns(["row" if name == _POSITION else name for name in members.column_names])
     members = members.append_column("part", pa.repeat(pa.scalar(job.number, pa.int32()), rows))
     return members.append_column("priority", pa.repeat(pa.scalar(job.priority, pa.int32()), rows))
 

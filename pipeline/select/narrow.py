@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.select.binding import column_types
 from pipeline.table.errors import ConservationError, SchemaError, WorkspaceError
-from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES
+from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES, KEEP_COLUMNS, documents_schema
 from pipeline.table.shards import Group, Part, aligned, read_batches
 from pipeline.table.storage import Storage
 
 DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent_id")
-"""What rules may read of `documents`: everything but the text, its metadata and where it came from."""
+"""What rules may read of any source's `documents`: everything but the text, its metadata and where it came from."""
 DUPLICATE_COLUMNS = tuple(name for name in DUPLICATES.names if name != DOC_ID)
 CHUNK_ROWS = 32_768
 """Rows judged at a time: some 30 MB with eighty columns."""
@@ -52,6 +53,8 @@ class NarrowSource:
     source: str
     columns: tuple[Column, ...]
     parts: tuple[AlignedPart, ...]
+    documents: pa.Schema = DOCUMENTS
+    """Of the source's documents, with the corpus's own columns."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -63,21 +66,22 @@ class NarrowSource:
         return sum(part.documents.rows for part in self.parts)
 
 
-def planned_columns(groups: Mapping[str, pa.Schema]) -> dict[str, str]:
+def planned_columns(groups: Mapping[str, pa.Schema], kept: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """Return the DuckDB type of every narrow column that a source will have, from the schemas of the groups to come.
 
-    So rules can be checked before a workspace exists. Keys are folders, as for `narrow_source`.
+    So rules can be checked before a workspace exists. Keys are folders, as for `narrow_source`; `kept` are the corpus's
+    own columns and their types.
 
     Raises: SchemaError when two groups have a column of one name.
     """
-    fields = [column.field for column in _columns("the plan", groups)]
+    fields = [column.field for column in _columns("the plan", groups, documents_schema(kept))]
     return column_types(pa.schema(fields))
 
 
 def narrow_source(storage: Storage, source: str, folders: Sequence[str]) -> NarrowSource:
     """Return the source's narrow columns; `folders` are the groups beside `documents` (`signals/x`, `duplicates`).
 
-    Without duplicates their columns are there, all null.
+    The corpus's own columns of `documents` are among them. Without duplicates their columns are there, all null.
 
     Raises: WorkspaceError when a group lacks a part, SchemaError when two groups have a column of one name,
     ConservationError when row counts differ.
@@ -92,12 +96,15 @@ def narrow_source(storage: Storage, source: str, folders: Sequence[str]) -> Narr
             group = Group(storage, f"{source}/{folder}")
             with storage.open(group.path(example.name)) as stream:
                 schemas[folder] = pq.read_schema(stream)
-    return NarrowSource(storage, source, tuple(_columns(source, schemas)), parts)
+    index = Group(storage, f"{source}/documents").index()
+    documents = documents_schema(index.details.get(KEEP_COLUMNS, {}) if index else {})
+    return NarrowSource(storage, source, tuple(_columns(source, schemas, documents)), parts, documents)
 
 
-def _columns(where: str, schemas: Mapping[str, pa.Schema]) -> list[Column]:
+def _columns(where: str, schemas: Mapping[str, pa.Schema], documents: pa.Schema) -> list[Column]:
     """Return every narrow column; those of duplicates are there in any case, in no folder when there are none."""
-    columns = [Column("documents", name, DOCUMENTS.field(name)) for name in DOCUMENT_COLUMNS]
+    own = [name for name in documents.names if name not in DOCUMENTS.names]
+    columns = [Column("documents", name, documents.field(name)) for name in (*DOCUMENT_COLUMNS, *own)]
     for folder, schema in schemas.items():
         prefix = f"{folder.removeprefix(_SCORES)}_" if folder.startswith(_SCORES) else ""
         stored = [item for item in schema if item.name != DOC_ID]

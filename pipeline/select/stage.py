@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.select.binding import BoundRules, Constant, check_rules, column_types
+from pipeline.select.binding import BoundRules, Constant, check_one_order, check_rules, column_types
 from pipeline.select.constants import MapParts, Resources, described, find_constants
 from pipeline.select.curated import CuratedJob, write_curated
 from pipeline.select.evaluate import Policy, resolve
@@ -147,7 +147,7 @@ def _silent(step: str, source: str, documents: int) -> None:
 def _prepared(request: SelectRequest) -> list[_Source]:
     """Return the sources with their columns and bound rules.
 
-    Raises: RuleError when a rule does not bind or the sources' orders of election differ.
+    Raises: RuleError when a rule does not bind or the sources' orders of election differ, also in their columns' types.
     """
     orders = {tuple(str(term) for term in source.rules.keep) for source in request.sources}
     if len(orders) > 1:
@@ -159,6 +159,7 @@ def _prepared(request: SelectRequest) -> list[_Source]:
         narrow = narrow_source(request.storage, selection.name, selection.folders)
         bound = check_rules(selection.rules, column_types(narrow.schema)) if narrow.parts else None
         sources.append(_Source(selection, narrow, bound))
+    check_one_order({source.selection.name: source.bound for source in sources if source.bound})
     return sources
 
 

@@ -6,7 +6,7 @@ Schemas are fixed here and never inferred from data.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -33,6 +33,12 @@ DOCUMENTS = pa.schema(
         ("metadata", pa.string()),
     ]
 )
+
+KeptType = Literal["text", "int", "float", "bool", "date", "text[]", "int[]", "float[]", "bool[]", "date[]"]
+"""Types of a corpus's own columns. A date is a point in time, as `documents.date`; `[]` makes a list of values."""
+_KEPT = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "date": TIMESTAMP}
+KEEP_COLUMNS = "keep_columns"
+"""Where the index of `documents` says which columns of a corpus's own they have: name to `KeptType`, in their order."""
 
 REJECTS = pa.schema(
     [
@@ -90,6 +96,15 @@ RESERVED_SOURCES = frozenset(
     {"main", "mix", "train", "report", "temp", "system", "memory", "information_schema", "pg_catalog"}
 )
 """Names that no source may have: folders of a workspace, and schemas of DuckDB's own."""
+
+
+def documents_schema(kept: Mapping[str, str]) -> pa.Schema:
+    """Return the schema of documents with a corpus's own columns behind the built-in ones."""
+    fields = []
+    for name, kind in kept.items():
+        single = _KEPT[kind.removesuffix("[]")]
+        fields.append(pa.field(name, pa.list_(pa.field("element", single)) if kind.endswith("[]") else single))
+    return pa.schema([*DOCUMENTS, *fields])
 
 
 def require(table: pa.Table, *columns: str) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConservationError, SchemaError, ShardError
+from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
 
 INDEX = "_index.json"
@@ -44,6 +45,9 @@ class Part(BaseModel):
     bytes: int
     content: str
     """128-bit BLAKE2b of the file, so that what is made from it is keyed by its content."""
+    ids: str = ""
+    """The same of its `doc_id`s in order. An id is a hash of the text, too: what is made from texts is keyed by these,
+    and stays when another column of the documents changes."""
 
     @property
     def stem(self) -> str:
@@ -203,6 +207,11 @@ def made_from(part: Part) -> dict[str, Any]:
     return {"part": part.stem, "content": part.content}
 
 
+def made_from_texts(part: Part) -> dict[str, Any]:
+    """Return the identity of a documents part as an input of what reads nothing of it but `doc_id` and `text`."""
+    return {"part": part.stem, "ids": part.ids} if part.ids else made_from(part)
+
+
 def finished(group: Group, works: Sequence[Work]) -> dict[str, Part]:
     """Return the parts of `works` that are already made, by stem: a matching manifest means done."""
     present = group.storage.names(group.folder)
@@ -235,6 +244,7 @@ class PartWriter:
         self._pending_rows = 0
         self._context = group.storage.create(group.path(work.name))
         self._written: tuple[int, str] | None = None
+        self._ids = hashlib.blake2b(digest_size=16) if DOC_ID in schema.names else None
 
     def __enter__(self) -> PartWriter:
         with ExitStack() as stack:
@@ -262,6 +272,8 @@ class PartWriter:
         """
         if not table.schema.equals(self.schema):
             raise SchemaError(f"{self.group.folder}/{self.name}: got schema {table.schema}, expected {self.schema}")
+        if self._ids:
+            self._ids.update("\n".join([*table[DOC_ID].to_pylist(), ""]).encode())
         self._pending.append(table)
         self._pending_bytes += table.nbytes
         self._pending_rows += table.num_rows
@@ -277,7 +289,8 @@ class PartWriter:
         if self._written is None:
             raise ShardError(f"{self.group.folder}/{self.name}: finish() before the part was closed")
         size, content = self._written
-        part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=content)
+        ids = self._ids.hexdigest() if self._ids else ""
+        part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=content, ids=ids)
         write_manifest(self.group, part, self.work, tally)
         return part
 

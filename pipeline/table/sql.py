@@ -61,6 +61,11 @@ _EMPTY = {
 }
 
 _TIME_TYPE = re.compile(r"(DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?)(?P<lists>(\[\d*\])*)")
+_WITH_KEPT = ("documents", "outcomes", "curated")
+"""Views with the columns of a corpus's own."""
+_NUMBERS = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"}
+)
 _POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _PATTERN_CHARACTERS = re.compile(r"[*?[]")
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
@@ -277,15 +282,39 @@ def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> di
                 # `everything` stands on `outcomes`; and a view over all sources must not leave one out in silence.
                 reason = broken.get((source.name, folder)) or _unreadable(catalog.storage, error)
                 broken[source.name, view] = broken[MAIN, view] = reason
+    types = _types_of_views(connection)
     for view, names in owners.items():
         if (MAIN, view) in broken:
             continue
-        union = " UNION ALL BY NAME ".join(f"FROM {quote(name)}.{quote(view)}" for name in names)
+        union = " UNION ALL BY NAME ".join(_joinable(types, view, names))
         try:
             connection.execute(f"CREATE VIEW {MAIN}.{quote(view)} AS {union}")
         except duckdb.Error as error:
             broken[MAIN, view] = f"{view} cannot join all sources ({one_line(error)}); name one: {names[0]}.{view}"
     return broken
+
+
+def _types_of_views(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], dict[str, str]]:
+    """Return the columns' types of every view, by schema and name."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    rows = connection.execute("SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns()").fetchall()
+    for owner, view, column, kind in rows:
+        found.setdefault((owner, view), {})[column] = kind
+    return found
+
+
+def _joinable(types: Mapping[tuple[str, str], Mapping[str, str]], view: str, sources: Sequence[str]) -> Iterator[str]:
+    """Yield what to join of each source's view. A column that is not of one type in all of them is text in the union,
+    unless it is a number everywhere: a corpus's own columns may have one name and mean different things.
+    """
+    kinds: dict[str, set[str]] = {}
+    for source in sources:
+        for column, kind in types[source, view].items():
+            kinds.setdefault(column, set()).add("a number" if kind in _NUMBERS else kind)
+    for source in sources:
+        mixed = [quote(column) for column in types[source, view] if len(kinds[column]) > 1]
+        texts = ", ".join(f"CAST({column} AS VARCHAR) AS {column}" for column in mixed)
+        yield f"SELECT *{f' REPLACE ({texts})' if texts else ''} FROM {quote(source)}.{quote(view)}"
 
 
 def _views(source: Source) -> dict[str, str]:
@@ -309,7 +338,9 @@ def _create_view(
         parts = read_parts(catalog.group(source.name, folder), source.groups[folder])
         connection.execute(f"CREATE VIEW {name} AS FROM {parts}")
     else:
-        connection.register("_empty", _EMPTY[folder.split("/")[0]].empty_table())
+        kept = source.groups["documents"].details.get(schema.KEEP_COLUMNS, {}) if "documents" in source.groups else {}
+        own = list(schema.documents_schema(kept))[len(schema.DOCUMENTS) :] if folder in _WITH_KEPT else []
+        connection.register("_empty", pa.schema([*_EMPTY[folder.split("/")[0]], *own]).empty_table())
         connection.execute(f"CREATE TABLE {name} AS FROM _empty")
         connection.unregister("_empty")
 

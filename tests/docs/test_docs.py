@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -20,7 +22,10 @@ from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import STAGES, RunConfig, load
 from flows.mix_open import load_mix
-from flows.preflight import STATS_SCHEMA
+from flows.preflight import STATS_SCHEMA, expected_columns
+from flows.select import rules_of
+from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.units import Document
 from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import planned_columns
@@ -203,10 +208,28 @@ def test_rules_in_the_readme_are_rules() -> None:
         "signals/text_stats": STATS_SCHEMA,
         "scores/quality": schema.SCORES,
     }
-    found = [yaml.safe_load(block.text) for block in BLOCKS if block.language == "yaml" and "rules:" in block.text]
+    blocks = [yaml.safe_load(block.text) for block in BLOCKS if block.language == "yaml"]
+    found = [content for content in blocks if "rules" in content]
     assert found
     for content in found:
         check_rules(load_rules(content["rules"], "README.md", content.get("keep")), planned_columns(groups))
+
+
+def test_the_readmes_configuration_keeps_the_columns_of_the_line_above_it() -> None:
+    (line,) = (block.text.encode() for block in BLOCKS if block.language == "json")
+    configs = [
+        yaml.safe_load(block.text) for block in BLOCKS if block.language == "yaml" and "\nsources:" in block.text
+    ]
+    (config,) = (RunConfig.model_validate(content) for content in configs)
+    ((name, source),) = config.sources.items()
+    (item,) = read_jsonl(io.BytesIO(line), "line", 0, source.columns, source.extract.limits, source.keep_columns)
+    assert isinstance(item.result, Document)
+    document = item.result
+    assert (document.text, document.url, document.metadata) == ("...", "https://example.org/", {})
+    assert document.date == datetime(2020, 1, 2, tzinfo=UTC)
+    assert document.kept == {"lang": "en", "stars": 12}
+    types = {kept: column.type or "text" for kept, column in source.keep_columns.items()}
+    check_rules(rules_of(name, source), expected_columns(source, types))
 
 
 # Views, columns, reasons, presets ----------------------------------------------------------------------------------

@@ -209,3 +209,56 @@ def test_dates_stay_text() -> None:
 def test_a_large_file_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no configuration"):
         read(tmp_path, "# " + "x" * (2 << 20))
+
+
+# A corpus's own columns -----------------------------------------------------------------------------------------------
+
+
+def keeping(tmp_path: Path, keep: str, *assignments: str) -> RunConfig:
+    return read(
+        tmp_path, BASE.replace("inputs: code.jsonl", f"inputs: code.jsonl\n    keep_columns: {keep}"), *assignments
+    )
+
+
+def test_a_kept_column_is_a_path_or_a_path_and_a_type(tmp_path: Path) -> None:
+    found = keeping(
+        tmp_path, "{lang: meta.lang, stars: {path: meta.stars, type: int}}", "sources.code.keep_columns.x=y"
+    )
+    columns = found.sources["code"].keep_columns
+    assert {name: (column.path, column.type) for name, column in columns.items()} == {
+        "lang": ("meta.lang", None),
+        "stars": ("meta.stars", "int"),
+        "x": ("y", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        *[
+            (f"{{{name}: x}}", f"keep_columns.{name}: outcomes have a column of that name already")
+            for name in ("text", "source", "metadata", "language", "word_count", "token_count", "component_id")
+        ],
+        ("{outcome: x}", "keep_columns.outcome: outcomes have"),
+        ("{Lang: x}", "must be an identifier in lower case"),
+        ("{_x: x}", "must be an identifier in lower case"),
+        ("{a.b: x}", "must be an identifier in lower case"),
+        ("{lang: 5}", "lang: write a path such as meta.stars, or {path: meta.stars, type: int}"),
+        ("{lang: ''}", "lang.path = '': String should have at least 1 character"),
+        ("{lang: {path: x, type: integer}}", "type = 'integer': Input should be 'text', 'int'"),
+        ("{lang: {pth: x}}", "unknown key 'sources.code.keep_columns.lang.pth' (nearest: 'path')"),
+        ("[lang]", "Input should be a mapping"),
+    ],
+)
+def test_kept_columns_that_cannot_be(keep: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        keeping(tmp_path, keep)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/run.yaml:")
+
+
+def test_a_classifiers_columns_are_taken_and_a_warc_has_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"keep_columns\.quality_score: outcomes have"):
+        keeping(tmp_path, "{quality_score: x}", "classify.quality.model=m")
+    with pytest.raises(ConfigError, match=r"keep_columns: a WARC has none; they are for jsonl, parquet and csv"):
+        read(tmp_path, BASE, "sources.web.keep_columns.x=y")

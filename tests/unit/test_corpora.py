@@ -10,7 +10,10 @@ import lzma
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import BinaryIO
+from uuid import UUID
 
 import lz4.frame
 import pyarrow as pa
@@ -21,12 +24,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract import members
+from pipeline.extract.column_types import settle_types
 from pipeline.extract.columnar import read_csv, read_parquet
-from pipeline.extract.config import ExtractLimits
+from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.jsonl import read_jsonl
-from pipeline.extract.rows import RowItem, to_date
+from pipeline.extract.rows import UNFIT, RowItem, fit, to_date
 from pipeline.extract.units import Document, Reject
 from pipeline.table.errors import InputError
+from pipeline.table.inputs import resolve
+from pipeline.table.storage import InputFile
 
 LIMITS = ExtractLimits(record_bytes=10_000)
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -124,6 +130,7 @@ def test_the_fields_of_a_line() -> None:
         "title": 7,
         "date": "someday",
         "nested": {"a": [1, None, "\ufffd"]},
+        "huge": "Infinity",
         "_omitted": ["big"],
     }
     json.dumps(document.metadata, allow_nan=False).encode()
@@ -316,7 +323,7 @@ def test_parquet() -> None:
     first = items[0].result
     assert isinstance(first, Document)
     assert (first.url, first.date, first.origin.record_id) == ("http://a/", datetime(1970, 1, 1, tzinfo=UTC), "5")
-    assert first.metadata == {"extra": {"x": [1.5, None]}}
+    assert first.metadata == {"extra": {"x": [1.5, None]}, "blob": "0xff"}
     fourth = items[3].result
     assert isinstance(fourth, Document)
     assert fourth.date == datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)
@@ -343,6 +350,294 @@ def test_a_damaged_row_group_costs_its_rows() -> None:
         "rows 1000 to 1999 (row group 1)" in damage[0].result.detail if isinstance(damage[0].result, Reject) else False
     )
     assert len(items) == 2001
+
+
+# A corpus's own columns ------------------------------------------------------------------------------------------
+
+
+def kept(row: Mapping[str, object], **keep: str | dict[str, str]) -> Document:
+    """Return the document of one line of JSON with columns kept: a path each, or path and type."""
+    columns = {name: KeepColumn(**{"path": item} if isinstance(item, str) else item) for name, item in keep.items()}
+    return only(list(read_jsonl(io.BytesIO(json.dumps(row).encode()), "f", 0, {"text": "t"}, LIMITS, columns)))
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "value", "left"),
+    [
+        ({"lang": "en"}, "lang", "en", {}),
+        ({"meta": {"lang": "en"}}, "meta.lang", "en", {}),
+        ({"meta": {"lang": "en", "b": 1}}, "meta.lang", "en", {"meta": {"b": 1}}),
+        ({"a": {"b": {"c": "en", "d": {}}}}, "a.b.c", "en", {"a": {"b": {"d": {}}}}),
+        ({"meta.lang": "en", "meta": {"lang": "de"}}, "meta.lang", "en", {"meta": {"lang": "de"}}),
+        ({"a.b": {"c": "en"}, "a": {"b": {"c": "de"}}}, "a.b.c", "en", {"a": {"b": {"c": "de"}}}),
+        ({"a.b": {"d": "x"}, "a": {"b.c": "en"}}, "a.b.c", "en", {"a.b": {"d": "x"}}),
+        ({"a": {"b": 5}, "a.b": "x"}, "a.b.c", None, {"a": {"b": 5}, "a.b": "x"}),
+        ({"meta": [{"lang": "en"}]}, "meta.lang", None, {"meta": [{"lang": "en"}]}),
+        ({"meta": '{"lang": "en", "n": 1}'}, "meta.lang", "en", {"meta": '{"lang": "en", "n": 1}'}),
+        ({"meta": {"in": '{"a": {"lang": "en"}}'}}, "meta.in.a.lang", "en", {"meta": {"in": '{"a": {"lang": "en"}}'}}),
+        ({"meta": "{lang"}, "meta.lang", None, {"meta": "{lang"}),
+        ({"meta": "[" * 5000}, "meta.lang", None, {"meta": "[" * 5000}),
+        ({"meta": '{"a":' * 999}, "meta.lang", None, {"meta": '{"a":' * 999}),
+        ({"meta": {"lang": None}}, "meta.lang", None, {}),
+        ({"meta": None}, "meta.lang", None, {}),
+        ({}, "meta..lang.", None, {}),
+    ],
+)
+def test_a_path_is_a_name_or_names_inside_one_another(
+    row: dict[str, object], path: str, value: str | None, left: dict[str, object]
+) -> None:
+    document = kept({"t": "text", **row}, lang=path)
+    assert (document.kept, document.metadata) == ({"lang": value}, left)
+
+
+def test_mapped_columns_are_paths_too_and_leave_the_metadata() -> None:
+    row = {"doc": {"body": "long", "n": 1}, "meta": {"url": "http://a/", "ts": 1577934245, "id": "x"}, "url": "mine"}
+    data = json.dumps(row).encode()
+    columns = {"text": "doc.body", "url": "meta.url", "date": "meta.ts", "id": "meta.id"}
+    document = only(list(read_jsonl(io.BytesIO(data), "f", 0, columns, LIMITS)))
+    assert (document.text, document.url, document.origin.record_id) == ("long", "http://a/", "x")
+    assert document.date == datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert document.metadata == {"doc": {"n": 1}, "url": "mine"}
+    (reject,) = jsonl(data, text="doc.boddy")
+    assert isinstance(reject.result, Reject)
+    assert "no field 'doc.boddy' (nearest: 'doc.body')" in reject.result.detail
+
+
+NEVER = "does not fit"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("text", "x", "x"),
+        ("text", "", ""),
+        ("text", 5, NEVER),
+        ("text", True, NEVER),
+        ("text", ["x"], NEVER),
+        ("text", "x" * 70_000, NEVER),
+        ("text", UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ("text", Decimal("1.50"), "1.50"),
+        ("text", b"\x01\x02", NEVER),
+        ("int", 5, 5),
+        ("int", "5", 5),
+        ("int", " -5 ", -5),
+        ("int", "", None),
+        ("int", 5.0, 5),
+        ("int", "5.0", 5),
+        ("int", 5.5, NEVER),
+        ("int", "5e3", NEVER),
+        ("int", "1,000", NEVER),
+        ("int", "many", NEVER),
+        ("int", "٣", NEVER),
+        ("int", True, NEVER),
+        ("int", 2**63, NEVER),
+        ("int", -(2**63), -(2**63)),
+        ("int", 1e300, NEVER),
+        ("int", 2.0**60, NEVER),
+        ("int", float("inf"), NEVER),
+        ("int", float("nan"), None),
+        ("int", Decimal(7), 7),
+        ("int", {"n": 5}, NEVER),
+        ("float", 5, 5.0),
+        ("float", 2**53 + 1, NEVER),
+        ("float", 10**400, NEVER),
+        ("float", "1e-3", 0.001),
+        ("float", "1e999", NEVER),
+        ("float", "nan", NEVER),
+        ("float", "1_0", NEVER),
+        ("float", Decimal("0.5"), 0.5),
+        ("float", False, NEVER),
+        ("bool", True, True),
+        ("bool", "False", False),
+        ("bool", 1, NEVER),
+        ("date", "2020-01-02", datetime(2020, 1, 2, tzinfo=UTC)),
+        ("date", "soon", NEVER),
+        ("date", True, NEVER),
+        ("text[]", ["a", None, "b"], ["a", None, "b"]),
+        ("text[]", "a", NEVER),
+        ("int[]", [1, "2"], [1, 2]),
+        ("int[]", [1, "two"], NEVER),
+        ("int", None, None),
+    ],
+)
+def test_a_kept_value_is_exact_or_null(kind: str, value: object, expected: object) -> None:
+    found = fit(value, kind)
+    assert found is UNFIT if expected is NEVER else (found == expected and type(found) is type(expected))
+
+
+def test_a_value_that_does_not_fit_is_named_and_stays_in_the_metadata() -> None:
+    row = {"t": "text", "meta": {"stars": "many", "lang": "en"}, "_unfit": "theirs"}
+    document = kept(row, lang="meta.lang", stars={"path": "meta.stars", "type": "int"})
+    assert (document.kept, document.unfit) == ({"lang": "en"}, ("stars",))
+    assert document.metadata == {"meta": {"stars": "many"}, "_unfit": ["stars"], "_unfit_2": "theirs"}
+
+
+def test_names_that_occur_twice_lose_no_value() -> None:
+    items = jsonl(b'{"text": "a", "x": 1, "x": 2, "x_2": 3, "x": 4, "in": {"y": 1, "y": 2}, "url": "u", "url": "v"}\n')
+    document = only(items)
+    assert document.metadata == {
+        "x": 1,
+        "x_2": 3,
+        "x_3": 2,
+        "x_4": 4,
+        "in": {"y": 1, "y_2": 2},
+        "url": "u",
+        "url_2": "v",
+    }
+    assert document.url is None
+    assert outcomes(jsonl(b'{"text": "a", "text": "b"}\n{"text": "c"}')) == ["damaged", "c"]
+    assert kept({"t": "x", "n": 1}, n={"path": "n", "type": "int"}).kept == {"n": 1}
+    assert only(table(b"text,x,x\na,1,2\n")).metadata == {"x": "1", "x_2": "2"}
+    with pytest.raises(InputError, match="f: several columns are called 'text'"):
+        table(b"text,text\na,b\n")
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["text", "n", "n"])
+    assert only(parquet(twice)).metadata == {"n": 1, "n_2": 2}
+    with pytest.raises(InputError, match="f: several columns are called 'text'"):
+        parquet(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]))
+    with pytest.raises(InputError, match="f: several columns are called 'n'"):
+        parquet(twice, title="n")
+
+
+BIG, SMALL = 1_600_000_000_123_456_789, 1_600_000_000_123_456_000
+HARD: dict[str, tuple[pa.Array, object]] = {
+    "zone by a name of its own": (pa.array([0], pa.timestamp("us", "tzutc()")), "1970-01-01T00:00:00+00:00"),
+    "zone by hours": (pa.array([3_600_000], pa.timestamp("ms", "GMT+02:00")), "1970-01-01T01:00:00+00:00"),
+    "a real zone": (pa.array([0], pa.timestamp("s", "Asia/Tokyo")), "1970-01-01T00:00:00+00:00"),
+    "no zone": (pa.array([0], pa.timestamp("s")), "1970-01-01T00:00:00"),
+    "nanoseconds": (pa.array([BIG], pa.timestamp("ns")), "2020-09-13T12:26:40.123456789"),
+    "whole microseconds": (pa.array([SMALL], pa.timestamp("ns", "PST")), "2020-09-13T12:26:40.123456+00:00"),
+    "year 20000": (pa.array([568_971_820_800], pa.timestamp("s")), "20000-01-01T00:00:00.000"),
+    "nested": (pa.array([[BIG]], pa.list_(pa.timestamp("ns"))), ["2020-09-13T12:26:40.123456789"]),
+    "deeper": (
+        pa.array([{"at": [{"x": 5}]}], pa.struct([("at", pa.list_(pa.struct([("x", pa.duration("us"))])))])),
+        {"at": [{"x": "0:00:00.000005"}]},
+    ),
+    "duration": (pa.array([1500], pa.duration("ns")), "1500 ns"),
+    "long duration": (pa.array([2**62], pa.duration("s")), f"{2**62} s"),
+    "time": (pa.array([1500], pa.time64("ns")), "00:00:00.000001500"),
+    "short time": (pa.array([61_000], pa.time32("ms")), "00:01:01"),
+    "day": (pa.array([18_262], pa.date32()), "2020-01-01"),
+    "far day": (pa.array([10_000_000], pa.date32()), "29349-01-26"),
+    "day in milliseconds": (pa.array([18_262 * 86_400_000], pa.date64()), "2020-01-01"),
+    "uuid": (pa.array([UUID(int=1).bytes], pa.uuid()), "00000000-0000-0000-0000-000000000001"),
+    "hash": (pa.array([b"\x01\xff"]), "0x01ff"),
+    "readable": (pa.array([b"caf\xc3\xa9"], pa.large_binary()), "café"),
+    "view": (pa.array([b"\x00"], pa.binary_view()), "0x00"),
+    "fixed": (pa.array([b"\x00\x01"], pa.binary(2)), "0x0001"),
+    "decimal": (pa.array([Decimal("1.50")], pa.decimal128(5, 2)), "1.50"),
+    "half": (pa.array([1.5], pa.float16()), 1.5),
+    "infinite": (pa.array([float("-inf")]), "-Infinity"),
+    "unsigned": (pa.array([2**64 - 1], pa.uint64()), 2**64 - 1),
+    "map": (pa.array([[("a", 1), ("b", 2)]], pa.map_(pa.string(), pa.int64())), {"a": 1, "b": 2}),
+    "map of repeats": (pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64())), {"a": 1, "a_2": 2}),
+    "map of numbers": (pa.array([[(1, "x")]], pa.map_(pa.int64(), pa.string())), [[1, "x"]]),
+    "dictionary of times": (
+        pa.array([BIG], pa.timestamp("ns", "X")).dictionary_encode(),
+        "2020-09-13T12:26:40.123456789+00:00",
+    ),
+    "large list": (pa.array([["a", None]], pa.large_list(pa.string_view())), ["a", None]),
+    "fixed list": (pa.array([[1, 2]], pa.list_(pa.int64(), 2)), [1, 2]),
+    "list view": (pa.array([[1]], pa.list_view(pa.int64())), [1]),
+    "bool8": (pa.array([1], pa.bool8()), True),
+    "json": (pa.array(['{"a": 1}'], pa.json_()), '{"a": 1}'),
+    "struct with one name twice": (
+        pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]),
+        {"x": 1, "x_2": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_no_value_of_a_parquet_file_disappears(name: str) -> None:
+    array, expected = HARD[name]
+    with_nulls = pa.concat_arrays([pa.nulls(1, array.type), array, pa.nulls(1, array.type)])
+    rows = pa.table({"text": ["a", "b", "c"], "value": with_nulls})
+    items = parquet(rows, group_rows=3)
+    documents = [item.result for item in items if isinstance(item.result, Document)]
+    assert [document.metadata for document in documents] == [{}, {"value": expected}, {}]
+    assert parquet(rows, 1, group_rows=3) == items[1:]
+
+
+def test_what_json_cannot_hold_is_named() -> None:
+    raw = pa.array([b"\xff", b"ok"])
+    rows = pa.table(
+        {
+            "text": pa.array([b"one", b"\xff"]),
+            "url": pa.array([b"http://a/", b"http://b/"]),
+            "id": pa.array([UUID(int=n).bytes for n in range(2)], pa.uuid()),
+            "title": pa.Array.from_buffers(pa.string(), 2, raw.buffers()),
+            "image": pa.array([{"bytes": b"\xff" * 70_000}] * 2),
+        }
+    )
+    items = parquet(rows)
+    assert outcomes(items) == ["one", "damaged"]
+    first = items[0].result
+    assert isinstance(first, Document)
+    assert (first.url, first.title, first.origin.record_id) == ("http://a/", None, str(UUID(int=0)))
+    assert first.metadata == {"title": "0xff", "_omitted": ["image"]}
+
+
+def written(tmp_path: Path, **tables: pa.Table) -> list[InputFile]:
+    tmp_path.mkdir(exist_ok=True)
+    for name, rows in tables.items():
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+    return resolve([str(tmp_path)], "inputs", "stat")
+
+
+def settle(keep: Mapping[str, dict[str, str]], files: list[InputFile]) -> dict[str, str | None]:
+    columns = {name: KeepColumn(**item) for name, item in keep.items()}
+    return {name: column.type for name, column in settle_types(columns, files, "keep", True).items()}
+
+
+def test_parquet_knows_the_types_of_what_is_kept(tmp_path: Path) -> None:
+    meta = pa.array(
+        [{"lang": "en", "stars": 5, "tags": ["a"], "at": 0, "price": Decimal("1.5"), "ok": True, "score": 0.5}],
+        pa.struct(
+            [
+                ("lang", pa.string()),
+                ("stars", pa.int32()),
+                ("tags", pa.list_(pa.string())),
+                ("at", pa.timestamp("ns", "PST")),
+                ("price", pa.decimal128(5, 2)),
+                ("ok", pa.bool_()),
+                ("score", pa.float32()),
+            ]
+        ),
+    )
+    labels = pa.array([[("topic", "x")]], pa.map_(pa.string(), pa.string()))
+    files = written(tmp_path, b=pa.table({"text": ["x"], "meta": meta, "labels": labels}), a=pa.table({"text": ["y"]}))
+    paths = {name: {"path": f"meta.{name}"} for name in ("stars", "lang", "tags", "at", "ok", "score")}
+    expected = {"at": "date", "lang": "text", "ok": "bool", "score": "float", "stars": "int", "tags": "text[]"}
+    found = settle(paths, files)
+    nothing = written(tmp_path / "nothing", a=pa.table({"text": ["x"], "meta": pa.nulls(1), "n": pa.nulls(1)}))
+    assert settle({"n": {"path": "n"}}, nothing) == {"n": "text"}
+    assert settle({"n": {"path": "n"}}, [*nothing, *written(tmp_path / "n", b=pa.table({"n": [1]}))]) == {"n": "int"}
+    assert (found, list(found)) == (expected, sorted(expected))
+    assert settle({"n": {"path": "meta.stars", "type": "float"}}, files) == {"n": "float"}
+    assert settle({"n": {"path": "meta.price", "type": "text"}}, files) == {"n": "text"}
+    assert settle({"n": {"path": "labels.topic"}}, files) == {"n": "text"}
+    assert settle({"n": {"path": "text.n", "type": "int"}, "m": {"path": "meta.lang.m"}}, files) == {
+        "m": "text",
+        "n": "int",
+    }
+    for path, kind, message in [
+        ("meta.lagn", None, "keep.n: no column 'meta.lagn' \\(nearest: 'meta.lang'\\)"),
+        ("meta", None, "is a struct or map; name one of its fields, such as meta.lang"),
+        ("meta.price", None, "is decimal128\\(5, 2\\); give it a type, such as `type: text`"),
+        ("meta.stars", "text", "is int32; as `type: text` all of it would be null; leave the type out"),
+        ("meta.tags", "text", "leave the type out"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            settle({"n": {"path": path, **({"type": kind} if kind else {})}}, files)
+    columns = settle_types(
+        {"at": KeepColumn(path="meta.at"), "topic": KeepColumn(path="labels.topic")}, files, "", True
+    )
+    with files[1].open() as stream:
+        document = only(list(read_parquet(stream, "f", 0, {}, LIMITS, columns)))
+    assert document.kept == {"at": datetime(1970, 1, 1, tzinfo=UTC), "topic": "x"}
+    assert not {"at", "labels"} & set(document.metadata)
+    with files[0].open() as stream:  # a file without the column has nulls
+        assert only(list(read_parquet(stream, "f", 0, {}, LIMITS, columns))).kept == {"at": None, "topic": None}
 
 
 VALUES = st.recursive(

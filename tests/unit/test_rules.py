@@ -68,6 +68,9 @@ def test_good_predicates_bind_and_tell_what_they_read(predicate: str, reads: tup
     [
         ("word_cuont > 5", ["unknown column 'word_cuont'", "nearest: 'word_count'"]),
         ("quality > 0.5", ["unknown column 'quality'", "nearest: 'quality_score'"]),
+        ("text LIKE '%x%'", ["rules do not read 'text'", "everything"]),
+        ("Metadata->>'a' = 'b'", ["rules do not read 'Metadata'", "keep_columns: {lang: meta.lang}"]),
+        ("origin.file = 'x'", ["rules do not read 'origin'"]),
         ("url.host = 'x'", ["unknown column 'url.host'", "nearest:"]),
         ("spans.lsat > 1", ["lsat"]),
         ("current_date > date", ["unknown column 'current_date'"]),

@@ -103,6 +103,23 @@ def test_empty_groups_have_their_columns(tmp_path: Path) -> None:
     assert [batch.schema.names for batch in batches] == [["doc_id", "text"]]
 
 
+def test_columns_of_one_name_and_two_types_are_text_in_the_views_over_all_sources(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path / "ws"))
+    for name, kind, value in (("a", "int", 10), ("b", "bool", True), ("c", "int", 9)):
+        columns = schema.documents_schema({"own": kind, "n": "float" if name == "c" else "int", f"only_{name}": "text"})
+        row = wb.document(1, name, own=value, n=1, **{f"only_{name}": name})
+        group = wb.write_group(storage, f"{name}/documents", [[row]], columns)
+        index = group.index()
+        assert index is not None
+        group.complete(index.parts, index.model_copy(update={"details": {schema.KEEP_COLUMNS: {"own": kind}}}))
+    wb.write_group(storage, "a/curated", [], schema.DOCUMENTS)
+    with connect(storage) as opened:
+        found = rows(opened, "SELECT own, n, only_a, only_b FROM documents ORDER BY source")
+        assert found == [("10", 1.0, "a", None), ("true", 1.0, None, "b"), ("9", 1.0, None, None)]
+        assert rows(opened, "SELECT typeof(own) FROM a.documents") == [("BIGINT",)]
+        assert opened.query("SELECT own FROM a.curated").types == ["BIGINT"]
+
+
 @pytest.mark.parametrize("kind", ["SELECT 1 AS a", "WITH x AS (SELECT 1 AS a) FROM x", "VALUES (1)", "FROM documents"])
 def test_reading_statements_are_allowed(session: Session, kind: str) -> None:
     for prefix in ("", "DESCRIBE ", "SUMMARIZE ", "EXPLAIN ", "explain  analyze "):
