@@ -22,12 +22,14 @@ from lxml import etree
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 from trafilatura.meta import reset_caches
-from trafilatura.metadata import extract_metadata
-from trafilatura.utils import HTML_PARSER, load_html
+from trafilatura.metadata import Document, extract_metadata
+from trafilatura.utils import HTML_PARSER, load_html, normalize_unicode
+from trafilatura.xml import process_element
 
 from pipeline.extract.charset import decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.licences import spdx_from_text
+from pipeline.extract.mend import deepen_lists, mend, release, without_held
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.table.models import lid_model_path
 
@@ -56,6 +58,7 @@ _COUNT_NODES = etree.XPath("count(//*)")
 _PARSER_DEPTH = 256  # libxml2 drops whatever lies deeper
 _TAG_START = "<"
 _TAGS_PER_NODE = 5  # "<" also opens end tags and comments, and occurs in scripts
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\ufeff]")
 _PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, etree.LxmlError)
 
 
@@ -147,12 +150,12 @@ def _plain(text: str, charset: str, options: HtmlOptions) -> Extracted | Refusal
 
 def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusal:
     options = request.options
+    text = without_held(text)
     if text.count(_TAG_START) > _TAGS_PER_NODE * options.max_nodes:
         return Refusal("oversize", f"{text.count(_TAG_START)} tags, limit {_TAGS_PER_NODE * options.max_nodes}")
     # Resiliparse parses and prints in linear time at any depth; only its search for the main content does not.
-    dom = HTMLTree.parse(text) if options.language_gate or options.engine == "resiliparse" else None
-    if dom is not None and options.language_gate:
-        refusal = _gate(extract_plain_text(dom), options)
+    if options.language_gate:
+        refusal = _gate(extract_plain_text(HTMLTree.parse(text)), options)
         if refusal:
             return refusal
     tree = load_html(text) if options.engine == "trafilatura" else _parse_quickly(text)
@@ -164,11 +167,23 @@ def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusa
     found = read_metadata(tree)
     if options.metadata == "full":
         found = _with_trafilatura(found, tree, request.url)
-    body = _trafilatura(tree, options) if dom is None or options.engine == "trafilatura" else _resiliparse(dom, options)
+    pieces = mend(tree, text)
+    body = release(_visible(_trafilatura(tree, options) if options.engine == "trafilatura" else _resiliparse(tree, options)))
     body = _clean(body)
     if not body.strip():
         return Refusal("empty", f"{options.engine} found no text")
-    return Extracted(body, charset, found.title, found.date, found.date_source, found.licence, found.language)
+    code_lost, formulas_lost = pieces.lost(body)
+    return Extracted(
+        body,
+        charset,
+        found.title,
+        found.date,
+        found.date_source,
+        found.licence,
+        found.language,
+        code_lost=code_lost,
+        formulas_lost=formulas_lost,
+    )
 
 
 def _refuse_tree(tree: etree._Element, options: HtmlOptions) -> Refusal | None:
@@ -197,21 +212,35 @@ def _parse_quickly(text: str) -> etree._Element | None:
 
 
 def _trafilatura(tree: etree._Element, options: HtmlOptions) -> str:
-    text: str | None = trafilatura.extract(
+    """Return trafilatura's text, printed here: its own printing decodes entities once more and drops characters."""
+    _keep_characters()
+    document = trafilatura.bare_extraction(
         tree,
+        output_format="txt",
         favor_precision=options.favor == "precision",
         favor_recall=options.favor == "recall",
         include_comments=False,
         include_tables=True,
         deduplicate=False,
     )
-    return text or ""
+    if not isinstance(document, Document):
+        return ""
+    parts: list[str] = []
+    process_element(document.body, parts, False)
+    return normalize_unicode("\n".join(line for line in "".join(parts).splitlines() if line).strip())
 
 
-def _resiliparse(dom: HTMLTree, options: HtmlOptions) -> str:
+@functools.cache
+def _keep_characters() -> None:
+    """Let trafilatura keep what `str.isprintable` denies: joiners, directions, characters newer than Python's table."""
+    trafilatura.utils.return_printables_and_spaces = lambda character: character
+
+
+def _resiliparse(tree: etree._Element, options: HtmlOptions) -> str:
     """Return the main content; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
+    deepen_lists(tree)
     return extract_plain_text(
-        dom,
+        HTMLTree.parse(lxml.html.tostring(tree, encoding="unicode")),
         main_content=True,
         alt_texts=False,
         list_bullets=False,
@@ -253,6 +282,11 @@ def _language_model() -> LanguageModel:
     model = fasttext_pybind.fasttext()
     model.loadModel(str(lid_model_path()))
     return model  # type: ignore[no-any-return]
+
+
+def _visible(text: str) -> str:
+    """Return `text` without control characters, hyphenation hints and byte order marks."""
+    return text if text.isascii() and text.isprintable() else _UNSEEN.sub("", text)
 
 
 def _clean(text: str) -> str:
