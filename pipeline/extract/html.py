@@ -29,7 +29,7 @@ from trafilatura.xml import process_element
 from pipeline.extract.charset import decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.licences import spdx_from_text
-from pipeline.extract.mend import deepen_lists, mend, release, without_held
+from pipeline.extract.mend import spare_lists, mend, release, without_held
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.table.models import lid_model_path
 
@@ -57,6 +57,7 @@ _FEED = re.compile(
 _COUNT_NODES = etree.XPath("count(//*)")
 _PARSER_DEPTH = 256  # libxml2 drops whatever lies deeper
 _TAG_START = "<"
+_LEAST_SHARE = 0.8
 _TAGS_PER_NODE = 5  # "<" also opens end tags and comments, and occurs in scripts
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\ufeff]")
 _PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, etree.LxmlError)
@@ -168,8 +169,11 @@ def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusa
     if options.metadata == "full":
         found = _with_trafilatura(found, tree, request.url)
     pieces = mend(tree, text)
-    body = release(_visible(_trafilatura(tree, options) if options.engine == "trafilatura" else _resiliparse(tree, options)))
-    body = _clean(body)
+    if options.engine == "trafilatura":
+        body = _trafilatura(tree, options)
+    else:
+        body = _resiliparse(text, tree, pieces.changed, options)
+    body = _clean(release(_visible(body)))
     if not body.strip():
         return Refusal("empty", f"{options.engine} found no text")
     code_lost, formulas_lost = pieces.lost(body)
@@ -236,11 +240,24 @@ def _keep_characters() -> None:
     trafilatura.utils.return_printables_and_spaces = lambda character: character
 
 
-def _resiliparse(tree: etree._Element, options: HtmlOptions) -> str:
-    """Return the main content; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
-    deepen_lists(tree)
+def _resiliparse(html: str, tree: etree._Element, changed: bool, options: HtmlOptions) -> str:
+    """Return the main content of `html`, or of `tree`, its mended form, when that holds more.
+
+    Two parsers do not always build the same tree of broken markup: where the mended one, read again, gives much less
+    text, the page as it is counts, and what is lost is counted.
+    """
+    plain = _main_content(HTMLTree.parse(html), options)
+    if not changed:
+        return plain
+    mended = _main_content(HTMLTree.parse(lxml.html.tostring(tree, encoding="unicode")), options)
+    return mended if len(mended) >= _LEAST_SHARE * len(plain) else plain
+
+
+def _main_content(dom: HTMLTree, options: HtmlOptions) -> str:
+    """Return Resiliparse's text; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
+    spare_lists(dom)
     return extract_plain_text(
-        HTMLTree.parse(lxml.html.tostring(tree, encoding="unicode")),
+        dom,
         main_content=True,
         alt_texts=False,
         list_bullets=False,

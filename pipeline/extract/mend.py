@@ -14,6 +14,7 @@ from urllib.parse import unquote_plus
 
 from lxml import etree
 from lxml.etree import XPath, _Element
+from resiliparse.parse.html import HTMLTree
 
 # Noncharacters, which no page may hold: they keep the white space of code from engines that collapse it.
 _HELD = {"\n": "\ufdd0", "\t": "\ufdd1", " ": "\ufdd2"}
@@ -39,6 +40,7 @@ class Pieces:
     code: list[str] = field(default_factory=list)
     formulas: list[str] = field(default_factory=list)
     unreadable: int = 0
+    changed: bool = False  # whether there is more in the tree now than the engines' parsers read
 
     def lost(self, text: str) -> tuple[int, int]:
         """Return how many blocks of code and how many formulas are not in `text`."""
@@ -66,9 +68,9 @@ def mend(tree: _Element, html: str) -> Pieces:
     pieces = Pieces()
     _mend_formulas(tree, html, pieces)
     _mend_code(tree, pieces)
-    _mend_blocks(tree)
-    for element in list(tree.iter("sup", "sub")):
-        _mark(element)
+    _mend_blocks(tree, pieces)
+    marked = [_mark(element) for element in list(tree.iter("sup", "sub"))]
+    pieces.changed |= any(marked) or bool(pieces.formulas)
     return pieces
 
 
@@ -80,16 +82,16 @@ _PRICE = re.compile(r"[$€£¥₹]\s?\d[\d., ]*$")
 _FRACTION_BARS = ("/", "⁄", "∕")
 
 
-def _mark(element: _Element) -> None:
+def _mark(element: _Element) -> bool:
     """Write what is raised or lowered so that it does not run together with what stands before it."""
     text = " ".join("".join(element.itertext()).split())
     if not text:
-        return
+        return False
     before, after = _text_before(element), element.tail or ""
     if _refers_to_note(element) and text.isalnum():
         marked = f"[{text}]"
     elif not before or before[-1].isspace():
-        return
+        return False
     elif " " in text:
         marked = text if text[0] in "[(" else f" {text}"
     elif element.tag == "sup":
@@ -98,10 +100,12 @@ def _mark(element: _Element) -> None:
         marked = _raised(before, text, after, is_fraction)
     else:
         marked = _lowered(before, text, after)
-    if marked != text:
-        for child in list(element):
-            element.remove(child)
-        element.text = marked
+    if marked == text:
+        return False
+    for child in list(element):
+        element.remove(child)
+    element.text = marked
+    return True
 
 
 def _raised(before: str, text: str, after: str, is_fraction: bool) -> str:
@@ -385,14 +389,15 @@ def _mend_code(tree: _Element, pieces: Pieces) -> None:
     """Write each block of code as one verbatim text without line numbers, held together for any engine."""
     for code in list(tree.iter("code")):
         if _is_block_of_code(code):
-            code.tag = "pre"
+            code.tag, pieces.changed = "pre", True
     for table in list(tree.iter("table")):
         first = table.find(".//td")
         if first is not None and _GUTTER.search(first.get("class") or "") and _is_no_code(first):
-            table.tag = "pre"
+            table.tag, pieces.changed = "pre", True
     for pre in list(tree.iter("pre")):
         if any(ancestor.tag == "pre" for ancestor in pre.iterancestors()):
             continue
+        whole = "".join(pre.itertext())
         inner = pre[0] if len(pre) == 1 and pre[0].tag == "code" and _holds_only(pre, pre[0]) else pre
         text = "\n".join(line.rstrip() for line in "".join(_verbatim(inner)).splitlines()).strip("\n")
         for child in list(pre):
@@ -401,6 +406,7 @@ def _mend_code(tree: _Element, pieces: Pieces) -> None:
         if text:
             etree.SubElement(pre, "code").text = f"{_EDGE}{_CODE_SPACE.sub(_hold, text)}{_EDGE}"
             pieces.code.append(text)
+            pieces.changed |= "".join(whole.split()) != "".join(text.split())
 
 
 def _hold(space: re.Match[str]) -> str:
@@ -464,11 +470,12 @@ _LEAVES = frozenset(("div", "center", "section"))
 _CONTENT_OF_FIGURES = ("pre", "table", "blockquote", "p", "ul", "ol")
 
 
-def _mend_blocks(tree: _Element) -> None:
+def _mend_blocks(tree: _Element, pieces: Pieces) -> None:
     """Make paragraphs of prose that stands beside paragraphs, and words of what only looks like a control."""
     for figure in list(tree.iter("figure")):
         if any(child is not None for child in map(figure.find, (f".//{tag}" for tag in _CONTENT_OF_FIGURES))):
             figure.tag = "div"
+            pieces.changed = True
     for word in list(tree.iter(_IN_SENTENCES)):
         parent = word.getparent()
         if parent is not None and parent.tag in _SENTENCES and not _holds_only(parent, word):
@@ -533,19 +540,20 @@ def _is_prose(block: _Element) -> bool:
 
 # Lists
 
-_SHALLOWEST_LIST = 4  # Resiliparse takes a `ul` nearer to the body for navigation
+_MOST_LINKED = 0.4  # share of a list's text in links from which on it is navigation
+_LEAST_ITEMS = 2
 
 
-def deepen_lists(tree: _Element) -> None:
-    """Set lists near the root of a page deeper, so that Resiliparse judges them by their links as it does others."""
-    for found in list(tree.iter("ul")):
-        depth = sum(1 for _ in found.iterancestors()) - 1  # below `body`
-        parent = found.getparent()
-        if depth >= _SHALLOWEST_LIST or parent is None:
+def spare_lists(dom: HTMLTree) -> None:
+    """Make `ol` of each `ul` that is not mostly links: Resiliparse drops a `ul` near the root or with some links."""
+    for found in list(dom.document.get_elements_by_tag_name("ul")):
+        parent, text = found.parent, found.text
+        linked = sum(len(link.text) for link in found.get_elements_by_tag_name("a"))
+        if parent is None or linked > _MOST_LINKED * len(text):
             continue
-        outer = inner = found.makeelement("div")
-        outer.tail, found.tail = found.tail, None
-        parent.replace(found, outer)
-        for _ in range(_SHALLOWEST_LIST - depth - 1):
-            inner = etree.SubElement(inner, "div")
-        inner.append(found)
+        ordered = dom.create_element("ol")
+        for name in found.attrs:
+            ordered[name] = found[name]
+        parent.replace_child(ordered, found)
+        for child in list(found.child_nodes):
+            ordered.append_child(child)
