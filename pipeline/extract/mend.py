@@ -68,6 +68,7 @@ def mend(tree: _Element, html: str) -> Pieces:
     pieces = Pieces()
     _mend_formulas(tree, html, pieces)
     _mend_code(tree, pieces)
+    _mend_forum(tree, html, pieces)
     _mend_blocks(tree, pieces)
     marked = [_mark(element) for element in list(tree.iter("sup", "sub"))]
     pieces.changed |= any(marked) or bool(pieces.formulas)
@@ -490,7 +491,7 @@ def _mend_blocks(tree: _Element, pieces: Pieces) -> None:
             _mend_paragraphs(parent)
 
 
-def _mend_paragraphs(parent: _Element) -> None:
+def _mend_paragraphs(parent: _Element, least: int = _PROSE_CHARACTERS) -> None:
     """Wrap each run of text and inline elements in a paragraph, and make paragraphs of childless blocks of prose."""
     run: list[_Element] = []
     if (parent.text or "").strip():
@@ -505,11 +506,11 @@ def _mend_paragraphs(parent: _Element) -> None:
             if not is_double:
                 run.append(child)
                 continue
-        _wrap(run)
+        _wrap(run, least)
         run = []
         if child is None:
             break
-        if child.tag in _LEAVES and _is_prose(child):
+        if child.tag in _LEAVES and _is_prose(child, least):
             child.tag = "p"
         if (child.tail or "").strip():
             tail = parent.makeelement("span")
@@ -518,24 +519,116 @@ def _mend_paragraphs(parent: _Element) -> None:
             run.append(tail)
 
 
-def _wrap(run: list[_Element]) -> None:
+def _wrap(run: list[_Element], least: int) -> None:
     while run and run[0].tag == "br" and not (run[0].tail or "").strip():
         del run[0]
     text = "".join("".join(element.itertext()) + (element.tail or "") for element in run).strip()
-    if len(text) < _PROSE_CHARACTERS:
+    if len(text) < least:
         return
     paragraph = run[0].makeelement("p")
     run[0].addprevious(paragraph)
     paragraph.extend(run)
 
 
-def _is_prose(block: _Element) -> bool:
+def _is_prose(block: _Element, least: int) -> bool:
     """Whether a block holds text of its own and no blocks, and is not mostly links."""
     if any(inner.tag in BLOCKS for inner in block.iterdescendants()):
         return False
     text = "".join(block.itertext()).strip()
     linked = sum(len("".join(link.itertext())) for link in block.iter("a"))
-    return len(text) >= _PROSE_CHARACTERS and linked < len(text) / 2
+    return len(text) >= least and linked < len(text) / 2
+
+
+# Posts of a forum
+
+_FORUM_NAME = re.compile(
+    r"forum|thread|bbpress|phpbb|flarum|question-page|ipsapp|vb-page|(?:^|\s)(?:single-)?topic|^xf$", re.IGNORECASE
+)
+_FORUM_ADDRESS = re.compile(
+    r"//(?:forums?|community|discuss(?:ions?)?|boards?)\."
+    r"|/(?:forums?|threads?|topics?|viewtopic|showthread|discussions?|questions?|t)(?:[/.?-]|$)",
+    re.IGNORECASE,
+)
+_FORUM_TYPES = ("DiscussionForumPosting", "QAPage")
+_FORUM_ADDRESSES = (".//link[@rel='canonical']", ".//meta[@property='og:url']")
+_POST_CLASSES = ('class="post', "class='post", 'class="message', "class='message", 'class="reply', 'class="comment')
+_POST_BODY = re.compile(
+    r"(?:post|message|reply|answer|comment|topic|entry)s?[-_]{0,2}(?:user)?(?:body|content|text|message)"
+    r"|(?:^|\s)(?:post|message|entry|cooked|bbwrapper|s-prose|usercontent)(?:\s|$)",
+    re.IGNORECASE,
+)
+_POST_TAGS = ("div", "article", "li", "td", "section", "blockquote")
+_VISIBLE_TEXT = XPath(".//text()[not(parent::script or parent::style or parent::noscript)]")
+_LEAST_POSTS = 2
+_LEAST_SHARE = 0.1  # of the page's text that the posts of a forum hold
+_INNER_SHARE = 0.6  # of the text of the posts that their innermost containers must hold
+
+
+def _mend_forum(tree: _Element, html: str, pieces: Pieces) -> None:
+    """Put the posts of a thread in one article: engines take the first one for the article, and the rest for noise."""
+    body = tree.find(".//body")
+    if body is None:
+        return
+    is_forum = _is_forum(tree, body, html)
+    if not is_forum and sum(map(html.count, _POST_CLASSES)) <= _LEAST_POSTS:
+        return
+    posts = _posts(body, is_forum)
+    if not posts:
+        return
+    article = body.makeelement("article", {"itemprop": "articleBody"})
+    heading = next((found for found in body.iter("h1") if "".join(found.itertext()).strip()), None)
+    if heading is not None and not any(post in posts for post in heading.iterancestors()):
+        heading.tail = None
+        article.append(heading)
+    for post in posts:
+        post.tail = None
+        article.append(post)
+        for element in post.iter(etree.Element):
+            if _POST_BODY.search(element.get("class") or element.get("id") or ""):
+                element.attrib.clear()  # words such as `message` and `reply` are noise elsewhere
+        post.tag = "div"
+        for element in list(post.iter("div", "section", "td", "center")):
+            _mend_paragraphs(element, 1)
+    for child in list(body):
+        body.remove(child)
+    body.append(article)
+    pieces.changed = True
+
+
+def _posts(body: _Element, is_forum: bool) -> list[_Element]:
+    """Return the innermost elements that hold the posts of a thread, none where a page seems to be another thing."""
+    groups: dict[str, list[_Element]] = {}
+    for element in body.iter(_POST_TAGS):
+        name = _POST_BODY.search(element.get("class") or element.get("id") or "")
+        if name:
+            members = groups.setdefault(name.group().strip().lower(), [])
+            if not members or members[-1] not in element.iterancestors():
+                members.append(element)
+    if not all("comment" in name for name in groups):
+        groups = {name: members for name, members in groups.items() if "comment" not in name}
+    sizes = {name: sum(map(_size, members)) for name, members in groups.items()}
+    most = max(sizes.values(), default=0)
+    inner = min((name for name in sizes if sizes[name] >= _INNER_SHARE * most), key=sizes.__getitem__, default="")
+    posts = groups.get(inner, [])
+    if len(posts) < (_LEAST_POSTS if is_forum else _LEAST_POSTS + 1) or (not is_forum and "comment" in inner):
+        return []
+    share = sizes[inner] / max(1, len("".join("".join(_VISIBLE_TEXT(body)).split())))
+    return posts if share >= (_LEAST_SHARE if is_forum else 0.5) else []
+
+
+def _size(element: _Element) -> int:
+    return len("".join("".join(element.itertext()).split()))
+
+
+def _is_forum(tree: _Element, body: _Element, html: str) -> bool:
+    if any(name in html for name in _FORUM_TYPES):
+        return True
+    root = next(body.iterancestors("html"), body)
+    names = (element.get(name) or "" for element in (root, body) for name in ("class", "id"))
+    if any(map(_FORUM_NAME.search, names)):
+        return True
+    found = (element for element in map(tree.find, _FORUM_ADDRESSES) if element is not None)
+    return any(_FORUM_ADDRESS.search(element.get("href") or element.get("content") or "") for element in found)
 
 
 # Lists
