@@ -546,7 +546,7 @@ _FORUM_NAME = re.compile(
 )
 _FORUM_ADDRESS = re.compile(
     r"//(?:forums?|community|discuss(?:ions?)?|boards?)\."
-    r"|/(?:forums?|threads?|topics?|viewtopic|showthread|discussions?|questions?|t)(?:[/.?-]|$)",
+    r"|/(?:forums?|threads?|topics?|viewtopic|showthread|discussions?|questions?|t)(?:[/.?-]|$)|[?&]topic=",
     re.IGNORECASE,
 )
 _FORUM_TYPES = ("DiscussionForumPosting", "QAPage")
@@ -610,10 +610,14 @@ def _posts(body: _Element, is_forum: bool) -> list[_Element]:
     most = max(sizes.values(), default=0)
     inner = min((name for name in sizes if sizes[name] >= _INNER_SHARE * most), key=sizes.__getitem__, default="")
     posts = groups.get(inner, [])
-    if len(posts) < (_LEAST_POSTS if is_forum else _LEAST_POSTS + 1) or (not is_forum and "comment" in inner):
+    if len(posts) < _LEAST_POSTS:
         return []
+    if not is_forum:
+        around = (above.get(name) or "" for above in posts[0].iterancestors() for name in ("class", "id"))
+        if "comment" in inner or not any(map(_FORUM_NAME.search, around)):
+            return []
     share = sizes[inner] / max(1, len("".join("".join(_VISIBLE_TEXT(body)).split())))
-    return posts if share >= (_LEAST_SHARE if is_forum else 0.5) else []
+    return posts if share >= _LEAST_SHARE else []
 
 
 def _size(element: _Element) -> int:
