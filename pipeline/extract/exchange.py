@@ -33,7 +33,7 @@ class HtmlOptions:
     """
 
     engine: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    favor: Literal["precision", "balanced", "recall"] = "precision"
+    favor: Literal["precision", "balanced", "recall"] = "balanced"
     language_gate: tuple[str, ...] | None = None
     metadata: Literal["light", "full"] = "light"
     max_payload_bytes: int = 10 * 1024 * 1024

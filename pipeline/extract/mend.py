@@ -15,6 +15,7 @@ from urllib.parse import unquote_plus
 from lxml import etree
 from lxml.etree import XPath, _Element
 from resiliparse.parse.html import HTMLTree
+from trafilatura.xpaths import BODY_XPATH
 
 # Noncharacters, which no page may hold: they keep the white space of code from engines that collapse it.
 _HELD = {"\n": "\ufdd0", "\t": "\ufdd1", " ": "\ufdd2"}
@@ -70,6 +71,7 @@ def mend(tree: _Element, html: str) -> Pieces:
     _mend_code(tree, pieces)
     _mend_forum(tree, html, pieces)
     _mend_blocks(tree, pieces)
+    _mend_frame(tree)
     marked = [_mark(element) for element in list(tree.iter("sup", "sub"))]
     pieces.changed |= any(marked) or bool(pieces.formulas)
     return pieces
@@ -468,6 +470,7 @@ _IN_SENTENCES = ("time", "label", "button", "output")
 _SENTENCES = frozenset("p li td th dd dt h1 h2 h3 h4 h5 h6 blockquote".split())
 _PROSE_CHARACTERS = 20
 _LEAVES = frozenset(("div", "center", "section"))
+_FRAMES = frozenset(("body", "div", "section", "center", "td"))
 _CONTENT_OF_FIGURES = ("pre", "table", "blockquote", "p", "ul", "ol")
 
 
@@ -537,6 +540,41 @@ def _is_prose(block: _Element, least: int) -> bool:
     text = "".join(block.itertext()).strip()
     linked = sum(len("".join(link.itertext())) for link in block.iter("a"))
     return len(text) >= least and linked < len(text) / 2
+
+
+# The frame of an article
+
+_LEAST_PROSE = 0.4  # of a page's text that stands in paragraphs; else what it is about may stand elsewhere
+_LEAST_FRAME = 0.6  # of the prose of a page that an element must hold to be taken for its article
+
+
+def _mend_frame(tree: _Element) -> None:
+    """Name the article of a page that names none: without a frame trafilatura keeps paragraphs alone, no lists."""
+    body = tree.find(".//body")
+    if body is None or any(frame(tree) for frame in BODY_XPATH):
+        return
+    prose: dict[_Element, int] = {}
+    for paragraph in body.iter("p"):
+        size = _size(paragraph)
+        for above in paragraph.iterancestors() if size >= _PROSE_CHARACTERS else ():
+            prose[above] = prose.get(above, 0) + size
+            if above is body:
+                break
+    whole = len("".join("".join(_VISIBLE_TEXT(body)).split()))
+    if prose.get(body, 0) < _LEAST_PROSE * whole:
+        return
+    enough = _LEAST_FRAME * prose.get(body, 0)
+    frames = [element for element, size in prose.items() if size >= enough and element.tag in _FRAMES]
+    if not frames:
+        return
+    frame = max(frames, key=lambda element: sum(1 for _ in element.iterancestors()))
+    if frame is not body:
+        frame.tag = "article"
+        return
+    article = body.makeelement("article")
+    article.text, body.text = body.text, None
+    article.extend(list(body))
+    body.append(article)
 
 
 # Posts of a forum
