@@ -471,6 +471,7 @@ _SENTENCES = frozenset("p li td th dd dt h1 h2 h3 h4 h5 h6 blockquote".split())
 _PROSE_CHARACTERS = 20
 _LEAVES = frozenset(("div", "center", "section"))
 _FRAMES = frozenset(("body", "div", "section", "center", "td"))
+_TABLE_PARTS = ("tbody", "thead", "tfoot", "tr", "td")
 _CONTENT_OF_FIGURES = ("pre", "table", "blockquote", "p", "ul", "ol")
 
 
@@ -484,6 +485,8 @@ def _mend_blocks(tree: _Element, pieces: Pieces) -> None:
         parent = word.getparent()
         if parent is not None and parent.tag in _SENTENCES and not _holds_only(parent, word):
             word.tag = "span"
+    for table in list(tree.iter("table")):
+        _mend_table(table)
     parents = dict.fromkeys(paragraph.getparent() for paragraph in tree.iter("p"))
     for line_break in tree.iter("br"):
         following = line_break.getnext()
@@ -492,6 +495,31 @@ def _mend_blocks(tree: _Element, pieces: Pieces) -> None:
     for parent in parents:
         if parent is not None and (parent.tag in _CONTAINERS or parent.tag == "form"):
             _mend_paragraphs(parent)
+
+
+def _mend_table(table: _Element) -> None:
+    """Make plain blocks of a table that only sets a page, and lines of the lists in cells of others."""
+    if next(table.iter("th", "caption"), None) is None and _is_layout(table):
+        parts = [part for part in table.iter(_TABLE_PARTS) if next(part.iterancestors("table"), None) is table]
+        for part in [table, *parts]:
+            part.tag = "p" if part.tag == "td" and _is_prose(part, 1) and part.find("br") is None else "div"
+        for part in parts:
+            _mend_paragraphs(part)
+        return
+    for found in list(table.iter("ul", "ol", "dl")):
+        for item in found.iter("li", "dt", "dd"):
+            if item.tag != "dt":
+                item.text = f"- {(item.text or '').lstrip()}"
+            item.tag = "div" if any(inner.tag in BLOCKS for inner in item.iterdescendants()) else "p"
+        found.tag = "div"
+
+
+def _is_layout(table: _Element) -> bool:
+    """Whether a table holds tables, headings or paragraphs, or one column alone: what sets a page and holds no data."""
+    rows = list(table.iter("tr"))
+    if table.find(".//table") is not None or all(len(row) <= 1 for row in rows):
+        return True
+    return any(cell.find(".//h2") is not None or len(cell.findall(".//p")) > 2 for cell in table.iter("td"))
 
 
 def _mend_paragraphs(parent: _Element, least: int = _PROSE_CHARACTERS) -> None:
