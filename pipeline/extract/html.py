@@ -168,7 +168,7 @@ def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusa
     found = read_metadata(tree)
     if options.metadata == "full":
         found = _with_trafilatura(found, tree, request.url)
-    pieces = mend(tree, text)
+    pieces = mend(tree, text, options.engine)
     if options.engine == "trafilatura":
         body = _trafilatura(tree, options)
     else:

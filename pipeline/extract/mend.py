@@ -64,14 +64,16 @@ def release(text: str) -> str:
     return _AROUND_EDGE.sub("\n", text).translate(_RELEASE).strip() if _EDGE in text else text
 
 
-def mend(tree: _Element, html: str) -> Pieces:
-    """Change `tree`, the parsed `html`, so that engines keep what they would lose; return what must not be lost."""
+def mend(tree: _Element, html: str, engine: str) -> Pieces:
+    """Change `tree`, the parsed `html`, so that an engine keeps what it would lose; return what must not be lost."""
     pieces = Pieces()
     _mend_formulas(tree, html, pieces)
     _mend_code(tree, pieces)
     _mend_forum(tree, html, pieces)
-    _mend_blocks(tree, pieces)
-    _mend_frame(tree)
+    _mend_figures(tree, pieces)
+    if engine == "trafilatura":
+        _mend_blocks(tree)
+        _mend_frame(tree)
     marked = [_mark(element) for element in list(tree.iter("sup", "sub"))]
     pieces.changed |= any(marked) or bool(pieces.formulas)
     return pieces
@@ -475,12 +477,14 @@ _TABLE_PARTS = ("tbody", "thead", "tfoot", "tr", "td")
 _CONTENT_OF_FIGURES = ("pre", "table", "blockquote", "p", "ul", "ol")
 
 
-def _mend_blocks(tree: _Element, pieces: Pieces) -> None:
-    """Make paragraphs of prose that stands beside paragraphs, and words of what only looks like a control."""
+def _mend_figures(tree: _Element, pieces: Pieces) -> None:
     for figure in list(tree.iter("figure")):
-        if any(child is not None for child in map(figure.find, (f".//{tag}" for tag in _CONTENT_OF_FIGURES))):
-            figure.tag = "div"
-            pieces.changed = True
+        if next(figure.iter(_CONTENT_OF_FIGURES), None) is not None:
+            figure.tag, pieces.changed = "div", True
+
+
+def _mend_blocks(tree: _Element) -> None:
+    """Make paragraphs of prose that stands beside paragraphs, and words of what only looks like a control."""
     for word in list(tree.iter(_IN_SENTENCES)):
         parent = word.getparent()
         if parent is not None and parent.tag in _SENTENCES and not _holds_only(parent, word):
@@ -579,7 +583,7 @@ _LEAST_FRAME = 0.6  # of the prose of a page that an element must hold to be tak
 def _mend_frame(tree: _Element) -> None:
     """Name the article of a page that names none: without a frame trafilatura keeps paragraphs alone, no lists."""
     body = tree.find(".//body")
-    if body is None or any(frame(tree) for frame in BODY_XPATH):
+    if body is None or next(tree.iter("article", "main"), None) is not None or any(frame(tree) for frame in BODY_XPATH):
         return
     prose: dict[_Element, int] = {}
     for paragraph in body.iter("p"):
@@ -709,14 +713,14 @@ _LEAST_ITEMS = 2
 
 def spare_lists(dom: HTMLTree) -> None:
     """Make `ol` of each `ul` that is not mostly links: Resiliparse drops a `ul` near the root or with some links."""
-    for found in list(dom.document.get_elements_by_tag_name("ul")):
+    for found in dom.document.get_elements_by_tag_name("ul").values():  # these lists are slow to walk by index
         parent, text = found.parent, found.text
-        linked = sum(len(link.text) for link in found.get_elements_by_tag_name("a"))
+        linked = sum(len(link.text) for link in found.get_elements_by_tag_name("a").values())
         if parent is None or linked > _MOST_LINKED * len(text):
             continue
         ordered = dom.create_element("ol")
         for name in found.attrs:
             ordered[name] = found[name]
         parent.replace_child(ordered, found)
-        for child in list(found.child_nodes):
+        for child in found.child_nodes.values():
             ordered.append_child(child)

@@ -127,7 +127,7 @@ def _direct(pages: list[GoldPage], favor: str) -> list[str]:
     return [_bare(page.correctly_decoded(), favor) for page in pages]
 
 
-def _bare(html: str, favor: str = "precision") -> str:
+def _bare(html: str, favor: str = "balanced") -> str:
     precision, recall = favor == "precision", favor == "recall"
     return trafilatura.extract(html, include_comments=False, favor_precision=precision, favor_recall=recall) or ""
 
