@@ -29,7 +29,7 @@ from trafilatura.xml import process_element
 from pipeline.extract.charset import decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.licences import spdx_from_text
-from pipeline.extract.mend import spare_lists, mend, release, without_held
+from pipeline.extract.mend import accompany, mend, release, spare_lists, without_held
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.table.models import lid_model_path
 
@@ -246,15 +246,16 @@ def _resiliparse(html: str, tree: etree._Element, changed: bool, options: HtmlOp
     Two parsers do not always build the same tree of broken markup: where the mended one, read again, gives much less
     text, the page as it is counts, and what is lost is counted.
     """
-    plain = _main_content(HTMLTree.parse(html), options)
+    plain = _main_content(html, options)
     if not changed:
         return plain
-    mended = _main_content(HTMLTree.parse(lxml.html.tostring(tree, encoding="unicode")), options)
+    mended = _main_content(lxml.html.tostring(tree, encoding="unicode"), options)
     return mended if len(mended) >= _LEAST_SHARE * len(plain) else plain
 
 
-def _main_content(dom: HTMLTree, options: HtmlOptions) -> str:
+def _main_content(html: str, options: HtmlOptions) -> str:
     """Return Resiliparse's text; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
+    dom = HTMLTree.parse(accompany(html))
     spare_lists(dom)
     return extract_plain_text(
         dom,
@@ -267,11 +268,11 @@ def _main_content(dom: HTMLTree, options: HtmlOptions) -> str:
 
 
 def _with_trafilatura(found: PageMetadata, tree: etree._Element, url: str | None) -> PageMetadata:
-    """Return trafilatura's title and date (it searches the text and the URL too) over those of the tags."""
+    """Return trafilatura's date (it searches the text and the URL too) over that of the tags, and what they lack."""
     document = extract_metadata(copy(tree), url)
     date: datetime | None = parse_date(document.date) if document.date else None
     return PageMetadata(
-        title=document.title or found.title,
+        title=found.title or document.title,  # trafilatura decodes entities once more
         date=date or found.date,
         date_source="trafilatura" if date else found.date_source,
         licence=found.licence or (spdx_from_text(document.license) if document.license else None),

@@ -20,18 +20,22 @@ from trafilatura.xpaths import BODY_XPATH
 # Noncharacters, which no page may hold: they keep the white space of code from engines that collapse it.
 _HELD = {"\n": "\ufdd0", "\t": "\ufdd1", " ": "\ufdd2"}
 _EDGE = "\ufdd3"
+_COMPANION = "\ufdd4"
 _HOLD = str.maketrans(_HELD)
 _RELEASE = str.maketrans({held: space for space, held in _HELD.items()})
-_FOREIGN = str.maketrans(dict.fromkeys([*_HELD.values(), _EDGE], "\ufffd"))
-_FOREIGN_PATTERN = re.compile("[\ufdd0-\ufdd3]")
+_OURS = (*_HELD.values(), _EDGE, _COMPANION)
+_FOREIGN = str.maketrans(dict.fromkeys(_OURS, "\ufffd"))
+_LONE = re.compile(r"(>\s*(?:[\u0800-\udfff\uf900-\uffff]|&(?!nbsp;|#160;|#xa0;)#?\w{1,31};))(?=\s*<)", re.IGNORECASE)
 _AROUND_EDGE = re.compile(rf"\s*{_EDGE}\s*")
 _CODE_SPACE = re.compile(r"[\n\t]|(?<![^\n\t ]) | (?= )")
 
-BLOCKS = frozenset(
+_BLOCK_NAMES = (
     "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form h1 h2 h3"
-    " h4 h5 h6 header hr li main menu nav ol p pre section table tbody td tfoot th thead tr ul".split()
+    " h4 h5 h6 header hr li main menu nav ol p pre section table tbody td tfoot th thead tr ul"
 )
-_CONTAINERS = frozenset("article body center dd details div figure li main section td th".split())
+BLOCKS = frozenset(_BLOCK_NAMES.split())
+_CONTAINER_NAMES = "article body center dd details div figure li main section td th"
+_CONTAINERS = frozenset(_CONTAINER_NAMES.split())
 
 
 @dataclass(slots=True)
@@ -56,12 +60,19 @@ class Pieces:
 
 def without_held(html: str) -> str:
     """Return `html` without the noncharacters that stand for white space here."""
-    return html.translate(_FOREIGN) if not html.isascii() and _FOREIGN_PATTERN.search(html) else html
+    is_foreign = not html.isascii() and any(held in html for held in _OURS)
+    return html.translate(_FOREIGN) if is_foreign else html
 
 
 def release(text: str) -> str:
     """Return an engine's text with the white space of code as it was."""
+    text = text.replace(_COMPANION, "")
     return _AROUND_EDGE.sub("\n", text).translate(_RELEASE).strip() if _EDGE in text else text
+
+
+def accompany(html: str) -> str:
+    """Return `html` with a companion beside each lone character: Resiliparse takes most of them for icons."""
+    return _LONE.sub(rf"\1{_COMPANION}", html)
 
 
 def mend(tree: _Element, html: str, engine: str) -> Pieces:
@@ -81,7 +92,9 @@ def mend(tree: _Element, html: str, engine: str) -> Pieces:
 
 # Raised and lowered text
 
-_ORDINALS = frozenset("a as d e er ère ème h ma me mo n nd nde o os r rd re st ste te th ª º".split())
+_ORDINAL_ENDS = "a as d e er ère ème ma me mo nd nde o os r rd re st ste te th ª º"
+_ORDINALS = frozenset(_ORDINAL_ENDS.split())
+_OPENERS = frozenset("([{/⁄∕<>=+×·~—–-")
 _SIMPLE = re.compile(r"[-+−–]?[^\W_]+")
 _PRICE = re.compile(r"[$€£¥₹]\s?\d[\d., ]*$")
 _FRACTION_BARS = ("/", "⁄", "∕")
@@ -95,7 +108,7 @@ def _mark(element: _Element) -> bool:
     before, after = _text_before(element), element.tail or ""
     if _refers_to_note(element) and text.isalnum():
         marked = f"[{text}]"
-    elif not before or before[-1].isspace():
+    elif not before or before[-1].isspace() or (before[-1] in _OPENERS and before[-1] not in _FRACTION_BARS):
         return False
     elif " " in text:
         marked = text if text[0] in "[(" else f" {text}"
@@ -178,10 +191,13 @@ _RENDERED = XPath(
     " or contains(@class, 'MJXc') or contains(@class, 'mjx-chtml') or contains(@class, 'katex')"
     " or contains(@class, 'mwe-math-element')]"
 )
-_RENDERERS = ("MathJax", "mjx-", "katex", "mwe-math", "data-math", "data-tex", "data-latex", "data-entry")
+_RENDERERS = ("MathJax", "katex", "mwe-math", "data-math", "data-latex", "data-tex", "data-entry")
+_TEX_IMAGES = ("latex", "codecogs", "tex.cgi", 'alt="\\', "alt='\\")
 _SOURCE_ATTRIBUTES = ("data-math", "data-tex", "data-latex", "data-entry")
 _TEX = re.compile(r"application/(?:x-)?(?:la)?tex|(?:la)?tex", re.IGNORECASE)
-_TEX_IMAGE = re.compile(r"latex\.php|codecogs\.com|mathtex|mimetex|(?:^|[\s/_-])(?:la)?tex(?:$|[\s/._?-])|math|equation")
+_TEX_IMAGE = re.compile(
+    r"latex\.php|codecogs\.com|mathtex|mimetex|(?:^|[\s/_-])(?:la)?tex(?:$|[\s/._?-])|math|equation"
+)
 _TEX_SERVER = re.compile(r"latex\.php\?(?:.*?&)?latex=([^&]+)|codecogs\.com/[\w.]+\?(.+)$|(?:math|mime)tex\.cgi\?(.+)$")
 _TEX_GROUP = re.compile(r"\\[a-zA-Z]+\{")
 _TEX_COMMAND = re.compile(r"\\[a-zA-Z]+|[_^]\{|\w\^\w")
@@ -194,13 +210,12 @@ def _mend_formulas(tree: _Element, html: str, pieces: Pieces) -> None:
         for element in _RENDERED(tree):
             if element.tag not in ("body", "html") and gone.isdisjoint(element.iterancestors()):
                 _mend_rendered(element, gone, pieces)
-    if "<math" in html or "mml:" in html:
-        for element in list(tree.iter("math", "mml:math")):
-            _replace(element, _source_of(element), _is_display(element), pieces)
+    for element in list(tree.iter("math", "mml:math")):
+        _replace(element, _source_of(element), _is_display(element), pieces)
     if "math/" in html or "x-mathml" in html:
         for element in list(tree.iter("script")):
             _mend_script(element, pieces)
-    if "tex" in html or "math" in html or "equation" in html or "alt=\"\\" in html:
+    if any(name in html for name in _TEX_IMAGES):
         for element in list(tree.iter("img")):
             source = _image_source(element)
             if source:
@@ -236,9 +251,9 @@ def _mend_script(element: _Element, pieces: Pieces) -> None:
     source = (element.text or "").strip()
     if not source or not kind.startswith(("math/", "text/x-mathml")):
         return
-    if "tex" in kind:
+    if kind.startswith("math/tex"):
         _replace(element, source, "mode=display" in kind.replace(" ", ""), pieces)
-    elif "ascii" in kind:
+    elif kind.startswith("math/ascii"):
         _insert(element, f"`{' '.join(source.split())}`", False, pieces)
     else:
         try:
@@ -257,7 +272,7 @@ def _source_of(element: _Element) -> str | None:
         if _TEX.fullmatch(part.get("encoding") or "") and (part.text or "").strip():
             return " ".join((part.text or "").split())
     named = [element.get(name) for name in _SOURCE_ATTRIBUTES]
-    maths = [part for part in element.iter("{*}math", "math", "mml:math")]
+    maths = list(element.iter("{*}math", "math", "mml:math"))
     named += [part.get("alttext") for part in maths]
     for source in named:
         if source and source.strip():
@@ -284,8 +299,6 @@ def _image_source(element: _Element) -> str | None:
         return None
     is_marked = "latex" in (element.get("class") or "").lower().split()
     return alt if is_marked or _TEX_COMMAND.search(alt) else None
-
-
 
 
 def _replace(element: _Element, source: str | None, is_display: bool, pieces: Pieces) -> None:
@@ -386,14 +399,17 @@ _GUTTER = re.compile(
     re.IGNORECASE,
 )
 _HIDDEN = re.compile(r"display\s*:\s*none|hover-info|sr-only|visually-hidden", re.IGNORECASE)
-_NO_CODE = frozenset("button svg script style template noscript textarea select figcaption".split())
-_CODE_CLASS = re.compile(r"(?:^|[\s_-])(?:highlight\w*|hljs|prism\w*|language-\S+|lang-\S+|block|codehilite|sourceCode)(?:$|[\s_-])")
+_NO_CODE = frozenset(["button", "svg", "script", "style", "template", "noscript", "textarea", "select", "figcaption"])
+_CODE_CLASS = re.compile(
+    r"(?:^|[\s_-])(?:highlight\w*|hljs|prism\w*|language-\S+|lang-\S+|block|codehilite|sourceCode)(?:$|[\s_-])"
+)
 
 
 def _mend_code(tree: _Element, pieces: Pieces) -> None:
     """Write each block of code as one verbatim text without line numbers, held together for any engine."""
     for code in list(tree.iter("code")):
         if _is_block_of_code(code):
+            code.text = (code.text or "").lstrip()
             code.tag, pieces.changed = "pre", True
     for table in list(tree.iter("table")):
         first = table.find(".//td")
@@ -411,7 +427,8 @@ def _mend_code(tree: _Element, pieces: Pieces) -> None:
         if text:
             etree.SubElement(pre, "code").text = f"{_EDGE}{_CODE_SPACE.sub(_hold, text)}{_EDGE}"
             pieces.code.append(text)
-            pieces.changed |= "".join(whole.split()) != "".join(text.split())
+            is_nested = next(pre.iterancestors("li", "td", "th", "dd"), None) is not None
+            pieces.changed |= is_nested or "".join(whole.split()) != "".join(text.split())
 
 
 def _hold(space: re.Match[str]) -> str:
@@ -469,7 +486,7 @@ def _is_no_code(element: _Element) -> bool:
 # Blocks
 
 _IN_SENTENCES = ("time", "label", "button", "output")
-_SENTENCES = frozenset("p li td th dd dt h1 h2 h3 h4 h5 h6 blockquote".split())
+_SENTENCES = frozenset(["p", "li", "td", "th", "dd", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote"])
 _PROSE_CHARACTERS = 20
 _LEAVES = frozenset(("div", "center", "section"))
 _FRAMES = frozenset(("body", "div", "section", "center", "td"))
@@ -621,7 +638,7 @@ _FORUM_ADDRESS = re.compile(
 )
 _FORUM_TYPES = ("DiscussionForumPosting", "QAPage")
 _FORUM_ADDRESSES = (".//link[@rel='canonical']", ".//meta[@property='og:url']")
-_POST_CLASSES = ('class="post', "class='post", 'class="message', "class='message", 'class="reply', 'class="comment')
+_POST_CLASSES = tuple(f"class={quote}{name}" for quote in ("", "'", '"') for name in ("post", "message"))
 _POST_BODY = re.compile(
     r"(?:post|message|reply|answer|comment|topic|entry)s?[-_]{0,2}(?:user)?(?:body|content|text|message)"
     r"|(?:^|\s)(?:post|message|entry|cooked|bbwrapper|s-prose|usercontent)(?:\s|$)",
@@ -631,6 +648,7 @@ _POST_TAGS = ("div", "article", "li", "td", "section", "blockquote")
 _VISIBLE_TEXT = XPath(".//text()[not(parent::script or parent::style or parent::noscript)]")
 _LEAST_POSTS = 2
 _LEAST_SHARE = 0.1  # of the page's text that the posts of a forum hold
+_LEAST_COMMENTS = 0.5
 _INNER_SHARE = 0.6  # of the text of the posts that their innermost containers must hold
 
 
@@ -640,7 +658,9 @@ def _mend_forum(tree: _Element, html: str, pieces: Pieces) -> None:
     if body is None:
         return
     is_forum = _is_forum(tree, body, html)
-    if not is_forum and sum(map(html.count, _POST_CLASSES)) <= _LEAST_POSTS:
+    if not is_forum and not ("thread" in html or "forum" in html or "topic" in html):
+        return
+    if not is_forum and sum(map(html.count, _POST_CLASSES)) < _LEAST_POSTS:
         return
     posts = _posts(body, is_forum)
     if not posts:
@@ -687,7 +707,8 @@ def _posts(body: _Element, is_forum: bool) -> list[_Element]:
         if "comment" in inner or not any(map(_FORUM_NAME.search, around)):
             return []
     share = sizes[inner] / max(1, len("".join("".join(_VISIBLE_TEXT(body)).split())))
-    return posts if share >= _LEAST_SHARE else []
+    least = _LEAST_COMMENTS if "comment" in inner else _LEAST_SHARE  # where comments are few, they are not the page
+    return posts if share >= least else []
 
 
 def _size(element: _Element) -> int:

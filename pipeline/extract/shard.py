@@ -31,7 +31,7 @@ from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import InputFile, Storage
 
-VERSION = "extract_v1"
+VERSION = "extract_v2"
 MAX_UNITS = 200_000
 """Units of one shard at most, for inputs whose units are tiny or all rejected."""
 _UNSOUND = ("damaged", "truncated_input")

@@ -59,7 +59,7 @@ def test_trafilatura_is_as_good_as_when_called_directly(sample: list[GoldPage]) 
     with WorkerPool(HANDLER, 2) as pool:
         results = list(extract_pages(pool, [page.page for page in sample], HtmlOptions()))
     for page, result in zip(sample, results, strict=True):
-        text = trafilatura.extract(page.correctly_decoded(), include_comments=False, favor_precision=True) or ""
+        text = trafilatura.extract(page.correctly_decoded(), include_comments=False) or ""
         ours[page.source].append(word_f1(result.text if isinstance(result, Document) else "", page.gold_text or ""))
         direct[page.source].append(word_f1(text, page.gold_text or ""))
     assert len(ours) == 4
