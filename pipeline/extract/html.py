@@ -237,7 +237,7 @@ def _trafilatura(tree: etree._Element, options: HtmlOptions) -> str:
 @functools.cache
 def _keep_characters() -> None:
     """Let trafilatura keep what `str.isprintable` denies: joiners, directions, characters newer than Python's table."""
-    trafilatura.utils.return_printables_and_spaces = lambda character: character
+    trafilatura.utils.return_printables_and_spaces = lambda character: character  # type: ignore[assignment]
 
 
 def _resiliparse(html: str, tree: etree._Element, changed: bool, options: HtmlOptions) -> str:

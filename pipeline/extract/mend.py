@@ -158,7 +158,7 @@ def _text_before(element: _Element) -> str:
         previous = element.getprevious()
         if previous is not None:
             if previous.tail:
-                return previous.tail[-24:]
+                return str(previous.tail)[-24:]
             if previous.tag in BLOCKS or previous.tag == "br":
                 return ""
             text = "".join(previous.itertext())
@@ -734,12 +734,14 @@ _LEAST_ITEMS = 2
 
 def spare_lists(dom: HTMLTree) -> None:
     """Make `ol` of each `ul` that is not mostly links: Resiliparse drops a `ul` near the root or with some links."""
-    for found in dom.document.get_elements_by_tag_name("ul").values():  # these lists are slow to walk by index
-        parent, text = found.parent, found.text
-        linked = sum(len(link.text) for link in found.get_elements_by_tag_name("a").values())
-        if parent is None or linked > _MOST_LINKED * len(text):
+    document = dom.document
+    if document is None:
+        return
+    for found in document.get_elements_by_tag_name("ul").values():  # these lists are slow to walk by index
+        parent, ordered = found.parent, document.create_element("ol")
+        linked = sum(len(link.text or "") for link in found.get_elements_by_tag_name("a").values())
+        if parent is None or linked > _MOST_LINKED * len(found.text or ""):
             continue
-        ordered = dom.create_element("ol")
         for name in found.attrs:
             ordered[name] = found[name]
         parent.replace_child(ordered, found)
