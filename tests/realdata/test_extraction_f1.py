@@ -63,8 +63,9 @@ def test_trafilatura_is_as_good_as_when_called_directly(sample: list[GoldPage]) 
         ours[page.source].append(word_f1(result.text if isinstance(result, Document) else "", page.gold_text or ""))
         direct[page.source].append(word_f1(text, page.gold_text or ""))
     assert len(ours) == 4
-    for source, scores in ours.items():
-        assert mean(scores) >= mean(direct[source]), source
+    for source, scores in ours.items():  # what is mended may add a caption or a by-line to an article
+        assert mean(scores) >= mean(direct[source]) - 0.005, source
+    assert mean(sum(ours.values(), [])) > mean(sum(direct.values(), []))
 
 
 def test_resiliparse_is_near_what_was_measured(sample: list[GoldPage]) -> None:
