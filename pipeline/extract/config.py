@@ -34,7 +34,7 @@ class ExtractConfig(StageConfig):
     """How units become text."""
 
     engine: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    favor: Favor = "precision"
+    favor: Favor = "balanced"
     language_gate: tuple[str, ...] | None = Field(
         None, description="languages (ISO 639-1) to extract; others are rejected"
     )

@@ -33,7 +33,7 @@ class HtmlOptions:
     """
 
     engine: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    favor: Literal["precision", "balanced", "recall"] = "precision"
+    favor: Literal["precision", "balanced", "recall"] = "balanced"
     language_gate: tuple[str, ...] | None = None
     metadata: Literal["light", "full"] = "light"
     max_payload_bytes: int = 10 * 1024 * 1024
@@ -54,7 +54,10 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """Text of a page and what the page says about itself. `date` is in UTC."""
+    """Text of a page and what the page says about itself. `date` is in UTC.
+
+    `code_lost` and `formulas_lost` count the blocks of code and the formulas of the page that the text does not hold.
+    """
 
     text: str
     charset: str
@@ -63,6 +66,8 @@ class Extracted:
     date_source: str | None = None
     licence: str | None = None
     language: str | None = None
+    code_lost: int = 0
+    formulas_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,10 @@ def decode_result(message: bytes) -> Extracted | Refusal:
     required = [fields["text"], fields["charset"]]
     if not all(isinstance(value, str) for value in required):
         raise ExchangeError("a worker's answer has no text or charset")
-    if not all(value is None or isinstance(value, str) for value in fields.values()):
+    counts = fields["code_lost"], fields["formulas_lost"]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ExchangeError("a worker's answer has a count that is none")
+    if not all(value is None or isinstance(value, str) for key, value in fields.items() if not key.endswith("_lost")):
         raise ExchangeError("a worker's answer has a field of a wrong type")
     try:
         fields["date"] = datetime.fromisoformat(fields["date"]) if fields["date"] else None

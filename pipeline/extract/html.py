@@ -22,11 +22,13 @@ from lxml import etree
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 from trafilatura.meta import reset_caches
-from trafilatura.metadata import extract_metadata
-from trafilatura.utils import HTML_PARSER, load_html
+from trafilatura.metadata import Document, extract_metadata
+from trafilatura.utils import HTML_PARSER, load_html, normalize_unicode
+from trafilatura.xml import process_element
 
 from pipeline.extract.charset import decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
+from pipeline.extract.mend import accompany, mend, release, spare_lists, without_held
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.table.models import lid_model_path
 
@@ -54,7 +56,9 @@ _FEED = re.compile(
 _COUNT_NODES = etree.XPath("count(//*)")
 _PARSER_DEPTH = 256  # libxml2 drops whatever lies deeper
 _TAG_START = "<"
+_LEAST_SHARE = 0.8
 _TAGS_PER_NODE = 5  # "<" also opens end tags and comments, and occurs in scripts
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\ufeff]")
 _PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, etree.LxmlError)
 
 
@@ -146,12 +150,12 @@ def _plain(text: str, charset: str, options: HtmlOptions) -> Extracted | Refusal
 
 def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusal:
     options = request.options
+    text = without_held(text)
     if text.count(_TAG_START) > _TAGS_PER_NODE * options.max_nodes:
         return Refusal("oversize", f"{text.count(_TAG_START)} tags, limit {_TAGS_PER_NODE * options.max_nodes}")
     # Resiliparse parses and prints in linear time at any depth; only its search for the main content does not.
-    dom = HTMLTree.parse(text) if options.language_gate or options.engine == "resiliparse" else None
-    if dom is not None and options.language_gate:
-        refusal = _gate(extract_plain_text(dom), options)
+    if options.language_gate:
+        refusal = _gate(extract_plain_text(HTMLTree.parse(text)), options)
         if refusal:
             return refusal
     tree = load_html(text) if options.engine == "trafilatura" else _parse_quickly(text)
@@ -163,11 +167,26 @@ def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusa
     found = read_metadata(tree)
     if options.metadata == "full":
         found = _with_trafilatura(found, tree, request.url)
-    body = _trafilatura(tree, options) if dom is None or options.engine == "trafilatura" else _resiliparse(dom, options)
-    body = _clean(body)
+    pieces = mend(tree, text, options.engine)
+    if options.engine == "trafilatura":
+        body = _trafilatura(tree, options)
+    else:
+        body = _resiliparse(text, tree, pieces.changed, options)
+    body = _clean(release(_visible(body)))
     if not body.strip():
         return Refusal("empty", f"{options.engine} found no text")
-    return Extracted(body, charset, found.title, found.date, found.date_source, found.licence, found.language)
+    code_lost, formulas_lost = pieces.lost(body)
+    return Extracted(
+        body,
+        charset,
+        found.title,
+        found.date,
+        found.date_source,
+        found.licence,
+        found.language,
+        code_lost=code_lost,
+        formulas_lost=formulas_lost,
+    )
 
 
 def _refuse_tree(tree: etree._Element, options: HtmlOptions) -> Refusal | None:
@@ -196,19 +215,47 @@ def _parse_quickly(text: str) -> etree._Element | None:
 
 
 def _trafilatura(tree: etree._Element, options: HtmlOptions) -> str:
-    text: str | None = trafilatura.extract(
+    """Return trafilatura's text, printed here: its own printing decodes entities once more and drops characters."""
+    _keep_characters()
+    document = trafilatura.bare_extraction(
         tree,
+        output_format="txt",
         favor_precision=options.favor == "precision",
         favor_recall=options.favor == "recall",
         include_comments=False,
         include_tables=True,
         deduplicate=False,
     )
-    return text or ""
+    if not isinstance(document, Document):
+        return ""
+    parts: list[str] = []
+    process_element(document.body, parts, False)
+    return normalize_unicode("\n".join(line for line in "".join(parts).splitlines() if line).strip())
 
 
-def _resiliparse(dom: HTMLTree, options: HtmlOptions) -> str:
-    """Return the main content; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
+@functools.cache
+def _keep_characters() -> None:
+    """Let trafilatura keep what `str.isprintable` denies: joiners, directions, characters newer than Python's table."""
+    trafilatura.utils.return_printables_and_spaces = lambda character: character  # type: ignore[assignment]
+
+
+def _resiliparse(html: str, tree: etree._Element, changed: bool, options: HtmlOptions) -> str:
+    """Return the main content of `html`, or of `tree`, its mended form, when that holds more.
+
+    Two parsers do not always build the same tree of broken markup: where the mended one, read again, gives much less
+    text, the page as it is counts, and what is lost is counted.
+    """
+    plain = _main_content(html, options)
+    if not changed:
+        return plain
+    mended = _main_content(lxml.html.tostring(tree, encoding="unicode"), options)
+    return mended if len(mended) >= _LEAST_SHARE * len(plain) else plain
+
+
+def _main_content(html: str, options: HtmlOptions) -> str:
+    """Return Resiliparse's text; `favor` decides on comments and by-lines, as word F1 on annotated pages suggests."""
+    dom = HTMLTree.parse(accompany(html))
+    spare_lists(dom)
     return extract_plain_text(
         dom,
         main_content=True,
@@ -220,11 +267,11 @@ def _resiliparse(dom: HTMLTree, options: HtmlOptions) -> str:
 
 
 def _with_trafilatura(found: PageMetadata, tree: etree._Element, url: str | None) -> PageMetadata:
-    """Return trafilatura's title and date (it searches the text and the URL too) over those of the tags."""
+    """Return trafilatura's date (it searches the text and the URL too) over that of the tags, and what they lack."""
     document = extract_metadata(copy(tree), url)
     date: datetime | None = parse_date(document.date) if document.date else None
     return PageMetadata(
-        title=document.title or found.title,
+        title=found.title or document.title,  # trafilatura decodes entities once more
         date=date or found.date,
         date_source="trafilatura" if date else found.date_source,
         licence=found.licence,  # trafilatura takes any link to Creative Commons, also that of a picture
@@ -253,6 +300,11 @@ def _language_model() -> LanguageModel:
     model = fasttext_pybind.fasttext()
     model.loadModel(str(lid_model_path()))
     return model  # type: ignore[no-any-return]
+
+
+def _visible(text: str) -> str:
+    """Return `text` without control characters, hyphenation hints and byte order marks."""
+    return text if text.isascii() and text.isprintable() else _UNSEEN.sub("", text)
 
 
 def _clean(text: str) -> str:

@@ -139,6 +139,8 @@ def _finish(page: Page, result: Extracted | Refusal) -> Document | Reject:
         "truncated": page.truncated,
         "date_source": date_source,
         "language": result.language,
+        "code_lost": result.code_lost or None,
+        "formulas_lost": result.formulas_lost or None,
     }
     return Document(
         origin=page.origin,

@@ -1,12 +1,14 @@
-"""Extraction on annotated real pages: word F1 by gold source, and CPU time against trafilatura in a bare loop.
+"""Extraction on annotated real pages: word F1 by gold source, what is lost of their structure, and CPU time.
 
 python tests/bench/bench_extraction.py f1 [--every 3]
+python tests/bench/bench_extraction.py structure [--every 3]
 python tests/bench/bench_extraction.py cpu [--every 10] [--rounds 3]
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import logging
 import os
@@ -125,7 +127,7 @@ def _direct(pages: list[GoldPage], favor: str) -> list[str]:
     return [_bare(page.correctly_decoded(), favor) for page in pages]
 
 
-def _bare(html: str, favor: str = "precision") -> str:
+def _bare(html: str, favor: str = "balanced") -> str:
     precision, recall = favor == "precision", favor == "recall"
     return trafilatura.extract(html, include_comments=False, favor_precision=precision, favor_recall=recall) or ""
 
@@ -136,6 +138,110 @@ def _print_row(name: str, pages: list[GoldPage], texts: list[str], sources: list
         scores[page.source].append(word_f1(text, page.gold_text or ""))
     cells = [mean(scores[source]) for source in sources] + [mean(score for found in scores.values() for score in found)]
     print(f"| {name} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |", flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What a page's expected Markdown holds: code lines as they are, the rest as runs of letters and digits."""
+
+    code_lines: list[str]
+    formulas: list[str]
+    list_items: list[str]
+    table_rows: list[str]
+    headings: list[str]
+
+    def found(self, text: str) -> dict[str, tuple[int, int]]:
+        """Return how many of each kind `text` holds, and how many there are.
+
+        A code line counts with its indentation, a formula wherever its LaTeX stands but for spaces, a heading as a
+        line of its own, items and rows where one line of the text holds all of it.
+        """
+        lines = text.split("\n")
+        verbatim = {line.rstrip() for line in lines}
+        dense = "".join(text.split())
+        letters = [_letters(line) for line in _DELIMITED.sub("", text).split("\n")]
+        words = "\n".join(letters)
+        holds: dict[str, Callable[[str], bool]] = {
+            "code_lines": verbatim.__contains__,
+            "formulas": lambda formula: "".join(formula.split()) in dense,
+            "headings": set(letters).__contains__,
+        }
+        counts = {}
+        for kind in self.__slots__:
+            wanted: list[str] = getattr(self, kind)
+            test = holds.get(kind, words.__contains__)
+            counts[kind] = sum(map(test, wanted)), len(wanted)
+        return counts
+
+
+_FRONT_MATTER = re.compile(r"\A```json\n\{.*?\n\}\n```\n", re.S)
+_FENCE = re.compile(r"^[> ]*(`{3,}|~{3,})[^\n`]*\n(.*?)^[> ]*\1[ \t]*$", re.S | re.M)
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?=[^\s$])([^$\n]+?)(?<=\S)\$(?!\d)", re.S)
+_DELIMITED = re.compile(r"\\\(.*?\\\)|\\\[.*?\\\]", re.S)  # formulas as our text has them
+_MARKDOWN_LINK = re.compile(r"!?\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\([^()\s]*(?:\([^()]*\)[^()\s]*)*(?:\s\"[^\"]*\")?\)")
+_LIST_ITEM = re.compile(r"^[> ]*(?:[-*+]|\d+[.)])\s+(.+)$", re.M)
+_TABLE_ROW = re.compile(r"^[> ]*\|(.+)\|[ \t]*$", re.M)
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)#*$", re.M)
+
+
+def structure_of(markdown: str) -> Structure:
+    """Return what the Markdown of a page holds."""
+    markdown = _FRONT_MATTER.sub("", markdown)
+    code = [line.rstrip() for _, block in _FENCE.findall(markdown) for line in block.split("\n") if line.strip()]
+    rest = _FENCE.sub("", markdown)
+    formulas = [(display or inline).strip() for display, inline in _FORMULA.findall(rest)]
+    rest = _FORMULA.sub("", _MARKDOWN_LINK.sub(r"\1", rest))
+    kinds = ([_letters(match) for match in pattern.findall(rest)] for pattern in (_LIST_ITEM, _TABLE_ROW, _HEADING))
+    items, rows, headings = ([entry for entry in kind if entry] for kind in kinds)
+    return Structure(code, formulas, items, rows, headings)
+
+
+def _letters(text: str) -> str:
+    return "".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def structure_pages(folder: Path = DATA) -> tuple[list[Page], list[Structure]]:
+    """Return the pages of structure-dev and what their expected Markdown holds."""
+    with gzip.open(folder / "structure-dev-gold.jsonl.gz", "rt", encoding="utf-8") as lines:
+        gold = {row["url"]: structure_of(row["markdown"]) for row in map(json.loads, lines)}
+    pages = []
+    with open(folder / "structure-dev.warc.gz", "rb") as warc:
+        for record in ArchiveIterator(warc):
+            url = record.rec_headers.get_header("WARC-Target-URI")
+            if record.rec_type == "response" and url in gold:
+                origin = Origin("structure-dev.warc.gz", len(pages), url)
+                pages.append(Page(origin, url, record.content_stream().read(), "text/html", "utf-8", None, None))
+    return pages, [gold[page.url or ""] for page in pages]
+
+
+def report_structure(pages: list[GoldPage]) -> None:
+    """Print how much of the structure of annotated pages each engine keeps, in counts and per cent."""
+    with gzip.open(DATA / "web-gold-markdown.jsonl.gz", "rt", encoding="utf-8") as lines:
+        markdown = {row["record_id"]: structure_of(row["markdown"] or "") for row in map(json.loads, lines)}
+    marked = [page.page for page in pages if page.page.origin.record_id in markdown]
+    sets = {
+        "structure-dev": structure_pages(),
+        "web-dev": (marked, [markdown[page.origin.record_id or ""] for page in marked]),
+    }
+    print("| pages | engine, favor |", " | ".join(kind.replace("_", " ") for kind in Structure.__slots__), "|")
+    print("| --- | --- |" + " --- |" * len(Structure.__slots__))
+    with WorkerPool(HANDLER, 2) as pool:
+        for name, (units, wanted) in sets.items():
+            for engine in ("trafilatura", "resiliparse"):
+                for favor in ("precision", "balanced"):
+                    options = HtmlOptions(engine=engine, favor=favor)  # type: ignore[arg-type]
+                    results = extract_pages(pool, units, options)
+                    totals: Counter[str] = Counter()
+                    there: Counter[str] = Counter()
+                    for result, structure in zip(results, wanted, strict=True):
+                        text = result.text if isinstance(result, Document) else ""
+                        for kind, (found, of) in structure.found(text).items():
+                            there[kind] += found
+                            totals[kind] += of
+                    cells = [
+                        f"{there[kind]} of {totals[kind]} ({there[kind] / max(1, totals[kind]):.0%})" for kind in totals
+                    ]
+                    print(f"| {name} ({len(units)}) | {engine}, {favor} |", " | ".join(cells), "|", flush=True)
 
 
 def report_cpu(pages: list[GoldPage], rounds: int) -> None:
@@ -187,7 +293,7 @@ def _tree_cpu_s() -> float:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["f1", "cpu"])
+    parser.add_argument("what", choices=["f1", "structure", "cpu"])
     parser.add_argument("--every", type=int, default=1, help="take every n-th page")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -195,6 +301,8 @@ def main() -> None:
     pages = gold_pages()[:: arguments.every]
     if arguments.what == "f1":
         report_f1(pages)
+    elif arguments.what == "structure":
+        report_structure(pages)
     else:
         report_cpu(pages, arguments.rounds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 
@@ -59,12 +60,13 @@ def test_trafilatura_is_as_good_as_when_called_directly(sample: list[GoldPage]) 
     with WorkerPool(HANDLER, 2) as pool:
         results = list(extract_pages(pool, [page.page for page in sample], HtmlOptions()))
     for page, result in zip(sample, results, strict=True):
-        text = trafilatura.extract(page.correctly_decoded(), include_comments=False, favor_precision=True) or ""
+        text = trafilatura.extract(page.correctly_decoded(), include_comments=False) or ""
         ours[page.source].append(word_f1(result.text if isinstance(result, Document) else "", page.gold_text or ""))
         direct[page.source].append(word_f1(text, page.gold_text or ""))
     assert len(ours) == 4
-    for source, scores in ours.items():
-        assert mean(scores) >= mean(direct[source]), source
+    for source, scores in ours.items():  # what is mended may add a caption or a by-line to an article
+        assert mean(scores) >= mean(direct[source]) - 0.005, source
+    assert mean(chain.from_iterable(ours.values())) > mean(chain.from_iterable(direct.values()))
 
 
 def test_resiliparse_is_near_what_was_measured(sample: list[GoldPage]) -> None:

@@ -43,7 +43,7 @@ def config(**keys: Any) -> RunConfig:
 def test_a_source_has_the_common_settings_with_its_own_on_top(tmp_path: Path) -> None:
     found = read(tmp_path, BASE)
     web, code = found.sources["web"], found.sources["code"]
-    assert (web.extract.engine, web.extract.favor) == ("resiliparse", "precision")
+    assert (web.extract.engine, web.extract.favor) == ("resiliparse", "balanced")
     assert (code.extract.engine, code.extract.favor) == ("resiliparse", "recall")
     assert web.dedup is not None
     assert code.dedup is not None
