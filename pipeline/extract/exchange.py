@@ -61,6 +61,7 @@ class Extracted:
 
     text: str
     charset: str
+    charset_source: str
     title: str | None = None
     date: datetime | None = None
     date_source: str | None = None
@@ -124,9 +125,9 @@ def decode_result(message: bytes) -> Extracted | Refusal:
         return Refusal(fields["reason"], fields["detail"])
     if fields.keys() != set(Extracted.__slots__):
         raise ExchangeError(f"a worker's answer has the keys {sorted(fields)}")
-    required = [fields["text"], fields["charset"]]
+    required = [fields["text"], fields["charset"], fields["charset_source"]]
     if not all(isinstance(value, str) for value in required):
-        raise ExchangeError("a worker's answer has no text or charset")
+        raise ExchangeError("a worker's answer has no text, charset or charset_source")
     counts = fields["code_lost"], fields["formulas_lost"]
     if not all(type(count) is int and count >= 0 for count in counts):
         raise ExchangeError("a worker's answer has a count that is none")

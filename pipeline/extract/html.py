@@ -26,7 +26,7 @@ from trafilatura.metadata import Document, extract_metadata
 from trafilatura.utils import HTML_PARSER, load_html, normalize_unicode
 from trafilatura.xml import process_element
 
-from pipeline.extract.charset import decode
+from pipeline.extract.charset import Decoded, decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.mend import accompany, mend, release, spare_lists, without_held
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
@@ -120,11 +120,10 @@ def _extract(request: PageRequest) -> Extracted | Refusal:
         return refusal
     decoded = decode(request.payload, request.charset)
     if decoded.is_garbage:
-        bad = f"{decoded.replaced_characters} undecodable, {decoded.control_characters} control"
-        return Refusal("charset", f"{bad} of {len(decoded.text)} characters as {decoded.charset}")
+        return Refusal("charset", decoded.complaint())
     if request.media_type in _TEXT_TYPES:
-        return _plain(decoded.text, decoded.charset, request.options)
-    return _markup(decoded.text, decoded.charset, request)
+        return _plain(decoded, request.options)
+    return _markup(decoded, request)
 
 
 def _refuse_payload(request: PageRequest) -> Refusal | None:
@@ -141,16 +140,15 @@ def _refuse_payload(request: PageRequest) -> Refusal | None:
     return Refusal("not_html", f"XML with the root element {feed.group(1).decode()}") if feed else None
 
 
-def _plain(text: str, charset: str, options: HtmlOptions) -> Extracted | Refusal:
-    text = _clean(text.replace("\r\n", "\n").replace("\r", "\n"))
+def _plain(decoded: Decoded, options: HtmlOptions) -> Extracted | Refusal:
+    text = _clean(decoded.text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         return Refusal("empty", "no text in the body")
-    return _gate(text, options) or Extracted(text, charset)
+    return _gate(text, options) or Extracted(text, decoded.charset, decoded.source)
 
 
-def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusal:
-    options = request.options
-    text = without_held(text)
+def _markup(decoded: Decoded, request: PageRequest) -> Extracted | Refusal:
+    text, options = without_held(decoded.text), request.options
     if text.count(_TAG_START) > _TAGS_PER_NODE * options.max_nodes:
         return Refusal("oversize", f"{text.count(_TAG_START)} tags, limit {_TAGS_PER_NODE * options.max_nodes}")
     # Resiliparse parses and prints in linear time at any depth; only its search for the main content does not.
@@ -178,7 +176,8 @@ def _markup(text: str, charset: str, request: PageRequest) -> Extracted | Refusa
     code_lost, formulas_lost = pieces.lost(body)
     return Extracted(
         body,
-        charset,
+        decoded.charset,
+        decoded.source,
         found.title,
         found.date,
         found.date_source,

@@ -135,6 +135,7 @@ def _finish(page: Page, result: Extracted | Refusal) -> Document | Reject:
     metadata: dict[str, object] = {
         "media_type": page.media_type,
         "charset": result.charset,
+        "charset_source": result.charset_source,
         "captured": page.captured.isoformat() if page.captured else None,
         "truncated": page.truncated,
         "date_source": date_source,

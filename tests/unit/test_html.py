@@ -64,6 +64,7 @@ def test_an_article_becomes_a_document(engine: str) -> None:
     assert document.metadata == {
         "media_type": "text/html",
         "charset": "utf-8",
+        "charset_source": "content",
         "captured": "2024-05-06T00:00:00+00:00",
         "truncated": "length",
         "date_source": "last-modified",
@@ -269,7 +270,7 @@ def test_requests_survive_the_journey(payload: bytes, charset: str | None, gate:
 
 @given(st.text(max_size=200), st.datetimes(timezones=st.just(UTC)) | st.none())
 def test_results_survive_the_journey(text: str, date: datetime | None) -> None:
-    result = Extracted(text, "utf-8", date=date, licence="MIT")
+    result = Extracted(text, "utf-8", "meta", date=date, licence="MIT")
     assert decode_result(encode_result(result)) == result
     refusal = Refusal("empty", text)
     assert decode_result(encode_result(refusal)) == refusal
@@ -286,11 +287,11 @@ def test_results_survive_the_journey(text: str, date: datetime | None) -> None:
         b'{"reason": "empty"}',
         b'{"reason": "empty", "detail": 3}',
         b'{"reason": "empty", "detail": "\\ud800"}',
-        encode_result(Extracted("x", "utf-8")).replace(b'"x"', b"null"),
-        encode_result(Extracted("x", "utf-8")).replace(b'"x"', b'["x"]'),
-        encode_result(Extracted("x", "utf-8", title="t")).replace(b'"t"', b"7"),
-        encode_result(Extracted("x", "utf-8", title="t")).replace(b'"title"', b'"tiitle"'),
-        encode_result(Extracted("x", "utf-8", date_source="d")).replace(b'"date": null', b'"date": "yesterday"'),
+        encode_result(Extracted("x", "utf-8", "meta")).replace(b'"x"', b"null"),
+        encode_result(Extracted("x", "utf-8", "meta")).replace(b'"x"', b'["x"]'),
+        encode_result(Extracted("x", "utf-8", "meta", title="t")).replace(b'"t"', b"7"),
+        encode_result(Extracted("x", "utf-8", "meta", title="t")).replace(b'"title"', b'"tiitle"'),
+        encode_result(Extracted("x", "utf-8", "bom", date_source="d")).replace(b'"date": null', b'"date": "yesterday"'),
     ],
 )
 def test_a_corrupt_answer_is_noticed(answer: bytes) -> None:
