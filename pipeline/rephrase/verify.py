@@ -22,9 +22,11 @@ from pipeline.llm.answers import ending
 from pipeline.rephrase.fidelity.check import check
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.phrases import is_meta, is_refusal, leaks
+from pipeline.rephrase.post import UNSPACED, meets
+from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
 
-VERSION = "fidelity_v2"
+VERSION = "fidelity_v3"
 """Raised when the same texts are judged otherwise."""
 MAX_LINE_BYTES = 16 << 20
 LEAST_OVERLAP = 0.15
@@ -35,22 +37,24 @@ _WORD = re.compile(r"\w+")
 _LONG = 4
 _STEM = 5
 _CLOSE = 3
-_UNSPACED = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 SCHEMA = pa.schema(
     [
         pa.field(
             "finish_reason_ok", pa.bool_()
         ),  # the answer ended by itself; null when it is not known which reason it is
-        pa.field("marker_found", pa.bool_()),  # null when the style requires none
+        pa.field("marker_found", pa.bool_()),  # null when the style requires none, or began the answer with it
+        pa.field("format_ok", pa.bool_()),  # holds what the style's format asks for; null when it asks for nothing
         pa.field("length_ratio", pa.float32()),  # code points of the rephrased text over those of the source
         pa.field("length_ok", pa.bool_()),  # within the style's limits; null when it has none
         pa.field("same_language", pa.bool_()),  # null without a detector, or when it cannot tell
         pa.field("refusal", pa.bool_(), nullable=False),
         pa.field("meta_phrase", pa.bool_(), nullable=False),
         pa.field("leaked_tokens", pa.bool_(), nullable=False),  # a chat template's, or U+FFFD, which the source has not
-        pa.field("source_overlap", pa.float32()),  # null for short texts and between languages
+        pa.field("source_overlap", pa.float32()),  # null for short sources, texts of no words and between languages
         pa.field("copied_8gram_share", pa.float32(), nullable=False),
+        pa.field("echoed_8gram_share", pa.float32()),  # of the instructions; null where they are not known
         pa.field("repeated_8gram_share", pa.float32(), nullable=False),
         # Null in other languages than English; numbers in digits are judged in all, as far as they can be.
         pa.field("unsupported_numbers", pa.int32()),
@@ -73,6 +77,7 @@ class Verdicts:
 
     finish_reason_ok: bool | None
     marker_found: bool | None
+    format_ok: bool | None
     length_ratio: float | None
     length_ok: bool | None
     same_language: bool | None
@@ -81,6 +86,7 @@ class Verdicts:
     leaked_tokens: bool
     source_overlap: float | None
     copied_8gram_share: float
+    echoed_8gram_share: float | None
     repeated_8gram_share: float
     unsupported_numbers: int | None
     unsupported_dates: int | None
@@ -103,6 +109,8 @@ class Expectations:
     finish_reason: str | None = None
     language: str | None = None  # of the source, as ISO 639-1 or 639-3, perhaps with a script (`eng_Latn`)
     detect: Callable[[str], str | None] | None = None  # the language of a text, in the same codes
+    format: Format | None = None
+    instructions: str | None = None  # what the model was told besides the source
 
 
 class Pair(NamedTuple):
@@ -126,11 +134,12 @@ def verify(source: str, rephrased: str, expectations: Expectations = Expectation
     same_language = _same_language(source, rephrased, expected)
     overlap = None if same_language is False else source_overlap(source, rephrased)
     unrelated = overlap is not None and overlap < LEAST_OVERLAP
-    copied, repeated = copy_shares(_utf8(source), _utf8(rephrased))
+    copied, repeated, echoed = copy_shares(_utf8(source), _utf8(rephrased), _utf8(expected.instructions or ""))
     ratio = len(rephrased) / len(source) if source else None
     return Verdicts(
         finish_reason_ok=_ended_by_itself(expected.finish_reason),
         marker_found=_marker_found(rephrased, expected),
+        format_ok=None if expected.format is None else meets(expected.format, rephrased),
         length_ratio=ratio,
         length_ok=_length_ok(ratio, expected),
         same_language=same_language,
@@ -139,6 +148,7 @@ def verify(source: str, rephrased: str, expectations: Expectations = Expectation
         leaked_tokens=leaks(rephrased, source),
         source_overlap=overlap,
         copied_8gram_share=copied,
+        echoed_8gram_share=None if expected.instructions is None else echoed,
         repeated_8gram_share=repeated,
         unsupported_numbers=findings.count("number"),
         unsupported_dates=findings.count("date"),
@@ -155,12 +165,15 @@ def source_overlap(source: str, rephrased: str) -> float | None:
     """Return the share of the words of `rephrased` that stand close to each other in `source` too, in any order.
 
     Of the distinct words of four letters and more (by their first five; of scripts without spaces, pairs of characters)
-    those count that have another within three such words, in both texts. None where either text has fewer than 16.
+    those count that have another within three such words, in both texts. Of fewer than 16 those count that `source`
+    has at all. None where `source` has fewer than 16, or `rephrased` none.
     """
     words, close = _close_words(rephrased)
     known, known_close = _close_of_source(source)
-    if min(len(words), len(known)) < _MIN_OVERLAP_WORDS:
+    if not words or len(known) < _MIN_OVERLAP_WORDS:
         return None
+    if len(words) < _MIN_OVERLAP_WORDS:
+        return len(words & known) / len(words)
     return len({word for pair in close & known_close for word in pair}) / len(words)
 
 
