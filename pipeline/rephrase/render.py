@@ -16,13 +16,11 @@ MAX_TITLE_CHARACTERS = 300
 _PLACEHOLDER = re.compile(r"\{(text|title)\}")
 
 
-def render_prompt(
-    style: Style, kind: str, text: str, title: str | None = None, prefill: str | None = None
-) -> Prompt:
+def render_prompt(style: Style, kind: str, text: str, title: str | None = None, prefill: str | None = None) -> Prompt:
     """Return the prompt of `text` for an endpoint of `kind`; for completions the parts are joined by empty lines.
 
-    It ends with the style's prefill where `prefill`, the endpoint's, says how. A `{title}` inside the text stays as it is. A document without a title has an empty one; of a long one the first
-    300 characters are used, in one line.
+    It ends with the style's prefill where `prefill`, the endpoint's, says how. A `{title}` inside the text stays as it
+    is. A document without a title has an empty one; of a long one the first 300 characters are used, in one line.
     """
     values = {"text": text.strip(), "title": " ".join((title or "").split())[:MAX_TITLE_CHARACTERS]}
     user = _fill(style.user, values)

@@ -6,7 +6,7 @@ Beside the verdicts stand the few things that rules need to know of a row and th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -71,7 +71,7 @@ def _pair(row: Rephrased, detect: Callable[[str], str | None] | None) -> Pair:
     return Pair(row.planned.segment_text.strip(), row.body, expected)
 
 
-def _described(row: Rephrased, model: str) -> dict[str, str | int | None]:
+def _described(row: Rephrased, model: str) -> dict[str, Any]:
     return {
         "style": row.planned.style.name,
         "segment": row.planned.segment.index,

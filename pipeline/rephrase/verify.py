@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.kernels.copy_share import copy_shares
 from pipeline.llm.answers import ending
+from pipeline.rephrase.fidelity import lexicon
 from pipeline.rephrase.fidelity.check import check
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.phrases import is_meta, is_refusal, leaks
@@ -37,6 +38,17 @@ _WORD = re.compile(r"\w+")
 _LONG = 4
 _STEM = 5
 _CLOSE = 3
+_FUNCTION_WORDS = frozenset(
+    word[:_STEM]
+    for word in lexicon.words(
+        "about above after again also been before below between could does down during each even ever from have having"
+        " here into just like many more most much must none once only other over same should since some still such than"
+        " that their them then there these they this those through under until upon very well were what when where"
+        " which while will with within without would your"
+    )
+)
+"""English words that say nothing of a subject. Measured on sentences of under 16 words of faithful summaries: with them
+56 % of those beside another source lie below `LEAST_OVERLAP`, without them 79 %; beside their own 1.2 and 1.3 %."""
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
 SCHEMA = pa.schema(
@@ -166,14 +178,15 @@ def source_overlap(source: str, rephrased: str) -> float | None:
 
     Of the distinct words of four letters and more (by their first five; of scripts without spaces, pairs of characters)
     those count that have another within three such words, in both texts. Of fewer than 16 those count that `source`
-    has at all. None where `source` has fewer than 16, or `rephrased` none.
+    has at all, but for English function words. None where `source` has fewer than 16, or `rephrased` none.
     """
     words, close = _close_words(rephrased)
     known, known_close = _close_of_source(source)
     if not words or len(known) < _MIN_OVERLAP_WORDS:
         return None
     if len(words) < _MIN_OVERLAP_WORDS:
-        return len(words & known) / len(words)
+        content = words - _FUNCTION_WORDS
+        return len(content & known) / max(1, len(content))
     return len({word for pair in close & known_close for word in pair}) / len(words)
 
 

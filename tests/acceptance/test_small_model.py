@@ -1,8 +1,8 @@
 """Rephrasing by a real small model: SmolLM2-135M on llama.cpp's server, one thread, ten documents in three styles.
 
 It shows the machinery, not quality: a model of this size mostly recites its instructions or talks about something else,
-which is what the verdicts must see. Which answers come is the model's affair; what is checked is that every request ends
-once, that every row has its verdicts, and that they say what a plain reading of the text says.
+which is what the verdicts must see. Which answers come is the model's affair; what is checked is that every request
+ends once, that every row has its verdicts, and that they say what a plain reading of the text says.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def test_a_small_model_rephrases_ten_documents_in_three_styles(tmp_path: Path, s
     endpoint = {"base_url": serve_small_model(shared / SMALL_MODEL), "model": SMALL_MODEL, "prefill": "message"}
     config = {
         "workspace": "ws",
-        "sources": {"web": {"format": "jsonl", "inputs": ["in.jsonl"], "select": {"rules": {"words": "word_count > 9"}}}},
+        "sources": {
+            "web": {"format": "jsonl", "inputs": ["in.jsonl"], "select": {"rules": {"words": "word_count > 9"}}}
+        },
         "engine": {"kind": "local", "workers": 1},
         "rephrase": {
             "source": "web",
@@ -117,8 +119,8 @@ def test_a_small_model_rephrases_ten_documents_in_three_styles(tmp_path: Path, s
 
     rows = select(
         workspace,
-        "SELECT o.*, c.text AS source_text, d.text FROM web_rephrased.outcomes o "
-        "JOIN web_rephrased.documents d USING (doc_id) JOIN web.documents c ON c.doc_id = d.parent_id ORDER BY d.doc_id",
+        "SELECT o.*, c.text AS source_text, d.text FROM web_rephrased.outcomes o JOIN web_rephrased.documents d "
+        "USING (doc_id) JOIN web.documents c ON c.doc_id = d.parent_id ORDER BY d.doc_id",
     )
     for row in rows:
         print(f"\n{row['style']} {[rule['rule'] for rule in row['failed_rules']]}\n{row['text']}")
