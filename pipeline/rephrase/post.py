@@ -163,15 +163,18 @@ def _without_fence(body: str) -> str:
     return match[1] if match and "```" not in match[1] else body
 
 
-def meets(wanted: Format, body: str) -> bool:
+def meets(wanted: Format, body: str, is_cut_off: bool = False) -> bool:
     """Tell whether a finished answer holds the least that its style asks for.
 
-    Items count once each, and questions too; an answer that only says its question again is none.
+    Items count once each, and questions too; an answer that only says its question again is none. Where the answer was
+    cut off, a last item or pair that does not end a sentence does not count.
     """
-    items = {item.casefold() for item in _items(body) if _WORD.search(item)}
+    ends = [match.end() for match in _SENTENCE_END.finditer(body)] if is_cut_off else [len(body)]
+    whole = None if ends and ends[-1] == len(body) else -1
+    items = {item.casefold() for item in _items(body)[:whole] if _WORD.search(item)}
     pairs = {
         question.casefold()
-        for question, answer in _pairs(body)
+        for question, answer in _pairs(body)[:whole]
         if _WORD.search(question) and _WORD.search(answer) and answer.casefold() != question.casefold()
     }
     words = len(_WORD.findall(body))

@@ -151,7 +151,7 @@ def verify(source: str, rephrased: str, expectations: Expectations = Expectation
     return Verdicts(
         finish_reason_ok=_ended_by_itself(expected.finish_reason),
         marker_found=_marker_found(rephrased, expected),
-        format_ok=None if expected.format is None else meets(expected.format, rephrased),
+        format_ok=None if expected.format is None else meets(expected.format, rephrased, _is_cut_off(expected)),
         length_ratio=ratio,
         length_ok=_length_ok(ratio, expected),
         same_language=same_language,
@@ -290,6 +290,10 @@ def _utf8(text: str) -> bytes:
 def _ended_by_itself(finish_reason: str | None) -> bool | None:
     ended = None if finish_reason is None else ending(finish_reason)
     return None if ended is None else ended == "complete"
+
+
+def _is_cut_off(expected: Expectations) -> bool:
+    return expected.finish_reason is not None and ending(expected.finish_reason) == "cut_off"
 
 
 def _marker_found(rephrased: str, expected: Expectations) -> bool | None:

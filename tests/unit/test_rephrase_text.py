@@ -228,6 +228,20 @@ def test_the_format_that_a_style_asks_for(wanted: dict[str, int], body: str, mee
 
 
 @pytest.mark.parametrize(
+    ("wanted", "body", "meets_it"),
+    [
+        ({"pairs": 1}, "Question: Who?\nAnswer: He was", False),
+        ({"pairs": 1}, "Question: Who?\nAnswer: He was.", True),  # a second one was cut off, and is gone
+        ({"items": 1}, "- 它很", False),
+        ({"items": 1}, "- 它很长。", True),
+        ({"words": 2}, "He was", True),  # rules know by `complete`
+    ],
+)
+def test_a_cut_off_item_does_not_count(wanted: dict[str, int], body: str, meets_it: bool) -> None:
+    assert meets(Format(**wanted), body, is_cut_off=True) is meets_it
+
+
+@pytest.mark.parametrize(
     ("answer", "body"),
     [
         (" One.\n- Two.", "- One.\n- Two."),
