@@ -214,6 +214,8 @@ def test_a_text_that_has_nothing_to_do_with_its_source_is_not_faithful() -> None
     assert (verify(source, again).source_overlap or 0) > 0.5
     assert verify(source, source).source_overlap == 1
     assert verify("A short source.", UNRELATED).source_overlap is None, "too short to tell"
+    assert source_overlap("The lake among the southern hills is twelve miles long.", UNRELATED) == 0
+    assert source_overlap("The lake among the southern hills is twelve miles long.", "Twelve miles of lake.") == 1
     other = Expectations(language="en", detect=lambda text: "de")
     assert verify(source, UNRELATED, other).source_overlap is None, "between languages nothing is shared"
     chinese = "该桥于1998年3月12日通车，全长205米。工程师没有使用任何缆索，两侧的栏杆都装有警示灯。"
