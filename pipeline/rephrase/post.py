@@ -128,11 +128,11 @@ def _without_thinking(answer: str) -> str:
 
 def _continued(prefill: str, answer: str) -> str:
     """Return an answer with its beginning, which some servers repeat; nothing where the model added nothing."""
-    spoken = answer.strip()
-    if not spoken or spoken == prefill:
+    spoken, begun = ("".join(text.split()) for text in (answer, prefill))
+    if spoken in ("", begun):
         return ""
-    if spoken.startswith(prefill):
-        return spoken
+    if spoken.startswith(begun):
+        return answer
     # Servers may have taken away the space that the next word began with.
     return prefill + (" " if prefill[-1] in ":-*•.)" and not answer[0].isspace() else "") + answer
 

@@ -247,6 +247,7 @@ def test_a_cut_off_item_does_not_count(wanted: dict[str, int], body: str, meets_
         (" One.\n- Two.", "- One.\n- Two."),
         ("One.\n- Two.", "- One.\n- Two."),  # the server took the space away
         ("Key facts:\n- One.\n- Two.", "- One.\n- Two."),  # it repeats what it was given
+        ("Key facts:\n\n- One.\n- Two.", "- One.\n- Two."),  # it began anew
         ("Key facts:\n-", ""),
         (" \n", ""),
         (" One.<|im_end|>\n<|im_start|>user", "- One."),
