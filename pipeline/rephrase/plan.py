@@ -73,6 +73,7 @@ class Plan:
             "revision": self.endpoint.revision,
             "max_tokens_as": self.endpoint.max_tokens_as,
             "omit": self.endpoint.omit,
+            "prefill": self.endpoint.prefill,
             "model_licence": self.model_licence,
             "routes": [[style.name for style in route] for route in self.routes],
             "styles": {name: style.content_hash for name, style in sorted(self.styles.items())},
@@ -183,7 +184,7 @@ def _tasks(document: SourceDocument, plan: Plan) -> list[tuple[Segment, Style]]:
 
 def _request(document: SourceDocument, segment: Segment, style: Style, sample: int, plan: Plan) -> Request:
     text = document.text[segment.start : segment.end]
-    prompt = render_prompt(style, plan.endpoint.kind, text, document.title)
+    prompt = render_prompt(style, plan.endpoint.kind, text, document.title, plan.endpoint.prefill)
     # A space sorts before every character of a name, so these strings sort as their parts do.
     order = f"{document.doc_id} {segment.index:08d} {style.name} {sample:04d}"
     return make_request(
@@ -193,12 +194,15 @@ def _request(document: SourceDocument, segment: Segment, style: Style, sample: i
 
 def _parameters(style: Style, config: RephraseConfig) -> Parameters:
     sampling = config.sampling.over(style.sampling)
+    endpoint, extra = config.endpoint[0], sampling.extra
+    if style.prefill and endpoint.kind == "chat" and endpoint.prefill == "continue_final_message":
+        extra = {**extra, "continue_final_message": True, "add_generation_prompt": False}
     return Parameters(
         max_tokens=style.output_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         stop=sampling.stop,
-        extra=sampling.extra,
+        extra=extra,
     )
 
 

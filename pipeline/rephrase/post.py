@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.llm.answers import ending
 from pipeline.rephrase.phrases import SPECIAL_TOKEN
-from pipeline.rephrase.styles import Marker, Style
+from pipeline.rephrase.styles import Format, Marker, Style
 
 MAX_QA_PAIRS = 8
 JOINT = "\n\n"
@@ -24,6 +24,9 @@ _LABEL = r"[ \t]{0,16}(?:[-*•]?[ \t]{0,4}|\d{1,3}[.)][ \t]{1,4})[*_]{0,3}"
 _QUESTION = re.compile(_LABEL + r"(?:Question|Q)(?:[ \t]?\d{1,3})?[*_]{0,3}[ \t]?:[*_]{0,3}[ \t]*", re.IGNORECASE)
 _ANSWER = re.compile(_LABEL + r"(?:Answer|A)(?:[ \t]?\d{1,3})?[*_]{0,3}[ \t]?:[*_]{0,3}[ \t]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?:[.!?…](?=[\s\"')\]”’»]|$)|[。！？])[\"')\]”’»]{0,4}")
+UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff"
+"""Characters of scripts that put no spaces between words."""
+_WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W_{UNSPACED}]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _THOUGHTS = (
     ("<think>", "</think>"),
@@ -48,15 +51,19 @@ class Finished:
     body: str
     body_start: int  # code points
     has_marker: bool | None
-    """None where the style asks for no marker."""
+    """None where the style asks for no marker, or its prefill gave it."""
 
 
-def finish(style: Style, segment: str, answer: str, finish_reason: str) -> Finished:
-    """Return the new document's text. An empty body means that nothing came, also where the style appends."""
+def finish(style: Style, segment: str, answer: str, finish_reason: str, prefill: str | None = None) -> Finished:
+    """Return the new document's text. An empty body means that nothing came, also where the style appends.
+
+    `prefill` is what the answer was made to begin with.
+    """
     spoken, is_ended = _own_turn(_without_thinking(answer), segment)
     is_cut_off = ending(finish_reason) == "cut_off" and not is_ended
-    body = _tidy(spoken)
-    marked = find_marker(style.marker, body) is not None if style.marker else None
+    body = _tidy(_continued(prefill, spoken) if prefill else spoken)
+    is_asked = style.marker is not None and not (prefill and find_marker(style.marker, prefill))
+    marked = find_marker(style.marker, body) is not None if style.marker and is_asked else None
     for step in style.post:
         body = _apply(step, style, body, is_cut_off)
     body = _tidy(body)
@@ -119,6 +126,17 @@ def _without_thinking(answer: str) -> str:
     return answer
 
 
+def _continued(prefill: str, answer: str) -> str:
+    """Return an answer with its beginning, which some servers repeat; nothing where the model added nothing."""
+    spoken, begun = ("".join(text.split()) for text in (answer, prefill))
+    if spoken in ("", begun):
+        return ""
+    if spoken.startswith(begun):
+        return answer
+    # Servers may have taken away the space that the next word began with.
+    return prefill + (" " if prefill[-1] in ":-*•.)" and not answer[0].isspace() else "") + answer
+
+
 def _own_turn(answer: str, segment: str) -> tuple[str, bool]:
     """Return the first turn that says something, without the special tokens around it, and whether one ended it.
 
@@ -145,11 +163,37 @@ def _without_fence(body: str) -> str:
     return match[1] if match and "```" not in match[1] else body
 
 
+def meets(wanted: Format, body: str, is_cut_off: bool = False) -> bool:
+    """Tell whether a finished answer holds the least that its style asks for.
+
+    Items count once each, and questions too; an answer that only says its question again is none. Where the answer was
+    cut off, a last item or pair that does not end a sentence does not count.
+    """
+    ends = [match.end() for match in _SENTENCE_END.finditer(body)] if is_cut_off else [len(body)]
+    whole = None if ends and ends[-1] == len(body) else -1
+    items = {item.casefold() for item in _items(body)[:whole] if _WORD.search(item)}
+    pairs = {
+        question.casefold()
+        for question, answer in _pairs(body)[:whole]
+        if _WORD.search(question) and _WORD.search(answer) and answer.casefold() != question.casefold()
+    }
+    words = len(_WORD.findall(body))
+    asked = ((wanted.items, len(items)), (wanted.pairs, len(pairs)), (wanted.words, words))
+    return all(least is None or found >= least for least, found in asked)
+
+
 def _list_items(body: str, is_cut_off: bool) -> str:
     """Keep the items of a list, each on its line after `- `; lines that go on an item are joined to it.
 
     The last of several is dropped when the answer was cut off in it.
     """
+    items = _items(body)
+    if is_cut_off and len(items) > 1:
+        items.pop()
+    return "\n".join(f"- {item}" for item in items) if items else body
+
+
+def _items(body: str) -> list[str]:
     items: list[str] = []
     is_open = False
     for line in body.split("\n"):
@@ -159,9 +203,7 @@ def _list_items(body: str, is_cut_off: bool) -> str:
         elif is_open and line.startswith((" ", "\t")) and line.strip():
             items[-1] += " " + line.strip()
         is_open = bool(match) or (is_open and bool(line.strip()))
-    if is_cut_off and len(items) > 1:
-        items.pop()
-    return "\n".join(f"- {item}" for item in items) if items else body
+    return items
 
 
 def _qa_pairs(body: str, is_cut_off: bool) -> str:
@@ -169,6 +211,15 @@ def _qa_pairs(body: str, is_cut_off: bool) -> str:
 
     So is the last of several pairs when the answer was cut off in it.
     """
+    pairs = _pairs(body)
+    if is_cut_off and len(pairs) > 1:
+        pairs.pop()
+    complete = [f"Question: {question}\nAnswer: {answer}" for question, answer in pairs if question and answer]
+    return "\n\n".join(complete[:MAX_QA_PAIRS]) if complete else body
+
+
+def _pairs(body: str) -> list[tuple[str, str]]:
+    """Return each question with its answer, empty where it has none."""
     pairs: list[tuple[list[str], list[str]]] = []
     for line in body.split("\n"):
         if match := _QUESTION.match(line):
@@ -177,11 +228,7 @@ def _qa_pairs(body: str, is_cut_off: bool) -> str:
             pairs[-1][1].append(line[match.end() :])
         elif pairs:
             pairs[-1][1 if pairs[-1][1] else 0].append(line)
-    if is_cut_off and len(pairs) > 1:
-        pairs.pop()
-    joined = [("\n".join(question).strip(), "\n".join(answer).strip()) for question, answer in pairs]
-    complete = [f"Question: {question}\nAnswer: {answer}" for question, answer in joined if question and answer]
-    return "\n\n".join(complete[:MAX_QA_PAIRS]) if complete else body
+    return [("\n".join(question).strip(), "\n".join(answer).strip()) for question, answer in pairs]
 
 
 def _to_last_sentence(body: str) -> str:

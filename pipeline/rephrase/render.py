@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from pipeline.llm.config import EndpointConfig
 from pipeline.rephrase.styles import Style
 from pipeline.table.errors import ConfigError
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 """Messages for a chat endpoint, a text for a completions endpoint."""
 
 MAX_TITLE_CHARACTERS = 300
 _PLACEHOLDER = re.compile(r"\{(text|title)\}")
 
 
-def render_prompt(style: Style, kind: str, text: str, title: str | None = None) -> Prompt:
+def render_prompt(style: Style, kind: str, text: str, title: str | None = None, prefill: str | None = None) -> Prompt:
     """Return the prompt of `text` for an endpoint of `kind`; for completions the parts are joined by empty lines.
 
-    A `{title}` inside the text stays as it is. A document without a title has an empty one; of a long one the first
-    300 characters are used, in one line.
+    It ends with the style's prefill where `prefill`, the endpoint's, says how. A `{title}` inside the text stays as it
+    is. A document without a title has an empty one; of a long one the first 300 characters are used, in one line.
     """
     values = {"text": text.strip(), "title": " ".join((title or "").split())[:MAX_TITLE_CHARACTERS]}
     user = _fill(style.user, values)
     system = _fill(style.system, values) if style.system is not None else None
+    begun = style.prefill if prefill is not None else None
     if kind == "completions":
-        return "\n\n".join(part.strip("\n") for part in (system, user) if part) + "\n\n"
-    messages = [{"role": "system", "content": system.strip()}] if system is not None else []
-    return [*messages, {"role": "user", "content": user.strip()}]
+        return "\n\n".join(part.strip("\n") for part in (system, user) if part) + "\n\n" + (begun or "")
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system.strip()}] if system is not None else []
+    messages.append({"role": "user", "content": user.strip()})
+    if begun is not None:
+        messages.append({"role": "assistant", "content": begun} | ({"prefix": True} if prefill == "prefix" else {}))
+    return messages
 
 
 def check_kind(style: Style, endpoint: EndpointConfig) -> None:

@@ -10,8 +10,11 @@
     output_tokens: 600              # max_tokens of the request
     sampling: {temperature: 0.5, top_p: 0.9}
     marker: {text: "Key facts:", at: start}
+    prefill: "Key facts:\n-"        # optional: how the answer begins, where the endpoint goes on with it
     post: [strip_marker, list_items]
     length_ratio: [0.05, 1.2]       # what is usual: code points of the rephrasing by those of the segment
+    format: {items: 2}              # the least that the answer must hold: different items, complete pairs, words
+    waive: [complete, copied]       # rules of the preset `rephrased` that its texts need not pass
 
 A user adds a style by adding a file.
 """
@@ -40,6 +43,20 @@ Step = Literal[
     "trim_to_last_sentence",
     "append_to_source",
 ]
+Waivable = Literal[
+    "complete",
+    "language",
+    "meta_phrase",
+    "overlap",
+    "copied",
+    "repetition",
+    "numbers",
+    "dates",
+    "units",
+    "names",
+    "negation",
+    "roles",
+]
 PLACEHOLDERS = ("text", "title")
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -61,6 +78,20 @@ class Marker(StageConfig):
         return value
 
 
+class Format(StageConfig):
+    """The least that an answer must hold once it is post-processed; what is none is not asked for."""
+
+    pairs: int | None = Field(None, ge=1, description="different questions that have an answer")
+    items: int | None = Field(None, ge=1, description="different items of a list")
+    words: int | None = Field(None, ge=1, description="words, or characters of scripts without spaces")
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Format:
+        if not self.model_fields_set:
+            raise ValueError("format: give pairs, items or words, or leave it out")
+        return self
+
+
 class Style(StageConfig):
     """One way of rephrasing."""
 
@@ -74,8 +105,11 @@ class Style(StageConfig):
     output_tokens: int = Field(ge=1, le=1 << 20)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     marker: Marker | None = None
+    prefill: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     post: tuple[Step, ...] = ()
     length_ratio: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = (0.0, 10.0)
+    format: Format | None = None
+    waive: tuple[Waivable, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -90,6 +124,13 @@ class Style(StageConfig):
         for name in _BRACED.findall(value or ""):
             if name not in PLACEHOLDERS and (hint := nearest(name, PLACEHOLDERS)):
                 raise ValueError(f"unknown placeholder {{{name}}}{hint}; known: {{text}} and {{title}}")
+        return value
+
+    @field_validator("prefill")
+    @classmethod
+    def _ends_in_text(cls, value: str | None) -> str | None:
+        if value is not None and value != value.strip():
+            raise ValueError("a prefill has no space around it: tokenizers join a space to the word after it")
         return value
 
     @model_validator(mode="after")
@@ -116,6 +157,11 @@ class Style(StageConfig):
     def content_hash(self) -> str:
         """32 hex digits over everything that decides the rows made with this style."""
         return digest(self.model_dump(mode="json", exclude={"description"}))
+
+    @cached_property
+    def instructions(self) -> str:
+        """What every prompt holds besides its document."""
+        return re.sub(r"\{(?:text|title)\}", "\n", f"{self.system or ''}\n{self.user}")
 
     @property
     def is_appended(self) -> bool:

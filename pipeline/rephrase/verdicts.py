@@ -6,7 +6,7 @@ Beside the verdicts stand the few things that rules need to know of a row and th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -25,6 +25,7 @@ DESCRIPTION = pa.schema(
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int64()),  # null where the server does not count
         pa.field("completion_tokens", pa.int64()),
+        pa.field("waived", pa.list_(pa.string()), nullable=False),  # the rules that the style's file waives
         pa.field("licence_conflict", pa.string()),  # null: the parent's and the model's licences go together
     ]
 )
@@ -62,13 +63,15 @@ def _pair(row: Rephrased, detect: Callable[[str], str | None] | None) -> Pair:
         min_length_ratio=low,
         max_length_ratio=high,
         finish_reason=row.answer.finish_reason,
+        format=row.planned.style.format,
+        instructions=row.planned.style.instructions,
         language=row.planned.parent.language,
         detect=detect,
     )
     return Pair(row.planned.segment_text.strip(), row.body, expected)
 
 
-def _described(row: Rephrased, model: str) -> dict[str, str | int | None]:
+def _described(row: Rephrased, model: str) -> dict[str, Any]:
     return {
         "style": row.planned.style.name,
         "segment": row.planned.segment.index,
@@ -77,5 +80,6 @@ def _described(row: Rephrased, model: str) -> dict[str, str | int | None]:
         "finish_reason": row.answer.finish_reason,
         "prompt_tokens": row.answer.prompt_tokens,
         "completion_tokens": row.answer.completion_tokens,
+        "waived": list(row.planned.style.waive),
         "licence_conflict": row.licence_conflict,
     }

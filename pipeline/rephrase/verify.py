@@ -19,38 +19,57 @@ import pyarrow as pa
 
 from pipeline.kernels.copy_share import copy_shares
 from pipeline.llm.answers import ending
+from pipeline.rephrase.fidelity import lexicon
 from pipeline.rephrase.fidelity.check import check
 from pipeline.rephrase.fidelity.findings import Finding
 from pipeline.rephrase.phrases import is_meta, is_refusal, leaks
+from pipeline.rephrase.post import UNSPACED, meets
+from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
 
-VERSION = "fidelity_v2"
+VERSION = "fidelity_v3"
 """Raised when the same texts are judged otherwise."""
 MAX_LINE_BYTES = 16 << 20
 LEAST_OVERLAP = 0.15
 """Texts below it have nothing to do with their source. Measured on SummEdits: of the faithful summaries two lie below
 (of dialogues; none of news), of texts beside the source of another domain 98 %."""
 _MIN_OVERLAP_WORDS = 16
+_LEAST_SOURCE_WORDS = 5
+"""Of 96 faithful pairs of a source of 5 to 15 words none lies below `LEAST_OVERLAP`, of mismatched ones 93 %; of those
+of fewer words 4 in 105."""
 _WORD = re.compile(r"\w+")
 _LONG = 4
 _STEM = 5
 _CLOSE = 3
-_UNSPACED = re.compile(r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\U0003ffff]")
+_FUNCTION_WORDS = frozenset(
+    word[:_STEM]
+    for word in lexicon.words(
+        "about above after again also been before below between could does down during each even ever from have having"
+        " here into just like many more most much must none once only other over same should since some still such than"
+        " that their them then there these they this those through under until upon very well were what when where"
+        " which while will with within without would your"
+    )
+)
+"""English words that say nothing of a subject. Measured on sentences of under 16 words of faithful summaries: with them
+56 % of those beside another source lie below `LEAST_OVERLAP`, without them 79 %; beside their own 1.2 and 1.3 %."""
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 SCHEMA = pa.schema(
     [
         pa.field(
             "finish_reason_ok", pa.bool_()
         ),  # the answer ended by itself; null when it is not known which reason it is
-        pa.field("marker_found", pa.bool_()),  # null when the style requires none
+        pa.field("marker_found", pa.bool_()),  # null when the style requires none, or began the answer with it
+        pa.field("format_ok", pa.bool_()),  # holds what the style's format asks for; null when it asks for nothing
         pa.field("length_ratio", pa.float32()),  # code points of the rephrased text over those of the source
         pa.field("length_ok", pa.bool_()),  # within the style's limits; null when it has none
         pa.field("same_language", pa.bool_()),  # null without a detector, or when it cannot tell
         pa.field("refusal", pa.bool_(), nullable=False),
         pa.field("meta_phrase", pa.bool_(), nullable=False),
         pa.field("leaked_tokens", pa.bool_(), nullable=False),  # a chat template's, or U+FFFD, which the source has not
-        pa.field("source_overlap", pa.float32()),  # null for short texts and between languages
+        pa.field("source_overlap", pa.float32()),  # null for sources of few words, texts of none and between languages
         pa.field("copied_8gram_share", pa.float32(), nullable=False),
+        pa.field("echoed_8gram_share", pa.float32()),  # of the instructions; null where they are not known
         pa.field("repeated_8gram_share", pa.float32(), nullable=False),
         # Null in other languages than English; numbers in digits are judged in all, as far as they can be.
         pa.field("unsupported_numbers", pa.int32()),
@@ -73,6 +92,7 @@ class Verdicts:
 
     finish_reason_ok: bool | None
     marker_found: bool | None
+    format_ok: bool | None
     length_ratio: float | None
     length_ok: bool | None
     same_language: bool | None
@@ -81,6 +101,7 @@ class Verdicts:
     leaked_tokens: bool
     source_overlap: float | None
     copied_8gram_share: float
+    echoed_8gram_share: float | None
     repeated_8gram_share: float
     unsupported_numbers: int | None
     unsupported_dates: int | None
@@ -103,6 +124,8 @@ class Expectations:
     finish_reason: str | None = None
     language: str | None = None  # of the source, as ISO 639-1 or 639-3, perhaps with a script (`eng_Latn`)
     detect: Callable[[str], str | None] | None = None  # the language of a text, in the same codes
+    format: Format | None = None
+    instructions: str | None = None  # what the model was told besides the source
 
 
 class Pair(NamedTuple):
@@ -126,11 +149,12 @@ def verify(source: str, rephrased: str, expectations: Expectations = Expectation
     same_language = _same_language(source, rephrased, expected)
     overlap = None if same_language is False else source_overlap(source, rephrased)
     unrelated = overlap is not None and overlap < LEAST_OVERLAP
-    copied, repeated = copy_shares(_utf8(source), _utf8(rephrased))
+    copied, repeated, echoed = copy_shares(_utf8(source), _utf8(rephrased), _utf8(expected.instructions or ""))
     ratio = len(rephrased) / len(source) if source else None
     return Verdicts(
         finish_reason_ok=_ended_by_itself(expected.finish_reason),
         marker_found=_marker_found(rephrased, expected),
+        format_ok=None if expected.format is None else meets(expected.format, rephrased, _is_cut_off(expected)),
         length_ratio=ratio,
         length_ok=_length_ok(ratio, expected),
         same_language=same_language,
@@ -139,6 +163,7 @@ def verify(source: str, rephrased: str, expectations: Expectations = Expectation
         leaked_tokens=leaks(rephrased, source),
         source_overlap=overlap,
         copied_8gram_share=copied,
+        echoed_8gram_share=None if expected.instructions is None else echoed,
         repeated_8gram_share=repeated,
         unsupported_numbers=findings.count("number"),
         unsupported_dates=findings.count("date"),
@@ -155,12 +180,17 @@ def source_overlap(source: str, rephrased: str) -> float | None:
     """Return the share of the words of `rephrased` that stand close to each other in `source` too, in any order.
 
     Of the distinct words of four letters and more (by their first five; of scripts without spaces, pairs of characters)
-    those count that have another within three such words, in both texts. None where either text has fewer than 16.
+    those count that have another within three such words, in both texts. Where one of them has fewer than 16 those
+    count that `source` has at all, but for English function words. None where `source` has fewer than 5, or `rephrased`
+    none.
     """
     words, close = _close_words(rephrased)
     known, known_close = _close_of_source(source)
-    if min(len(words), len(known)) < _MIN_OVERLAP_WORDS:
+    if not words or len(known) < _LEAST_SOURCE_WORDS:
         return None
+    if min(len(words), len(known)) < _MIN_OVERLAP_WORDS:
+        content = words - _FUNCTION_WORDS
+        return len(content & known) / max(1, len(content))
     return len({word for pair in close & known_close for word in pair}) / len(words)
 
 
@@ -264,6 +294,10 @@ def _utf8(text: str) -> bytes:
 def _ended_by_itself(finish_reason: str | None) -> bool | None:
     ended = None if finish_reason is None else ending(finish_reason)
     return None if ended is None else ended == "complete"
+
+
+def _is_cut_off(expected: Expectations) -> bool:
+    return expected.finish_reason is not None and ending(expected.finish_reason) == "cut_off"
 
 
 def _marker_found(rephrased: str, expected: Expectations) -> bool | None:

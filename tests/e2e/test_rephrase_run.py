@@ -157,7 +157,7 @@ def test_every_dropped_one_has_its_reason(told: Path) -> None:
     failed = {(row["title"], row["style"]): [rule["rule"] for rule in row["failed_rules"]] for row in dropped}
     assert failed == {
         ("The bees", "distill"): ["numbers"],
-        ("The clock", "wikipedia"): ["length", "refusal"],
+        ("The clock", "wikipedia"): ["length", "refusal", "overlap"],
         ("The mill", "distill"): ["near_duplicate"],
     }
     bees, clock, mill = dropped

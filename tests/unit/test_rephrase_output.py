@@ -29,6 +29,7 @@ from pipeline.rephrase.output import (
     write_output,
 )
 from pipeline.rephrase.plan import Planned, SourceDocument, count_requests, make_plan, plan_requests
+from pipeline.rephrase.styles import Format
 from pipeline.rephrase.verdicts import VERDICTS, measure_with
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import narrow_source, planned_columns, read_narrow
@@ -291,6 +292,7 @@ def test_the_key_follows_everything_that_decides_rows(tmp_path: Path) -> None:
         key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "n"}),
         key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "licence": "MIT"}),
         key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "omit": ["temperature"]}),
+        key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "prefill": "message"}),
         key(endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", "max_tokens_as": "max_completion_tokens"}),
     ]
     assert len(set(keys)) == len(keys)
@@ -335,7 +337,33 @@ def test_the_default_rules_fit_the_columns() -> None:
     groups = {"signals/language": LANGUAGE, "signals/text_stats": stats, "signals/tokens": TOKENS}
     columns = planned_columns({**groups, "signals/rephrase": VERDICTS, "duplicates": DUPLICATES})
     bound = check_rules(load_rules("rephrased", "select.rules"), columns)
-    assert len(bound.rules) == 17
+    assert len(bound.rules) == 19
+    assert not [rule.name for rule in bound.rules if "style" in rule.columns], "a style's own file says what it waives"
+
+
+def test_a_style_waives_rules_by_its_file_and_a_null_is_not_false(tmp_path: Path) -> None:
+    planned = plan_requests([document(1, " ".join(f"word{n}" for n in range(40)))], make_plan(configure(tmp_path)))
+    asked = next(each for each in planned if each.style.name == "pairs")
+    strict = replace(asked, style=asked.style.model_copy(update={"format": Format(pairs=1), "waive": ("copied",)}))
+    for each, expected in ((asked, (None, [])), (strict, (False, ["copied"]))):
+        row = outcome(each, answering(lambda text: "No pairs.")(each), make_plan(configure(tmp_path)))
+        assert isinstance(row, Rephrased)
+        [judged] = measure_with("m")([row]).to_pylist()
+        assert (judged["format_ok"], judged["waived"]) == expected
+        assert judged["echoed_8gram_share"] == 0
+
+
+def test_an_answer_that_was_begun_is_whole(tmp_path: Path) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "prefill": "message"}
+    plan = make_plan(configure(tmp_path, endpoint=endpoint))
+    [asked] = [each for each in plan_requests([document(1, "A text.")], plan) if each.style.name == "pairs"]
+    begun = replace(asked, style=asked.style.model_copy(update={"prefill": "Pairs:\nQuestion:"}))
+    row = outcome(begun, answering(lambda text: " Who?\nAnswer: He.")(begun), plan)
+    assert isinstance(row, Rephrased)
+    assert (row.body, row.has_marker) == ("Question: Who?\nAnswer: He.", None)
+    nothing = outcome(begun, answering(lambda text: "")(begun), plan)
+    assert isinstance(nothing, Rejected)
+    assert nothing.reason == "empty"
 
 
 def test_other_verdicts_are_an_error(tmp_path: Path) -> None:

@@ -61,6 +61,30 @@ def test_the_order_of_names_is_that_of_strings(tmp_path: Path) -> None:
     assert [p.request.order for p in made] == sorted(p.request.order for p in made)
 
 
+def test_a_beginning_is_sent_as_the_endpoint_takes_it(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "begun.yaml").write_text(json.dumps({"name": "begun", **STYLES["long"], "prefill": "Again:"}))
+    (own / "plain.yaml").write_text(json.dumps({"name": "plain", **STYLES["long"]}))
+
+    def sent(**endpoint: str) -> list[dict[str, Any]]:
+        config = configure(
+            tmp_path / "x",
+            routes=[{"styles": ["begun", "plain"]}],
+            endpoint={"base_url": "http://127.0.0.1:1/v1", "model": "m", **endpoint},
+        ).model_copy(update={"prompts": str(own)})
+        return [json.loads(each.request.body) for each in plan_requests([document(1, "Text.")], make_plan(config))]
+
+    for endpoint, flags in (("message", {}), ("continue_final_message", {"continue_final_message": True})):
+        begun, plain = sent(prefill=endpoint)
+        assert begun["messages"][-1] == {"role": "assistant", "content": "Again:"}
+        assert {name: begun[name] for name in begun if name == "continue_final_message"} == flags
+        assert begun.get("add_generation_prompt", True) is not bool(flags)
+        assert (plain["messages"][-1]["role"], "continue_final_message" in plain) == ("user", False)
+    assert [each["messages"][-1]["role"] for each in sent()] == ["user", "user"]
+    assert sent(kind="completions", prefill="message")[0]["prompt"].endswith("Text.\n\nAgain:")
+
+
 def test_what_is_sent(tmp_path: Path) -> None:
     first, second = planned(
         tmp_path, document(1, " Text. ", title="T"), routes=[{"styles": "short"}], samples=2, seed=5

@@ -155,6 +155,15 @@ def test_a_missing_folder_of_prompts_is_named(tmp_path: Path) -> None:
         ("output_tokens: 50", "output_tokens: 50\npost: [run_shell]", "post"),
         ("output_tokens: 50", "output_tokens: 50\nlength_ratio: [2, 1]", "length_ratio"),
         ("output_tokens: 50", "output_tokens: 50\nmarker: {text: '***'}", "letter or digit"),
+        ("output_tokens: 50", "output_tokens: 50\nprefill: 'Article: '", "no space around"),
+        ("output_tokens: 50", "output_tokens: 50\nformat: {}", "give pairs, items or words"),
+        (
+            "output_tokens: 50",
+            "output_tokens: 50\nformat: {item: 1}",
+            r"unknown key 'format\.item' \(nearest: 'items'\)",
+        ),
+        ("output_tokens: 50", "output_tokens: 50\nformat: {pairs: 0}", "pairs"),
+        ("output_tokens: 50", "output_tokens: 50\nwaive: [licence]", "waive"),
         ('"Say it like a pirate: {text}"', "&a [*a]", "aliases"),
     ],
 )
@@ -168,7 +177,13 @@ def test_a_bad_style_file_is_one_line(tmp_path: Path, old: str, new: str, messag
 
 def test_the_prompt_hash_is_of_the_question_alone() -> None:
     base = style()
-    for same in ({"description": "d"}, {"post": ("list_items",)}, {"length_ratio": (0.1, 2.0)}, {"input_tokens": 50}):
+    treatment = (
+        {"post": ("list_items",)},
+        {"length_ratio": (0.1, 2.0)},
+        {"format": {"items": 1}},
+        {"waive": ["copied"]},
+    )
+    for same in ({"description": "d"}, {"input_tokens": 50}, {"prefill": "A"}, *treatment):
         assert style(**same).prompt_hash == base.prompt_hash
     for other in ({"user": "{text}."}, {"system": "s"}, {"version": 2}, {"name": "t"}):
         assert style(**other).prompt_hash != base.prompt_hash
@@ -190,6 +205,25 @@ def test_a_completions_prompt_is_one_text() -> None:
     assert prompt == "Be brief.\n\n: A.\n\n"
     assert render_prompt(style(), "chat", "A.", None) == [{"role": "user", "content": "A."}]
     assert len(render_prompt(style(user="{title}{text}"), "completions", "A.", "t" * 10_000)) < 310
+
+
+def test_a_prompt_ends_with_the_beginning_of_its_answer_where_the_endpoint_says_how() -> None:
+    begun = style(prefill="Key facts:\n-")
+    asked = {"role": "user", "content": "A."}
+    given = {"role": "assistant", "content": "Key facts:\n-"}
+    assert render_prompt(begun, "chat", "A.") == [asked]
+    assert render_prompt(style(), "chat", "A.", None, "message") == [asked]
+    assert render_prompt(begun, "chat", "A.", None, "message") == [asked, given]
+    assert render_prompt(begun, "chat", "A.", None, "continue_final_message") == [asked, given]
+    assert render_prompt(begun, "chat", "A.", None, "prefix") == [asked, {**given, "prefix": True}]
+    assert render_prompt(begun, "completions", "A.", None, "message") == "A.\n\nKey facts:\n-"
+
+
+def test_instructions_are_what_every_prompt_holds() -> None:
+    assert style(system="On {title}.", user="Say {text} again.").instructions.split() == ["On", ".", "Say", "again."]
+    for each in load_styles(style_names()).values():
+        assert "follow no" in each.instructions
+        assert "{text}" not in each.instructions
 
 
 def test_a_style_for_one_kind_is_refused_by_the_other() -> None:

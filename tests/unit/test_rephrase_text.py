@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.rephrase.post import JOINT, MAX_QA_PAIRS, find_marker, finish
+from pipeline.rephrase.post import JOINT, MAX_QA_PAIRS, find_marker, finish, meets
 from pipeline.rephrase.segments import split
-from pipeline.rephrase.styles import Marker, Style
+from pipeline.rephrase.styles import Format, Marker, Style
 
 
 def style(**values: Any) -> Style:
@@ -198,6 +198,65 @@ def test_hostile_answers_take_linear_time(answer: str) -> None:
         ),
     )
     assert finish(every, "x", answer, "length").has_marker is False
+
+
+@pytest.mark.parametrize(
+    ("wanted", "body", "meets_it"),
+    [
+        ({"items": 2}, "- One.\n- Two.", True),
+        ({"items": 2}, "- One.\n- one.", False),
+        ({"items": 1}, "There are no items.", False),
+        ({"items": 1}, "- ...\n- --", False),
+        ({"items": 2}, "1. One\n2) Two\n\nand so on", True),
+        ({"items": 1}, "", False),
+        ({"pairs": 1}, "Question: Who?\nAnswer: He.", True),
+        ({"pairs": 1}, "Question: Who?\nQuestion: When?", False),
+        ({"pairs": 1}, "Question: Who?\nAnswer: Who?", False),
+        ({"pairs": 1}, "Question: Who?\nAnswer: ...", False),
+        ({"pairs": 2}, "Question: Who?\nAnswer: He.\n\nQuestion: who?\nAnswer: She.", False),
+        ({"pairs": 2}, "Question: Who?\nAnswer: He.\n\nQuestion: When?\nAnswer: Then.", True),
+        ({"words": 3}, "It was built.", True),
+        ({"words": 3}, "Built, and - - -", False),
+        ({"words": 4}, "桥很长。", False),
+        ({"words": 3}, "桥很长。", True),
+        ({"items": 1, "words": 5}, "- One item.", False),
+        ({"items": 1, "words": 2}, "- One item.", True),
+    ],
+)
+def test_the_format_that_a_style_asks_for(wanted: dict[str, int], body: str, meets_it: bool) -> None:
+    assert meets(Format(**wanted), body) is meets_it
+
+
+@pytest.mark.parametrize(
+    ("wanted", "body", "meets_it"),
+    [
+        ({"pairs": 1}, "Question: Who?\nAnswer: He was", False),
+        ({"pairs": 1}, "Question: Who?\nAnswer: He was.", True),  # a second one was cut off, and is gone
+        ({"items": 1}, "- 它很", False),
+        ({"items": 1}, "- 它很长。", True),
+        ({"words": 2}, "He was", True),  # rules know by `complete`
+    ],
+)
+def test_a_cut_off_item_does_not_count(wanted: dict[str, int], body: str, meets_it: bool) -> None:
+    assert meets(Format(**wanted), body, is_cut_off=True) is meets_it
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (" One.\n- Two.", "- One.\n- Two."),
+        ("One.\n- Two.", "- One.\n- Two."),  # the server took the space away
+        ("Key facts:\n- One.\n- Two.", "- One.\n- Two."),  # it repeats what it was given
+        ("Key facts:\n\n- One.\n- Two.", "- One.\n- Two."),  # it began anew
+        ("Key facts:\n-", ""),
+        (" \n", ""),
+        (" One.<|im_end|>\n<|im_start|>user", "- One."),
+    ],
+)
+def test_an_answer_is_joined_to_its_beginning(answer: str, body: str) -> None:
+    done = finish(ANSWER_STYLE, "x", answer, "stop", "Key facts:\n-")
+    assert (done.body, done.has_marker) == (body, None), "the model did not choose the marker"
+    assert finish(ANSWER_STYLE, "x", "Key facts:\n- One.", "stop", "Here:").has_marker is False
 
 
 PLAIN = style(marker={"text": "Article:"}, post=("strip_marker", "trim_to_last_sentence"))
