@@ -220,7 +220,8 @@ def _fill(weights: Floats, bounds: Bounds, natural: Floats) -> Floats:
     """Return clip(t * weights, lower, upper) with sums of 1, by bisection and an exact last step."""
     lower, upper = bounds.lower, bounds.upper
     short = np.where(weights > 0, upper, lower).sum(axis=1) < 1
-    scaled = weights / weights.max(axis=1, keepdims=True)
+    # However small a weight is: where no other may have any, the factor must bring it to 1.
+    scaled = np.where(weights > 0, np.maximum(weights / weights.max(axis=1, keepdims=True), 2.0**-100), 0.0)
     scaled[short] += 1e-6 * np.where(upper > 0, np.maximum(natural, 1e-6), 0.0)
     low = np.full((len(weights), 1), -80.0)
     high = np.full((len(weights), 1), 120.0)
