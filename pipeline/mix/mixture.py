@@ -238,20 +238,21 @@ def _slices(proposal: Proposal, context: Context, weights: Floats) -> dict[str, 
             tokens=tokens,
             epochs=_short(asked / tokens) if tokens else 0.0,
             max_epochs=most,
-            low=_short(max(min(interval.low, float(weights[i])), 0.0)),
-            high=_short(min(max(interval.high, float(weights[i])), 1.0)),
+            low=round(max(min(interval.low, float(weights[i])), 0.0), 6),
+            high=round(min(max(interval.high, float(weights[i])), 1.0), 6),
         )
     return slices
 
 
 def _predicted(proposal: Proposal, verification: Verification | None) -> Predicted:
     metric, gain, tasks = proposal.metric, proposal.improvement, proposal.tasks
+    natural = proposal.baselines["natural"]
     if verification is not None:
-        metric, gain = verification.written[WEIGHTED], verification.gain
+        metric, natural, gain = verification.written[WEIGHTED], verification.natural, verification.gain
         tasks = {task: estimate for task, estimate in verification.written.items() if task != WEIGHTED}
     return Predicted(
         metric=_interval(metric),
-        natural=_interval(proposal.baselines["natural"]),
+        natural=_interval(natural),
         improvement=_interval(gain),
         optimism=_short(proposal.optimism),
         tasks={task: _interval(estimate) for task, estimate in tasks.items()},

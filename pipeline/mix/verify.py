@@ -114,8 +114,8 @@ class SizeResult:
 class Verification:
     """The verdict: `mixture` is what to write, `evidence` how sure it is to be better, and `why` says so in a sentence.
 
-    `written`: what a new run of it will measure (90 %), for each task and `weighted`; `gain`: by how much it is
-    expected to be better than the natural mixture.
+    `written`: what a new run of it will measure (90 %), for each task and the suite's metric; `natural`: the suite's
+    metric of a new run of the natural mixture; `gain`: by how much the first is expected to be better.
     """
 
     mixture: str
@@ -123,6 +123,7 @@ class Verification:
     why: str
     sizes: tuple[SizeResult, ...]
     written: dict[str, Estimate]
+    natural: Estimate
     gain: Estimate
     held: dict[str, Held]
     task_weights: dict[str, float]
@@ -187,14 +188,16 @@ def verify_proposal(
     last, mixture = results[-1], results[-1].best
     evidence, why = _evidence(last)
     first = tables[0]
-    keys = [*task_weights, WEIGHTED]
+    whole = _update(known.get(WEIGHTED), first, WEIGHTED)
+    tasks = {task: _new_run(_update(known.get(task), first, task), mixture) for task in task_weights}
     return Verification(
         mixture=mixture,
         evidence=evidence,
         why=why,
         sizes=tuple(results),
-        written={key: _new_run(_update(known.get(key), first, key), mixture) for key in keys},
-        gain=_gain(_update(known.get(WEIGHTED), first, WEIGHTED), mixture),
+        written=tasks | {WEIGHTED: _new_run(whole, mixture)},
+        natural=_new_run(whole, "natural"),
+        gain=_gain(whole, mixture),
         held=_held(
             [r for r in replicates if r.size == 1.0 and r.mixture == "proposal"], task_weights, predicted, metric
         ),

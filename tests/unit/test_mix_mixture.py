@@ -124,6 +124,7 @@ def test_another_candidate_is_written_with_its_own_intervals_and_what_was_propos
     # (2 * 0.8015 + 1) / 3: what natural measured, not what was predicted of the proposal
     assert mixture.predicted.metric.value == pytest.approx(0.86767, abs=1e-4)
     assert mixture.predicted.improvement.value == 0.0
+    assert mixture.predicted.natural == mixture.predicted.metric
     assert mixture.verified.sizes[0].metric["natural"] == pytest.approx(0.86767, abs=1e-4)
     assert "natural is expected to be best; evidence: none" in mixture_text(mixture).splitlines()[1]
     with pytest.raises(ConfigError, match="chose 'natural', whose weights are not among"):
