@@ -87,7 +87,12 @@ def _changes(report: MixReport) -> str:
     groups = {task.group for task in report.tasks}
     shown = [c for i, c in enumerate(report.changes) if i == 0 or c.name in groups or not groups]
     head = ["predicted against natural", f"change in {visible(report.metric_unit)} (less is better)"]
-    return "\n".join(_aligned(head, [[_name(c.name), _plain(html.estimate(c.difference))] for c in shown[:MAX_LINES]]))
+    lines = _aligned(head, [[_name(c.name), _plain(html.estimate(c.difference))] for c in shown[:MAX_LINES]])
+    chosen = next((record for record in report.kl_records if record.chosen), None)
+    if chosen is not None and report.optimism is not None:
+        off = _plain(html.number(report.optimism, 2))
+        lines.append(f"taken off for the optimism of an optimum: {off}; KL weight {chosen.kl:g}")
+    return "\n".join(lines)
 
 
 def _plain(number: str) -> str:
