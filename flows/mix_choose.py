@@ -216,6 +216,8 @@ def _halves(mix: OpenMix, fitted: Fitted) -> list[tuple[Means, Means]]:
     matrix = np.stack([run.weights for run in results.runs]) @ fitted.space.reduce
     splits = SPLITS if len(matrix) < MANY_RUNS else FEW_SPLITS
     rows = split_rows(results.runs, splits, mix.config.fit.seed)
+    if rows:
+        mix.reporter.line(f"measuring what an optimum promises too much, on {len(rows)} splits of the runs")
     seeds = np.array([run.seed for run in results.runs])
 
     def half(kept: Ints) -> Means:
