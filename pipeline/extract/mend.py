@@ -729,7 +729,6 @@ def _is_forum(tree: _Element, body: _Element, html: str) -> bool:
 # Lists
 
 _MOST_LINKED = 0.4  # share of a list's text in links from which on it is navigation
-_LEAST_ITEMS = 2
 
 
 def spare_lists(dom: HTMLTree) -> None:
