@@ -17,17 +17,12 @@ from types import FrameType
 import duckdb
 
 from flows.config import chosen_sources, load
-from flows.engine import GRACE_S, InterruptedRunError, Stop
-from flows.plans import plan_stage, steps
 from flows.preflight import check_everything
-from flows.progress import StageReport
 from flows.runs import Run, opened
-from flows.stages import Plan
+from flows.stages import TABLE, steps
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.sql import one_line
-
-_ORCHESTRATED = ("extract", "annotate", "dedup", "classify", "rephrase")
-"""Stages whose work is worth Prefect's start of some seconds; `select` alone is seconds of SQL."""
+from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
 
 
 def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> int:
@@ -61,10 +56,10 @@ def dry_run(path: str, assignments: Sequence[str], only: Sequence[str], until: s
 
 
 def _is_worth_prefect(run: Run, only: Sequence[str], until: str) -> bool:
-    plans: Iterator[Plan] = (
-        plan_stage(stage, run, sources) for stage, sources in steps(run.config, only, until) if stage in _ORCHESTRATED
+    return any(
+        TABLE[stage].is_work and TABLE[stage].make(run, sources).shards_to_do
+        for stage, sources in steps(run.config, only, until)
     )
-    return any(plan.shards_to_do for plan in plans)
 
 
 @contextmanager
@@ -79,7 +74,7 @@ def _failing() -> Iterator[None]:
 
 
 def _in_this_process(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
-    return [plan_stage(stage, run, sources).execute() for stage, sources in steps(run.config, only, until)]
+    return [run_stage(TABLE[stage].make(run, sources), run) for stage, sources in steps(run.config, only, until)]
 
 
 def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:

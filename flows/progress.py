@@ -14,31 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-
-@dataclass(frozen=True)
-class ShardReport:
-    """What one shard of one stage did: the line that is printed for it."""
-
-    name: str
-    rows_in: int
-    rows_out: int
-    input_bytes: int
-    elapsed_s: float
-    notes: str = ""
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What a stage did in a run, for the closing table and for Prefect."""
-
-    source: str
-    stage: str
-    shards: int
-    shards_done_before: int
-    rows_in: int
-    rows_out: int
-    elapsed_s: float
-    notes: str = ""
+from pipeline.table.stages import ShardReport, StageReport
 
 
 @dataclass
@@ -50,7 +26,7 @@ class Reporter:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def stage(self, source: str, stage: str, shards: int) -> Iterator[StageProgress]:
+    def stage(self, source: str, stage: str, shards: int, input_bytes: int = 0) -> Iterator[StageProgress]:
         """Show one stage's work on `shards` shards."""
         if self.bars is None:
             if shards:
@@ -107,6 +83,9 @@ class StageProgress:
             with self.reporter._lock:
                 done = self.reporter.bars.tasks[self.task].fields["rows"] + count
                 self.reporter.bars.update(self.task, rows=done)
+
+    def read(self, count: int) -> None:
+        """Count bytes of raw input as they are read."""
 
     def shard(self, report: ShardReport) -> None:
         """Count one finished shard."""

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from flows import engine
-from flows.engine import InterruptedRunError, LocalEngine, is_transient
+from flows.engine import LocalEngine, is_transient
 from pipeline.table.errors import ShardError
+from pipeline.table.stages import InterruptedRunError
 
 
 @pytest.fixture
