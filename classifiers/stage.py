@@ -103,7 +103,7 @@ def classify_stage(context: Context, source: str, models: Mapping[str, str], cou
         return Totals(maps.rows, maps.rows)
 
     done = maps.shards_done + len(ranked) - len(stale)  # each classifier's ranks are one more shard of work
-    return Stage(source, "classify", maps.jobs, done, complete, make_rows, whole=len(stale))
+    return Stage(source, "classify", maps.jobs, done, complete, make_rows, len(stale), maps.rows_to_do)
 
 
 def _rank(item: Ranked, publish: Publish) -> None:

@@ -16,13 +16,17 @@ from types import FrameType
 
 import duckdb
 
-from flows.config import chosen_sources, load
+from flows.config import LAST, chosen_sources, load
 from flows.preflight import check_everything
 from flows.runs import Run, opened
 from flows.stages import TABLE, steps
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.sql import one_line
 from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
+
+SMALL_BYTES = 16 << 20
+SMALL_ROWS = 50_000
+"""Raw input and documents that are done before Prefect has started, more or less: some ten seconds of work."""
 
 
 def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> int:
@@ -56,10 +60,19 @@ def dry_run(path: str, assignments: Sequence[str], only: Sequence[str], until: s
 
 
 def _is_worth_prefect(run: Run, only: Sequence[str], until: str) -> bool:
-    return any(
-        TABLE[stage].is_work and TABLE[stage].make(run, sources).shards_to_do
-        for stage, sources in steps(run.config, only, until)
-    )
+    """Tell whether a run goes through Prefect: as the configuration says, or where its start of seconds is repaid."""
+    if run.config.engine.prefect != "auto":
+        return run.config.engine.prefect == "always"
+    is_watched = bool(os.environ.get("PREFECT_API_URL"))
+    sizes = {"bytes": 0, "rows": 0}
+    for stage, sources in steps(run.config, only, until):
+        if not TABLE[stage].is_work:
+            continue
+        made = TABLE[stage].make(run, sources)
+        if made.shards_to_do and (is_watched or stage == LAST):
+            return True
+        sizes[made.unit] += made.work
+    return sizes["bytes"] > SMALL_BYTES or sizes["rows"] > SMALL_ROWS
 
 
 @contextmanager

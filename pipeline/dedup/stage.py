@@ -106,7 +106,9 @@ def dedup_stage(context: Context, scope: Scope) -> Stage[PartJob, Mapped]:
         return Totals(rows, rows, _components(context, scope, publish) if stale else "")
 
     done = sum(each.shards_done for each in maps) + int(not stale)  # the components are one more shard of work
-    return Stage(scope.label, "dedup", pending, done, complete, make_rows, whole=int(stale))
+    return Stage(
+        scope.label, "dedup", pending, done, complete, make_rows, int(stale), sum(each.rows_to_do for each in maps)
+    )
 
 
 def _signatures(context: Context, source: str, scope: Scope) -> RowMaps:

@@ -41,6 +41,7 @@ MAX_UNITS = 200_000
 FORMATS = "WARC, JSON lines or arrays, Parquet or CSV"
 
 _CORPORA = {"jsonl": read_jsonl, "parquet": read_parquet, "csv": read_csv}
+_TELL_ROWS = 16
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
 
@@ -291,11 +292,16 @@ def _make_shard(
         PartWriter(job.rejects, work, schema.REJECTS) as rejects,
     ):
         buffer = _Buffer(job.source, documents, rejects)
+        told = 0
         for result in _results(job, items, pages):
             buffer.add(result)
+            if buffer.rows - told >= _TELL_ROWS:
+                watch(buffer.rows - told)
+                told = buffer.rows
             if buffer.is_full():
-                watch(buffer.flush())
-        watch(buffer.flush())
+                buffer.flush()
+        buffer.flush()
+        watch(buffer.rows - told)
     counts = dict(items.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
     details = {"next_offset": items.next_offset, "file": job.input.name}
@@ -334,10 +340,12 @@ class _Buffer:
         self._documents: list[Document] = []
         self._rejects: list[Reject] = []
         self._characters = 0
+        self.rows = 0
         self.reasons: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 
     def add(self, result: Document | Reject) -> None:
+        self.rows += 1
         if isinstance(result, Reject):
             self.reasons[result.reason] += 1
             self._rejects.append(result)
@@ -350,16 +358,14 @@ class _Buffer:
     def is_full(self) -> bool:
         return self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS
 
-    def flush(self) -> int:
-        """Write what is held and return how many rows it was."""
-        rows = len(self._documents) + len(self._rejects)
+    def flush(self) -> None:
+        """Write what is held."""
         documents, rejects = self._writers
         if self._documents:
             documents.write(documents_table(self._source, self._documents, documents.schema))
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
         self._documents, self._rejects, self._characters = [], [], 0
-        return rows
 
 
 def documents_table(source: str, documents: Sequence[Document], columns: pa.Schema = schema.DOCUMENTS) -> pa.Table:

@@ -79,7 +79,7 @@ def extract_stage(
         return Totals(rows + sum(part.rows for part in rejects), rows, notes)
 
     size = sum(job.input.size for job in pending)
-    return Stage(source, "extract", pending, len(done), complete, make, input_bytes=size)
+    return Stage(source, "extract", pending, len(done), complete, make, work=size, unit="bytes")
 
 
 def _finished(context: Context, source: str, index: Index | None, jobs: Sequence[ExtractJob]) -> dict[str, Parts]:

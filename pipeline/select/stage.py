@@ -108,7 +108,15 @@ def select_stage(context: Context, selection: Selection) -> Stage[None, None]:
         counts = [index.counts for index in indexes if index is not None]
         return Totals(sum(each.get("documents", 0) for each in counts), sum(each.get(KEPT, 0) for each in counts))
 
-    return Stage(selection.label, STAGE, (), 1 - to_do, complete, whole=to_do)
+    return Stage(
+        selection.label,
+        STAGE,
+        (),
+        1 - to_do,
+        complete,
+        whole=to_do,
+        work=sum(source.narrow.rows for source in sources) * to_do,
+    )
 
 
 def _prepared(context: Context, selection: Selection) -> list[_Source]:

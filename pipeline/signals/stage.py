@@ -55,7 +55,7 @@ def annotate_stage(context: Context, source: str, config: AnnotateConfig) -> Sta
         maps.publish("annotate", results, publish)
         return Totals(maps.rows, maps.rows)
 
-    return Stage(source, "annotate", maps.jobs, maps.shards_done, complete, make_rows)
+    return Stage(source, "annotate", maps.jobs, maps.shards_done, complete, make_rows, work=maps.rows_to_do)
 
 
 def detect_language(text: str) -> str | None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pipeline.table.errors import GristmillError
 from pipeline.table.shards import Group, Index, Part, RowMap, finished, map_part
@@ -107,7 +107,9 @@ class Progress(Protocol):
 class Reporter(Protocol):
     """What a run shows."""
 
-    def stage(self, source: str, stage: str, shards: int, input_bytes: int = 0) -> AbstractContextManager[Progress]: ...
+    def stage(
+        self, source: str, stage: str, shards: int, work: int, unit: Literal["rows", "bytes"]
+    ) -> AbstractContextManager[Progress]: ...
     def line(self, text: str) -> None: ...
 
 
@@ -176,8 +178,9 @@ class Stage(Generic[Job, Result]):
     """Makes one part; None where all work concerns all parts at once."""
     whole: int = 0
     """Shards of work that only `complete` does: components, ranks, a selection."""
-    input_bytes: int = 0
-    """Raw bytes that the pending jobs will read, where that is known."""
+    work: int = 0
+    """Rows that will pass, or bytes of raw input that will be read, as `unit` says; 0 where that is not known."""
+    unit: Literal["rows", "bytes"] = "rows"
 
     @property
     def shards_to_do(self) -> int:
@@ -190,7 +193,7 @@ def run_stage(stage: Stage[Any, Any], context: Context) -> StageReport:
     Raises: InterruptedRunError when asked to stop; what the stage raises. What was made until then is kept.
     """
     started = time.monotonic()
-    with context.reporter.stage(stage.source, stage.name, stage.shards_to_do, stage.input_bytes) as progress:
+    with context.reporter.stage(stage.source, stage.name, stage.shards_to_do, stage.work, stage.unit) as progress:
 
         def work(job: Any) -> Any:
             context.check()
@@ -254,6 +257,10 @@ class RowMaps:
         return sum(part.rows for part in self.parts)
 
     @property
+    def rows_to_do(self) -> int:
+        return sum(job.part.rows for job in self.jobs)
+
+    @property
     def shards_done(self) -> int:
         return len(self.parts) - len(self.jobs)
 
@@ -281,7 +288,6 @@ def plan_row_maps(documents: Group, targets: Sequence[Group], row_maps: Callable
 
 def make_rows(job: PartJob, progress: Progress) -> Made[Mapped]:
     """Make what is missing of one documents part."""
-    made = map_part(job.documents, job.part, job.row_maps)
-    progress.rows(job.part.rows)
+    made = map_part(job.documents, job.part, job.row_maps, progress.rows)
     pairs = [(row_map.target, part) for row_map, part in zip(job.row_maps, made, strict=True)]
     return Made(pairs, job.part.name, job.part.rows, job.part.rows, job.part.bytes)
