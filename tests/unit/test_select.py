@@ -260,7 +260,7 @@ def test_a_stop_keeps_the_parts_that_are_done(storage: Storage) -> None:
 
     seen: list[int] = []
     wanted = request(storage, {})
-    progress = Counted(Reporter(), "web", "select", None)
+    progress = Counted(Reporter(), "web", "select", None, 2, "rows")
     with pytest.raises(InterruptedError):
         select_stage(*wanted).complete((), Group.complete, progress)
     assert seen == [1]
