@@ -23,8 +23,10 @@ from flows.preflight import check_everything
 from flows.progress import StageReport
 from flows.runs import Run, opened
 from flows.stages import Plan
+from pipeline.table.catalog import check_layout
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.sql import one_line
+from pipeline.table.storage import Storage
 
 _ORCHESTRATED = ("extract", "annotate", "dedup", "classify", "rephrase")
 """Stages whose work is worth Prefect's start of some seconds; `select` alone is seconds of SQL."""
@@ -56,6 +58,7 @@ def dry_run(path: str, assignments: Sequence[str], only: Sequence[str], until: s
     config = load(path, assignments)
     only = chosen_sources(config, only)
     check_everything(config, only, until)
+    check_layout(Storage.at(config.workspace))
     print_plan(config, only, until)
     return 0
 

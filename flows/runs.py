@@ -15,6 +15,7 @@ from pipeline.extract.column_types import settle_types
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import page_pool
+from pipeline.table.catalog import adopt
 from pipeline.table.inputs import resolve
 from pipeline.table.lock import hold
 from pipeline.table.shards import Group
@@ -98,6 +99,7 @@ def opened(config: RunConfig, command: str, stop: threading.Event | None = None)
     stop = stop or threading.Event()
     with hold(storage, command), reporter() as report:
         storage.clear_temporary()
+        adopt(storage)
         run = Run(config, storage, LocalEngine(config.engine.workers, stop), report, stop)
         token = _current.set(run)
         try:

@@ -7,7 +7,7 @@ Sources that were deduplicated together are selected together: a component then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -121,6 +121,8 @@ def select(request: SelectRequest, progress: Progress | None = None) -> SelectRe
     sources = _prepared(request)
     key = _key(request, sources)
     if _is_current(request, sources, key):
+        for group in _groups(request, sources):  # a kill may have come between an index and this
+            group.prune()
         return _report(request, key, skipped=True)
     tell = progress or _silent
     with request.storage.scratch_folder("select-") as folder:
@@ -202,11 +204,12 @@ def _libraries() -> dict[str, str]:
 
 
 def _is_current(request: SelectRequest, sources: Sequence[_Source], key: str) -> bool:
-    return all(
-        Group(request.storage, f"{source.selection.name}/{folder}").is_complete(key)
-        for source in sources
-        for folder in ("outcomes", "curated")
-    )
+    return all(group.is_complete(key) for group in _groups(request, sources))
+
+
+def _groups(request: SelectRequest, sources: Sequence[_Source]) -> Iterator[Group]:
+    for source in sources:
+        yield from (Group(request.storage, f"{source.selection.name}/{folder}") for folder in ("outcomes", "curated"))
 
 
 def _judge(

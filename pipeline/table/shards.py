@@ -2,16 +2,19 @@
 
     expected parts -> those without a matching manifest -> work -> part -> manifest, written last -> index replaced
 
-A part is one Parquet file. Its manifest (`<part>.json`, beside it) says what it was made from and proves that it is
-complete. A group's `_index.json` lists its current parts and is what every reader reads; a part that no index lists
-does not exist. A part's name is `<stem>-<first 8 digits of its key>`: the stem comes from the part's origin and is the
-same in every group that is row-aligned with it, and no part is ever overwritten by one that means something else.
+A part is one Parquet file, in its group's folder. Its manifest says what it was made from and proves that it is
+complete. A group's index lists its current parts and is what every reader reads; a part that no index lists does not
+exist. Manifests and indexes lie in `<source>/_manifests/<group>`, apart from the parts: other people's readers take a
+folder or a glob, so a group's folder holds Parquet alone, and what they read of `PUBLISHED` groups is current once a
+stage has completed. A part's name is `<stem>-<first 8 digits of its key>`: the stem comes from the part's origin and is
+the same in every group that is row-aligned with it, and no part is ever overwritten by one that means something else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,9 +32,14 @@ from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
 
 INDEX = "_index.json"
+MANIFESTS = "_manifests"
+PART_FILE = re.compile(r"(?P<part>.+-[0-9a-f]{8})\.(parquet|json)")
+PUBLISHED = ("outcomes", "curated")
+"""Groups that other people's readers read: what an index has replaced is deleted at once."""
 ROW_GROUP_BYTES = 16 << 20
 """Uncompressed bytes a row group aims at: a reader of one group stays small, and statistics still prune."""
 ROW_GROUP_ROWS = 64_000
+_SEAL = re.compile(rb'\{\n "digest": "(?P<digest>[0-9a-f]{32})",')
 
 
 class Part(BaseModel):
@@ -144,9 +152,23 @@ class Group:
     storage: Storage
     folder: str
 
+    @property
+    def manifests(self) -> str:
+        """The folder of its manifests and its index."""
+        source, _, group = self.folder.partition("/")
+        return f"{source}/{MANIFESTS}/{group}"
+
     def path(self, name: str) -> str:
         """Return the path of a part inside the storage."""
         return f"{self.folder}/{name}.parquet"
+
+    def manifest_path(self, name: str) -> str:
+        """Return the path of a part's manifest inside the storage."""
+        return f"{self.manifests}/{name}.json"
+
+    @property
+    def index_path(self) -> str:
+        return f"{self.manifests}/{INDEX}"
 
     def index(self) -> Index | None:
         """Return the index, or None when the group was never completed.
@@ -154,12 +176,12 @@ class Group:
         Raises: ShardError when it is unreadable.
         """
         try:
-            return Index.model_validate_json(self.storage.read_bytes(f"{self.folder}/{INDEX}"))
+            return Index.model_validate_json(_unsealed(self.storage.read_bytes(self.index_path)))
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            where = self.storage.sql_path(f"{self.folder}/{INDEX}")
-            raise ShardError(f"{where} is damaged ({error.error_count()} errors); delete it and run again") from error
+        except ValueError as error:
+            where = self.storage.sql_path(self.index_path)
+            raise ShardError(f"{where} is damaged ({_why(error)}); delete it and run again") from error
 
     def parts(self) -> list[Part]:
         """Return the current parts in name order; none when the group was never completed."""
@@ -169,14 +191,18 @@ class Group:
     def manifest(self, name: str) -> Manifest | None:
         """Return a part's manifest, or None when it is absent or unreadable: then the part is not done."""
         try:
-            return Manifest.model_validate_json(self.storage.read_bytes(f"{self.folder}/{name}.json"))
-        except (FileNotFoundError, ValidationError):
+            return Manifest.model_validate_json(_unsealed(self.storage.read_bytes(self.manifest_path(name))))
+        except (FileNotFoundError, ValueError):
             return None
 
     def present(self) -> dict[str, Part]:
         """Return the listed parts that lie there with their manifests, by name: files may have been lost or deleted."""
-        names = self.storage.names(self.folder)
-        return {part.name: part for part in self.parts() if {f"{part.name}.parquet", f"{part.name}.json"} <= names}
+        parts, manifests = self.storage.names(self.folder), self.storage.names(self.manifests)
+        return {
+            part.name: part
+            for part in self.parts()
+            if f"{part.name}.parquet" in parts and f"{part.name}.json" in manifests
+        }
 
     def is_complete(self, key: str) -> bool:
         """Tell whether the group as a whole was made for `key`, and every part that it lists is still there."""
@@ -186,8 +212,22 @@ class Group:
     def complete(self, parts: Iterable[Part], index: Index) -> None:
         """Replace the index by one that lists `parts`: from now on readers see exactly these."""
         listed = sorted(parts, key=lambda part: part.name)
-        text = index.model_copy(update={"parts": listed}).model_dump_json(indent=1)
-        self.storage.write_bytes(f"{self.folder}/{INDEX}", text.encode())
+        self.storage.write_bytes(self.index_path, _sealed(index.model_copy(update={"parts": listed})))
+        self.prune()
+
+    def prune(self) -> None:
+        """Delete what the index of a published group does not list; only the workspace's holder may call this.
+
+        What a run that was killed left behind goes as well: so call it only when no part is waiting to be listed.
+        """
+        index = self.index()
+        if index is None or self.folder.rpartition("/")[2] not in PUBLISHED:
+            return
+        listed = {part.name for part in index.parts}
+        for folder in (self.manifests, self.folder):  # a part without its manifest is none
+            for name in sorted(self.storage.names(folder)):
+                if (match := PART_FILE.fullmatch(name)) and match["part"] not in listed:
+                    self.storage.delete(f"{folder}/{name}")
 
 
 @dataclass(frozen=True)
@@ -214,12 +254,11 @@ def made_from_texts(part: Part) -> dict[str, Any]:
 
 def finished(group: Group, works: Sequence[Work]) -> dict[str, Part]:
     """Return the parts of `works` that are already made, by stem: a matching manifest means done."""
-    present = group.storage.names(group.folder)
-    index = group.index()
-    listed = {part.name: part for part in index.parts} if index else {}
+    present, manifests = group.storage.names(group.folder), group.storage.names(group.manifests)
+    listed = {part.name: part for part in group.parts()}
     done: dict[str, Part] = {}
     for work in works:
-        if f"{work.name}.parquet" not in present or f"{work.name}.json" not in present:
+        if f"{work.name}.parquet" not in present or f"{work.name}.json" not in manifests:
             continue
         part = listed.get(work.name)
         if part is None or part.key != work.key:
@@ -304,7 +343,7 @@ class PartWriter:
 
 
 def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
-    """Write a part's manifest beside it.
+    """Write a part's manifest.
 
     Raises: ConservationError when `rows_in` differs from the part's rows plus rejects.
     """
@@ -326,8 +365,31 @@ def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
         counts=dict(tally.counts),
         details=dict(tally.details),
     )
-    text = manifest.model_dump_json(indent=1)
-    group.storage.write_bytes(f"{group.folder}/{part.name}.json", text.encode())
+    group.storage.write_bytes(group.manifest_path(part.name), _sealed(manifest))
+
+
+def _sealed(model: BaseModel) -> bytes:
+    """Return a model as JSON whose first key is the digest of the rest, so that a flipped bit does not pass."""
+    text = model.model_dump_json(indent=1).encode()
+    return b'{\n "digest": "%s",%s' % (hashlib.blake2b(text, digest_size=16).hexdigest().encode(), text[1:])
+
+
+def _unsealed(data: bytes) -> bytes:
+    """Return the JSON that was sealed. What a former version wrote has no digest and is returned as it is.
+
+    Raises: ValueError when it is not what was sealed.
+    """
+    match = _SEAL.match(data)
+    if match is None:
+        return data
+    text = b"{" + data[match.end() :]
+    if hashlib.blake2b(text, digest_size=16).hexdigest().encode() != match["digest"]:
+        raise ValueError("its content is not what its digest says")
+    return text
+
+
+def _why(error: ValueError) -> str:
+    return f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
 
 
 def write_options(schema: pa.Schema) -> dict[str, Any]:

@@ -162,6 +162,21 @@ class Storage:
             if os.path.exists(temporary):
                 os.unlink(temporary)
 
+    def move(self, old: str, new: str) -> None:
+        """Give a small file another name; whatever is there goes.
+
+        Raises: WorkspaceError when it cannot be moved.
+        """
+        try:
+            if self.is_local:
+                os.makedirs(os.path.dirname(self.path(new)), exist_ok=True)
+                os.replace(self.path(old), self.path(new))
+            else:
+                self.fs.pipe_file(self.path(new), self.read_bytes(old))
+                self.fs.rm_file(self.path(old))
+        except OSError as error:
+            raise WorkspaceError(write_failure(self.sql_path(new), error)) from error
+
     def delete(self, relative: str) -> None:
         """Delete one file; an absent one is fine."""
         try:

@@ -259,7 +259,7 @@ def _file(root: Path) -> str:
 
 def _damaged(root: Path) -> str:
     storage = wb.build(str(root / "damaged"), until="extract")
-    storage.write_bytes("web/documents/_index.json", b"{")
+    storage.write_bytes("web/_manifests/documents/_index.json", b"{")
     return storage.url
 
 
