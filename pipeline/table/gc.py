@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.table.catalog import ANSWERS, group_folders, source_folders
 from pipeline.table.errors import ShardError, WorkspaceError
+from pipeline.table.integrity import VERIFIED
 from pipeline.table.lock import LOCK
 from pipeline.table.schema import RESERVED_SOURCES
 from pipeline.table.shards import INDEX, PART_FILE, Group
@@ -88,4 +89,4 @@ def _is_known(path: str, listed: dict[str, frozenset[str]]) -> bool:
     folder, _, name = path.rpartition("/")
     if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS} or path == LOCK:
         return True
-    return folder in listed and (name == INDEX or PART_FILE.fullmatch(name) is not None)
+    return folder in listed and (name in (INDEX, VERIFIED) or PART_FILE.fullmatch(name) is not None)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConservationError, SchemaError, ShardError
+from pipeline.table.integrity import VERIFIED, Memory, content, memory
 from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
 
@@ -170,6 +172,11 @@ class Group:
     def index_path(self) -> str:
         return f"{self.manifests}/{INDEX}"
 
+    @property
+    def memory(self) -> Memory:
+        """What is known of the soundness of its files."""
+        return memory(self.storage, f"{self.manifests}/{VERIFIED}")
+
     def index(self) -> Index | None:
         """Return the index, or None when the group was never completed.
 
@@ -184,9 +191,37 @@ class Group:
             raise ShardError(f"{where} is damaged ({_why(error)}); delete it and run again") from error
 
     def parts(self) -> list[Part]:
-        """Return the current parts in name order; none when the group was never completed."""
+        """Return the current parts in name order, each verified; none when the group was never completed.
+
+        Raises: ShardError when the index or a part is damaged.
+        """
         index = self.index()
-        return list(index.parts) if index else []
+        if index is None:
+            return []
+        self.verify(index.parts)
+        self.memory.save()
+        return list(index.parts)
+
+    def verify(self, parts: Iterable[Part]) -> set[str]:
+        """Check that parts hold what was written, and return the names of those that are there.
+
+        Raises: ShardError naming a file that holds something else, or cannot be read.
+        """
+        expected = {f"{part.name}.parquet": part.content for part in parts}
+        try:
+            held = self.memory.proven(self.folder, expected, lambda name: content(self.storage, self.folder, name))
+        except OSError as error:
+            where = self.storage.sql_path(self.folder)
+            raise ShardError(f"{where}: a part cannot be read: {error}; make it readable") from error
+        wrong = sorted(name for name, is_sound in held.items() if not is_sound)
+        if wrong:
+            where = self.storage.sql_path(f"{self.folder}/{wrong[0]}")
+            more = f" (and {len(wrong) - 1:,} more of this folder: `gristmill check` lists them)" if wrong[1:] else ""
+            raise ShardError(
+                f"{where} is damaged: its content is not what its manifest says; delete it{more} and run again, "
+                "it will be made anew"
+            )
+        return {name.removesuffix(".parquet") for name in held}
 
     def manifest(self, name: str) -> Manifest | None:
         """Return a part's manifest, or None when it is absent or unreadable: then the part is not done."""
@@ -196,13 +231,24 @@ class Group:
             return None
 
     def present(self) -> dict[str, Part]:
-        """Return the listed parts that lie there with their manifests, by name: files may have been lost or deleted."""
-        parts, manifests = self.storage.names(self.folder), self.storage.names(self.manifests)
-        return {
-            part.name: part
-            for part in self.parts()
-            if f"{part.name}.parquet" in parts and f"{part.name}.json" in manifests
-        }
+        """Return the listed parts that lie there with sound manifests, by name: files may have been lost or deleted.
+
+        Raises: ShardError when the index or a part is damaged.
+        """
+        index = self.index()
+        if index is None:
+            return {}
+        there = self.verify(index.parts)
+        listed = {f"{part.name}.json": part for part in index.parts if part.name in there}
+
+        def measure(name: str) -> str:
+            manifest = self.manifest(listed[name].name)
+            return manifest.part.content if manifest and manifest.part == listed[name] else "damaged"
+
+        expected = {name: part.content for name, part in listed.items()}
+        proven = self.memory.proven(self.manifests, expected, measure)
+        self.memory.save()
+        return {listed[name].name: listed[name] for name, is_sound in proven.items() if is_sound}
 
     def is_complete(self, key: str) -> bool:
         """Tell whether the group as a whole was made for `key`, and every part that it lists is still there."""
@@ -210,8 +256,13 @@ class Group:
         return index is not None and index.key == key and len(self.present()) == len(index.parts)
 
     def complete(self, parts: Iterable[Part], index: Index) -> None:
-        """Replace the index by one that lists `parts`: from now on readers see exactly these."""
+        """Replace the index by one that lists `parts`: from now on readers see exactly these.
+
+        Raises: ShardError when a part is damaged, or the index cannot be written.
+        """
         listed = sorted(parts, key=lambda part: part.name)
+        self.verify(listed)
+        self.memory.save({f"{part.name}.{ending}" for part in listed for ending in ("parquet", "json")})
         self.storage.write_bytes(self.index_path, _sealed(index.model_copy(update={"parts": listed})))
         self.prune()
 
@@ -253,20 +304,24 @@ def made_from_texts(part: Part) -> dict[str, Any]:
 
 
 def finished(group: Group, works: Sequence[Work]) -> dict[str, Part]:
-    """Return the parts of `works` that are already made, by stem: a matching manifest means done."""
-    present, manifests = group.storage.names(group.folder), group.storage.names(group.manifests)
-    listed = {part.name: part for part in group.parts()}
+    """Return the parts of `works` that are already made, by stem: a matching manifest means done.
+
+    Raises: ShardError when the index or a part is damaged.
+    """
+    listed = group.present()
+    manifests = group.storage.names(group.manifests)
     done: dict[str, Part] = {}
+    unlisted: dict[str, Part] = {}
     for work in works:
-        if f"{work.name}.parquet" not in present or f"{work.name}.json" not in manifests:
-            continue
         part = listed.get(work.name)
-        if part is None or part.key != work.key:
-            manifest = group.manifest(work.name)
-            part = manifest.part if manifest else None
         if part is not None and part.key == work.key:
             done[work.stem] = part
-    return done
+        elif f"{work.name}.json" in manifests:
+            manifest = group.manifest(work.name)
+            if manifest and manifest.part.name == work.name and manifest.part.key == work.key:
+                unlisted[work.stem] = manifest.part
+    there = group.verify(unlisted.values())
+    return done | {stem: part for stem, part in unlisted.items() if part.name in there}
 
 
 class PartWriter:
@@ -327,9 +382,10 @@ class PartWriter:
         """
         if self._written is None:
             raise ShardError(f"{self.group.folder}/{self.name}: finish() before the part was closed")
-        size, content = self._written
+        size, digest = self._written
         ids = self._ids.hexdigest() if self._ids else ""
-        part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=content, ids=ids)
+        part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=digest, ids=ids)
+        self.group.memory.note(self.group.folder, f"{self.name}.parquet", digest)
         write_manifest(self.group, part, self.work, tally)
         return part
 
@@ -366,6 +422,7 @@ def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
         details=dict(tally.details),
     )
     group.storage.write_bytes(group.manifest_path(part.name), _sealed(manifest))
+    group.memory.note(group.manifests, f"{part.name}.json", part.content)
 
 
 def _sealed(model: BaseModel) -> bytes:
@@ -395,7 +452,7 @@ def _why(error: ValueError) -> str:
 def write_options(schema: pa.Schema) -> dict[str, Any]:
     """Return the Parquet settings of every part: Zstandard, and dictionaries where values repeat."""
     repeating = [f.name for f in schema if f.name in {"source", "reason", "language", "licence", "method", "outcome"}]
-    return {"compression": "zstd", "compression_level": 3, "use_dictionary": repeating, "write_statistics": True}
+    return {"compression": "zstd", "compression_level": 3, "use_dictionary": repeating, "write_page_checksum": True}
 
 
 def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -404,7 +461,7 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
     Raises: ShardError when the part cannot be read.
     """
     try:
-        with group.storage.open(group.path(name)) as stream, pq.ParquetFile(stream) as file:
+        with open_part(group, name) as file:
             if not file.num_row_groups:
                 yield file.read(columns=columns)
             for number in range(file.num_row_groups):
@@ -420,7 +477,7 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
     """
     first = 0
     try:
-        with group.storage.open(group.path(name)) as stream, pq.ParquetFile(stream) as file:
+        with open_part(group, name) as file:
             for number in range(file.num_row_groups):
                 after = first + file.metadata.row_group(number).num_rows
                 begin, end = np.searchsorted(rows, [first, after])
@@ -430,6 +487,16 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
                 first = after
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(group, name, error) from error
+
+
+@contextmanager
+def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a part; the checksum of each page is verified as it is read."""
+    with (
+        group.storage.open(group.path(name)) as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        yield file
 
 
 def _unreadable(group: Group, name: str, error: Exception) -> ShardError:
@@ -471,9 +538,5 @@ def digest(value: Any) -> str:
 def _size_and_content(file: Any) -> tuple[int, str]:
     file.flush()
     file.seek(0)
-    content = hashlib.blake2b(digest_size=16)
-    size = 0
-    while chunk := file.read(1 << 20):
-        content.update(chunk)
-        size += len(chunk)
-    return size, content.hexdigest()
+    hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return file.seek(0, os.SEEK_END), hashed
