@@ -9,7 +9,8 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.engine import Engine, PrefectEngine
+from flows.engine import PrefectEngine
+from pipeline.table.stages import Engine
 
 
 def train_proxies(work: Callable[[Engine], None], why: str, workers: int, stop: threading.Event) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from flows.engine import Engine
 from flows.mix_train import Job, Results, Trainer, do_jobs, with_engine
 from pipeline.mix.config import EarlyStopping
 from pipeline.mix.curves import LearningCurves, extrapolated, measured_shares, stop_decisions
 from pipeline.mix.noise import seed_noise
 from pipeline.mix.types import Floats, RunSpec, TokenTask, TrainedRun
+from pipeline.table.stages import Engine
 
 
 def train_in_rungs(

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.engine import Engine, LocalEngine, stop_if_asked
+from flows.engine import LocalEngine
 from flows.mix_open import PrefectOnce
-from flows.progress import Reporter, ShardReport
+from flows.progress import Reporter
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.folder import RUN, MixFolder, RunFolder
 from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import ShardError
+from pipeline.table.stages import Engine, ShardReport, stop_if_asked
 
 CHUNKS_A_WORKER = 4
 """Runs go to a worker process in chunks: each new process loads torch again, and a long chunk leaves others idle."""
