@@ -87,6 +87,6 @@ def _is_superseded(path: str, listed: dict[str, frozenset[str]]) -> bool:
 def _is_known(path: str, listed: dict[str, frozenset[str]]) -> bool:
     """Tell whether Gristmill made a file that stays: a listed part, an index, the lock, another command's folder."""
     folder, _, name = path.rpartition("/")
-    if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS} or path == LOCK:
+    if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS, VERIFIED} or path == LOCK:
         return True
-    return folder in listed and (name in (INDEX, VERIFIED) or PART_FILE.fullmatch(name) is not None)
+    return folder in listed and (name == INDEX or PART_FILE.fullmatch(name) is not None)

@@ -1,6 +1,6 @@
 """Whether a workspace's files still hold what was written: each is read once, and again only when it has changed.
 
-What was found sound is remembered in this process and in a small file of the group, by size, times and inode (size and
+What was found sound is remembered in this process and in a small file a group, by size, times and inode (size and
 ETag behind a URL). What changes under the same stamp, as on a disk that loses a bit, is found by `gristmill check`
 alone, and by the checksums of pages, which pyarrow verifies whenever it reads.
 """
@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline.table.errors import GristmillError
 from pipeline.table.storage import Storage
 
-VERIFIED = "_verified.json"
+VERIFIED = "_verified"
+"""Folder of a workspace with what was found sound, a file a group; whoever deletes it pays with time alone."""
 _JUST_WRITTEN = ""
 """Stamp of what this process put behind a URL: asking for the real one would cost a request a file."""
 _THREADS = min(8, os.cpu_count() or 1)
@@ -84,8 +85,9 @@ class Memory:
             return
 
 
-def memory(storage: Storage, path: str) -> Memory:
-    """Return what this process and those before it know of the files of a group, whose file for that is at `path`."""
+def memory(storage: Storage, folder: str) -> Memory:
+    """Return what this process and those before it know of the files of the group in `folder`."""
+    path = f"{VERIFIED}/{folder}.json"
     key = storage.sql_path(path)
     with _opening:
         if key not in _memories:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConservationError, SchemaError, ShardError
-from pipeline.table.integrity import VERIFIED, Memory, content, memory
+from pipeline.table.integrity import Memory, content, memory
 from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
 
@@ -175,7 +175,7 @@ class Group:
     @property
     def memory(self) -> Memory:
         """What is known of the soundness of its files."""
-        return memory(self.storage, f"{self.manifests}/{VERIFIED}")
+        return memory(self.storage, self.folder)
 
     def index(self) -> Index | None:
         """Return the index, or None when the group was never completed.
@@ -199,7 +199,6 @@ class Group:
         if index is None:
             return []
         self.verify(index.parts)
-        self.memory.save()
         return list(index.parts)
 
     def verify(self, parts: Iterable[Part]) -> set[str]:
@@ -247,7 +246,6 @@ class Group:
 
         expected = {name: part.content for name, part in listed.items()}
         proven = self.memory.proven(self.manifests, expected, measure)
-        self.memory.save()
         return {listed[name].name: listed[name] for name, is_sound in proven.items() if is_sound}
 
     def is_complete(self, key: str) -> bool:

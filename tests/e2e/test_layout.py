@@ -36,7 +36,7 @@ def asked(config: dict[str, Any], sql: str = COUNTS) -> list[dict[str, Any]]:
 
 def snapshot(config: dict[str, Any], ending: str = "") -> dict[str, tuple[int, int]]:
     root = Path(config["workspace"])
-    files = [path for path in root.rglob(f"*{ending}") if path.is_file() and path.name != "_lock.json"]
+    files = [path for path in root.glob(f"[!_]*/**/*{ending}") if path.is_file()]
     return {str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
