@@ -154,9 +154,10 @@ def corpus() -> list[dict[str, Any]]:
 def listed(workspace: Path, source: str) -> dict[str, dict[str, str]]:
     """Return the SHA-256 of every part that a source's indexes list, by group."""
     found: dict[str, dict[str, str]] = {}
-    for index in sorted((workspace / source).rglob("_index.json")):
+    manifests = workspace / source / "_manifests"
+    for index in sorted(manifests.rglob("_index.json")):
+        group = str(index.parent.relative_to(manifests))
         names = [part["name"] for part in json.loads(index.read_text())["parts"]]
-        files = {name: index.parent / f"{name}.parquet" for name in names}
-        group = str(index.parent.relative_to(workspace / source))
+        files = {name: workspace / source / group / f"{name}.parquet" for name in names}
         found[group] = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return found

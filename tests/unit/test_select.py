@@ -307,7 +307,7 @@ def test_a_bad_rule_is_refused_before_anything_is_written(storage: Storage) -> N
     write(storage, "web", {"a": [row(1)]})
     with pytest.raises(RuleError, match="nearest: 'word_count'"):
         select(request(storage, {"words": "word_cuont > 0"}))
-    assert storage.names("web") == {"documents", "signals", "duplicates", "scores"}
+    assert storage.names("web") == {"documents", "signals", "duplicates", "scores", "_manifests"}
 
 
 def test_a_rule_that_fails_on_a_value_is_named(storage: Storage) -> None:
