@@ -28,7 +28,7 @@ CYCLES = {
     ("flows.mix_rungs", "flows.mix_train"),
     ("pipeline.mix.regression.fitting", "pipeline.mix.regression.stored"),
 }
-BEYOND_MAX_CHAIN = {"flows.cli", "flows.cli_mix"}
+BEYOND_MAX_CHAIN = {"flows.cli"}
 """What is still against the rules. Both tables are to shrink: an entry that is not needed fails."""
 
 MODULES = sorted(path for top in ("pipeline", "classifiers", "flows", "configs") for path in (ROOT / top).rglob("*.py"))
