@@ -21,7 +21,7 @@ from flows.preflight import check_everything
 from flows.runs import Run, opened
 from flows.stages import TABLE, steps
 from pipeline.table.errors import ShardError, UsageError
-from pipeline.table.sql import one_line
+from pipeline.table.query import one_line
 from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
 
 SMALL_BYTES = 16 << 20

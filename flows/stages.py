@@ -16,7 +16,7 @@ from pipeline.extract.stage import extract_stage
 from pipeline.rephrase.output import VERDICTS_FOLDER, own_texts
 from pipeline.rephrase.stage import rephrase_stage
 from pipeline.rephrase.verdicts import VERDICTS
-from pipeline.select.keeper import KeptBefore
+from pipeline.select.decide import KeptBefore
 from pipeline.select.narrow import planned_columns
 from pipeline.select.rules import RuleSet, load_rules
 from pipeline.select.stage import Selection, SourceSelection, select_stage
