@@ -39,7 +39,7 @@ from flows.mix_tables import print_fit
 from flows.mix_train import Results, Trainer, missing, train_and_measure
 from pipeline.mix.config import SwarmConfig
 from pipeline.mix.constraints import reduced_constraints
-from pipeline.mix.folder import MixFolder, read_json, write_json
+from pipeline.mix.folder import MixFolder
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.proposal import Proposal
@@ -50,6 +50,7 @@ from pipeline.mix.types import Proxy, ProxyData, RunSpec
 from pipeline.report.mix import text_summary
 from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
+from pipeline.table.kept import read_json, write_json
 
 OF_A_PROPOSAL = ("report", "sample", "explain")
 """Steps that, without assignments, are of a proposal that is there and not of what the configuration would lead to."""

@@ -15,7 +15,7 @@ from flows.mix_material import Material
 from flows.mix_open import OpenMix, stage_mixture
 from flows.mix_train import Results, Trainer, train_and_measure
 from pipeline.mix.constraints import TOLERANCE, reduced_constraints
-from pipeline.mix.folder import ProposalFolder, read_json, write_file, write_json
+from pipeline.mix.folder import ProposalFolder
 from pipeline.mix.mixture import (
     Context,
     Mixture,
@@ -39,6 +39,7 @@ from pipeline.mix.swarm_space import Space
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.table.errors import InputError
+from pipeline.table.kept import read_json, write_file, write_json
 from pipeline.table.shards import digest
 
 FRESH_SEEDS = 1_000

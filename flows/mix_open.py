@@ -11,12 +11,13 @@ from pathlib import Path
 
 from flows.progress import Reporter, reporter
 from pipeline.mix.config import MixConfig, Stage, default_name
-from pipeline.mix.folder import MixFolder, read_json
+from pipeline.mix.folder import MixFolder
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.slice_build import BuiltSlice
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError
+from pipeline.table.kept import read_json
 from pipeline.table.lock import hold
 from pipeline.table.storage import Storage
 

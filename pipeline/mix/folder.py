@@ -15,8 +15,6 @@ and one that another configuration made is found again when that configuration c
 from __future__ import annotations
 
 import io
-import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,48 +25,10 @@ import numpy as np
 
 from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
+from pipeline.table.kept import done, read_json, write_file, write_json
 from pipeline.table.shards import digest
 
 RUN, STOPPED = "run.json", "stopped.json"
-_MAX_JSON_BYTES = 1 << 28
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, and a kill leaves nothing half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically.
-
-    Raises: ValueError when it holds NaN or infinity: a number that is not known is null.
-    """
-    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any | None:
-    """Return what a JSON file of ours holds; None when it is absent.
-
-    Raises: ShardError when it is damaged.
-    """
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ShardError(f"{path} is larger than {_MAX_JSON_BYTES} bytes; delete it and run again")
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
 @dataclass(frozen=True)
@@ -164,8 +124,8 @@ class RunFolder:
 
     def trained(self) -> TrainedRun | None:
         """Return the finished training run, or None when it is not done."""
-        value = read_json(self.path / RUN)
-        if not isinstance(value, dict) or value.get("key") != self.key:
+        value = done(self.path / RUN, {"key": self.key})
+        if value is None:
             return None
         return TrainedRun(
             **{**value["trained"], "curve": [(int(t), float(loss)) for t, loss in value["trained"]["curve"]]}

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from pipeline.mix.contamination import contaminated_documents, contaminated_items, index_items
 from pipeline.mix.curated_texts import locate, read_texts
-from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.hashing import id_keys, id_strings
 from pipeline.mix.slice_build import BuiltSlice
 from pipeline.mix.types import Task
+from pipeline.table.kept import read_json, write_json
 from pipeline.table.shards import digest
 from pipeline.table.sql import Session
 

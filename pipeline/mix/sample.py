@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.sample_plan import Documents, Integers, make_plan, read_documents, tokens_asked
-from pipeline.mix.sample_shards import Manifest, ShardWork, lie_there, trace_path, write_shards
+from pipeline.mix.sample_shards import Manifest, ShardWork, trace_path, write_shards
 from pipeline.mix.token_store import Stores
 from pipeline.mix.types import Floats, SliceTokens
 from pipeline.table.errors import ConfigError, ConservationError, InputError, ShardError
+from pipeline.table.kept import clear_temporary, done, lie_there, read_json, write_json
 from pipeline.table.shards import digest
 
 INDEX = "index.json"
@@ -226,8 +226,8 @@ def _finished(out: Path, key: str) -> SampleReport | None:
     """Return the report of a sample that is there as a whole, or None."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; shards need a folder")
-    index = read_json(out / INDEX)
-    if index is None or index.get("key") != key:
+    index = done(out / INDEX, {"key": key})
+    if index is None:
         return None
     folder = out / index["folder"]
     if not all(lie_there(folder, shard["files"]) for shard in index["shards"]):
@@ -240,8 +240,7 @@ def _prepare(out: Path, key: str) -> Path:
     folder = out / key[:8]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.tmp"):
-            left.unlink()
+        clear_temporary(folder)
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; shards need a folder that can be written") from error
     return folder

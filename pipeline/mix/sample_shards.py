@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.sample_plan import Integers, Plan, Rows, borders
 from pipeline.mix.shard_formats import (
     SUFFIX,
@@ -30,6 +29,7 @@ from pipeline.mix.shard_formats import (
 )
 from pipeline.mix.token_store import Stores
 from pipeline.table.errors import ConservationError, ShardError
+from pipeline.table.kept import done, write_json
 
 BLOCK_TOKENS = 1 << 22
 """Tokens gathered at once: what a thread holds in memory."""
@@ -107,23 +107,16 @@ def _write_shard(work: ShardWork, number: int) -> Manifest:
     """
     low, high = int(work.plan.shards[number]), int(work.plan.shards[number + 1])
     rows = work.plan.rows(low, high)
-    try:
-        files = _write_data(work, number, rows)
-        files.append(write_table(trace_path(work.folder, number), TRACE, _trace_tables(work.plan, rows)))
-        manifest = {
-            "key": work.key,
-            "shard": number,
-            "tokens": _count(work, number, rows),
-            "documents": int(rows.pieces.size - 1),
-            "files": {file.name: {"bytes": file.bytes, "content": file.content} for file in files},
-        }
-        write_json(_manifest_path(work.folder, number), manifest)
-    except OSError as error:
-        size = (high - low) * work.dtype.itemsize
-        raise ShardError(
-            f"{work.folder}: shard {number} ({size / 1e6:.0f} MB) cannot be written: {error.strerror or error}; "
-            "mend that and run again, finished shards are kept"
-        ) from error
+    files = _write_data(work, number, rows)
+    files.append(write_table(trace_path(work.folder, number), TRACE, _trace_tables(work.plan, rows)))
+    manifest = {
+        "key": work.key,
+        "shard": number,
+        "tokens": _count(work, number, rows),
+        "documents": int(rows.pieces.size - 1),
+        "files": {file.name: {"bytes": file.bytes, "content": file.content} for file in files},
+    }
+    write_json(_manifest_path(work.folder, number), manifest)
     return manifest
 
 
@@ -251,24 +244,11 @@ def _read_back(work: ShardWork, path: Path, ends: Integers) -> tuple[int, Tokens
 
 
 def _finished(work: ShardWork, number: int) -> Manifest | None:
-    """Return the manifest of a shard that is done, or None: it is absent, another sample's, or files are missing."""
+    """Return the manifest of a shard that is done; a damaged one is written anew."""
     try:
-        manifest: Manifest | None = read_json(_manifest_path(work.folder, number))
+        return done(_manifest_path(work.folder, number), {"key": work.key})
     except ShardError:
         return None
-    if manifest is None or manifest.get("key") != work.key or not lie_there(work.folder, manifest["files"]):
-        return None
-    return manifest
-
-
-def lie_there(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> bool:
-    for name, file in files.items():
-        try:
-            if (folder / name).stat().st_size != file["bytes"]:
-                return False
-        except FileNotFoundError:
-            return False
-    return True
 
 
 def _data_path(work: ShardWork, number: int) -> Path:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import RawIOBase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from pipeline.table.kept import create_file
 
 Format = Literal["npy", "megatron", "parquet"]
 Tokens = NDArray[Any]
@@ -80,7 +80,7 @@ class _NewFile:
 
     closed = False
 
-    def __init__(self, stream: RawIOBase, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream, self._name, self._size = stream, name, 0
         self._content = hashlib.blake2b(digest_size=16)
 
@@ -109,15 +109,8 @@ class _NewFile:
 @contextmanager
 def _new_file(path: Path) -> Iterator[_NewFile]:
     """Write a file that appears under its name, durably, when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb", buffering=0) as stream:
-            yield _NewFile(stream, path.name)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with create_file(path) as stream:
+        yield _NewFile(stream, path.name)
 
 
 def write_bytes(path: Path, parts: Iterable[Any]) -> Written:

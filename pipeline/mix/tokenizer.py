@@ -78,15 +78,6 @@ class MixTokenizer:
         """Return the text of tokens; the end-of-document token is spelled out."""
         return str(self._library.decode([int(token) for token in tokens], skip_special_tokens=False))
 
-    def save(self, path: Path) -> None:
-        """Write the tokenizers file, at once or not at all."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as target:
-            target.write(self.text.encode())
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(temporary, path)
-
     def _encode_chunk(self, texts: pa.Array) -> tuple[Tokens, NDArray[np.int64]]:
         assert self._pieces is not None
         found = self._pieces.encode(texts)

@@ -12,11 +12,11 @@ import numpy as np
 
 from pipeline.mix.config import TokenizerConfig
 from pipeline.mix.curated_texts import locate, read_texts
-from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.hashing import held_out, sample_order
 from pipeline.mix.slices import ChosenDocuments
 from pipeline.mix.tokenizer import MixTokenizer, load_tokenizer, train_tokenizer
 from pipeline.table.errors import ConfigError, InputError
+from pipeline.table.kept import done, write_file, write_json
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 
@@ -36,13 +36,12 @@ def slices_tokenizer(
 
     Raises: ConfigError, InputError when the file or the text cannot be used.
     """
-    kept, key = kept_tokenizer(session, config, documents, share, folder)
-    if kept is not None:
-        return kept
+    found, key = kept_tokenizer(session, config, documents, share, folder)
+    if found is not None:
+        return found
     assert config.train is not None
     trained = train_tokenizer(tokenizer_sample(session, documents, share), config.train.vocabulary)
-    folder.mkdir(parents=True, exist_ok=True)
-    trained.save(folder / _FILE)
+    write_file(folder / _FILE, trained.text.encode())
     write_json(folder / _MANIFEST, {"key": key, "tokenizer": trained.content_hash, "vocabulary": trained.vocabulary})
     return trained
 
@@ -62,8 +61,8 @@ def kept_tokenizer(
     sample = {"bytes": SAMPLE_BYTES, "documents": chosen, "curated": parts, "held_out": share}
     library = version("tokenizers")
     key = digest({"version": VERSION, "train": config.train.model_dump(), "sample": sample, "tokenizers": library})
-    known = read_json(folder / _MANIFEST)
-    if isinstance(known, dict) and known.get("key") == key and (folder / _FILE).is_file():
+    known = done(folder / _MANIFEST, {"key": key})
+    if known is not None and (folder / _FILE).is_file():
         with suppress(InputError, ConfigError):  # a damaged file is made again: training gives the same one
             kept = load_tokenizer(folder / _FILE)
             if kept.content_hash == known.get("tokenizer"):

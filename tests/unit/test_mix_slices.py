@@ -405,7 +405,7 @@ def test_a_trained_tokenizer_is_kept_until_its_text_changes(storage, tmp_path, m
         (tmp_path / "tokenizer.json").write_text((tmp_path / "tokenizer.json").read_text() + " ")
         slices_tokenizer(session, config, documents, 0.2, tmp_path)
         assert len(trained) == 3
-        first.save(tmp_path / "own.json")
+        (tmp_path / "own.json").write_text(first.text, "utf-8")
         own = slices_tokenizer(session, TokenizerConfig(file=str(tmp_path / "own.json")), documents, 0.1, tmp_path)
     assert (own, len(trained)) == (first, 3)
 
@@ -435,7 +435,7 @@ build(Storage.at(sys.argv[1]), Path(sys.argv[2]), load_tokenizer(Path(sys.argv[3
 @pytest.mark.parametrize("replaced", [0, 2, 5])
 def test_a_killed_build_is_finished_to_the_same_bytes(storage, tokenizer, tmp_path, replaced):
     build(storage, tmp_path / "whole", tokenizer)
-    tokenizer.save(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(tokenizer.text, "utf-8")
     arguments = [storage.root, str(tmp_path / "killed"), str(tmp_path / "t.json"), str(replaced)]
     run = subprocess.run([sys.executable, "-c", KILLED, *arguments], env={**os.environ}, check=False)
     assert run.returncode == -signal.SIGKILL

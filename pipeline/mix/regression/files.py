@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.mix.config import ModelName
-from pipeline.mix.folder import write_file
 from pipeline.mix.regression.fitting import Fit, Prediction, fit
 from pipeline.mix.regression.tables import match_slices, read_ratios, read_tables
 from pipeline.table.errors import InputError
 from pipeline.table.format import text_table
+from pipeline.table.kept import write_file
 
 _DIGITS = 10
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix.folder import write_file
 from pipeline.mix.regression.fitting import Fit, HeldOut
 from pipeline.mix.regression.lawfit import LawFit
 from pipeline.mix.regression.laws import LAWS, Array
@@ -20,6 +19,7 @@ from pipeline.mix.regression.models import Model
 from pipeline.mix.regression.process import ProcessFit
 from pipeline.mix.regression.trees import TreesFit
 from pipeline.table.errors import InputError
+from pipeline.table.kept import write_file
 
 FORMAT = "gristmill-mix-fit-2"
 _JSON = "fit.json"

@@ -21,6 +21,7 @@ from pipeline.mix.transformer.hand import HandWritten
 from pipeline.mix.transformer.schedule import Schedule
 from pipeline.mix.transformer.shape import Shape
 from pipeline.table.errors import GristmillError
+from pipeline.table.kept import clear_temporary
 
 CHECKPOINT_EVERY_S = 20.0
 Precision = Literal["float32", "bfloat16"]
@@ -174,8 +175,7 @@ def one_thread() -> Iterator[None]:
 def train(plan: Plan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> checkpoint.Progress:
     """Train a run up to this share of its steps, from where its folder says it is, and leave it durably there."""
     goal = plan.schedule.steps_until(until)
-    for stale in folder.glob(".*.npz.*.tmp"):  # what a kill left half written
-        stale.unlink(missing_ok=True)
+    clear_temporary(folder)
     with one_thread(), torch.no_grad():
         trainer = Trainer(plan, stream)
         trainer.resume(folder / checkpoint.CHECKPOINT)
