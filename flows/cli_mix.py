@@ -125,7 +125,7 @@ def _step(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace) -> int:
     from flows.mix import run_step
-    from flows.mix_tables import fit_tables
+    from flows.tables import fit_tables
 
     tables = (arguments.ratios, arguments.metrics, arguments.out)
     if arguments.config is None:
@@ -141,7 +141,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from flows.mix_tables import predict_tables
+    from flows.tables import predict_tables
 
     return predict_tables(arguments.fit, arguments.ratios, arguments.out)
 

@@ -5,13 +5,17 @@ Shapes: `n` runs or mixtures, `k` slices, `m` tasks (metrics). A metric is alway
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.mix.config import ProxyConfig
 
 Floats = NDArray[np.float64]
 
@@ -139,4 +143,33 @@ class Proxy(Protocol):
 
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
         """Measure a trained run on tasks, in order."""
+        ...
+
+
+Map = Callable[[str, Callable[[Any], Any], Sequence[Any]], Any]
+"""Does a function on each of some jobs, at once or one after the other; the first error stops the rest."""
+
+
+class Desk(Protocol):
+    """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the run is to end early."""
+        ...
+
+    def stop_if_asked(self) -> None:
+        """Raise what ends a run early when `stop` is set."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Say one line."""
+        ...
+
+    def progress(self, why: str, jobs: int) -> AbstractContextManager[Callable[[], None] | None]:
+        """Give the block what to call after each job; None where lines are to say what was done."""
+        ...
+
+    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Map], None]) -> None:
+        """Do `work`, in which `untrained` runs are trained, with a `Map` that is worth its start."""
         ...

@@ -1,47 +1,24 @@
-"""One mix, opened: its configuration, its folder under a lock, and how it reports and stops."""
+"""One mix, opened: its configuration, its folder under a lock."""
 
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import Reporter, reporter
 from pipeline.mix.config import MixConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.slice_build import BuiltSlice
+from pipeline.mix.types import Desk
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError
 from pipeline.table.kept import read_json
 from pipeline.table.lock import hold
 from pipeline.table.storage import Storage
-
-
-class PrefectOnce:
-    """Prefect, started when it is first worth it and kept to the end: in one process it takes one server's address."""
-
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self._is_up = False
-
-    def start(self, stop: threading.Event, report: Reporter) -> None:
-        """Start it, from the main thread. Raises: GristmillError when the server does not come up."""
-        if self._is_up:
-            return
-        from flows.server import prefect_server
-
-        report.line("starting Prefect ...")
-        self._open.enter_context(prefect_server(stop))
-        self._is_up = True
-
-    def close(self) -> None:
-        """End it, if it was started."""
-        self._open.close()
 
 
 @dataclass(frozen=True)
@@ -55,9 +32,7 @@ class OpenMix:
     config: MixConfig
     storage: Storage
     folder: MixFolder
-    reporter: Reporter
-    stop: threading.Event
-    prefect: PrefectOnce
+    desk: Desk
 
     def command_of(self, step: str) -> str:
         """Return the command of a step, for messages that say what to do next."""
@@ -71,7 +46,7 @@ class OpenMix:
         parts += [f"{built.held_out:,} held out"] if built.held_out else []
         parts += [f"{built.contaminated:,} share text with the suite"] if built.contaminated else []
         text = f"slice {built.name}: {built.documents_in:,} documents = {' + '.join(parts)}"
-        self.reporter.line(f"{text}; {built.tokens.n_tokens:,} tokens")
+        self.desk.line(f"{text}; {built.tokens.n_tokens:,} tokens")
 
 
 def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str]:
@@ -123,7 +98,7 @@ def mix_root(storage: Storage, name: str) -> Path:
 
 @contextmanager
 def opened_mix(
-    path: str, assignments: Sequence[str], command: str, stop: threading.Event, stored: str | None = None
+    path: str, assignments: Sequence[str], command: str, desk: Desk, stored: str | None = None
 ) -> Iterator[OpenMix]:
     """Hold a mix's folder and give the block the mix. The workspace itself is only read, and not held.
 
@@ -138,10 +113,27 @@ def opened_mix(
         today, config = config, stored_config(folder, stored, config)
         changed = [key for key in type(config).model_fields if getattr(config, key) != getattr(today, key)]
         said = f"proposal {stored}; {path} has other {', '.join(changed)} by now" if changed else ""
-    with hold(Storage.at(str(folder.root)), command), reporter() as report, closing(PrefectOnce()) as prefect:
+    with hold(Storage.at(str(folder.root)), command):
         if said:
-            report.line(f"{said}: `gristmill mix propose {path}` makes another proposal of it")
-        yield OpenMix(path, tuple(assignments), stored, name, config, storage, folder, report, stop, prefect)
+            desk.line(f"{said}: `gristmill mix propose {path}` makes another proposal of it")
+        yield OpenMix(path, tuple(assignments), stored, name, config, storage, folder, desk)
+
+
+def glanced_mix(path: str, assignments: Sequence[str], desk: Desk) -> OpenMix:
+    """Return the mix to look at: nothing is held, so nothing may be written.
+
+    Raises: UsageError when configuration or workspace cannot be used.
+    """
+    config, name, storage = checked_mix(path, assignments)
+    return OpenMix(path, tuple(assignments), None, name, config, storage, MixFolder(mix_root(storage, name)), desk)
+
+
+def written_last(path: str) -> str | None:
+    """Return the name of the proposal whose mixture was written last, or None when there is none."""
+    _, name, storage = checked_mix(path, ())
+    folder = MixFolder(mix_root(storage, name))
+    written = load_mixture(folder.mixture).provenance if folder.mixture.is_file() else None
+    return written.proposal if written and folder.proposal(written.proposal).config.is_file() else None
 
 
 def stored_config(folder: MixFolder, proposal: str, config: MixConfig) -> MixConfig:
@@ -156,15 +148,3 @@ def stored_config(folder: MixFolder, proposal: str, config: MixConfig) -> MixCon
     path = folder.proposal(proposal).config
     value = {**(read_json(path) or {}), "workspace": config.workspace, "name": config.name}
     return validate(MixConfig, value, str(path), {})
-
-
-@contextmanager
-def glanced_mix(path: str, assignments: Sequence[str]) -> Iterator[OpenMix]:
-    """Give the block the mix to look at: nothing is held, so nothing may be written.
-
-    Raises: UsageError when configuration or workspace cannot be used.
-    """
-    config, name, storage = checked_mix(path, assignments)
-    folder, stop = MixFolder(mix_root(storage, name)), threading.Event()
-    with reporter() as report, closing(PrefectOnce()) as prefect:
-        yield OpenMix(path, tuple(assignments), None, name, config, storage, folder, report, stop, prefect)

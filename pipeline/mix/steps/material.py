@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from flows.mix_open import OpenMix, stage_mixture
 from pipeline.mix.config import MAX_SLICES, HeldOutConfig, MixConfig, ModelName
 from pipeline.mix.constraints import Constraints, constraints_of
 from pipeline.mix.late_tasks import SharedText, shared_text
@@ -23,7 +22,9 @@ from pipeline.mix.swarm_space import Bounds, natural_weights, pool_tokens, weigh
 from pipeline.mix.tokenizer import MixTokenizer
 from pipeline.mix.tokenizer_sample import kept_tokenizer, slices_tokenizer
 from pipeline.mix.types import Floats, ProxyData, RunSpec, Task, TokenTask
+from pipeline.mix.workspace import OpenMix, stage_mixture
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError, nearest
+from pipeline.table.format import text_table
 from pipeline.table.shards import digest
 from pipeline.table.sql import Session, connect
 
@@ -267,3 +268,18 @@ def _data(mix: OpenMix, built: Sequence[BuiltSlice], tokenizer: MixTokenizer) ->
     match = mix.config.swarm.match_target_epochs
     pools = whole_documents(stores, pool_tokens(counts, mix.config.budget_tokens, mix.config.proxy.tokens, match))
     return ProxyData(stores, np.asarray(pools, np.int64), tokenizer.vocabulary, tokenizer.eos)
+
+
+def slices_text(found: Material) -> str:
+    """Return the table of slices that a person wants to see."""
+    rows = [
+        {
+            **{name: row[name] for name in ("slice", "documents", "tokens", "bytes")},
+            "natural": f"{row['proportion']:.4f}",
+            "cap": f"{row['cap']:.4f}",
+            "held_out": row["held_out"],
+            "contaminated": row["contaminated"],
+        }
+        for row in found.rows
+    ]
+    return text_table(rows)
