@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -17,21 +15,6 @@ from pipeline.table import schema
 from pipeline.table.text import text_buffers
 
 PREDICTIONS = pa.schema([schema.SCORES.field(name) for name in (schema.DOC_ID, "score", "probability")])
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifierScorer:
-    """What flows hand to the `classify` stage. `content_hash` belongs into the stage's identity."""
-
-    classifier: Classifier
-
-    @property
-    def content_hash(self) -> str:
-        return self.classifier.content_hash
-
-    def score(self, documents: pa.Table) -> pa.Table:
-        """Return `doc_id`, `score` and `probability` for every document, in order; see `score`."""
-        return score(documents, self.classifier)
 
 
 def score(documents: pa.Table, classifier: Classifier) -> pa.Table:

@@ -145,6 +145,9 @@ class EngineConfig(StageConfig):
 
     kind: Literal["local"] = "local"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    prefect: Literal["auto", "always", "never"] = Field(
+        "auto", description="auto: not for small work, unless PREFECT_API_URL names a server"
+    )
     memory_mb: int = Field(
         1024, ge=64, description="bound for out-of-core steps (components, SQL), all workers together"
     )

@@ -9,35 +9,18 @@ from __future__ import annotations
 import errno
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pipeline.table.errors import GristmillError
+from pipeline.table.stages import Job, Result, stop_if_asked
 
 MAX_TASKS = 100
 """Batches that one stage gives Prefect at most: its server slows and drops rows with thousands of task runs."""
 RETRY_DELAYS_S = (1.0, 5.0)
-GRACE_S = 4.0
-"""Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
 _TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EAGAIN, errno.EPIPE, errno.ESTALE}
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-
-
-class InterruptedRunError(GristmillError):
-    """The user stopped the run; what was finished is kept."""
-
-    exit_code = 130
-
-
-class Engine(Protocol):
-    """Runs a function over jobs and returns the results in order; the first error stops the rest and is raised."""
-
-    def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]: ...
 
 
 def is_transient(error: BaseException | None) -> bool:
@@ -133,30 +116,3 @@ def _failure(state: Any) -> BaseException | None:
     except (OSError, GristmillError) as error:
         return error
     return None
-
-
-class Stop(threading.Event):
-    """Set once the user asks to stop; `grace_s` is how long what is under way may then take."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grace_s = GRACE_S
-
-
-@contextmanager
-def giving(stop: threading.Event, grace_s: float) -> Iterator[None]:
-    """Let the block take so long, and some seconds to store what it has, where the user stops the run in it."""
-    if not isinstance(stop, Stop):
-        yield
-        return
-    stop.grace_s = grace_s + GRACE_S
-    try:
-        yield
-    finally:
-        stop.grace_s = GRACE_S
-
-
-def stop_if_asked(stop: threading.Event) -> None:
-    """Raise InterruptedRunError once the user has asked the run to stop."""
-    if stop.is_set():
-        raise InterruptedRunError("stopped")

@@ -13,19 +13,15 @@ from threading import Event
 import pyarrow.parquet as pq
 
 from flows.config import RunConfig
-from flows.engine import LocalEngine
-from flows.extract import pending_jobs
-from flows.plans import plan_stage, steps
 from flows.progress import Reporter
 from flows.runs import Run
+from flows.stages import TABLE, steps
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.pages import extract_pages
-from pipeline.extract.readers import format_of, read
-from pipeline.extract.shard import ExtractJob, documents_table, html_options
+from pipeline.extract.shard import ExtractJob, documents_table, format_of, html_options, read
 from pipeline.extract.units import Document, Page
 from pipeline.table import schema
 from pipeline.table.shards import write_options
-from pipeline.table.storage import Storage
 
 SAMPLE_UNITS = 48
 MAX_SAMPLED = 20
@@ -47,8 +43,7 @@ class Estimate:
 
 def print_plan(config: RunConfig, only: Sequence[str], until: str) -> None:
     """Print one line a stage and source, then the estimate. Nothing in the workspace changes."""
-    stop = Event()
-    run = Run(config, Storage.at(config.workspace), LocalEngine(config.engine.workers, stop), Reporter(), stop)
+    run = Run.of(config, Reporter(), Event())
     with run.resources:
         lines = [("source", "stage", "shards to do", "done")]
         waiting: set[str] = set()
@@ -64,7 +59,7 @@ def _line(run: Run, stage: str, sources: tuple[str, ...], waiting: set[str]) -> 
     label = "+".join(sources)
     if waiting & set(sources):
         return label, stage, "after the stages above", ""
-    plan = plan_stage(stage, run, sources)
+    plan = TABLE[stage].make(run, sources)
     if plan.shards_to_do:
         waiting.update(sources)
     return label, stage, f"{plan.shards_to_do:,}", f"{plan.shards_done:,}"
@@ -78,7 +73,7 @@ def _print(lines: Sequence[tuple[str, ...]]) -> None:
 
 
 def _print_estimate(run: Run, source: str) -> None:
-    jobs = pending_jobs(run, source)
+    jobs: Sequence[ExtractJob] = TABLE["extract"].make(run, (source,)).pending
     total = sum(job.input.size for job in jobs)
     if not total:
         return

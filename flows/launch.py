@@ -16,18 +16,17 @@ from types import FrameType
 
 import duckdb
 
-from flows.config import chosen_sources, load
-from flows.engine import GRACE_S, InterruptedRunError, Stop
-from flows.plans import plan_stage, steps
+from flows.config import LAST, chosen_sources, load
 from flows.preflight import check_everything
-from flows.progress import StageReport
 from flows.runs import Run, opened
-from flows.stages import Plan
+from flows.stages import TABLE, steps
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.sql import one_line
+from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
 
-_ORCHESTRATED = ("extract", "annotate", "dedup", "classify", "rephrase")
-"""Stages whose work is worth Prefect's start of some seconds; `select` alone is seconds of SQL."""
+SMALL_BYTES = 16 << 20
+SMALL_ROWS = 50_000
+"""Raw input and documents that are done before Prefect has started, more or less: some ten seconds of work."""
 
 
 def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> int:
@@ -61,10 +60,19 @@ def dry_run(path: str, assignments: Sequence[str], only: Sequence[str], until: s
 
 
 def _is_worth_prefect(run: Run, only: Sequence[str], until: str) -> bool:
-    plans: Iterator[Plan] = (
-        plan_stage(stage, run, sources) for stage, sources in steps(run.config, only, until) if stage in _ORCHESTRATED
-    )
-    return any(plan.shards_to_do for plan in plans)
+    """Tell whether a run goes through Prefect: as the configuration says, or where its start of seconds is repaid."""
+    if run.config.engine.prefect != "auto":
+        return run.config.engine.prefect == "always"
+    is_watched = bool(os.environ.get("PREFECT_API_URL"))
+    sizes = {"bytes": 0, "rows": 0}
+    for stage, sources in steps(run.config, only, until):
+        if not TABLE[stage].is_work:
+            continue
+        made = TABLE[stage].make(run, sources)
+        if made.shards_to_do and (is_watched or stage == LAST):
+            return True
+        sizes[made.unit] += made.work
+    return sizes["bytes"] > SMALL_BYTES or sizes["rows"] > SMALL_ROWS
 
 
 @contextmanager
@@ -79,7 +87,7 @@ def _failing() -> Iterator[None]:
 
 
 def _in_this_process(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
-    return [plan_stage(stage, run, sources).execute() for stage, sources in steps(run.config, only, until)]
+    return [run_stage(TABLE[stage].make(run, sources), run) for stage, sources in steps(run.config, only, until)]
 
 
 def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:

@@ -17,9 +17,9 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.engine import LocalEngine, PrefectEngine, stop_if_asked
+from flows.engine import LocalEngine, PrefectEngine
 from flows.launch import stopping_on_signals
-from flows.progress import Reporter, ShardReport, reporter
+from flows.progress import Reporter, reporter
 from flows.tables import print_fit
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.report import write_mix_report
@@ -45,9 +45,9 @@ from pipeline.mix.steps.train import (
     trainer,
     training_lines,
 )
-from pipeline.mix.types import Map
 from pipeline.mix.workspace import OpenMix, glanced_mix, opened_mix, written_last
 from pipeline.report.mix import text_summary
+from pipeline.table.stages import Engine, ShardReport
 
 SECONDS_OF_WORK = 10.0
 """Training that takes longer than this is worth Prefect's start."""
@@ -65,10 +65,6 @@ class MixDesk:
     opened: ExitStack = field(default_factory=ExitStack)
     is_up: bool = False
 
-    def stop_if_asked(self) -> None:
-        """Raise InterruptedRunError when the user asked to stop."""
-        stop_if_asked(self.stop)
-
     def line(self, text: str) -> None:
         """Print one line on stderr."""
         self.reporter.line(text)
@@ -82,10 +78,10 @@ class MixDesk:
         with self.reporter.stage("mix", why, jobs) as shown:
             yield lambda: shown.shard(ShardReport("", 0, 0, 0, 0.0))
 
-    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Map], None]) -> None:
+    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
         """Do `work` with threads of this process when it takes seconds, as tasks of a Prefect flow when it is more."""
         if not is_worth_prefect(config, untrained):
-            work(LocalEngine(config.workers, self.stop).map)
+            work(LocalEngine(config.workers, self.stop))
             return
         from flows.server import prefect_server
 
@@ -103,7 +99,7 @@ def is_worth_prefect(config: ProxyConfig, untrained: int) -> bool:
     return config.kind != "ngram" and untrained * config.tokens / TOKENS_A_SECOND > SECONDS_OF_WORK
 
 
-def _under_prefect(work: Callable[[Map], None], why: str, workers: int, stop: threading.Event) -> None:
+def _under_prefect(work: Callable[[Engine], None], why: str, workers: int, stop: threading.Event) -> None:
     from prefect import flow
     from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -111,7 +107,7 @@ def _under_prefect(work: Callable[[Map], None], why: str, workers: int, stop: th
 
     @flow(name="mix", flow_run_name=f"mix {why}", task_runner=runner, validate_parameters=False)
     def train() -> None:
-        work(PrefectEngine(stop).map)
+        work(PrefectEngine(stop))
 
     train()
 

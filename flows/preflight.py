@@ -5,24 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from flows.annotate import STATS_SCHEMA
-from flows.classify import classifier
-from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs
-from flows.rephrase import check_rephrase
+from flows.config import LAST, RunConfig, SourceConfig
 from flows.runs import settled_columns
-from flows.select import rules_of
-from pipeline.extract.readers import format_of, read
-from pipeline.extract.shard import ExtractJob, Item
+from flows.stages import TABLE, expected_columns, rules_of, stages_until
+from pipeline.extract.shard import ExtractJob, Item, format_of, read
 from pipeline.extract.units import Reject
-from pipeline.rephrase.output import VERDICTS_FOLDER
-from pipeline.rephrase.verdicts import VERDICTS
+from pipeline.rephrase import stage as rephrase
 from pipeline.select.binding import BoundRules, check_one_order, check_rules
-from pipeline.select.narrow import planned_columns
-from pipeline.signals import language, tokens
-from pipeline.table import schema
-from pipeline.table.errors import InputError, ShardError, UnreadableInputError
+from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
 from pipeline.table.inputs import resolve
-from pipeline.table.models import lid_model_path
 from pipeline.table.storage import Storage
 
 MAX_ROWS = 100
@@ -36,19 +27,13 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
     """
     storage = Storage.at(config.workspace)
     storage.check_writable()
-    last = len(STAGES) - 1 if until == LAST else STAGES.index(until)
     columns: dict[str, dict[str, str]] = {}
     bound: dict[str, BoundRules] = {}
     for source in only:
         settings = config.sources[source]
         check_inputs(storage, source, settings)
-        if last >= STAGES.index("annotate") or settings.extract.language_gate:
-            lid_model_path()
-        if last >= STAGES.index("annotate") and settings.annotate.tokenizer:
-            tokens.load_tokenizer(settings.annotate.tokenizer)
-        if last >= STAGES.index("classify"):
-            for name, use in settings.classify.items():
-                check_classifier(f"sources.{source}.classify.{name}.model", use.model)
+        for stage in stages_until(until):
+            TABLE[stage].check(f"sources.{source}", settings)
         columns[source] = expected_columns(settings, kept_types(source, settings))
         bound[source] = check_rules(rules_of(source, settings), columns[source])
     for group in config.scopes():
@@ -58,15 +43,25 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
         check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase, {}))
 
 
-def check_classifier(where: str, model: str) -> None:
-    """Check that a classifier can be loaded.
+def check_rephrase(
+    config: RunConfig, storage: Storage, asks: bool = True, measured: Mapping[str, str] | None = None
+) -> None:
+    """Check all that rephrasing needs, as `pipeline.rephrase.stage.check_rephrase` says.
 
-    Raises: InputError naming the config key.
+    Raises: UsageError for the first thing that would stop the stage.
     """
-    try:
-        classifier(model)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+    settings = config.rephrase
+    if settings is None:
+        return
+    rephrase.check_rephrase(settings, storage, asks, measured)
+    for parent in config.parents() if settings.dedup is not None else ():
+        theirs = config.sources[parent].dedup
+        compared = ("num_bands", "rows_per_band", "shingle_words", "numbers", "seed")
+        if theirs is None or any(getattr(theirs, name) != getattr(settings.dedup, name) for name in compared):
+            raise ConfigError(
+                f"rephrase.dedup: bands, shingles, numbers and seed must be those of its parent {parent!r}, since "
+                "their signatures are compared; give the same, or `dedup: null`"
+            )
 
 
 def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
@@ -118,18 +113,3 @@ def kept_types(source: str, settings: SourceConfig) -> dict[str, str]:
         return {}
     files = resolve(settings.inputs, f"sources.{source}.inputs", "stat")
     return {name: column.type or "text" for name, column in settled_columns(settings, files, source).items()}
-
-
-def expected_columns(settings: StageConfigs, kept: Mapping[str, str]) -> dict[str, str]:
-    """Return the DuckDB types of the narrow columns that a source will have once its stages have run.
-
-    Raises: SchemaError when a kept column has the name of another.
-    """
-    groups = {"signals/language": language.LANGUAGE, "signals/text_stats": STATS_SCHEMA}
-    if isinstance(settings, RephraseRun):
-        groups[VERDICTS_FOLDER] = VERDICTS
-    if settings.annotate.tokenizer:
-        groups["signals/tokens"] = tokens.SCHEMA
-    if settings.dedup:
-        groups["duplicates"] = schema.DUPLICATES
-    return planned_columns(groups | {f"scores/{name}": schema.SCORES for name in settings.classify}, kept)

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.table.stages import ShardReport, StageReport
 
-@dataclass(frozen=True)
-class ShardReport:
-    """What one shard of one stage did: the line that is printed for it."""
-
-    name: str
-    rows_in: int
-    rows_out: int
-    input_bytes: int
-    elapsed_s: float
-    notes: str = ""
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What a stage did in a run, for the closing table and for Prefect."""
-
-    source: str
-    stage: str
-    shards: int
-    shards_done_before: int
-    rows_in: int
-    rows_out: int
-    elapsed_s: float
-    notes: str = ""
+Unit = Literal["rows", "bytes"]
 
 
 @dataclass
@@ -47,21 +26,38 @@ class Reporter:
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True, width=160))
     bars: Progress | None = None
+    current: StageProgress | None = None
+    """The stage that is under way."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def stage(self, source: str, stage: str, shards: int) -> Iterator[StageProgress]:
-        """Show one stage's work on `shards` shards."""
-        if self.bars is None:
-            if shards:
-                self.line(f"{source} {stage}: {shards} {'shard' if shards == 1 else 'shards'} to do")
-            yield StageProgress(self, source, stage, None)
-            return
-        task = self.bars.add_task(f"{source} {stage}", total=shards, rows=0)
+    def stage(
+        self, source: str, stage: str, shards: int, work: int = 0, unit: Unit = "rows"
+    ) -> Iterator[StageProgress]:
+        """Show one stage's work on `shards` shards: so many rows, or bytes of raw input, where that is known."""
+        task = None
+        if self.bars is not None:
+            task = self.bars.add_task(f"{source} {stage}", total=work or None, rows=0, shards=0, of=shards, unit=unit)
+        elif shards:
+            self.line(f"{source} {stage}: {shards} {'shard' if shards == 1 else 'shards'} to do")
+        self.current = StageProgress(self, source, stage, task, shards, unit)
         try:
-            yield StageProgress(self, source, stage, task)
+            yield self.current
+            if task is not None and self.bars is not None:
+                self.bars.update(task, total=work or 1, completed=work or 1)
+            self.current = None
         finally:
-            self.bars.stop_task(task)
+            if task is not None and self.bars is not None:
+                self.bars.stop_task(task)
+
+    def standing(self) -> str:
+        """Return what a run that is stopped now keeps, and what it will do again."""
+        at = self.current
+        if at is None:
+            return "finished shards are kept"
+        begun = f"{at.source} {at.stage} has {at.shards:,} of {at.of:,} shards done, which are kept"
+        rows = at.counted - at.kept
+        return f"{begun}; {f'about {rows:,} rows' if rows > 0 else 'what was under way'} will be done again"
 
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
@@ -69,7 +65,9 @@ class Reporter:
             self.console.print(text, markup=False)
 
     def table(self, reports: list[StageReport]) -> None:
-        """Print the closing table."""
+        """Print the closing table, below the bars."""
+        if self.bars is not None:
+            self.bars.stop()
         table = Table(box=None, pad_edge=False)
         for name in ("source", "stage"):
             table.add_column(name)
@@ -99,24 +97,52 @@ class StageProgress:
     source: str
     stage: str
     task: Any
-    started: float = field(default_factory=time.monotonic)
+    of: int
+    unit: Unit
+    shards: int = 0
+    counted: int = 0
+    """Rows that have passed."""
+    kept: int = 0
+    """Those of finished shards."""
 
     def rows(self, count: int) -> None:
         """Count rows as they pass."""
-        if self.task is not None and self.reporter.bars is not None:
-            with self.reporter._lock:
-                done = self.reporter.bars.tasks[self.task].fields["rows"] + count
-                self.reporter.bars.update(self.task, rows=done)
+        with self.reporter._lock:
+            self.counted += count
+            if self.task is not None and self.reporter.bars is not None:
+                advance = count if self.unit == "rows" else 0
+                self.reporter.bars.update(self.task, rows=self.counted, advance=advance)
+
+    def read(self, count: int) -> None:
+        """Count bytes of raw input as they are read."""
+        if self.task is not None and self.reporter.bars is not None and self.unit == "bytes":
+            self.reporter.bars.advance(self.task, count)
 
     def shard(self, report: ShardReport) -> None:
         """Count one finished shard."""
+        with self.reporter._lock:
+            self.shards += 1
+            self.kept += report.rows_in
         if self.task is not None and self.reporter.bars is not None:
-            self.reporter.bars.advance(self.task)
+            self.reporter.bars.update(self.task, shards=self.shards)
             return
         rows = f"{report.rows_in:,} rows in, {report.rows_out:,} out"
         speed = f", {report.input_bytes / 1e6 / max(report.elapsed_s, 1e-9):.1f} MB/s" if report.input_bytes else ""
         notes = f" ({report.notes})" if report.notes else ""
         self.reporter.line(f"{self.source} {self.stage} {report.name}: {rows}{speed}{notes}")
+
+
+class _RateColumn(TextColumn):
+    """Bytes or rows a second."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{decimal(int(speed))}/s" if task.fields["unit"] == "bytes" else f"{int(speed):,} rows/s")
 
 
 @contextmanager
@@ -127,10 +153,11 @@ def reporter() -> Iterator[Reporter]:
         return
     console = Console(stderr=True, highlight=False)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[shards]:,}/{task.fields[of]:,} shards"),
         TextColumn("{task.fields[rows]:,} rows"),
+        _RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

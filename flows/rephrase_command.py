@@ -7,18 +7,19 @@ import textwrap
 from collections.abc import Sequence
 
 from flows.config import LAST, RephraseRun, RunConfig, load
-from flows.engine import Stop
 from flows.launch import stopping_on_signals
-from flows.plans import plan_stage
-from flows.rephrase import answers, ask, check_rephrase, failed_requests
+from flows.preflight import check_rephrase
 from flows.runs import Run, opened
+from flows.stages import TABLE
 from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
+from pipeline.rephrase.stage import answers, ask, failed_requests
 from pipeline.rephrase.verify import verify_file
 from pipeline.table.errors import ConfigError, UsageError
 from pipeline.table.format import encode
 from pipeline.table.sql import connect
+from pipeline.table.stages import Stop, run_stage
 from pipeline.table.storage import Storage
 
 WIDTH = 58
@@ -45,12 +46,12 @@ def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run:
     with stopping_on_signals(stop, command), opened(config, command, stop) as run:
         if sample is not None:
             return _print_sample(run, settings, sample)
-        report = plan_stage(LAST, run, (settings.source,)).execute()
+        report = run_stage(TABLE[LAST].make(run, (settings.source,)), run)
         if report.shards:
             run.reporter.table([report])
             run.reporter.line(f"next: gristmill run {path}, which takes {report.source} through the other stages")
         else:
-            failed = failed_requests(run, settings)
+            failed = failed_requests(run.storage, settings)
             again = "; rephrase.client.retry_failed: true asks for them again"
             there = (
                 f"but for {failed:,} that failed, every answer is there{again}" if failed else "every answer is there"
@@ -97,7 +98,7 @@ def _print_sample(run: Run, settings: RephraseRun, documents: int) -> int:
     """Ask for the first documents' rephrasings and print each beside its source, as far as the budget goes."""
     plan = make_plan(settings)
     stopped_at = ask(run, settings, plan, documents).stopped_at
-    with answers(run.storage, settings) as cache, connect(run.storage) as session:
+    with answers(run.storage) as cache, connect(run.storage) as session:
         routed = resolve_routes(session, settings.source, settings.routes)
         planned = before(stopped_at, plan_requests(kept_documents(session, routed, documents), plan))
         for row in outcomes(planned, cache.get, plan):

@@ -9,38 +9,38 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from flows.config import RunConfig, SourceConfig
-from flows.engine import Engine, LocalEngine, stop_if_asked
+from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.extract.column_types import settle_types
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.shard import page_pool
+from pipeline.extract.shard import ExtractJob, page_pool
 from pipeline.table.inputs import resolve
 from pipeline.table.lock import hold
-from pipeline.table.shards import Group
+from pipeline.table.stages import Context
 from pipeline.table.storage import InputFile, Storage
 
 _current: ContextVar[Run | None] = ContextVar("gristmill_run", default=None)
 
 
 @dataclass
-class Run:
-    """State of a run: configuration, storage, engine, reporting, and the extraction workers once they are needed."""
+class Run(Context):
+    """A run: what stages may use of it, its configuration, and the extraction workers once they are needed."""
 
     config: RunConfig
-    storage: Storage
-    engine: Engine
     reporter: Reporter
-    stop: threading.Event
     resources: ExitStack = field(default_factory=ExitStack)
     _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
     _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)
     _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def group(self, source: str, folder: str) -> Group:
-        """Return the group at `<source>/<folder>`."""
-        return Group(self.storage, f"{source}/{folder}")
+    @classmethod
+    def of(cls, config: RunConfig, report: Reporter, stop: threading.Event) -> Run:
+        """Return a run in this process, with threads as its engine."""
+        workers, memory_mb = config.engine.workers, config.engine.memory_mb
+        storage = Storage.at(config.workspace)
+        return cls(storage, LocalEngine(workers, stop), report, stop, workers, memory_mb, config)
 
     def inputs(self, source: str) -> list[InputFile]:
         """Return a source's raw inputs, listed once: a file that appears while the run goes on is the next run's."""
@@ -48,6 +48,14 @@ class Run:
             config = self.config.sources[source]
             self._inputs[source] = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
         return self._inputs[source]
+
+    def extract_jobs(self, source: str) -> list[ExtractJob]:
+        """Return a job for every input of a source, as its configuration says."""
+        config, kept = self.config.sources[source], self.kept(source)
+        return [
+            ExtractJob(self.storage, source, file, config.format, config.columns, config.extract, kept)
+            for file in self.inputs(source)
+        ]
 
     def kept(self, source: str) -> dict[str, KeepColumn]:
         """Return the columns of a corpus's own, each with its type.
@@ -66,10 +74,6 @@ class Run:
                 pool = page_pool(self.config.engine.workers, config)
                 self._pools[config.limits] = self.resources.enter_context(pool)
             return self._pools[config.limits]
-
-    def check(self) -> None:
-        """Raise InterruptedRunError once the user has asked the run to stop."""
-        stop_if_asked(self.stop)
 
 
 def settled_columns(config: SourceConfig, inputs: Sequence[InputFile], source: str) -> dict[str, KeepColumn]:
@@ -94,11 +98,9 @@ def opened(config: RunConfig, command: str, stop: threading.Event | None = None)
     if current is not None:
         yield current
         return
-    storage = Storage.at(config.workspace)
-    stop = stop or threading.Event()
-    with hold(storage, command), reporter() as report:
-        storage.clear_temporary()
-        run = Run(config, storage, LocalEngine(config.engine.workers, stop), report, stop)
+    with hold(Storage.at(config.workspace), command), reporter() as report:
+        run = Run.of(config, report, stop or threading.Event())
+        run.storage.clear_temporary()
         token = _current.set(run)
         try:
             with run.resources:

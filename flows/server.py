@@ -23,8 +23,8 @@ from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from flows.engine import stop_if_asked
 from pipeline.table.errors import GristmillError
+from pipeline.table.stages import stop_if_asked
 
 START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for
 DATABASE = "prefect.db"

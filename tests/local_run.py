@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import RunConfig
-from flows.plans import plan_stage, steps
-from flows.progress import StageReport
 from flows.runs import opened
+from flows.stages import TABLE, steps
+from pipeline.table.stages import StageReport, run_stage
 
 WORDS = ("river", "stone", "cloud", "garden", "window", "market", "silver", "morning", "paper", "music", "forest")
 
@@ -20,7 +20,7 @@ def run_all(config: Mapping[str, Any], until: str = "select") -> list[StageRepor
     """Bring the workspace of a configuration up to date, stage by stage."""
     checked = RunConfig.model_validate(dict(config))
     with opened(checked, "test") as run:
-        return [plan_stage(stage, run, sources).execute() for stage, sources in steps(checked, (), until)]
+        return [run_stage(TABLE[stage].make(run, sources), run) for stage, sources in steps(checked, (), until)]
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, str]]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows.engine import LocalEngine
+from flows.progress import Reporter
 from pipeline.select.rules import load_rules
-from pipeline.select.stage import SelectRequest, SourceSelection
+from pipeline.select.stage import Selection, SourceSelection, select_stage
 from pipeline.table import schema
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest
+from pipeline.table.stages import Context, StageReport, run_stage
 from pipeline.table.storage import Storage
 
 STATS = pa.schema(
@@ -92,12 +96,43 @@ def _part(group: Group, stem: str, source: str, rows: Sequence[Row], columns: pa
     return writer.finish(Tally(rows_in=table.num_rows))
 
 
+class Request(NamedTuple):
+    """What `select_stage` takes."""
+
+    context: Context
+    selection: Selection
+
+
 def request(
     storage: Storage, rules: Mapping[str, str], keep: str | None = None, sources: Sequence[str] = ("web",), **more: Any
-) -> SelectRequest:
+) -> Request:
     """Return a request with the same rules for every source."""
     rule_set = load_rules(rules, "select.rules", keep)
-    return SelectRequest(storage, tuple(SourceSelection(name, rule_set, FOLDERS) for name in sources), **more)
+    return selecting(storage, *(SourceSelection(name, rule_set, FOLDERS) for name in sources), **more)
+
+
+def selecting(storage: Storage, *sources: SourceSelection, workers: int = 1, **more: Any) -> Request:
+    """Return a request for these sources."""
+    stop = threading.Event()
+    context = Context(storage, LocalEngine(workers, stop), Reporter(), stop, workers, memory_mb=1024)
+    return Request(context, Selection(sources, **more))
+
+
+def select(request: Request) -> StageReport:
+    """Decide about the documents of a request."""
+    return run_stage(select_stage(*request), request.context)
+
+
+def is_done(request: Request) -> bool:
+    """Tell whether `select` would find nothing to do."""
+    return not select_stage(*request).shards_to_do
+
+
+def index(storage: Storage, source: str = "web") -> Index:
+    """Return what the stage says of a source as a whole."""
+    found = Group(storage, f"{source}/outcomes").index()
+    assert found is not None
+    return found
 
 
 def read(storage: Storage, source: str, folder: str) -> list[dict[str, Any]]:

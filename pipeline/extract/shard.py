@@ -1,4 +1,4 @@
-"""One raw input to its shards of documents and rejects.
+"""One raw input, in whatever format it is, to its shards of documents and rejects.
 
 A large input becomes several shards, cut where the decoded bytes read so far reach `part_bytes`. Each manifest says
 where the next shard begins, so a killed run goes on after the last complete one, and cutting never depends on where it
@@ -19,14 +19,18 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractConfig, KeepColumn
+from pipeline.extract.content import Content, identify
 from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
+from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.pages import HANDLER, extract_pages
-from pipeline.extract.rows import file_reject
+from pipeline.extract.rows import file_reject, row_damage
 from pipeline.extract.units import Document, Page, Reject
+from pipeline.extract.warc import read_warc
 from pipeline.table import schema
-from pipeline.table.errors import ShardError, UnreadableInputError
+from pipeline.table.errors import InputError, ShardError, UnreadableInputError
 from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import InputFile, Storage
@@ -34,10 +38,16 @@ from pipeline.table.storage import InputFile, Storage
 VERSION = "extract_v2"
 MAX_UNITS = 200_000
 """Units of one shard at most, for inputs whose units are tiny or all rejected."""
+FORMATS = "WARC, JSON lines or arrays, Parquet or CSV"
+
+_CORPORA = {"jsonl": read_jsonl, "parquet": read_parquet, "csv": read_csv}
+_TELL_ROWS = 16
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
 
 Result = Page | Document | Reject
+Watch = Callable[[int, int], None]
+"""Called with the number of rows finished since the last call and the place in the input's bytes; raises to stop."""
 
 
 class Item(Protocol):
@@ -152,52 +162,92 @@ def _proof(group: Group, work: Work) -> Manifest | None:
     return manifest if done else None
 
 
-def extract_input(job: ExtractJob, tools: Tools) -> list[Shard]:
+def extract_input(job: ExtractJob, pages: Callable[[], WorkerPool], watch: Watch) -> list[Shard]:
     """Make the shards of one raw input that are not there yet; every unit ends as exactly one document or reject.
 
-    An input that cannot be opened, or read as what it is, ends as one reject.
+    `pages` gives the workers for HTML; it is called only where there is some. An input that cannot be opened, or read
+    as what it is, ends as one reject.
 
     Raises: ShardError when reading fails midway, or the shard cannot be written.
     """
     try:
         with job.input.open() as stream:
-            return _extract(replace(job, format=tools.format_of(stream, job)), stream, tools)
+            return _extract(replace(job, format=format_of(stream, job)), stream, pages, watch)
     except UnreadableInputError as error:
-        return [_unread(job, error, tools)]
+        reason, detail = job.input.problem or ("damaged", str(error))
+        if job.input.problem is None:  # it was sound when it was listed: the next run looks again
+            job = replace(job, input=replace(job.input, identity="unread"))
+        items = _Feed(iter([file_reject(job.input.name, reason, detail)]))
+        return [_make_shard(job, 0, items, pages, lambda rows: watch(rows, 0))]
     except OSError as error:
         raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
 
 
-def _extract(job: ExtractJob, stream: BinaryIO, tools: Tools) -> list[Shard]:
+def _extract(job: ExtractJob, stream: BinaryIO, pages: Callable[[], WorkerPool], watch: Watch) -> list[Shard]:
     shards = finished_shards(job)
     start = shards[-1].next_offset if shards else 0
     if start is None:
         return shards
     earlier = itertools.chain.from_iterable([_places(job, shard) for shard in shards])  # read by who needs it
-    items = _Feed(tools.read(stream, job, start, earlier))
+    items = _Feed(read(stream, job, start, earlier))
     while start is not None:
-        shards.append(_make_shard(job, len(shards), items, tools))
+        shards.append(_make_shard(job, len(shards), items, pages, lambda rows: watch(rows, stream.tell())))
         start = shards[-1].next_offset
     return shards
 
 
-def _unread(job: ExtractJob, error: UnreadableInputError, tools: Tools) -> Shard:
-    """Make the shard of an input that cannot be opened: one reject."""
-    reason, detail = job.input.problem or ("damaged", str(error))
-    if job.input.problem is None:  # it was sound when it was listed: the next run looks again
-        job = replace(job, input=replace(job.input, identity="unread"))
-    return _make_shard(job, 0, _Feed(iter([file_reject(job.input.name, reason, detail)])), tools)
+def format_of(stream: BinaryIO, job: ExtractJob) -> str:
+    """Return how an input is to be read: as its source says, or by its content; `auto` when it cannot be read."""
+    if job.format != "auto":
+        return job.format
+    kind = identify(stream, job.input.name, job.columns).kind
+    return "jsonl" if kind == "damaged" else kind if kind == "warc" or kind in _CORPORA else "auto"
 
 
-@dataclass(frozen=True)
-class Tools:
-    """What extraction needs of its caller: the formats' readers, the workers, and where to tell how it goes."""
+def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]]) -> Iterator[Item]:
+    """Yield the items of a raw input from `start` on; `earlier` is for `read_warc`.
 
-    format_of: Callable[[BinaryIO, ExtractJob], str]
-    read: Callable[[BinaryIO, ExtractJob, int, Iterable[tuple[str, int]]], Iterator[Item]]
-    pool: Callable[[], WorkerPool]
-    watch: Callable[[int], None]
-    """Called with the number of rows finished since the last call; raises to stop."""
+    An input that holds nothing has no items. One that cannot be read is one item of the type "file", and one that is
+    shorter than it was when it was listed ends with damage.
+    """
+    name, limits = job.input.name, job.config.limits
+    content = identify(stream, name, job.columns)
+    if content.kind == "empty":
+        return
+    form = format_of(stream, job)
+    refused = _refused(content, form, job)
+    if refused is not None:
+        yield refused
+        return
+    try:
+        if form == "warc":
+            yield from read_warc(stream, name, start, limits, earlier)
+        else:
+            yield from _CORPORA[form](stream, name, start, job.columns, limits, job.keep)
+    except InputError as error:
+        yield file_reject(name, "unsupported", str(error).removeprefix(f"{name}: "))
+        return
+    size = stream.seek(0, 2)
+    if size < job.input.size:
+        yield row_damage(name, size, f"the file has {size} bytes, when it was listed it had {job.input.size}", cut=True)
+
+
+def _refused(content: Content, form: str, job: ExtractJob) -> Item | None:
+    """Return the reject of an input that is known not to be readable, before a reader makes many of it."""
+    name = job.input.name
+    if content.kind == "unreadable":
+        return file_reject(name, content.reason, content.detail)
+    if content.kind == "binary" and form != "warc":  # where records may be found behind it
+        return file_reject(name, "unsupported", f"binary data of no known format; it must be {FORMATS}")
+    if form == "auto":
+        hint = f"{FORMATS} with a column {job.columns.get('text', 'text')!r}"
+        return file_reject(name, "unsupported", f"text, but not {hint}; name its column (`columns: {{text: NAME}}`)")
+    if form in ("jsonl", "csv") and content.kind in ("warc", "parquet"):
+        what = "a WARC file" if content.kind == "warc" else "a Parquet file"
+        return file_reject(name, "unsupported", f"this is {what}; set `format: {content.kind}`, or `auto` for any")
+    if form == "jsonl" and content.kind in ("csv", "text"):
+        return file_reject(name, "unsupported", "text without a line that is a JSON object; set `format: auto`")
+    return None
 
 
 class _Feed:
@@ -233,18 +283,25 @@ class _Feed:
         return self._next.offset if self._next is not None else None
 
 
-def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Shard:
+def _make_shard(
+    job: ExtractJob, number: int, items: _Feed, pages: Callable[[], WorkerPool], watch: Callable[[int], None]
+) -> Shard:
     work = job.work(number)
     with (
         PartWriter(job.documents, work, schema.documents_schema(job.kept_types)) as documents,
         PartWriter(job.rejects, work, schema.REJECTS) as rejects,
     ):
         buffer = _Buffer(job.source, documents, rejects)
-        for result in _results(job, items, tools):
+        told = 0
+        for result in _results(job, items, pages):
             buffer.add(result)
+            if buffer.rows - told >= _TELL_ROWS:
+                watch(buffer.rows - told)
+                told = buffer.rows
             if buffer.is_full():
-                tools.watch(buffer.flush())
-        tools.watch(buffer.flush())
+                buffer.flush()
+        buffer.flush()
+        watch(buffer.rows - told)
     counts = dict(items.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
     details = {"next_offset": items.next_offset, "file": job.input.name}
@@ -253,12 +310,12 @@ def _make_shard(job: ExtractJob, number: int, items: _Feed, tools: Tools) -> Sha
     return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, counts, job.format, items.unread)
 
 
-def _results(job: ExtractJob, items: _Feed, tools: Tools) -> Iterator[Document | Reject]:
+def _results(job: ExtractJob, items: _Feed, pages: Callable[[], WorkerPool]) -> Iterator[Document | Reject]:
     results = items.shard(job.config.part_bytes)
     if job.format != "warc":
         yield from (result for result in results if not isinstance(result, Page))
         return
-    yield from extract_pages(tools.pool(), results, html_options(job.config))
+    yield from extract_pages(pages(), results, html_options(job.config))
 
 
 def html_options(config: ExtractConfig) -> HtmlOptions:
@@ -283,10 +340,12 @@ class _Buffer:
         self._documents: list[Document] = []
         self._rejects: list[Reject] = []
         self._characters = 0
+        self.rows = 0
         self.reasons: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 
     def add(self, result: Document | Reject) -> None:
+        self.rows += 1
         if isinstance(result, Reject):
             self.reasons[result.reason] += 1
             self._rejects.append(result)
@@ -299,16 +358,14 @@ class _Buffer:
     def is_full(self) -> bool:
         return self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS
 
-    def flush(self) -> int:
-        """Write what is held and return how many rows it was."""
-        rows = len(self._documents) + len(self._rejects)
+    def flush(self) -> None:
+        """Write what is held."""
         documents, rejects = self._writers
         if self._documents:
             documents.write(documents_table(self._source, self._documents, documents.schema))
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
         self._documents, self._rejects, self._characters = [], [], 0
-        return rows
 
 
 def documents_table(source: str, documents: Sequence[Document], columns: pa.Schema = schema.DOCUMENTS) -> pa.Table:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import ProxyConfig
+from pipeline.table.stages import Engine
 
 Floats = NDArray[np.float64]
 
@@ -146,20 +147,12 @@ class Proxy(Protocol):
         ...
 
 
-Map = Callable[[str, Callable[[Any], Any], Sequence[Any]], Any]
-"""Does a function on each of some jobs, at once or one after the other; the first error stops the rest."""
-
-
 class Desk(Protocol):
     """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
 
     @property
     def stop(self) -> threading.Event:
         """Set when the run is to end early."""
-        ...
-
-    def stop_if_asked(self) -> None:
-        """Raise what ends a run early when `stop` is set."""
         ...
 
     def line(self, text: str) -> None:
@@ -170,6 +163,6 @@ class Desk(Protocol):
         """Give the block what to call after each job; None where lines are to say what was done."""
         ...
 
-    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Map], None]) -> None:
-        """Do `work`, in which `untrained` runs are trained, with a `Map` that is worth its start."""
+    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
+        """Do `work`, in which `untrained` runs are trained, with an engine that is worth its start."""
         ...

@@ -28,6 +28,7 @@ from pipeline.table import schema
 from pipeline.table.errors import ConservationError
 from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
+from pipeline.table.stages import Publish
 from pipeline.table.storage import Storage
 
 VERSION = "rephrase_v3"
@@ -153,6 +154,7 @@ def write_output(
     planned: Iterable[Planned],
     lookup: Lookup,
     key: str,
+    publish: Publish,
     stopped_at: str | None = None,
     part_requests: int = 8192,
     tell: Callable[[int], None] = lambda _rows: None,
@@ -184,9 +186,9 @@ def write_output(
     counts = {"planned": count, "documents": documents, "rejects": rejects}
     index = Index(stage="rephrase", key=key, counts=counts, details={"stopped_at": stopped_at})
     # Documents last: a run that is killed in between is not done, and the next one lists the rest.
-    job.verdicts.complete([each.verdicts for each in made], index)
-    job.rejects.complete([each.rejects for each in made], index.model_copy(update={"counts": dict(reasons)}))
-    job.documents.complete([each.documents for each in made], index)
+    publish(job.verdicts, [each.verdicts for each in made], index)
+    publish(job.rejects, [each.rejects for each in made], index.model_copy(update={"counts": dict(reasons)}))
+    publish(job.documents, [each.documents for each in made], index)
     new = sum(each.is_new for each in made)
     found = (dict(sorted(counted.items())) for counted in (reasons, unknown))
     return OutputReport(count, documents, rejects, new, len(made) - new, *found)

@@ -43,12 +43,12 @@ class CuratedJob:
     """UTF-8 bytes of text at which a part is full."""
 
 
-def write_curated(job: CuratedJob, tell: Callable[[int], None]) -> list[Part]:
+def write_curated(job: CuratedJob, check: Callable[[], None]) -> list[Part]:
     """Write the kept documents in the order of documents parts and rows, and return the parts.
 
     The bytes depend on the kept documents and their order alone: row groups and parts are cut by rows and text bytes,
-    not by how the documents were cut. Memory holds one row group read and one written. `tell` is called with the
-    documents of each part as it is done, and may raise to stop.
+    not by how the documents were cut. Memory holds one row group read and one written. `check` is called
+    after each part, and may raise to stop.
 
     Raises: ConservationError when outcomes and documents do not match.
     """
@@ -56,7 +56,7 @@ def write_curated(job: CuratedJob, tell: Callable[[int], None]) -> list[Part]:
     parts: list[Part] = []
     while (first := next(groups, None)) is not None:
         parts.append(_write_part(job, len(parts), first, groups))
-        tell(parts[-1].rows)
+        check()
     return parts
 
 

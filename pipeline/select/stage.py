@@ -7,7 +7,7 @@ Sources that were deduplicated together are selected together: a component then 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.select.binding import BoundRules, Constant, check_one_order, check_rules, column_types
-from pipeline.select.constants import MapParts, Resources, described, find_constants
+from pipeline.select.constants import Resources, described, find_constants
 from pipeline.select.curated import CuratedJob, write_curated
 from pipeline.select.evaluate import Policy, resolve
 from pipeline.select.keeper import Candidates, KeptBefore, elect, write_kept_before
@@ -34,14 +34,12 @@ from pipeline.select.outcomes import (
 from pipeline.select.rules import RuleSet
 from pipeline.table.errors import ConservationError, RuleError
 from pipeline.table.shards import Group, Identity, Index, Part, Work, digest, finished, made_from
+from pipeline.table.stages import Context, Progress, Publish, Stage, Totals
 from pipeline.table.storage import Storage
 
 STAGE = "select"
 VERSION = "select_v1"
 DEFAULT_PART_BYTES = 256 << 20
-
-Progress = Callable[[str, str, int], None]
-"""Called with step (`outcomes`, `curated`), source and documents as each part is done; may raise to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +53,16 @@ class SourceSelection:
 
 
 @dataclass(frozen=True, slots=True)
-class SelectRequest:
-    """What to select: the sources of a scope in order of priority, and what the work may use."""
+class Selection:
+    """What to select: the sources of a scope in order of priority."""
 
-    storage: Storage
     sources: tuple[SourceSelection, ...]
     part_bytes: int = DEFAULT_PART_BYTES
-    threads: int = 1
-    memory_mb: int = 1024
-    map_parts: MapParts = map
     kept_before: tuple[KeptBefore, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class SourceResult:
-    """What was decided about one source."""
-
-    name: str
-    documents: int
-    kept: int
-    dropped: int
-    failed: Mapping[str, int]
-    """Documents that fail each rule, the built-in ones last."""
-    constants: Sequence[Mapping[str, Any]]
-    curated_parts: int
-
-
-@dataclass(frozen=True, slots=True)
-class SelectReport:
-    """What a run of the stage did."""
-
-    key: str
-    skipped: bool
-    """Whether all of it was there already."""
-    sources: tuple[SourceResult, ...]
+    @property
+    def label(self) -> str:
+        return "+".join(source.name for source in self.sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,60 +84,61 @@ class _Judged:
     parts: tuple[OutcomePart, ...]
 
 
-def select(request: SelectRequest, progress: Progress | None = None) -> SelectReport:
-    """Decide about every document of the sources and write outcomes and curated shards; every document has an outcome.
+def select_stage(context: Context, selection: Selection) -> Stage[None, None]:
+    """Return the decisions about every document of the sources: all of them when anything that they rest on changed.
 
-    Nothing is done when the indexes carry the key of the inputs and rules already. Indexes are replaced last, those of
-    the curated shards first: a run that dies before the last one is done again.
-
-    Raises: RuleError before anything is written when a rule does not bind; ShardError, ConservationError.
-    """
-    sources = _prepared(request)
-    key = _key(request, sources)
-    if _is_current(request, sources, key):
-        return _report(request, key, skipped=True)
-    tell = progress or _silent
-    with request.storage.scratch_folder("select-") as folder:
-        judged = _judge(request, sources, key, Resources(folder, request.threads, request.memory_mb), tell)
-    indexes = [_curate(request, item, key, tell) for item in judged]
-    for group, parts, index in [*indexes, *(_outcome_index(request, item, key) for item in judged)]:
-        group.complete(parts, index)
-    return _report(request, key, skipped=False)
-
-
-def is_done(request: SelectRequest) -> bool:
-    """Tell whether `select` would find nothing to do.
+    Every document has an outcome. Indexes are replaced last, those of the curated shards first: a run that dies before
+    the last one is done again.
 
     Raises: RuleError when a rule does not bind to the columns that there are.
     """
-    sources = _prepared(request)
-    return _is_current(request, sources, _key(request, sources))
+    sources = _prepared(context, selection)
+    key = _key(context, selection, sources)
+    to_do = int(not _is_current(context, sources, key))
+
+    def complete(results: Sequence[None], publish: Publish, progress: Progress) -> Totals:
+        if to_do:
+            with context.storage.scratch_folder("select-") as folder:
+                resources = Resources(folder, context.workers, context.memory_mb)
+                judged = _judge(context, selection, sources, key, resources, progress)
+            curated = [_curate(context, item, key, selection.part_bytes) for item in judged]
+            for group, parts, index in [*curated, *(_outcome_index(context, item, key) for item in judged)]:
+                publish(group, parts, index)
+        indexes = [Group(context.storage, f"{source.name}/outcomes").index() for source in selection.sources]
+        counts = [index.counts for index in indexes if index is not None]
+        return Totals(sum(each.get("documents", 0) for each in counts), sum(each.get(KEPT, 0) for each in counts))
+
+    return Stage(
+        selection.label,
+        STAGE,
+        (),
+        1 - to_do,
+        complete,
+        whole=to_do,
+        work=sum(source.narrow.rows for source in sources) * to_do,
+    )
 
 
-def _silent(step: str, source: str, documents: int) -> None:
-    return None
-
-
-def _prepared(request: SelectRequest) -> list[_Source]:
+def _prepared(context: Context, selection: Selection) -> list[_Source]:
     """Return the sources with their columns and bound rules.
 
     Raises: RuleError when a rule does not bind or the sources' orders of election differ, also in their columns' types.
     """
-    orders = {tuple(str(term) for term in source.rules.keep) for source in request.sources}
+    orders = {tuple(str(term) for term in source.rules.keep) for source in selection.sources}
     if len(orders) > 1:
-        names = ", ".join(source.name for source in request.sources)
+        names = ", ".join(source.name for source in selection.sources)
         shown = " / ".join(", ".join(order) for order in sorted(orders))
         raise RuleError(f"select.keep differs between {names}, which share components: {shown}; give them one order")
     sources = []
-    for selection in request.sources:
-        narrow = narrow_source(request.storage, selection.name, selection.folders)
-        bound = check_rules(selection.rules, column_types(narrow.schema)) if narrow.parts else None
-        sources.append(_Source(selection, narrow, bound))
+    for chosen in selection.sources:
+        narrow = narrow_source(context.storage, chosen.name, chosen.folders)
+        bound = check_rules(chosen.rules, column_types(narrow.schema)) if narrow.parts else None
+        sources.append(_Source(chosen, narrow, bound))
     check_one_order({source.selection.name: source.bound for source in sources if source.bound})
     return sources
 
 
-def _key(request: SelectRequest, sources: Sequence[_Source]) -> str:
+def _key(context: Context, selection: Selection, sources: Sequence[_Source]) -> str:
     """Return the identity of everything that decides the outcomes and curated shards of these sources.
 
     What components and ranks were made for is part of it, even where another setting gave the same ones: outcomes then
@@ -178,7 +153,7 @@ def _key(request: SelectRequest, sources: Sequence[_Source]) -> str:
             "made_for": [
                 index.key
                 for folder in source.selection.folders
-                if (index := Group(request.storage, f"{source.selection.name}/{folder}").index()) and index.key
+                if (index := Group(context.storage, f"{source.selection.name}/{folder}").index()) and index.key
             ],
             "inputs": [
                 [folder, made_from(part)] for aligned_part in source.narrow.parts for folder, part in aligned_part.parts
@@ -186,9 +161,9 @@ def _key(request: SelectRequest, sources: Sequence[_Source]) -> str:
         }
         for source in sources
     ]
-    config: dict[str, Any] = {"part_bytes": request.part_bytes, "sources": described_sources}
-    if request.kept_before:
-        config["kept_before"] = [_made_for(request.storage, before) for before in request.kept_before]
+    config: dict[str, Any] = {"part_bytes": selection.part_bytes, "sources": described_sources}
+    if selection.kept_before:
+        config["kept_before"] = [_made_for(context.storage, before) for before in selection.kept_before]
     return digest({"stage": STAGE, "version": VERSION, "libraries": _libraries(), "config": config})
 
 
@@ -201,32 +176,38 @@ def _libraries() -> dict[str, str]:
     return {"duckdb": duckdb.__version__, "pyarrow": pa.__version__}
 
 
-def _is_current(request: SelectRequest, sources: Sequence[_Source], key: str) -> bool:
+def _is_current(context: Context, sources: Sequence[_Source], key: str) -> bool:
     return all(
-        Group(request.storage, f"{source.selection.name}/{folder}").is_complete(key)
+        Group(context.storage, f"{source.selection.name}/{folder}").is_complete(key)
         for source in sources
         for folder in ("outcomes", "curated")
     )
 
 
 def _judge(
-    request: SelectRequest, sources: Sequence[_Source], key: str, resources: Resources, tell: Progress
+    context: Context,
+    selection: Selection,
+    sources: Sequence[_Source],
+    key: str,
+    resources: Resources,
+    progress: Progress,
 ) -> list[_Judged]:
     """Find constants, elect keepers, write outcomes."""
+    map_parts = partial(context.engine.map, f"{selection.label} select")
     policies = []
     constants: list[list[dict[str, Any]]] = []
     for source in sources:
-        values = find_constants(source.bound, source.narrow, resources, request.map_parts) if source.bound else {}
+        values = find_constants(source.bound, source.narrow, resources, map_parts) if source.bound else {}
         constants.append([described(constant, value) for constant, value in values.items()])
         policies.append(_policy(source, values))
     jobs = _candidates(sources, policies, resources.folder)
-    descending = [term.descending for term in request.sources[0].rules.keep]
+    descending = [term.descending for term in selection.sources[0].rules.keep]
     before = [
-        write_kept_before(request.storage, each, f"{resources.folder}/before-{number}.parquet")
-        for number, each in enumerate(request.kept_before)
+        write_kept_before(context.storage, each, f"{resources.folder}/before-{number}.parquet")
+        for number, each in enumerate(selection.kept_before)
     ]
     gathered = [job for job in jobs if _has_components(job)]
-    verdict_path = elect(gathered, descending, resources, request.map_parts, before)
+    verdict_path = elect(gathered, descending, resources, map_parts, before)
     judged, number = [], 0
     for source, policy, found in zip(sources, policies, constants, strict=True):
         identity = _identity(policy, found, key)
@@ -235,7 +216,7 @@ def _judge(
             for index, part in enumerate(source.narrow.parts)
         ]
         number += len(outcome_jobs)
-        judged.append(_Judged(source, policy, found, _outcomes(request, outcome_jobs, tell)))
+        judged.append(_Judged(source, policy, found, _outcomes(context, selection, outcome_jobs, progress)))
     return judged
 
 
@@ -271,36 +252,45 @@ def _work(identity: Identity, parts: Sequence[tuple[str, Part]]) -> Work:
     return Work(stem, identity, tuple({"group": folder, **made_from(part)} for folder, part in parts))
 
 
-def _outcomes(request: SelectRequest, jobs: Sequence[OutcomeJob], tell: Progress) -> tuple[OutcomePart, ...]:
+def _outcomes(
+    context: Context, selection: Selection, jobs: Sequence[OutcomeJob], progress: Progress
+) -> tuple[OutcomePart, ...]:
     """Return the outcomes of every job, in order; parts that a killed run finished are taken as they are."""
     if not jobs:
         return ()
-    group = Group(request.storage, f"{jobs[0].narrow.source}/outcomes")
+
+    def judge(job: OutcomeJob) -> OutcomePart:
+        context.check()
+        outcome = evaluate_part(job)
+        progress.rows(outcome.part.rows)
+        return outcome
+
+    group = context.group(jobs[0].narrow.source, "outcomes")
     found: dict[str, OutcomePart] = {}
     for stem, part in finished(group, [job.work for job in jobs]).items():
         manifest = group.manifest(part.name)
         if manifest is not None:
             found[stem] = OutcomePart(part, dict(manifest.counts))
-    for outcome in request.map_parts(evaluate_part, [job for job in jobs if job.work.stem not in found]):
+    left = [job for job in jobs if job.work.stem not in found]
+    for outcome in context.engine.map(f"{selection.label} select", judge, left):
         found[outcome.part.stem] = outcome
-        tell("outcomes", jobs[0].narrow.source, outcome.part.rows)
     return tuple(found[job.work.stem] for job in jobs)
 
 
-def _curate(request: SelectRequest, judged: _Judged, key: str, tell: Progress) -> tuple[Group, list[Part], Index]:
+def _curate(context: Context, judged: _Judged, key: str, part_bytes: int) -> tuple[Group, list[Part], Index]:
     """Write a source's curated shards and return what its index will be."""
     name = judged.source.selection.name
-    identity = Identity(STAGE, VERSION, {"selection": key, "part_bytes": request.part_bytes}, _libraries())
+    identity = Identity(STAGE, VERSION, {"selection": key, "part_bytes": part_bytes}, _libraries())
     outcomes = tuple(outcome.part for outcome in judged.parts)
-    job = CuratedJob(judged.source.narrow, outcomes, identity, request.part_bytes)
-    parts = write_curated(job, partial(tell, "curated", name))
+    job = CuratedJob(judged.source.narrow, outcomes, identity, part_bytes)
+    parts = write_curated(job, context.check)
     rows, kept = sum(part.rows for part in parts), counted(judged.parts, judged.policy)[KEPT]
     if rows != kept:
         raise ConservationError(f"{name}/curated: {rows} rows for {kept} documents that were kept; a bug in Gristmill")
-    return Group(request.storage, f"{name}/curated"), parts, Index(stage=STAGE, key=key, counts={"documents": rows})
+    return Group(context.storage, f"{name}/curated"), parts, Index(stage=STAGE, key=key, counts={"documents": rows})
 
 
-def _outcome_index(request: SelectRequest, judged: _Judged, key: str) -> tuple[Group, list[Part], Index]:
+def _outcome_index(context: Context, judged: _Judged, key: str) -> tuple[Group, list[Part], Index]:
     """Return a source's index of outcomes: the rules as written and as they ran, and what each of them failed."""
     name = judged.source.selection.name
     totals = counted(judged.parts, judged.policy)
@@ -324,23 +314,4 @@ def _outcome_index(request: SelectRequest, judged: _Judged, key: str) -> tuple[G
     }
     counts = {"documents": documents, KEPT: totals[KEPT], DROPPED: totals[DROPPED]}
     index = Index(stage=STAGE, key=key, counts=counts, details=details)
-    return Group(request.storage, f"{name}/outcomes"), [outcome.part for outcome in judged.parts], index
-
-
-def _report(request: SelectRequest, key: str, skipped: bool) -> SelectReport:
-    """Return the report from the indexes, so that it is the same whether the work was just done or long ago."""
-    results = []
-    for source in request.sources:
-        index = Group(request.storage, f"{source.name}/outcomes").index() or Index(stage=STAGE)
-        results.append(
-            SourceResult(
-                name=source.name,
-                documents=index.counts.get("documents", 0),
-                kept=index.counts.get(KEPT, 0),
-                dropped=index.counts.get(DROPPED, 0),
-                failed={rule["name"]: rule["failed"] for rule in index.details.get("rules", [])},
-                constants=index.details.get("constants", []),
-                curated_parts=len(Group(request.storage, f"{source.name}/curated").parts()),
-            )
-        )
-    return SelectReport(key, skipped, tuple(results))
+    return Group(context.storage, f"{name}/outcomes"), [outcome.part for outcome in judged.parts], index

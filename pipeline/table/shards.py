@@ -375,8 +375,12 @@ def _unreadable(group: Group, name: str, error: Exception) -> ShardError:
     return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
 
 
-def map_part(source: Group, part: Part, row_maps: Sequence[RowMap]) -> list[Part]:
+def map_part(
+    source: Group, part: Part, row_maps: Sequence[RowMap], tell: Callable[[int], None] = lambda rows: None
+) -> list[Part]:
     """Make a part of each target from one part of `source`, in one pass; rows neither drop nor move.
+
+    `tell` gets the number of rows of each batch as it is done.
 
     Raises: ConservationError when a function returns other rows than it was given.
     """
@@ -388,6 +392,7 @@ def map_part(source: Group, part: Part, row_maps: Sequence[RowMap]) -> list[Part
                 result = row_map.function(table)
                 aligned(table, result, f"{row_map.target.folder}/{row_map.work.name}")
                 writer.write(result)
+            tell(table.num_rows)
     return [writer.finish(Tally(rows_in=part.rows)) for writer in writers]
 
 

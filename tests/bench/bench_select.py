@@ -17,10 +17,11 @@ from pipeline.select.binding import check_rules, column_types
 from pipeline.select.evaluate import answer, failure_value, relation, resolve
 from pipeline.select.narrow import CHUNK_ROWS
 from pipeline.select.rules import load_rules
-from pipeline.select.stage import SelectRequest, SourceSelection, select
+from pipeline.select.stage import SourceSelection
 from pipeline.table import schema
 from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
 from pipeline.table.storage import Storage
+from tests.select_workspace import select, selecting
 
 COLUMNS = 40
 RULES = {f"rule_{number}": f"x{number} between 0.02 and 0.98" for number in range(37)}
@@ -85,10 +86,9 @@ def time_select(storage: Storage, rules: dict[str, str]) -> float:
     """Return CPU seconds of the whole stage, curated shards included."""
     selection = SourceSelection("web", load_rules(rules, "bench"), FOLDERS)
     started = time.process_time()
-    report = select(SelectRequest(storage, (selection,)))
+    report = select(selecting(storage, selection))
     seconds = time.process_time() - started
-    (source,) = report.sources
-    print(f"  kept {source.kept:,} of {source.documents:,}")
+    print(f"  kept {report.rows_out:,} of {report.rows_in:,}")
     return seconds
 
 

@@ -21,8 +21,7 @@ from pydantic_core import PydanticUndefined
 from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import STAGES, RunConfig, load
-from flows.preflight import STATS_SCHEMA, expected_columns
-from flows.select import rules_of
+from flows.stages import expected_columns, rules_of
 from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.units import Document
 from pipeline.mix.config import MixConfig, SuiteConfig
@@ -31,6 +30,7 @@ from pipeline.select.binding import check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.signals import language, text_stats
+from pipeline.signals.stage import STATS_SCHEMA
 from pipeline.table import schema
 from pipeline.table.config import read_yaml, validate
 from pipeline.table.presets import preset_names

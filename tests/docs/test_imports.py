@@ -1,4 +1,4 @@
-"""Imports run one way: flows -> pipeline, classifiers; classifiers -> pipeline; rooms of pipeline -> table, kernels, report."""
+"""Imports run one way: flows -> pipeline, classifiers; classifiers -> pipeline; rooms -> table, kernels, report."""
 
 import ast
 import sys

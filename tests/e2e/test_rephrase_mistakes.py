@@ -16,8 +16,7 @@ import yaml
 
 from flows import cli
 from flows.config import RunConfig
-from flows.preflight import check_everything
-from flows.rephrase import check_rephrase
+from flows.preflight import check_everything, check_rephrase
 from pipeline.rephrase.verify import SCHEMA
 from pipeline.table.errors import ConfigError
 from pipeline.table.storage import Storage

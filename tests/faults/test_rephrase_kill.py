@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from flows.config import RunConfig
-from flows.plans import plan_stage
 from flows.runs import opened
+from flows.stages import TABLE
+from pipeline.table.stages import run_stage
 from tests.cli_runs import Started, gristmill, once, started, write_config
 from tests.faults.llm_server import Server
 from tests.local_run import rows, run_all, write_jsonl
@@ -52,7 +53,7 @@ def material(shared: Path) -> Path:
                 shutil.copytree(folder / "ws", folder / "whole")
                 checked = RunConfig.model_validate({**config, "workspace": str(folder / "whole")})
                 with opened(checked, "test") as run:
-                    plan_stage("rephrase", run, ("web",)).execute()
+                    run_stage(TABLE["rephrase"].make(run, ("web",)), run)
             (folder / "expected.json").write_text(json.dumps(listed(folder / "whole", "web_rephrased")))
     return folder
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.signals.ranks import apply_thresholds, rank_thresholds, ranks
+from classifiers.ranks import apply_thresholds, rank_thresholds, ranks
 from pipeline.table.errors import SchemaError
 
 score = st.one_of(st.none(), st.floats(width=32, allow_infinity=False), st.sampled_from([0.0, -0.0, 0.5, 1.0]))

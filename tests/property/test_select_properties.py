@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from math import ceil
 from typing import Any
@@ -16,10 +15,9 @@ from hypothesis import strategies as st
 
 from pipeline.select.curated import row_groups
 from pipeline.select.narrow import rechunked
-from pipeline.select.stage import select
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
-from tests.select_workspace import doc_id, ledger, request, row, write
+from tests.select_workspace import doc_id, ledger, request, row, select, write
 
 RULES = {
     "words": "word_count between 2 and 6",
@@ -92,8 +90,7 @@ def test_neither_cuts_nor_threads_nor_the_order_of_rows_matter(
     rows: list[dict[str, Any]], cut: int, random: Any
 ) -> None:
     whole = outcomes({"a": rows}, RULES)
-    with ThreadPoolExecutor(2) as pool:
-        parts = outcomes({"a": rows[:cut], "b": rows[cut:]}, RULES, map_parts=pool.map)
+    parts = outcomes({"a": rows[:cut], "b": rows[cut:]}, RULES, workers=2)
     assert repr(parts["ledger"]) == repr(whole["ledger"])  # in text, not-a-number equals itself
     assert parts["curated"] == whole["curated"]
     shuffled = list(rows)

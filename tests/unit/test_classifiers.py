@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from classifiers import artefact, calibration, corpus, evaluate
 from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, PreprocessConfig, TrainConfig, evaluation
 from classifiers.preprocess import preprocess
-from classifiers.score import ClassifierScorer, score
+from classifiers.score import score
 from classifiers.train import TrainReport, train
 from pipeline.table.config import read_yaml, validate
 from pipeline.table.errors import ConfigError, InputError, SchemaError
@@ -120,7 +120,7 @@ def test_score_equals_fasttext_and_keeps_every_row(trained):
     oracle = fasttext.load_model(str(report.folder / artefact.MODEL))
     texts = [*sentences(GOOD, 20, 7), *sentences(BAD, 20, 8), "Ünknown wörds 日本語", "", "\t\n", "The THEOREM"]
     documents = pa.table({"doc_id": [f"{i:032x}" for i in range(len(texts))], "text": texts})
-    scored = ClassifierScorer(classifier).score(documents)
+    scored = score(documents, classifier)
     assert scored["doc_id"].equals(documents["doc_id"])
     assert scored.schema.types == [pa.string(), pa.float32(), pa.float32()]
     for text, found in zip(texts, scored["score"].to_pylist(), strict=True):

@@ -24,8 +24,7 @@ import zstandard
 from flows.config import RunConfig
 from flows.preflight import check_inputs
 from pipeline.extract.content import identify
-from pipeline.extract.readers import format_of, read
-from pipeline.extract.shard import ExtractJob, Tools, extract_input
+from pipeline.extract.shard import ExtractJob, extract_input, read
 from pipeline.table.errors import InputError
 from pipeline.table.inputs import resolve
 from pipeline.table.sql import run_sql
@@ -242,16 +241,15 @@ def test_auto_finds_out_again_what_a_changed_file_is(tmp_path: Path) -> None:
 
 def test_a_file_that_vanishes_or_shrinks_after_it_was_listed(tmp_path: Path) -> None:
     work = job(tmp_path, "a.jsonl", DATA, "jsonl")
-    tools = Tools(format_of, read, pool=lambda: pytest.fail("no pages"), watch=lambda rows: None)
     (tmp_path / "a.jsonl").write_bytes(DATA[: DATA.index(b"\n") + 1])
     assert outcomes(work) == [ROWS[0]["text"], "truncated_input"]
     (tmp_path / "a.jsonl").unlink()
-    (shard,) = extract_input(work, tools)
+    (shard,) = extract_input(work, lambda: pytest.fail("no pages"), lambda rows, position: None)
     assert (shard.documents.rows, shard.rejects.rows) == (0, 1)
     assert "it was there when the run began" in str(shard.unread)
     assert shard.documents.name != work.work(0).name, "the next run looks again"
     os.mkfifo(tmp_path / "a.jsonl")
-    (shard,) = extract_input(work, tools)
+    (shard,) = extract_input(work, lambda: pytest.fail("no pages"), lambda rows, position: None)
     assert "it is no file any more" in str(shard.unread)
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from flows import engine
-from flows.engine import InterruptedRunError, LocalEngine, is_transient
+from flows.engine import LocalEngine, is_transient
 from pipeline.table.errors import ShardError
+from pipeline.table.stages import InterruptedRunError
 
 
 @pytest.fixture
@@ -141,12 +142,12 @@ def test_a_stop_ends_the_wait_for_another_attempt(monkeypatch: pytest.MonkeyPatc
 
 _STOPPED = """
 import os, signal, sys, time
-from flows import engine
-engine.GRACE_S = 0.3
+from pipeline.table import stages
+stages.GRACE_S = 0.3
 from flows import launch
-stop = engine.Stop()
+stop = stages.Stop()
 with launch.stopping_on_signals(stop, "gristmill run x.yaml"):
-    with engine.giving(stop, float(sys.argv[1])):
+    with stages.giving(stop, float(sys.argv[1])):
         for _ in range(int(sys.argv[2])):
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1.0)

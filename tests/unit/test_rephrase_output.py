@@ -39,7 +39,7 @@ from pipeline.signals.text_stats import COLUMNS as STATS
 from pipeline.signals.tokens import SCHEMA as TOKENS
 from pipeline.table.errors import ConservationError
 from pipeline.table.schema import DOCUMENTS, DUPLICATES, REJECT_REASONS
-from pipeline.table.shards import Part, read_batches
+from pipeline.table.shards import Group, Part, read_batches
 from pipeline.table.storage import Storage
 from tests.unit.rephrase_plans import answering, configure, contents, document, stored
 
@@ -69,7 +69,9 @@ class Stage:
 
     def write(self, become: Callable[[Planned], Answer | Failure] = reply, **more: Any) -> OutputReport:
         found = stored(self.planned(), become)
-        return write_output(self.job, iter(self.planned()), found.get, self.key, part_requests=7, **more)
+        return write_output(
+            self.job, iter(self.planned()), found.get, self.key, Group.complete, part_requests=7, **more
+        )
 
     def rows(self, group: str) -> list[dict[str, Any]]:
         chosen = getattr(self.job, group)
@@ -168,7 +170,7 @@ def test_bytes_do_not_depend_on_the_order_of_answers_endpoints_or_attempts(tmp_p
         return Answer(answer.key, answer.text, "stop", 7, 5, "models/m", "http://other/v1", random.randrange(1, 9))
 
     found = stored(random.Random(1).sample(second.planned(), len(second.planned())), elsewhere)
-    write_output(second.job, second.planned(), found.get, second.key, part_requests=7)
+    write_output(second.job, second.planned(), found.get, second.key, Group.complete, part_requests=7)
     assert contents(first.workspace) == contents(second.workspace)
 
 
@@ -254,7 +256,9 @@ def test_a_budget_leaves_the_first_requests(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     planned = stage.planned()
     found = stored(planned[:10], reply)
-    report = write_output(stage.job, planned, found.get, stage.key, stopped_at=planned[10].request.order)
+    report = write_output(
+        stage.job, planned, found.get, stage.key, Group.complete, stopped_at=planned[10].request.order
+    )
     assert report.planned == 10
     assert [row["origin"]["record_id"] for row in stage.rows("documents")] == [p.record_id for p in planned[:10]]
     index = stage.job.documents.index()
@@ -265,7 +269,7 @@ def test_a_budget_leaves_the_first_requests(tmp_path: Path) -> None:
 def test_a_request_without_an_end_is_an_error(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     with pytest.raises(ConservationError, match="neither an answer nor a failure"):
-        write_output(stage.job, stage.planned(), {}.get, stage.key)
+        write_output(stage.job, stage.planned(), {}.get, stage.key, Group.complete)
 
 
 def test_nothing_planned_is_an_empty_source(tmp_path: Path) -> None:
@@ -372,7 +376,7 @@ def test_other_verdicts_are_an_error(tmp_path: Path) -> None:
     job = OutputJob(stage.job.storage, stage.plan, lambda rows: good(list(rows)[::-1]), "v1")
     found = stored(stage.planned(), reply)
     with pytest.raises(ConservationError, match="verdicts are not those of the documents"):
-        write_output(job, stage.planned(), found.get, stage.key)
+        write_output(job, stage.planned(), found.get, stage.key, Group.complete)
 
 
 def test_collapse_is_measured_on_the_models_own_text(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import pytest
 
 from pipeline.rephrase.config import RouteConfig
 from pipeline.rephrase.sources import count_routes, kept_documents, resolve_routes
-from pipeline.select.stage import select
 from pipeline.table.errors import ConfigError
 from pipeline.table.sql import Session, connect
 from pipeline.table.storage import Storage
-from tests.select_workspace import doc_id, request, row, write
+from tests.select_workspace import doc_id, request, row, select, write
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.progress import Reporter, StageProgress
 from pipeline.select.binding import column_types
 from pipeline.select.narrow import narrow_source, planned_columns
 from pipeline.select.rules import load_rules
-from pipeline.select.stage import SelectRequest, SourceSelection, is_done, select
+from pipeline.select.stage import SourceSelection, select_stage
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
 from pipeline.table.schema import DOCUMENTS, DUPLICATES, SCORES
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
-from tests.select_workspace import FOLDERS, STATS, component, doc_id, ledger, read, request, row, write
+from tests.select_workspace import (
+    FOLDERS,
+    STATS,
+    component,
+    doc_id,
+    index,
+    is_done,
+    ledger,
+    read,
+    request,
+    row,
+    select,
+    selecting,
+    write,
+)
 
 
 @pytest.fixture
@@ -64,8 +79,9 @@ def test_every_failed_rule_is_recorded_with_the_values_that_it_read(storage: Sto
         "url": {"url": 'quote " and \u2028 \\'},
     }
     assert [failure["rule"] for failure in two["failed_rules"]] == ["words", "english", "dated", "score"]
-    assert (report.sources[0].kept, report.sources[0].dropped) == (1, 2)
-    assert report.sources[0].failed["words"] == 2
+    assert (report.rows_in, report.rows_out) == (3, 1)
+    assert index(storage).counts == {"documents": 3, "kept": 1, "dropped": 2}
+    assert index(storage).details["rules"][0]["failed"] == 2
 
 
 def test_not_a_number_is_no_value(storage: Storage) -> None:
@@ -160,7 +176,7 @@ def test_sources_that_share_components_need_one_order(storage: Storage) -> None:
         for name, keep in (("books", "url asc"), ("web", "url desc"))
     )
     with pytest.raises(RuleError, match="url asc / url desc"):
-        select(SelectRequest(storage, sources))
+        select(selecting(storage, *sources))
 
 
 def test_top_share_is_taken_among_documents_that_pass_and_keeps_ties(storage: Storage) -> None:
@@ -168,19 +184,18 @@ def test_top_share_is_taken_among_documents_that_pass_and_keeps_ties(storage: St
     rows = [row(number, score=score) for number, score in enumerate(scores)]
     rows += [row(100 + number, score=1.0, word_count=0) for number in range(10)]  # fail the other rule
     write(storage, "web", {"a": rows[:7], "b": rows[7:]})
-    report = select(request(storage, {"words": "word_count > 0", "best": "top_share(quality_score, 0.2)"}))
+    select(request(storage, {"words": "word_count > 0", "best": "top_share(quality_score, 0.2)"}))
     kept = {name for name, item in ledger(storage).items() if item["outcome"] == "kept"}
     assert kept == {doc_id(number) for number in range(4)}
-    (constant,) = report.sources[0].constants
+    found = index(storage)
+    (constant,) = found.details["constants"]
     assert constant["value"] == "0.8"
     assert constant["call"] == "top_share(quality_score, 0.2)"
-    index = Group(storage, "web/outcomes").index()
-    assert index is not None
-    rule = next(rule for rule in index.details["rules"] if rule["name"] == "best")
+    rule = next(rule for rule in found.details["rules"] if rule["name"] == "best")
     assert rule["sql"] == "top_share(quality_score, 0.2)"
     assert rule["resolved"] == "(quality_score >= CAST('0.8' AS FLOAT))"
     assert rule["failed"] == 6
-    manifest = Group(storage, "web/outcomes").manifest(index.parts[0].name)
+    manifest = Group(storage, "web/outcomes").manifest(found.parts[0].name)
     assert manifest is not None
     assert manifest.config["constants"] == [constant]
 
@@ -199,15 +214,17 @@ def test_quantile_looks_at_all_documents(storage: Storage) -> None:
     report = select(
         request(storage, {"english": "language = 'en'", "middle": "word_count >= quantile(word_count, 0.7)"})
     )
-    assert report.sources[0].constants[0]["value"] == "7"
-    assert report.sources[0].kept == 4
+    assert index(storage).details["constants"][0]["value"] == "7"
+    assert report.rows_out == 4
 
 
 def test_a_share_of_nothing_keeps_nothing(storage: Storage) -> None:
     write(storage, "web", {"a": [row(1), row(2)]})
-    report = select(request(storage, {"never": "word_count > 1000", "best": "top_share(quality_score, 1)"}))
-    assert report.sources[0].constants[0]["value"] is None
-    assert report.sources[0].failed == {"never": 2, "best": 2, "near_duplicate": 0, "exact_duplicate": 0}
+    select(request(storage, {"never": "word_count > 1000", "best": "top_share(quality_score, 1)"}))
+    details = index(storage).details
+    assert details["constants"][0]["value"] is None
+    failed = {rule["name"]: rule["failed"] for rule in details["rules"]}
+    assert failed == {"never": 2, "best": 2, "near_duplicate": 0, "exact_duplicate": 0}
     assert read(storage, "web", "curated") == []
 
 
@@ -215,7 +232,8 @@ def test_documents_without_text_stats_rows_or_parts(storage: Storage) -> None:
     write(storage, "web", {"a": [], "b": [row(1)]})
     write(storage, "empty", {})
     report = select(request(storage, {"words": "word_count > 0"}, sources=("empty", "web")))
-    assert [(source.documents, source.kept) for source in report.sources] == [(0, 0), (1, 1)]
+    assert (report.source, report.rows_in, report.rows_out) == ("empty+web", 1, 1)
+    assert [index(storage, name).counts["documents"] for name in ("empty", "web")] == [0, 1]
     assert len(Group(storage, "web/outcomes").parts()) == 2
     assert Group(storage, "empty/outcomes").parts() == []
 
@@ -229,27 +247,34 @@ def test_columns_are_known_before_there_is_a_workspace(storage: Storage) -> None
         planned_columns({"signals/licence": pa.schema([("doc_id", pa.string()), ("licence", pa.string())])})
 
 
-def test_the_report_of_progress_may_stop_the_work(storage: Storage) -> None:
+def test_a_stop_keeps_the_parts_that_are_done(storage: Storage) -> None:
     write(storage, "web", {"a": [row(1)], "b": [row(2)]})
-    seen: list[tuple[str, str, int]] = []
 
-    def stop(*step: object) -> None:
-        seen.append(step)  # type: ignore[arg-type]
-        raise InterruptedError
+    class Counted(StageProgress):
+        stops = True
 
+        def rows(self, count: int) -> None:
+            seen.append(count)
+            if self.stops:
+                raise InterruptedError
+
+    seen: list[int] = []
+    wanted = request(storage, {})
+    progress = Counted(Reporter(), "web", "select", None)
     with pytest.raises(InterruptedError):
-        select(request(storage, {}), stop)
-    assert seen == [("outcomes", "web", 1)]
+        select_stage(*wanted).complete((), Group.complete, progress)
+    assert seen == [1]
     assert Group(storage, "web/outcomes").index() is None
-    steps: list[tuple[str, str, int]] = []
-    select(request(storage, {}), lambda *step: steps.append(step))
-    assert steps == [("outcomes", "web", 1), ("curated", "web", 2)]  # the first part was done before the stop
+    progress.stops = False
+    select_stage(*wanted).complete((), Group.complete, progress)
+    assert seen == [1, 1]  # nothing but what the stop left undone
+    assert len(Group(storage, "web/outcomes").parts()) == 2
 
 
 def test_without_duplicates_and_scores(storage: Storage) -> None:
     write(storage, "web", {"a": component(row(1), row(2))})
     selection = SourceSelection("web", load_rules({"words": "word_count > 0"}, "select.rules"), ("signals/stats",))
-    select(SelectRequest(storage, (selection,)))
+    select(selecting(storage, selection))
     found = ledger(storage)
     assert {item["outcome"] for item in found.values()} == {"kept"}
     assert {item["component_id"] for item in found.values()} == {None}
@@ -260,11 +285,11 @@ def test_a_second_run_finds_nothing_to_do_and_changes_are_noticed(storage: Stora
     first = request(storage, {"words": "word_count > 0"})
     assert not is_done(first)
     report = select(first)
-    assert not report.skipped
+    assert (report.shards, report.shards_done_before) == (1, 0)
     assert is_done(first)
     again = select(first)
-    assert again.skipped
-    assert again.sources == report.sources
+    assert (again.shards, again.shards_done_before) == (0, 1)
+    assert (again.rows_in, again.rows_out) == (report.rows_in, report.rows_out) == (2, 1)
     assert not is_done(request(storage, {"words": "word_count > 1"}))
     assert not is_done(request(storage, {"words": "word_count > 0"}, "url desc"))
     assert not is_done(request(storage, {"words": "word_count > 0"}, part_bytes=1 << 20))

@@ -20,11 +20,12 @@ from pipeline.mix.noise import measure_noise, seed_noise
 from pipeline.mix.steps.material import Material, require_runs
 from pipeline.mix.swarm import draw_swarm, unjudged_slices
 from pipeline.mix.swarm_space import Space, frozen_space, pool_tokens, whole_documents, whole_space
-from pipeline.mix.types import Desk, Floats, Map, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.types import Desk, Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.mix.workspace import OpenMix
 from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
 from pipeline.table.kept import read_json, write_json
+from pipeline.table.stages import Engine, stop_if_asked
 
 CHUNKS_A_WORKER = 4
 """Runs go to a worker process in chunks: each new process loads torch again, and a long chunk leaves others idle."""
@@ -88,8 +89,8 @@ def train_and_measure(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence
     if jobs:
         what = f"{untrained} of {len(runs)} runs to train" if untrained else f"{len(jobs)} kept runs to measure"
         trainer.desk.line(f"{why}: {what}, {max(len(job.tasks) for job in jobs)} tasks each")
-        trainer.desk.run(why, trainer.config, untrained, lambda do: do_jobs(trainer, jobs, do, why))
-    trainer.desk.stop_if_asked()
+        trainer.desk.run(why, trainer.config, untrained, lambda engine: do_jobs(trainer, jobs, engine, why))
+    stop_if_asked(trainer.desk.stop)
     return _read(trainer, runs, tasks)
 
 
@@ -107,8 +108,8 @@ def missing(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask
     return jobs
 
 
-def do_jobs(trainer: Trainer, jobs: Sequence[Job], do: Map, why: str) -> None:
-    """Do jobs, in chunks through `do`."""
+def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> None:
+    """Do jobs, in chunks through an engine."""
     with trainer.desk.progress(why, len(jobs)) as advance:
 
         def finish(job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
@@ -124,7 +125,7 @@ def do_jobs(trainer: Trainer, jobs: Sequence[Job], do: Map, why: str) -> None:
             return
         size = _runs_a_process(trainer, jobs)
         chunks = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-        do(why, lambda chunk: _train_chunk(trainer, chunk, finish), chunks)
+        engine.map(why, lambda chunk: _train_chunk(trainer, chunk, finish), chunks)
 
 
 def _runs_a_process(trainer: Trainer, jobs: Sequence[Job]) -> int:
@@ -149,13 +150,13 @@ def _train_chunk(trainer: Trainer, chunk: Sequence[Job], finish: Finish) -> None
     jobs = [pool.Job(job.run, trainer.at(job.run).path, job.until, job.tasks) for job in chunk]
     for done in pool.run_all(trainer.proxy, jobs, 1, trainer.desk.stop, lambda run, tokens: None):
         finish(by_run[done.job.run.run_id], done.trained, done.measures)
-    trainer.desk.stop_if_asked()
+    stop_if_asked(trainer.desk.stop)
 
 
 def _count_all(trainer: Trainer, proxy: NgramProxy, jobs: Sequence[Job], finish: Finish) -> None:
     """Measure runs whose model is counts: all together they are seconds of work, seed by seed, as counts are kept."""
     for job in sorted(jobs, key=lambda job: job.run.seed):
-        trainer.desk.stop_if_asked()
+        stop_if_asked(trainer.desk.stop)
         folder = trainer.at(job.run)
         trained = folder.trained() or proxy.train(job.run, folder.path)  # a run that is there is left as it is
         finish(job, trained, proxy.measure(job.run, folder.path, job.tasks))
@@ -296,7 +297,7 @@ def train_in_rungs(
     if not open_runs:
         return
 
-    def work(do: Map) -> None:
+    def work(engine: Engine) -> None:
         for share in measured_shares(config):
             going = [run for run in open_runs if trainer.at(run).stopped_at() is None]
             jobs = [
@@ -304,7 +305,7 @@ def train_in_rungs(
                 for run in going
                 if not all(trainer.at(run).has_measure(task.key, share) for task in tasks)
             ]
-            do_jobs(trainer, jobs, do, f"up to {share:.0%}")
+            do_jobs(trainer, jobs, engine, f"up to {share:.0%}")
             if any(abs(share - rung) < 1e-9 for rung in config.rungs):
                 _stop_some(trainer, runs, tasks, weights, config, share)
 

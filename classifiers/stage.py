@@ -1,21 +1,17 @@
-"""The `classify` stage of a run: predictions a shard, then ranks over all of a source's tokens."""
+"""The `classify` stage: predictions a shard, then ranks over all of a source's tokens."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import pyarrow as pa
 
+from classifiers import ranks
 from classifiers.artefact import Classifier, load
-from classifiers.score import PREDICTIONS, ClassifierScorer
-from flows.progress import StageReport
-from flows.runs import Run
-from flows.stages import MapPlan, Plan, execute_map, plan_map
-from pipeline.signals import ranks
+from classifiers.score import PREDICTIONS, score
 from pipeline.table import schema
 from pipeline.table.shards import (
     Group,
@@ -31,6 +27,7 @@ from pipeline.table.shards import (
     made_from_texts,
     read_batches,
 )
+from pipeline.table.stages import Context, Mapped, PartJob, Progress, Publish, Stage, Totals, make_rows, plan_row_maps
 
 VERSION = "classify_v1"
 
@@ -73,62 +70,44 @@ class Ranked:
         return Identity("ranks", VERSION, {"classifier": self.name, "tokens": self.token_column}).key(inputs)
 
 
-def plan_classify(run: Run, sources: Sequence[str]) -> Plan:
-    """Plan the scores of one source by every configured classifier."""
-    (source,) = sources
-    ranked = [_ranked(run, source, name) for name in run.config.settings(source).classify]
-    plan = _plan_predictions(run, source)
-    stale = [item for item in ranked if plan.jobs or not item.scores.is_complete(item.key())]
-    to_do = len(plan.jobs) + len(stale)  # each classifier's ranks are one more shard of work
-    done = len(plan.parts) - len(plan.jobs) + len(ranked) - len(stale)
+def classify_stage(context: Context, source: str, models: Mapping[str, str], counted: bool) -> Stage[PartJob, Mapped]:
+    """Return the scores of one source that are missing, by each classifier; no row drops.
 
-    def execute() -> StageReport:
-        started = time.monotonic()
-        execute_map(run, source, "classify", plan)
-        for item in stale:
-            run.check()
-            _rank(item)
-        return StageReport(source, "classify", to_do, done, plan.rows, plan.rows, time.monotonic() - started)
-
-    return Plan(source, "classify", to_do, done, execute)
-
-
-def _plan_predictions(run: Run, source: str) -> MapPlan:
-    scorers = {
-        name: ClassifierScorer(classifier(use.model)) for name, use in run.config.settings(source).classify.items()
-    }
-    targets = {name: run.group(source, f"predictions/{name}") for name in scorers}
-    columns = (schema.DOC_ID, schema.TEXT)
+    `models` are the classifiers' folders by name; ranks weigh documents by tokens where they are `counted`, else bytes.
+    """
+    folder, column = ("signals/tokens", "token_count") if counted else ("signals/text_stats", "text_bytes")
+    tokens = context.group(source, folder)
+    predictions = {name: context.group(source, f"predictions/{name}") for name in models}
+    ranked = [
+        Ranked(name, predictions[name], tokens, column, context.group(source, f"scores/{name}")) for name in models
+    ]
+    trained = {name: classifier(path) for name, path in models.items()}
 
     def row_maps(part: Part) -> list[RowMap]:
-        return [
-            RowMap(
-                targets[name],
-                Work(part.stem, Identity("predictions", VERSION, {"model": s.content_hash}), (made_from_texts(part),)),
-                PREDICTIONS,
-                columns,
-                s.score,
-            )
-            for name, s in scorers.items()
-        ]
+        maps = []
+        for name, model in trained.items():
+            identity = Identity("predictions", VERSION, {"model": model.content_hash})
+            work = Work(part.stem, identity, (made_from_texts(part),))
+            columns = (schema.DOC_ID, schema.TEXT)
+            maps.append(RowMap(predictions[name], work, PREDICTIONS, columns, partial(score, classifier=model)))
+        return maps
 
-    return plan_map(run, source, list(targets.values()), row_maps)
+    maps = plan_row_maps(context.group(source, "documents"), list(predictions.values()), row_maps)
+    stale = [item for item in ranked if maps.jobs or not item.scores.is_complete(item.key())]
 
+    def complete(results: Sequence[Mapped], publish: Publish, progress: Progress) -> Totals:
+        maps.publish("classify", results, publish)
+        for item in stale:
+            context.check()
+            _rank(item, publish)
+        return Totals(maps.rows, maps.rows)
 
-def _ranked(run: Run, source: str, name: str) -> Ranked:
-    counted = run.config.settings(source).annotate.tokenizer is not None
-    folder, column = ("signals/tokens", "token_count") if counted else ("signals/text_stats", "text_bytes")
-    return Ranked(
-        name,
-        run.group(source, f"predictions/{name}"),
-        run.group(source, folder),
-        column,
-        run.group(source, f"scores/{name}"),
-    )
+    done = maps.shards_done + len(ranked) - len(stale)  # each classifier's ranks are one more shard of work
+    return Stage(source, "classify", maps.jobs, done, complete, make_rows, len(stale), maps.rows_to_do)
 
 
-def _rank(item: Ranked) -> None:
-    """Write a source's scores with their ranks and complete the group."""
+def _rank(item: Ranked, publish: Publish) -> None:
+    """Write a source's scores with their ranks and publish them."""
     key = item.key()
     thresholds = ranks.rank_thresholds(partial(_weighted, item))
     parts = []
@@ -140,7 +119,7 @@ def _rank(item: Ranked) -> None:
                 writer.write(table.append_column("rank", rank).cast(schema.SCORES))
         parts.append(writer.finish(Tally(rows_in=predictions.rows)))
     details = {"rank_thresholds": [float(value) if value < float("inf") else None for value in thresholds]}
-    item.scores.complete(parts, Index(stage="classify", key=key, details=details))
+    publish(item.scores, parts, Index(stage="classify", key=key, details=details))
 
 
 def _weighted(item: Ranked) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:

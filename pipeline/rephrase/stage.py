@@ -1,4 +1,4 @@
-"""The `rephrase` stage of a run: a language model writes documents of a new source from those that a source kept.
+"""The `rephrase` stage: a language model writes documents of a new source from those that a source kept.
 
     kept documents -> planned requests -> answers, durable as they come -> documents, rejects and verdicts
 
@@ -8,32 +8,24 @@ Answers outlive everything: a request that has one is never asked again, whateve
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from flows.config import RephraseRun, RunConfig
-from flows.engine import giving, stop_if_asked
-from flows.progress import StageReport
-from flows.runs import Run
-from flows.stages import Plan as StagePlan
-from pipeline.kernels.fasttext import FastTextModel
 from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
+from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
 from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.rephrase.verdicts import measure_with
-from pipeline.signals import language
 from pipeline.table.catalog import ANSWERS
 from pipeline.table.errors import ConfigError
-from pipeline.table.models import lid_model_hash, lid_model_path
-from pipeline.table.shards import Group, Part
+from pipeline.table.models import lid_model_hash
+from pipeline.table.shards import Group
 from pipeline.table.sql import connect
+from pipeline.table.stages import Context, Progress, Publish, Stage, Totals, giving
 from pipeline.table.storage import Storage
 
 if TYPE_CHECKING:
@@ -54,43 +46,46 @@ _EVERYTHING = {
 """What a route may read of `<source>.everything` besides its narrow columns."""
 
 
-def plan_rephrase(run: Run, sources: Sequence[str]) -> StagePlan:
-    """Plan the rephrasing of a source: all of it when anything that decides it changed."""
-    config = run.config.rephrase
-    assert config is not None, "steps() leaves the stage out"
-    plan = make_plan(config)
-    job = output_job(run.storage, plan)
-    key = output_key(plan, config, _parents(run.storage, config), job.verdicts_version)
-    to_do = int(not is_done(job, key, retry_failed=config.client.retry_failed))
+def rephrase_stage(
+    context: Context, settings: RephraseConfig, detect: Callable[[str], str | None]
+) -> Stage[None, None]:
+    """Return the rephrasing of a source: all of it when anything that decides it changed.
 
-    def execute() -> StageReport:
-        started = time.monotonic()
+    Each planned request becomes one document or one reject. `detect` tells a text's language.
+    """
+    plan = make_plan(settings)
+    job = OutputJob(
+        context.storage, plan, measure_with(plan.endpoint.model, detect), f"{verify.VERSION}-{lid_model_hash()}"
+    )
+    parents = [part for folder in ("outcomes", "curated") for part in context.group(settings.source, folder).parts()]
+    key = output_key(plan, settings, parents, job.verdicts_version)
+    to_do = int(not is_done(job, key, retry_failed=settings.client.retry_failed))
+
+    def complete(results: Sequence[None], publish: Publish, progress: Progress) -> Totals:
         if not to_do:
             counts = [sum(part.rows for part in group.parts()) for group in (job.documents, job.rejects)]
-            return StageReport(plan.output, "rephrase", 0, 1, sum(counts), counts[0], 0.0)
-        report = ask(run, config, plan)
-        with answers(run.storage, config) as cache, connect(run.storage) as session:
-            routed = resolve_routes(session, config.source, config.routes)
+            return Totals(sum(counts), counts[0])
+        stopped_at = ask(context, settings, plan).stopped_at
+        with answers(context.storage) as cache, connect(context.storage) as session:
+            routed = resolve_routes(session, settings.source, settings.routes)
             planned = plan_requests(kept_documents(session, routed), plan)
-            stopped_at = report.stopped_at
-            made = write_output(job, planned, cache.get, key, stopped_at, config.part_requests)
-        notes = ", ".join(f"{reason} {count:,}" for reason, count in sorted(made.reasons.items()))
+            made = write_output(
+                job, planned, cache.get, key, publish, stopped_at, settings.part_requests, progress.rows
+            )
+        notes = [f"{reason} {count:,}" for reason, count in sorted(made.reasons.items())]
+        notes += ["the budget ended it"] if stopped_at is not None else []
         for name, count in made.unknown_endings.items():
-            run.reporter.line(
+            context.reporter.line(
                 f"{plan.output} rephrase: {count:,} answers ended with {name!r}, which is unknown: the rule `complete` "
                 f"drops them; if they are whole, let it say finish_reason_ok or finish_reason = {name!r}"
             )
-        if stopped_at is not None:
-            notes = ", ".join(filter(None, [notes, "the budget ended it"]))
-        elapsed_s = time.monotonic() - started
-        rows = (made.parts_made, made.parts_kept, made.planned, made.documents)
-        return StageReport(plan.output, "rephrase", *rows, elapsed_s, notes)
+        return Totals(made.planned, made.documents, ", ".join(notes), made.parts_made, made.parts_kept)
 
-    return StagePlan(plan.output, "rephrase", to_do, 1 - to_do, execute)
+    return Stage(plan.output, "rephrase", (), 1 - to_do, complete, whole=to_do)
 
 
 def check_rephrase(
-    config: RunConfig, storage: Storage, asks: bool = True, measured: Mapping[str, str] | None = None
+    settings: RephraseConfig, storage: Storage, asks: bool = True, measured: Mapping[str, str] | None = None
 ) -> None:
     """Check styles, keys and routes before the stage; keys only where it `asks`.
 
@@ -99,25 +94,10 @@ def check_rephrase(
 
     Raises: UsageError for the first thing that would stop the stage.
     """
-    settings = config.rephrase
-    if settings is None:
-        return
     _check_local(storage)
     make_plan(settings)
     for endpoint in settings.endpoint if asks else ():
         endpoint.api_key()
-    if settings.dedup is not None:
-        for parent in config.parents():
-            theirs = config.sources[parent].dedup
-            same = theirs is not None and all(
-                getattr(theirs, name) == getattr(settings.dedup, name)
-                for name in ("num_bands", "rows_per_band", "shingle_words", "numbers", "seed")
-            )
-            if not same:
-                raise ConfigError(
-                    f"rephrase.dedup: bands, shingles, numbers and seed must be those of its parent {parent!r}, since "
-                    "their signatures are compared; give the same, or `dedup: null`"
-                )
     if measured is not None:
         check_routes(settings.routes, {**_EVERYTHING, **measured})
     else:
@@ -125,19 +105,13 @@ def check_rephrase(
             resolve_routes(session, settings.source, settings.routes)
 
 
-def output_job(storage: Storage, plan: Plan) -> OutputJob:
-    """Return where a plan's rows go, and how they are judged."""
-    measure = measure_with(plan.endpoint.model, _language_of)
-    return OutputJob(storage, plan, measure, f"{verify.VERSION}-{lid_model_hash()}")
-
-
-def failed_requests(run: Run, config: RephraseRun) -> int:
+def failed_requests(storage: Storage, settings: RephraseConfig) -> int:
     """Return how many requests of the new source, as it is, ended without an answer."""
-    index = output_job(run.storage, make_plan(config)).rejects.index()
+    index = Group(storage, f"{settings.output_source}/rejects").index()
     return 0 if index is None else sum(count for reason, count in index.counts.items() if reason != "empty")
 
 
-def answers(storage: Storage, config: RephraseRun) -> Cache:
+def answers(storage: Storage) -> Cache:
     """Return the store of answers, open; a context manager.
 
     Raises: WorkspaceError when another process has it open; ConfigError when the workspace is remote.
@@ -155,20 +129,13 @@ def _check_local(storage: Storage) -> None:
         )
 
 
-def collapse_rows(config: RunConfig) -> list[dict[str, object]]:
+def collapse_rows(storage: Storage, settings: RephraseConfig) -> list[dict[str, object]]:
     """Return how alike the rephrasings of each style are, a row a style; none before there are any."""
-    if config.rephrase is None:
-        return []
-    group = Group(Storage.at(config.workspace), f"{config.rephrase.output_source}/documents")
+    group = Group(storage, f"{settings.output_source}/documents")
     return [row.row() for row in measure_collapse(group)] if group.parts() else []
 
 
-def _parents(storage: Storage, config: RephraseRun) -> list[Part]:
-    groups = (Group(storage, f"{config.source}/{folder}") for folder in ("outcomes", "curated"))
-    return [part for group in groups for part in group.parts()]
-
-
-def ask(run: Run, config: RephraseRun, plan: Plan, documents: int | None = None) -> Report:
+def ask(context: Context, settings: RephraseConfig, plan: Plan, documents: int | None = None) -> Report:
     """Ask for every answer that is missing, of the first `documents` or all.
 
     Raises: what the client raises; InterruptedRunError when asked to stop.
@@ -176,38 +143,38 @@ def ask(run: Run, config: RephraseRun, plan: Plan, documents: int | None = None)
     from pipeline.llm.client import complete_sync
 
     with ExitStack() as stack:
-        cache = stack.enter_context(answers(run.storage, config))
+        cache = stack.enter_context(answers(context.storage))
         for damage in cache.damage:
-            run.reporter.line(f"answers: {damage}")
-        session = stack.enter_context(connect(run.storage))
-        routed = resolve_routes(session, config.source, config.routes)
+            context.reporter.line(f"answers: {damage}")
+        session = stack.enter_context(connect(context.storage))
+        routed = resolve_routes(session, settings.source, settings.routes)
         planned = count_requests(kept_documents(session, routed, documents), plan)
-        if config.budget.requests is not None:
-            planned = min(planned, config.budget.requests)
+        if settings.budget.requests is not None:
+            planned = min(planned, settings.budget.requests)
         told = [time.monotonic()]
 
         def progress(counts: Counts) -> None:
             if time.monotonic() - told[0] >= _TELL_EVERY_S:
                 told[0] = time.monotonic()
-                run.reporter.line(f"{plan.output} rephrase: {_counted(counts, planned)}")
+                context.reporter.line(f"{plan.output} rephrase: {_counted(counts, planned)}")
 
-        stack.enter_context(giving(run.stop, config.client.drain_s))
-        client = config.client
+        stack.enter_context(giving(context.stop, settings.client.drain_s))
+        client = settings.client
         for _ in range(2):
             report = complete_sync(
                 requests(plan_requests(kept_documents(session, routed, documents), plan)),
-                config.endpoint,
+                settings.endpoint,
                 cache,
                 config=client,
-                budget=config.budget,
+                budget=settings.budget,
                 on_progress=progress,
-                stop=run.stop.is_set,
+                stop=context.stop.is_set,
             )
             if not _only_failures(report.counts):
                 break
             client = client.model_copy(update={"retry_failed": True})  # all failed once: then it was no request's fault
-    run.reporter.line(f"{plan.output} rephrase: {_counted(report.counts, planned)} in {report.wall_s:.1f} s")
-    stop_if_asked(run.stop)
+    context.reporter.line(f"{plan.output} rephrase: {_counted(report.counts, planned)} in {report.wall_s:.1f} s")
+    context.check()
     return report
 
 
@@ -226,15 +193,3 @@ def _counted(counts: Counts, planned: int) -> str:
     retries = sum(counts.retries.values())
     parts += [f"{retries:,} calls repeated"] if retries else []
     return ", ".join(parts)
-
-
-def _language_of(text: str) -> str | None:
-    """Return a text's language, for the verdict on whether a rephrasing kept its source's."""
-    table = pa.table({"doc_id": ["0" * 32], "text": [text]})
-    found: str | None = language.language(table, _model())["language"][0].as_py()
-    return found
-
-
-@cache
-def _model() -> FastTextModel:
-    return language.load_model(lid_model_path())

@@ -1,0 +1,133 @@
+"""The `extract` stage: raw inputs to documents and rejects, in whatever format they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.extract.config import ExtractConfig
+from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.shard import ExtractJob, Shard, extract_input
+from pipeline.table.catalog import group_folders
+from pipeline.table.schema import KEEP_COLUMNS
+from pipeline.table.shards import Index, Part
+from pipeline.table.stages import Context, Made, Progress, Publish, Stage, Totals
+
+MAX_NAMED = 5
+"""Inputs that a warning names."""
+
+Parts = tuple[list[Part], list[Part]]
+"""An input's parts: of documents and of rejects."""
+Extracted = tuple[ExtractJob, list[Shard]]
+
+
+def extract_stage(
+    context: Context, source: str, jobs: Sequence[ExtractJob], pages: Callable[[ExtractConfig], WorkerPool]
+) -> Stage[ExtractJob, Extracted]:
+    """Return the extraction of every input of a source whose shards are not all there.
+
+    `jobs` are all of the source's inputs, as its configuration says. Every unit ends as one document or one reject.
+    """
+    index = context.group(source, "documents").index()
+    formats: dict[str, str] = index.details.get("formats", {}) if index is not None else {}
+    # With `auto`, what is done was read in the format that was found then; what is not done may have changed.
+    found = [
+        replace(job, format=formats.get(job.input.name, job.format)) if job.format == "auto" else job for job in jobs
+    ]
+    done = _finished(context, source, index, found)
+    pending = [job for job in jobs if job.input.name not in done]
+
+    def make(job: ExtractJob, progress: Progress) -> Made[Extracted]:
+        seen = 0
+
+        def watch(rows: int, position: int) -> None:
+            nonlocal seen
+            context.check()
+            progress.rows(rows)
+            if position > seen:  # readers of columns go back and forth
+                progress.read(position - seen)
+                seen = position
+
+        shards = extract_input(job, lambda: pages(job.config), watch)
+        watch(0, job.input.size)
+        documents = sum(shard.documents.rows for shard in shards)
+        units = documents + sum(shard.rejects.rows for shard in shards)
+        return Made((job, shards), job.input.name, units, documents, job.input.size, _reasons(shards))
+
+    def complete(results: Sequence[Extracted], publish: Publish, progress: Progress) -> Totals:
+        parts = done | {
+            job.input.name: ([shard.documents for shard in shards], [shard.rejects for shard in shards])
+            for job, shards in results
+        }
+        documents = [part for listed, _ in parts.values() for part in listed]
+        rejects = [part for _, listed in parts.values() for part in listed]
+        details: dict[str, Any] = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
+        known = {job.input.name: job.format for job in found}
+        known |= {job.input.name: shards[0].format for job, shards in results}
+        if any(job.format == "auto" for job in jobs):
+            details["formats"] = dict(sorted(known.items()))
+        if jobs and jobs[0].keep:
+            details[KEEP_COLUMNS] = jobs[0].kept_types
+        publish(context.group(source, "rejects"), rejects, Index(stage="extract"))
+        publish(context.group(source, "documents"), documents, Index(stage="extract", details=details))
+        _prune(context, source, {part.stem for part in documents}, publish)
+        _warn(context, source, len(jobs), {job.input.name: shards[0].unread for job, shards in results})
+        rows = sum(part.rows for part in documents)
+        notes = _reasons([shard for _, shards in results for shard in shards])
+        return Totals(rows + sum(part.rows for part in rejects), rows, notes)
+
+    size = sum(job.input.size for job in pending)
+    return Stage(source, "extract", pending, len(done), complete, make, work=size, unit="bytes")
+
+
+def _finished(context: Context, source: str, index: Index | None, jobs: Sequence[ExtractJob]) -> dict[str, Parts]:
+    """Return the parts of the inputs that the indexes prove to be done, by the input's name."""
+    if index is None:
+        return {}
+    listed = context.group(source, "documents").present(), context.group(source, "rejects").present()
+    done: dict[str, Parts] = {}
+    for job in jobs:
+        names = [job.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
+        if names and all(name in parts for name in names for parts in listed):
+            done[job.input.name] = [listed[0][name] for name in names], [listed[1][name] for name in names]
+    return done
+
+
+def _prune(context: Context, source: str, stems: set[str], publish: Publish) -> None:
+    """Take what was measured of documents that are gone out of every index, also of stages no longer configured."""
+    for folder in group_folders(context.storage, source):
+        group = context.group(source, folder)
+        index = group.index() if folder not in ("documents", "rejects", "curated") else None
+        if index is not None and any(part.stem not in stems for part in index.parts):
+            publish(group, [part for part in index.parts if part.stem in stems], index)
+
+
+def _warn(context: Context, source: str, inputs: int, made: Mapping[str, str | None]) -> None:
+    """Say which inputs gave nothing because they cannot be read: the run goes on without them."""
+    unread = [f"{name} ({why})" for name, why in made.items() if why is not None]
+    if unread:
+        more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""
+        context.reporter.line(
+            f"warning: {source}: {len(unread):,} of {inputs:,} inputs could not be read, each is one row of "
+            f"{source}.rejects: {', '.join(unread[:MAX_NAMED])}{more}"
+        )
+
+
+def _reasons(shards: Sequence[Shard]) -> str:
+    """Return the most common reasons of rejection, and what the kept columns lack, as one short note."""
+    total: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        total.update(shard.reasons)
+        counts.update(shard.counts)
+    documents = sum(shard.documents.rows for shard in shards)
+    notes = [f"{reason} {count:,}" for reason, count in total.most_common(5)]
+    for key in sorted(counts):
+        kind, _, name = key.partition(":")
+        if kind == "unfit":
+            notes.append(f"{name} does not fit its type in {counts[key]:,}")
+        elif kind == "null" and counts[key] == documents:
+            notes.append(f"{name} is null everywhere")
+    return ", ".join(notes)
