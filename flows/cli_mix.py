@@ -147,18 +147,18 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _scaling_fit(arguments: argparse.Namespace) -> int:
-    from flows.scaling import fit
+    from flows.tables import fit
 
     return fit(arguments.runs, arguments.out, arguments.bootstrap, arguments.seed, arguments.json)
 
 
 def _scaling_predict(arguments: argparse.Namespace) -> int:
-    from flows.scaling import predict
+    from flows.tables import predict
 
     return predict(arguments.fit, arguments.parameters, arguments.tokens, arguments.json)
 
 
 def _scaling_allocate(arguments: argparse.Namespace) -> int:
-    from flows.scaling import allocate
+    from flows.tables import allocate
 
     return allocate(arguments.fit, arguments.flops, arguments.served_tokens, arguments.json)

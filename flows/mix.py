@@ -45,7 +45,7 @@ from pipeline.mix.steps.train import (
     trainer,
     training_lines,
 )
-from pipeline.mix.workspace import OpenMix, glanced_mix, opened_mix, written_last
+from pipeline.mix.workspace import OpenMix, glanced_mix, opened_mix
 from pipeline.report.mix import text_summary
 from pipeline.table.stages import Engine, ShardReport
 
@@ -139,7 +139,7 @@ def run_step(
     stop = threading.Event()
     command = f"gristmill mix {step} {path}"
     if proposal is None and step in OF_A_PROPOSAL and not assignments:
-        proposal = written_last(path)
+        proposal = ""  # the one written last
     with (
         stopping_on_signals(stop, command),
         _desk(stop) as desk,
@@ -169,7 +169,7 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     """Propose, and as far as the step goes verify, write shards and the report."""
     fitted, choice = chosen(mix, found, fitted, step)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
-    shards = sampled(mix, found, choice.mixture, fitted.folder.shards) if is_sampled else None
+    shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
     report = write_mix_report(mix, found, fitted, choice, shards)
     lines = [text_summary(report.report)]
     if step == "verify" and choice.verification is not None:
@@ -178,7 +178,7 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
         lines.append(f"token shards: {shards.folder} ({shards.tokens:,} tokens in {shards.shards} shards)")
     elif step == "run":
         lines.append(f"not verified on this suite, so no shards yet; next: {mix.command_of('verify')}, then mix sample")
-    lines += [_of(found, fitted), f"mixture: {mix.folder.mixture}", f"report: {report.path}"]
+    lines += [_of(found, fitted), f"mixture: {mix.shown(mix.folder.mixture)}", f"report: {mix.shown(report.path)}"]
     return _print("\n".join(lines))
 
 
@@ -191,13 +191,13 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
         report = write_mix_report(mix, found, None, None, None)
-        return _print(f"no proposal yet: proxies are missing\nreport: {report.path}")
+        return _print(f"no proposal yet: proxies are missing\nreport: {mix.shown(report.path)}")
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
     fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
     report = write_mix_report(mix, found, fitted, choice, None)
-    return _print(f"{_of(found, fitted)}\nreport: {report.path}")
+    return _print(f"{_of(found, fitted)}\nreport: {mix.shown(report.path)}")
 
 
 def _print_plan(path: str, assignments: Sequence[str]) -> int:
@@ -208,7 +208,7 @@ def _print_plan(path: str, assignments: Sequence[str]) -> int:
         refuse_early(config, "run")
         found = kept_material(mix)
         lines = [
-            f"mix {mix.name}: folder {mix.folder.root}",
+            f"mix {mix.name}: folder {mix.shown(mix.folder.root)}",
             f"slices: {len(config.slices)} entries; suite: {config.suite}"
             + (f"; measured along: {', '.join(config.measure)}" if config.measure else ""),
         ]

@@ -29,14 +29,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.mix import contamination
-from pipeline.mix.contamination import ItemIndex, contaminated_documents, index_items
-from pipeline.mix.curated_texts import Located, locate, read_texts
-from pipeline.mix.hashing import Keys, held_out, id_keys, id_strings, training_order
+from pipeline.mix.contamination import ItemIndex, contaminated_documents, contaminated_items, index_items
+from pipeline.mix.curated_texts import Keys, Located, held_out, id_keys, id_strings, locate, read_texts, training_order
 from pipeline.mix.slices import ChosenDocuments, ResolvedSlice
 from pipeline.mix.tokenizer import MixTokenizer
 from pipeline.mix.types import SliceTokens, Task
 from pipeline.table.errors import ConservationError, InputError, ShardError
-from pipeline.table.kept import clear_temporary, create_file, done, write_json
+from pipeline.table.kept import clear_temporary, create_file, done, read_json, write_json
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 from pipeline.table.storage import write_failure
@@ -396,3 +395,64 @@ class _Maker:
             "bytes": n_bytes,
             "files": {file: (self.folder / file).stat().st_size for file in files},
         }
+
+
+@dataclass(frozen=True)
+class SharedText:
+    """What one slice's training text shares with one task: positions of items, ids of documents."""
+
+    items: tuple[int, ...]
+    documents: tuple[str, ...]
+
+
+def shared_text(
+    session: Session, built: BuiltSlice, tasks: Sequence[Task], words: int, folder: Path
+) -> dict[str, SharedText]:
+    """Return, by task name, what a slice shares with tasks that its build did not know. Found once, then kept.
+
+    Raises: WorkspaceError, ShardError when texts are unreadable.
+    """
+    known = set(built.task_keys.values())
+    found: dict[str, SharedText] = {}
+    open_tasks = []
+    for task in tasks:
+        if task.key in known:
+            continue
+        kept = read_json(_path(folder, built, task, words))
+        if kept is None:
+            open_tasks.append(task)
+        else:
+            found[task.name] = SharedText(tuple(kept["items"]), tuple(kept["documents"]))
+    if open_tasks:
+        found |= _search(session, built, open_tasks, words)
+        for task in open_tasks:
+            shared = found[task.name]
+            value = {"items": list(shared.items), "documents": list(shared.documents)}
+            write_json(_path(folder, built, task, words), value)
+    return found
+
+
+def _path(folder: Path, built: BuiltSlice, task: Task, words: int) -> Path:
+    return folder / "late" / f"{built.name}-{digest([built.key, task.key, words])[:16]}.json"
+
+
+def _search(session: Session, built: BuiltSlice, tasks: Sequence[Task], words: int) -> dict[str, SharedText]:
+    table = pq.read_table(built.tokens.documents_path, columns=["doc_id", "source"])
+    keys = id_keys(table["doc_id"].combine_chunks())
+    keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
+    located = locate(session.catalog, sorted(table["source"].unique().to_pylist()), keys)
+    index = index_items(tasks, words)
+    items: dict[str, set[int]] = {task.name: set() for task in tasks}
+    documents: dict[str, list[str]] = {task.name: [] for task in tasks}
+    for positions, texts in read_texts(located, np.arange(len(keys))):
+        hits = contaminated_documents(texts, index)
+        if not hits:
+            continue
+        rows = sorted(hits)
+        ids = id_strings(keys[positions[rows]]).to_pylist()
+        for row, doc_id in zip(rows, ids, strict=True):
+            for name in hits[row]:
+                documents[name].append(doc_id)
+        for name, positions_hit in contaminated_items([texts.take(rows)], index).items():
+            items[name] |= positions_hit
+    return {name: SharedText(tuple(sorted(items[name])), tuple(sorted(documents[name]))) for name in items}

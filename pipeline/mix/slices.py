@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
-from pipeline.mix.hashing import Keys, id_keys
+from pipeline.mix.curated_texts import Keys, id_keys
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.predicates import check_expression, shown
 from pipeline.table.sql import BATCH_ROWS, Session, literal, one_line

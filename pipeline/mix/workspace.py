@@ -1,22 +1,26 @@
-"""One mix, opened: its configuration, its folder under a lock."""
+"""One mix, opened: its configuration, and its folder under a lock.
+
+The folder lies where the workspace lies. Tokens are mapped into memory and proxies are trained by processes of their
+own, so what is behind a URL is worked on in a copy in the user's cache, a `Mirror`.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.mix.config import MixConfig, Stage, default_name
-from pipeline.mix.folder import MixFolder
+from pipeline.mix.folder import MixFolder, mix_folder
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.slice_build import BuiltSlice
 from pipeline.mix.types import Desk
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
-from pipeline.table.errors import ConfigError, UsageError
-from pipeline.table.kept import read_json
+from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
+from pipeline.table.kept import local_copy, read_json, size_of
 from pipeline.table.lock import hold
 from pipeline.table.storage import Storage
 
@@ -37,6 +41,10 @@ class OpenMix:
     def command_of(self, step: str) -> str:
         """Return the command of a step, for messages that say what to do next."""
         return shlex.join(["gristmill", "mix", step, self.path, *(f"--set={each}" for each in self.assignments)])
+
+    def shown(self, path: Path) -> str:
+        """Return the path, or the URL, under which a user finds a file of the mix."""
+        return self.storage.sql_path(str(Path("mix", self.name, path.relative_to(self.folder.root))))
 
     def tell_slice(self, built: BuiltSlice, made: bool) -> None:
         """Say what became of one slice's documents, when it was made just now."""
@@ -68,11 +76,6 @@ def checked_mix(path: str, assignments: Sequence[str]) -> tuple[MixConfig, str, 
     """
     config, name = load_mix(path, assignments)
     storage = Storage.at(config.workspace)
-    if not storage.is_local:
-        raise ConfigError(
-            f"{path}: workspace {config.workspace}: a mix maps tokens into memory, which needs a local workspace; "
-            "copy the sources' `outcomes` and `curated` folders to this machine"
-        )
     Catalog.read(storage)  # a mistyped path must not become a new workspace
     return config, name, storage
 
@@ -83,17 +86,18 @@ def stage_mixture(stage: Stage) -> tuple[MixConfig, Mixture]:
     Raises: ConfigError when the configuration cannot be used or its mixture was not made yet.
     """
     config, name = load_mix(stage.config)
-    path = MixFolder(mix_root(Storage.at(config.workspace), name)).mixture
-    if not path.is_file():
+    path = mix_home(Storage.at(config.workspace), name).sql_path("mixture.yaml")
+    if size_of(path) is None:
         raise ConfigError(
             f"stages.{stage.name}: {path} does not exist; make it first: gristmill mix run {stage.config}"
         )
-    return config, load_mixture(path)
+    with local_copy(path) as local:
+        return config, load_mixture(Path(local))
 
 
-def mix_root(storage: Storage, name: str) -> Path:
+def mix_home(storage: Storage, name: str) -> Storage:
     """Return the folder of a mix in a workspace."""
-    return Path(storage.path(f"mix/{name}"))
+    return Storage.at(storage.sql_path(f"mix/{name}"))
 
 
 @contextmanager
@@ -102,36 +106,48 @@ def opened_mix(
 ) -> Iterator[OpenMix]:
     """Hold a mix's folder and give the block the mix. The workspace itself is only read, and not held.
 
-    `stored` names a proposal of the mix, whose own configuration is then taken.
+    `stored` names a proposal of the mix, whose own configuration is then taken; "" the one whose mixture was written
+    last, where there is one.
 
     Raises: UsageError when configuration or workspace cannot be used, or another command holds the mix.
     """
     config, name, storage = checked_mix(path, assignments)
-    folder = MixFolder(mix_root(storage, name))
-    said = ""
-    if stored is not None:
-        today, config = config, stored_config(folder, stored, config)
-        changed = [key for key in type(config).model_fields if getattr(config, key) != getattr(today, key)]
-        said = f"proposal {stored}; {path} has other {', '.join(changed)} by now" if changed else ""
-    with hold(Storage.at(str(folder.root)), command):
-        if said:
-            desk.line(f"{said}: `gristmill mix propose {path}` makes another proposal of it")
+    home = mix_home(storage, name)
+    folder = mix_folder(home)
+    with ExitStack() as held:
+        if stored and home.is_local:
+            stored_config(folder, stored, config)  # a name that is wrong makes no folder
+        held.enter_context(hold(home, command))
+        if folder.mirror is not None:
+            held.enter_context(hold(Storage.at(str(folder.root)), command))
+            folder.mirror.pull()
+            held.callback(folder.publish)
+        if stored == "":
+            stored = _written_last(folder)
+        if stored is not None:
+            today, config = config, stored_config(folder, stored, config)
+            changed = [key for key in type(config).model_fields if getattr(config, key) != getattr(today, key)]
+            if changed:
+                said = f"proposal {stored}; {path} has other {', '.join(changed)} by now"
+                desk.line(f"{said}: `gristmill mix propose {path}` makes another proposal of it")
         yield OpenMix(path, tuple(assignments), stored, name, config, storage, folder, desk)
 
 
 def glanced_mix(path: str, assignments: Sequence[str], desk: Desk) -> OpenMix:
-    """Return the mix to look at: nothing is held, so nothing may be written.
+    """Return the mix to look at: it is not held, so nothing may be written but the copy of a remote one.
 
     Raises: UsageError when configuration or workspace cannot be used.
     """
     config, name, storage = checked_mix(path, assignments)
-    return OpenMix(path, tuple(assignments), None, name, config, storage, MixFolder(mix_root(storage, name)), desk)
+    folder = mix_folder(mix_home(storage, name))
+    if folder.mirror is not None:
+        with suppress(WorkspaceError), hold(Storage.at(str(folder.root)), "gristmill mix"):
+            folder.mirror.pull()  # unless a command is at work in it: then it is seen as that sees it
+    return OpenMix(path, tuple(assignments), None, name, config, storage, folder, desk)
 
 
-def written_last(path: str) -> str | None:
+def _written_last(folder: MixFolder) -> str | None:
     """Return the name of the proposal whose mixture was written last, or None when there is none."""
-    _, name, storage = checked_mix(path, ())
-    folder = MixFolder(mix_root(storage, name))
     written = load_mixture(folder.mixture).provenance if folder.mixture.is_file() else None
     return written.proposal if written and folder.proposal(written.proposal).config.is_file() else None
 

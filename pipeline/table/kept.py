@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +127,23 @@ def size_of(path: str | Path) -> int | None:
         return os.stat(storage.path(name)).st_size if storage.is_local else int(storage.fs.size(storage.path(name)))
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+@contextmanager
+def local_copy(path: str | Path) -> Iterator[str]:
+    """Give the block a local path to a file: its own, or that of a copy, for what only reads or maps local files.
+
+    Raises: FileNotFoundError.
+    """
+    storage, name = _place(path)
+    if storage.is_local:
+        yield storage.path(name)
+        return
+    with tempfile.NamedTemporaryFile(prefix="gristmill-") as target:
+        with storage.open(name) as source:
+            shutil.copyfileobj(source, target)
+        target.flush()
+        yield target.name
 
 
 def _place(path: str | Path) -> tuple[Storage, str]:

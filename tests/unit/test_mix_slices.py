@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix import slice_build
-from pipeline.mix import tokenizer_sample as sampling
+from pipeline.mix import tokenizer as sampling
 from pipeline.mix.config import MixConfig, TokenizerConfig, TokenizerTraining
 from pipeline.mix.contamination import contaminated_items, index_items
-from pipeline.mix.curated_texts import _matches
-from pipeline.mix.hashing import held_out, id_keys, id_strings
+from pipeline.mix.curated_texts import _matches, held_out, id_keys, id_strings
 from pipeline.mix.slice_build import (
     BuiltSlice,
     SliceRequest,
@@ -33,8 +32,7 @@ from pipeline.mix.slice_build import (
 )
 from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
 from pipeline.mix.suites import task_key
-from pipeline.mix.tokenizer import MixTokenizer, train_tokenizer
-from pipeline.mix.tokenizer_sample import slices_tokenizer, tokenizer_sample
+from pipeline.mix.tokenizer import MixTokenizer, slices_tokenizer, tokenizer_sample, train_tokenizer
 from pipeline.mix.types import Item, Task
 from pipeline.table import schema
 from pipeline.table.errors import ConfigError, InputError, QueryError, SchemaError, WorkspaceError

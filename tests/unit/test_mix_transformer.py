@@ -19,8 +19,7 @@ from pipeline.mix.config import ProxyConfig
 from pipeline.mix.transformer import checkpoint, pool
 from pipeline.mix.transformer.data import MixStream, SliceStream
 from pipeline.mix.transformer.proxy import TransformerProxy
-from pipeline.mix.transformer.schedule import schedule_for
-from pipeline.mix.transformer.shape import layout, shape_for
+from pipeline.mix.transformer.shape import layout, schedule_for, shape_for
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask
 from pipeline.table.errors import GristmillError, InputError, MissingDependencyError, ShardError
 
@@ -174,16 +173,16 @@ def test_initial_weights_depend_on_the_seeds_alone() -> None:
 
 
 def test_optimiser_is_torchs_adamw() -> None:
-    from pipeline.mix.transformer import schedule, training
+    from pipeline.mix.transformer import shape, training
 
     generator = torch.Generator().manual_seed(5)
     flat = torch.randn(50, generator=generator)
     shrunk, free = flat[:30].clone().requires_grad_(), flat[30:].clone().requires_grad_()
     theirs = torch.optim.AdamW(
-        [{"params": [shrunk], "weight_decay": schedule.WEIGHT_DECAY}, {"params": [free], "weight_decay": 0.0}],
+        [{"params": [shrunk], "weight_decay": shape.WEIGHT_DECAY}, {"params": [free], "weight_decay": 0.0}],
         lr=0.01,
-        betas=schedule.BETAS,
-        eps=schedule.EPSILON,
+        betas=shape.BETAS,
+        eps=shape.EPSILON,
     )
     ours = training.Optimiser(flat, 30)
     for number in range(1, 6):

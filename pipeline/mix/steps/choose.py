@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix.constraints import TOLERANCE, reduced_constraints
+from pipeline.mix.constraints import TOLERANCE, Space, reduced_constraints
 from pipeline.mix.folder import ProposalFolder
 from pipeline.mix.mixture import (
     Context,
@@ -27,15 +27,15 @@ from pipeline.mix.objective import Problem
 from pipeline.mix.optimism import Means, split_rows
 from pipeline.mix.proposal import Estimate, Proposal, SliceAnswer
 from pipeline.mix.propose import SeedNoise, beliefs, propose
-from pipeline.mix.regression import Fit, fit
-from pipeline.mix.regression.solve import one_blas_thread
+from pipeline.mix.regression.fitting import Fit, fit
+from pipeline.mix.regression.laws import one_blas_thread
+from pipeline.mix.regression.stored import load_fit, save_fit
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.sample import SampleReport, sample
 from pipeline.mix.search import Ints
 from pipeline.mix.steps.material import Material
 from pipeline.mix.steps.train import Results, Trainer, train_and_measure, trainer
 from pipeline.mix.swarm import run_id
-from pipeline.mix.swarm_space import Space
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.mix.workspace import OpenMix, stage_mixture
@@ -103,7 +103,7 @@ def fit_results(mix: OpenMix, material: Material, results: Results, space: Space
     if known is None:
         mix.desk.line(f"fitting {len(results.tasks)} tasks to {len(results.runs)} runs")
         known = _fit(mix, results, space, weights)
-        known.save(folder.fit)
+        save_fit(known, folder.fit)
         matrix = np.stack([run.weights for run in results.runs])
         _write_tables(folder.fit, material.names, matrix, results)
         write_json(folder.fit / "noise.json", noise.rows())
@@ -141,7 +141,7 @@ def _known_fit(mix: OpenMix, folder: ProposalFolder, key: str) -> Fit | None:
     for each in (folder, *mix.folder.proposals()):
         if read_json(each.fit / "key.json") == {"key": key}:
             try:
-                found = Fit.load(each.fit)
+                found = load_fit(each.fit)
             except InputError as error:
                 mix.desk.line(f"{error}: it is made anew")
                 (each.fit / "key.json").unlink(missing_ok=True)
@@ -484,23 +484,17 @@ def _active_rounds(
     return fitted, proposal
 
 
-def sampled(mix: OpenMix, found: Material, mixture: Mixture, folder: Path) -> SampleReport:
-    """Write the token shards of a mixture, for the first stage of the target run."""
-    first = mixture.stages[0].share if mixture.stages else 1.0
-    return sample_mixture(mix, found, mixture, int(mix.config.budget_tokens * first), folder)
-
-
-def sample_mixture(mix: OpenMix, found: Material, mixture: Mixture, budget_tokens: int, folder: Path) -> SampleReport:
-    """Write the token shards of a mixture for a budget into a folder.
+def sampled(mix: OpenMix, found: Material, mixture: Mixture, out: str) -> SampleReport:
+    """Write the token shards of a mixture, for the first stage of the target run, into a folder or behind a URL.
 
     Raises: ConfigError when the slices do not have so many tokens within their `max_epochs`.
     """
-    weights = np.array([mixture.weights.get(name, 0.0) for name in found.names])
+    first = mixture.stages[0].share if mixture.stages else 1.0
     return sample(
         found.data.slices,
-        weights,
-        budget_tokens,
-        folder,
+        np.array([mixture.weights.get(name, 0.0) for name in found.names]),
+        int(mix.config.budget_tokens * first),
+        out,
         mix.config.sample,
         max_epochs=np.array([each.config.max_epochs for each in found.slices]),
         vocabulary=found.data.vocabulary,

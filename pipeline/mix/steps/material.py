@@ -12,15 +12,28 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.config import MAX_SLICES, HeldOutConfig, MixConfig, ModelName
-from pipeline.mix.constraints import Constraints, constraints_of
-from pipeline.mix.late_tasks import SharedText, shared_text
+from pipeline.mix.constraints import (
+    Bounds,
+    Constraints,
+    constraints_of,
+    natural_weights,
+    pool_tokens,
+    weight_bounds,
+    whole_documents,
+)
 from pipeline.mix.mixture import load_mixture
-from pipeline.mix.slice_build import BuiltSlice, SliceRequest, build_slices, kept_slices, slice_table
+from pipeline.mix.slice_build import (
+    BuiltSlice,
+    SharedText,
+    SliceRequest,
+    build_slices,
+    kept_slices,
+    shared_text,
+    slice_table,
+)
 from pipeline.mix.slices import ChosenDocuments, ResolvedSlice, chosen_documents, resolve_slices
 from pipeline.mix.suites import Suite, held_out_task, load_suite, tokenise_task
-from pipeline.mix.swarm_space import Bounds, natural_weights, pool_tokens, weight_bounds, whole_documents
-from pipeline.mix.tokenizer import MixTokenizer
-from pipeline.mix.tokenizer_sample import kept_tokenizer, slices_tokenizer
+from pipeline.mix.tokenizer import MixTokenizer, kept_tokenizer, slices_tokenizer
 from pipeline.mix.types import Floats, ProxyData, RunSpec, Task, TokenTask
 from pipeline.mix.workspace import OpenMix, stage_mixture
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError, nearest
@@ -80,6 +93,7 @@ def material(mix: OpenMix) -> Material:
         built = build_slices(session, _request(mix, slices, documents, tokenizer, tasks), mix.tell_slice)
         words = config.contamination_words
         shared = [shared_text(session, each, tasks, words, mix.folder.slices) for each in built]
+    mix.folder.publish("slices")
     return _material(mix, suites, slices, tokenizer, built, shared)
 
 

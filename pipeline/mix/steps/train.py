@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.config import EarlyStopping, ProxyConfig, SwarmConfig
-from pipeline.mix.constraints import reduced_constraints
+from pipeline.mix.constraints import Space, frozen_space, pool_tokens, reduced_constraints, whole_documents, whole_space
 from pipeline.mix.curves import LearningCurves, extrapolated, measured_shares, stop_decisions
 from pipeline.mix.folder import RUN, MixFolder, RunFolder
 from pipeline.mix.mixture import load_mixture
@@ -19,7 +19,6 @@ from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.noise import measure_noise, seed_noise
 from pipeline.mix.steps.material import Material, require_runs
 from pipeline.mix.swarm import draw_swarm, unjudged_slices
-from pipeline.mix.swarm_space import Space, frozen_space, pool_tokens, whole_documents, whole_space
 from pipeline.mix.types import Desk, Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.mix.workspace import OpenMix
 from pipeline.table.errors import ShardError
@@ -114,6 +113,8 @@ def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> 
 
         def finish(job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
             _save(trainer, job, trained, measures)
+            if trainer.config.kind != "ngram":  # all of them together are seconds of work, and go at the end
+                trainer.folder.publish(f"runs/{trainer.at(job.run).path.name}/")
             if advance is not None:
                 advance()
             elif trainer.config.kind != "ngram":  # a line for each of thousands of runs that take no time tells nothing
@@ -433,7 +434,7 @@ def ngram_ranks(mix: OpenMix, found: Material, results: Results) -> dict[str, fl
     """Return how n-gram proxies rank the same mixtures, task by task: whether they would have done for a first look."""
     if mix.config.proxy.kind == "ngram":
         return {}
-    from pipeline.mix.regression.scores import spearman
+    from pipeline.mix.regression.choice import spearman
 
     proxy = NgramProxy(mix.config.proxy, found.data, mix.folder.root / "runs" / "ngram_counts")
     weights = np.stack([run.weights for run in results.runs])
