@@ -56,11 +56,9 @@ def write_mix_report(
         if verification and proposal
         else (),
         predictions=_predictions(fitted) if fitted else (),
-        prediction_method="cross-validated",
         quality=_quality(fitted) if fitted else (),
         noise=_noise(fitted) if fitted else (),
         sensitivity=_sensitivity(proposal) if proposal else (),
-        sensitivity_step="0.05 of the tokens",
         pulls=_pulls(proposal) if proposal else (),
         kl_records=[show.KlRecord(k.kl, k.promised, k.kept, k.kl == proposal.kl) for k in proposal.halves]
         if proposal

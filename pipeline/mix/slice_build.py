@@ -73,7 +73,7 @@ class SliceRequest:
     """Whose items are kept out of the training text. Tasks of held-out text are not among them."""
     keep_filtered: bool = False
     """Whether a store made with other tasks stays, so that what was trained on it stays valid. The items that a new
-    task shares with it must then be left out of the measurement: `contaminated_items` over `trained_texts`."""
+    task shares with it must then be left out of the measurement, see `shared_text`."""
 
 
 @dataclass(frozen=True)
@@ -152,19 +152,6 @@ def slice_table(
         }
         for each, config in zip(built, slices, strict=True)
     ]
-
-
-def trained_texts(session: Session, built: BuiltSlice) -> Iterator[pa.Array]:
-    """Yield the training texts of a store as they lie in the workspace, a row group at a time.
-
-    Raises: WorkspaceError when the workspace no longer has them.
-    """
-    table = pq.read_table(built.tokens.documents_path, columns=["doc_id", "source"])
-    keys = id_keys(table["doc_id"].combine_chunks())
-    keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
-    located = locate(session.catalog, sorted(table["source"].unique().to_pylist()), keys)
-    for _, texts in read_texts(located, np.arange(len(keys))):
-        yield texts
 
 
 def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, str]:

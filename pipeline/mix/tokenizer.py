@@ -152,17 +152,6 @@ class _Pieces:
         return True
 
 
-def make_tokenizer(config: TokenizerConfig, sample: Iterable[str]) -> MixTokenizer:
-    """Return the tokenizer that a configuration asks for; `sample` is read only where one is trained.
-
-    Raises: ConfigError, InputError, MissingDependencyError.
-    """
-    if config.file is not None:
-        return load_tokenizer(Path(config.file), config.end_of_document)
-    assert config.train is not None
-    return train_tokenizer(sample, config.train.vocabulary)
-
-
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> MixTokenizer:
     """Return a byte-level BPE tokenizer trained on `texts`; the same texts give the same one, whatever their order.
 

@@ -66,7 +66,7 @@ def _mixture(report: MixReport) -> str:
     weights: Floats = shown.weights if shown else natural
     repeated = epochs(report, weights)
     name = "proposed" if shown is None or shown.name == "proposal" else visible(shown.name)
-    head = ["slice", "natural", name, f"{report.level:.0%} interval", "epochs at target"]
+    head = ["slice", "natural", name, "90% interval", "epochs at target"]
     order = np.lexsort((np.arange(weights.size), -weights))
     rows = []
     for i in order[:MAX_LINES]:
@@ -86,7 +86,7 @@ def _mixture(report: MixReport) -> str:
 def _changes(report: MixReport) -> str:
     groups = {task.group for task in report.tasks}
     shown = [c for i, c in enumerate(report.changes) if i == 0 or c.name in groups or not groups]
-    head = ["predicted against natural", f"change in {visible(report.metric_unit)} (less is better)"]
+    head = ["predicted against natural", "change in bits per byte (less is better)"]
     lines = _aligned(head, [[_name(c.name), _plain(html.estimate(c.difference))] for c in shown[:MAX_LINES]])
     chosen = next((record for record in report.kl_records if record.chosen), None)
     if chosen is not None and report.optimism is not None:

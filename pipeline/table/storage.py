@@ -204,8 +204,10 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
-    beside = {"dir": folder, "prefix": f".{name}.", "suffix": ".tmp"}
-    handle, temporary = tempfile.mkstemp(**(beside if scratch is None else {"dir": scratch, "prefix": "part-"}))
+    if scratch is None:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
+    else:
+        handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
     try:
         with os.fdopen(handle, "w+b") as target:
             yield target

@@ -21,14 +21,13 @@ import pytest
 from pipeline.mix import slice_build
 from pipeline.mix import tokenizer as sampling
 from pipeline.mix.config import MixConfig, TokenizerConfig, TokenizerTraining
-from pipeline.mix.contamination import contaminated_items, index_items
 from pipeline.mix.curated_texts import _matches, held_out, id_keys, id_strings
 from pipeline.mix.slice_build import (
     BuiltSlice,
     SliceRequest,
     build_slices,
+    shared_text,
     slice_table,
-    trained_texts,
 )
 from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
 from pipeline.mix.suites import task_key
@@ -341,9 +340,8 @@ def test_a_store_made_for_another_suite_stays_and_its_texts_tell_which_items_to_
     (kept,) = build(storage, tmp_path / "s", tokenizer, web, tasks=(new,), keep_filtered=True)
     assert (kept, digests(tmp_path / "s")) == (first, before)
     with connect(storage) as session:
-        texts = list(trained_texts(session, kept))
-    assert sum(map(len, texts)) == kept.tokens.n_documents
-    assert contaminated_items(texts, index_items([new], 13)) == {"new": frozenset({1})}
+        found = shared_text(session, kept, [new], 13, tmp_path)["new"]
+    assert (found.items, len(found.documents)) == ((1,), 10)
 
 
 def test_curated_that_lacks_a_kept_document(tokenizer, tmp_path):

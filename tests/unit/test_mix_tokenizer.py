@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline.kernels import byte_pieces
-from pipeline.mix.config import TokenizerConfig
-from pipeline.mix.tokenizer import END_OF_DOCUMENT, MixTokenizer, load_tokenizer, make_tokenizer, train_tokenizer
+from pipeline.mix.tokenizer import END_OF_DOCUMENT, MixTokenizer, load_tokenizer, train_tokenizer
 from pipeline.table.errors import ConfigError, InputError
 
 WORDS = ["the", "mill", "grinds", "slowly,", "don't", "we'll", "1984", "naïve", "磨坊", "x = y;\n", "  ", "\t", "she's"]
@@ -124,7 +123,6 @@ def test_a_saved_tokenizer_is_the_same(trained, tmp_path):
         trained.eos,
         trained.vocabulary,
     )
-    assert make_tokenizer(TokenizerConfig(file=str(tmp_path / "t.json")), []) == loaded
 
 
 def test_little_text_gives_a_smaller_vocabulary_and_no_text_is_an_error(caplog):
