@@ -20,9 +20,11 @@ from flows.config import LAST, chosen_sources, load
 from flows.preflight import check_everything
 from flows.runs import Run, opened
 from flows.stages import TABLE, steps
+from pipeline.table.catalog import check_layout
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.sql import one_line
 from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
+from pipeline.table.storage import Storage
 
 SMALL_BYTES = 16 << 20
 SMALL_ROWS = 50_000
@@ -55,6 +57,7 @@ def dry_run(path: str, assignments: Sequence[str], only: Sequence[str], until: s
     config = load(path, assignments)
     only = chosen_sources(config, only)
     check_everything(config, only, until)
+    check_layout(Storage.at(config.workspace))
     print_plan(config, only, until)
     return 0
 

@@ -15,6 +15,7 @@ from pipeline.extract.column_types import settle_types
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, page_pool
+from pipeline.table.catalog import adopt
 from pipeline.table.inputs import resolve
 from pipeline.table.lock import hold
 from pipeline.table.stages import Context
@@ -101,6 +102,7 @@ def opened(config: RunConfig, command: str, stop: threading.Event | None = None)
     with hold(Storage.at(config.workspace), command), reporter() as report:
         run = Run.of(config, report, stop or threading.Event())
         run.storage.clear_temporary()
+        adopt(run.storage)
         token = _current.set(run)
         try:
             with run.resources:

@@ -136,8 +136,7 @@ COPY = {**TOLD[0].row(), "url": "https://example.org/copy"}
 
 def pairs() -> list[dict[str, Any]]:
     """Return every conversation that a model must know: the messages that the stage sends, and the answer."""
-    from pipeline.rephrase.render import render_prompt
-    from pipeline.rephrase.styles import load_style
+    from pipeline.rephrase.styles import load_style, render_prompt
 
     return [
         {"messages": render_prompt(load_style(style), "chat", told.text, f"The {told.name}"), "answer": answer}
@@ -154,9 +153,10 @@ def corpus() -> list[dict[str, Any]]:
 def listed(workspace: Path, source: str) -> dict[str, dict[str, str]]:
     """Return the SHA-256 of every part that a source's indexes list, by group."""
     found: dict[str, dict[str, str]] = {}
-    for index in sorted((workspace / source).rglob("_index.json")):
+    manifests = workspace / source / "_manifests"
+    for index in sorted(manifests.rglob("_index.json")):
+        group = str(index.parent.relative_to(manifests))
         names = [part["name"] for part in json.loads(index.read_text())["parts"]]
-        files = {name: index.parent / f"{name}.parquet" for name in names}
-        group = str(index.parent.relative_to(workspace / source))
+        files = {name: workspace / source / group / f"{name}.parquet" for name in names}
         found[group] = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     return found

@@ -158,8 +158,9 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
 def _proof(group: Group, work: Work) -> Manifest | None:
     """Return the manifest that proves a part done, or None when it is missing or the part itself is."""
     manifest = group.manifest(work.name)
-    done = manifest is not None and manifest.part.key == work.key and group.storage.exists(group.path(work.name))
-    return manifest if done else None
+    if manifest is None or manifest.part.key != work.key or not group.verify([manifest.part]):
+        return None
+    return manifest
 
 
 def extract_input(job: ExtractJob, pages: Callable[[], WorkerPool], watch: Watch) -> list[Shard]:

@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from pipeline.mix import contamination
 from pipeline.mix.contamination import ItemIndex, contaminated_documents, contaminated_items, index_items
 from pipeline.mix.curated_texts import Keys, Located, held_out, id_keys, id_strings, locate, read_texts, training_order
-from pipeline.mix.slices import ChosenDocuments, ResolvedSlice
 from pipeline.mix.tokenizer import MixTokenizer
-from pipeline.mix.types import SliceTokens, Task
+from pipeline.mix.types import ChosenDocuments, ResolvedSlice, SliceTokens, Task
 from pipeline.table.errors import ConservationError, InputError, ShardError
 from pipeline.table.kept import clear_temporary, create_file, done, read_json, write_json
 from pipeline.table.shards import digest, made_from

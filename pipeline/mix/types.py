@@ -5,9 +5,7 @@ Shapes: `n` runs or mixtures, `k` slices, `m` tasks (metrics). A metric is alway
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,12 +13,36 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.config import ProxyConfig
-from pipeline.table.stages import Engine
+from pipeline.mix.config import SliceConfig
 
 Floats = NDArray[np.float64]
 
 RunKind = Literal["swarm", "corner", "natural", "uniform", "unimax", "best_seen", "proposal"]
+
+
+@dataclass(frozen=True)
+class ResolvedSlice:
+    """A slice whose predicate is known to work, and how many kept documents it chooses."""
+
+    name: str
+    where: str
+    """SQL; for one that `by` gave with the values that it stands for."""
+    config: SliceConfig
+    documents: int
+
+
+@dataclass(frozen=True)
+class ChosenDocuments:
+    """The documents of all slices, in the order of their ids: what is held of each is 22 bytes.
+
+    `keys` uint64 (n, 2) are the ids' 128 bits, `slices` int32 (n,) the number of each document's slice, `source_codes`
+    int16 (n,) the position of its source in `sources`.
+    """
+
+    keys: NDArray[np.uint64]
+    slices: NDArray[np.int32]
+    source_codes: NDArray[np.int16]
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -144,25 +166,4 @@ class Proxy(Protocol):
 
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
         """Measure a trained run on tasks, in order."""
-        ...
-
-
-class Desk(Protocol):
-    """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
-
-    @property
-    def stop(self) -> threading.Event:
-        """Set when the run is to end early."""
-        ...
-
-    def line(self, text: str) -> None:
-        """Say one line."""
-        ...
-
-    def progress(self, why: str, jobs: int) -> AbstractContextManager[Callable[[], None] | None]:
-        """Give the block what to call after each job; None where lines are to say what was done."""
-        ...
-
-    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
-        """Do `work`, in which `untrained` runs are trained, with an engine that is worth its start."""
         ...

@@ -7,22 +7,44 @@ own, so what is behind a URL is worked on in a copy in the user's cache, a `Mirr
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from pipeline.mix.config import MixConfig, Stage, default_name
+from pipeline.mix.config import MixConfig, ProxyConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder, mix_folder
 from pipeline.mix.mixture import Mixture, load_mixture
-from pipeline.mix.slice_build import BuiltSlice
-from pipeline.mix.types import Desk
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
 from pipeline.table.kept import local_copy, read_json, size_of
 from pipeline.table.lock import hold
+from pipeline.table.stages import Engine
 from pipeline.table.storage import Storage
+
+
+class Desk(Protocol):
+    """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
+
+    @property
+    def stop(self) -> threading.Event:
+        """Set when the run is to end early."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Say one line."""
+        ...
+
+    def progress(self, why: str, jobs: int) -> AbstractContextManager[Callable[[], None] | None]:
+        """Give the block what to call after each job; None where lines are to say what was done."""
+        ...
+
+    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
+        """Do `work`, in which `untrained` runs are trained, with an engine that is worth its start."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,16 +67,6 @@ class OpenMix:
     def shown(self, path: Path) -> str:
         """Return the path, or the URL, under which a user finds a file of the mix."""
         return self.storage.sql_path(str(Path("mix", self.name, path.relative_to(self.folder.root))))
-
-    def tell_slice(self, built: BuiltSlice, made: bool) -> None:
-        """Say what became of one slice's documents, when it was made just now."""
-        if not made:
-            return
-        parts = [f"{built.tokens.n_documents:,} to train on"]
-        parts += [f"{built.held_out:,} held out"] if built.held_out else []
-        parts += [f"{built.contaminated:,} share text with the suite"] if built.contaminated else []
-        text = f"slice {built.name}: {built.documents_in:,} documents = {' + '.join(parts)}"
-        self.desk.line(f"{text}; {built.tokens.n_tokens:,} tokens")
 
 
 def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str]:

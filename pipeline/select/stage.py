@@ -7,7 +7,7 @@ Sources that were deduplicated together are selected together: a component then 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -104,6 +104,8 @@ def select_stage(context: Context, selection: Selection) -> Stage[None, None]:
             curated = [_curate(context, item, key, selection.part_bytes) for item in judged]
             for group, parts, index in [*curated, *(_outcome_index(context, item, key) for item in judged)]:
                 publish(group, parts, index)
+        for group in _groups(context, sources):  # also when nothing was to do: a kill may have come before this
+            group.prune()
         indexes = [Group(context.storage, f"{source.name}/outcomes").index() for source in selection.sources]
         counts = [index.counts for index in indexes if index is not None]
         return Totals(sum(each.get("documents", 0) for each in counts), sum(each.get(KEPT, 0) for each in counts))
@@ -177,11 +179,12 @@ def _libraries() -> dict[str, str]:
 
 
 def _is_current(context: Context, sources: Sequence[_Source], key: str) -> bool:
-    return all(
-        Group(context.storage, f"{source.selection.name}/{folder}").is_complete(key)
-        for source in sources
-        for folder in ("outcomes", "curated")
-    )
+    return all(group.is_complete(key) for group in _groups(context, sources))
+
+
+def _groups(context: Context, sources: Sequence[_Source]) -> Iterator[Group]:
+    for source in sources:
+        yield from (context.group(source.selection.name, folder) for folder in ("outcomes", "curated"))
 
 
 def _judge(

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from pipeline.table.errors import ShardError, WorkspaceError
 from pipeline.table.schema import RESERVED_SOURCES
-from pipeline.table.shards import INDEX, Group, Index
+from pipeline.table.shards import INDEX, MANIFESTS, PART_FILE, Group, Index, Manifest
 from pipeline.table.storage import Storage
 
 FLAT_GROUPS = ("documents", "rejects", "signatures", "duplicates", "outcomes", "curated")
 """Groups that a source has once."""
+_FIRST = ("documents", "rejects")
+"""Groups that every source has."""
 ANSWERS = "_answers"
 """Folder of a workspace that holds what language models answered."""
 AGAINST = "against"
@@ -58,6 +60,7 @@ class Catalog:
         except OSError as error:
             reason = error.strerror or error
             raise WorkspaceError(f"workspace {storage.url} cannot be read: {reason}; make it readable") from error
+        check_layout(storage)
         if not sources:
             raise WorkspaceError(_why_empty(storage))
         return cls(storage, tuple(sources))
@@ -76,15 +79,61 @@ def source_folders(storage: Storage) -> list[str]:
 def group_folders(storage: Storage, source: str) -> Iterator[str]:
     """Yield the folders of a source that can be groups, present or not, each relative to the source."""
     yield from FLAT_GROUPS
-    present = storage.names(source)
-    for folder in NESTED_GROUPS:
-        if folder in present:
-            yield from (f"{folder}/{name}" for name in sorted(storage.names(f"{source}/{folder}")))
+    for folder in NESTED_GROUPS:  # a group without a row has an index alone, one that was never completed no index
+        names = storage.names(f"{source}/{folder}") | storage.names(f"{source}/{MANIFESTS}/{folder}")
+        yield from (f"{folder}/{name}" for name in sorted(names))
+
+
+def check_layout(storage: Storage) -> None:
+    """Refuse a workspace of a former version, whose manifests lie beside the parts. Raises: WorkspaceError."""
+    for source in source_folders(storage):
+        if _is_of_former_layout(storage, source):
+            raise WorkspaceError(
+                f"workspace {storage.url}: {source} is laid out as a former version did; `gristmill run CONFIG` moves "
+                "its manifests in a moment, and nothing is made again"
+            )
+
+
+def adopt(storage: Storage) -> None:
+    """Move the manifests and indexes of a workspace of a former version, which lie beside the parts, to their place.
+
+    Only the holder of the workspace's lock may call this. A kill does no harm: each group's index comes last, and each
+    source's `rejects` and `documents`, which tell that there is something to move.
+    """
+    for source in source_folders(storage):
+        if not _is_of_former_layout(storage, source):
+            continue
+        folders = [folder for folder in group_folders(storage, source) if folder not in _FIRST]
+        for folder in (*folders, *reversed(_FIRST)):
+            group = Group(storage, f"{source}/{folder}")
+            for name in sorted(_misplaced(storage, group), key=lambda name: (name == INDEX, name)):
+                storage.move(f"{group.folder}/{name}", f"{group.manifests}/{name}")
+
+
+def _is_of_former_layout(storage: Storage, source: str) -> bool:
+    groups = [Group(storage, f"{source}/{folder}") for folder in _FIRST]
+    return any(_is_manifest(storage, f"{g.folder}/{name}") for g in groups for name in _misplaced(storage, g))
+
+
+def _misplaced(storage: Storage, group: Group) -> list[str]:
+    """Return what lies among a group's parts and is called as a manifest or an index."""
+    names = (name for name in storage.names(group.folder) if name.endswith(".json"))
+    return [name for name in names if name == INDEX or PART_FILE.fullmatch(name)]
+
+
+def _is_manifest(storage: Storage, path: str) -> bool:
+    """Tell a manifest or an index from a file of someone else's that has such a name."""
+    try:
+        model = Index if path.endswith(f"/{INDEX}") else Manifest
+        model.model_validate_json(storage.read_bytes(path))
+    except (ValueError, FileNotFoundError):
+        return False
+    return True
 
 
 def _source(storage: Storage, name: str) -> Source | None:
     """Return a source, or None for a folder in which neither documents nor rejects were ever completed."""
-    if not any(storage.exists(f"{name}/{folder}/{INDEX}") for folder in ("documents", "rejects")):
+    if not any(storage.exists(Group(storage, f"{name}/{folder}").index_path) for folder in _FIRST):
         return None
     groups: dict[str, Index] = {}
     for folder in group_folders(storage, name):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pipeline.table.catalog import ANSWERS, group_folders, source_folders
 from pipeline.table.errors import ShardError, WorkspaceError
+from pipeline.table.integrity import VERIFIED
 from pipeline.table.lock import LOCK
 from pipeline.table.schema import RESERVED_SOURCES
-from pipeline.table.shards import INDEX, Group
+from pipeline.table.shards import INDEX, PART_FILE, Group
 from pipeline.table.storage import TEMPORARY, Storage
-
-_PART_FILE = re.compile(r"(?P<part>.+-[0-9a-f]{8})\.(parquet|json)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ def collect(storage: Storage, dry_run: bool = False) -> GcReport:
 
 
 def _listed(storage: Storage) -> dict[str, frozenset[str]]:
-    """Return the parts that each group's index lists, by the group's folder; an unfinished group lists none.
+    """Return the parts that each group's index lists, by its two folders; an unfinished group lists none.
 
     Groups are sought only in folders that Gristmill made: those where an index or a manifest of ours lies.
 
@@ -63,30 +61,32 @@ def _listed(storage: Storage) -> dict[str, frozenset[str]]:
     listed: dict[str, frozenset[str]] = {}
     for source in source_folders(storage):
         groups = [Group(storage, f"{source}/{folder}") for folder in group_folders(storage, source)]
-        present = [group for group in groups if storage.names(group.folder)]
+        present = [group for group in groups if storage.names(group.folder) or storage.names(group.manifests)]
         if any(_is_ours(group) for group in present):
             for group in present:
-                listed[group.folder] = frozenset(part.name for part in group.parts())
+                index = group.index()
+                names = frozenset(part.name for part in index.parts) if index else frozenset()
+                listed[group.folder] = listed[group.manifests] = names
     return listed
 
 
 def _is_ours(group: Group) -> bool:
-    names = group.storage.names(group.folder)
+    names = group.storage.names(group.manifests)
     if INDEX in names:
         return True
-    parts = [match["part"] for name in names if name.endswith(".json") and (match := _PART_FILE.fullmatch(name))]
+    parts = [match["part"] for name in names if (match := PART_FILE.fullmatch(name))]
     return any(group.manifest(part) is not None for part in parts)
 
 
 def _is_superseded(path: str, listed: dict[str, frozenset[str]]) -> bool:
     folder, _, name = path.rpartition("/")
-    match = _PART_FILE.fullmatch(name)
+    match = PART_FILE.fullmatch(name)
     return match is not None and folder in listed and match["part"] not in listed[folder]
 
 
 def _is_known(path: str, listed: dict[str, frozenset[str]]) -> bool:
     """Tell whether Gristmill made a file that stays: a listed part, an index, the lock, another command's folder."""
     folder, _, name = path.rpartition("/")
-    if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS} or path == LOCK:
+    if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS, VERIFIED} or path == LOCK:
         return True
-    return folder in listed and (name == INDEX or _PART_FILE.fullmatch(name) is not None)
+    return folder in listed and (name == INDEX or PART_FILE.fullmatch(name) is not None)

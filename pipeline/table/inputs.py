@@ -21,7 +21,7 @@ from fsspec.utils import glob_translate
 
 from pipeline.table.errors import InputError, UnreadableInputError, UsageError
 from pipeline.table.schema import RejectReason
-from pipeline.table.storage import InputFile, filesystem, is_local, printable
+from pipeline.table.storage import InputFile, filesystem, is_local, printable, remote_identity
 
 _CHUNK_BYTES = 1 << 20
 _SPECIAL = {
@@ -99,7 +99,7 @@ def _remote(fs: Any, path: str, entry: str) -> list[_Found]:
         root = os.path.dirname(path)
         infos = {path: fs.info(path)}
     return [
-        _Found(_url(p, entry), os.path.relpath(p, root or "/"), int(info["size"] or 0), _remote_identity(info))
+        _Found(_url(p, entry), os.path.relpath(p, root or "/"), int(info["size"] or 0), remote_identity(info))
         for p, info in infos.items()
     ]
 
@@ -257,13 +257,6 @@ def _printable(names: dict[str, str]) -> dict[str, str]:
         taken.add(shown)
         result[url] = shown
     return result
-
-
-def _remote_identity(info: dict[str, Any]) -> str:
-    for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "modified"):
-        if info.get(key):
-            return f"{key.lower()}:{info[key]}"
-    return "none"
 
 
 def _with_identity(found: _Found, name: str, how: Literal["stat", "content"]) -> InputFile:

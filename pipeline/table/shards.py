@@ -2,18 +2,22 @@
 
     expected parts -> those without a matching manifest -> work -> part -> manifest, written last -> index replaced
 
-A part is one Parquet file. Its manifest (`<part>.json`, beside it) says what it was made from and proves that it is
-complete. A group's `_index.json` lists its current parts and is what every reader reads; a part that no index lists
-does not exist. A part's name is `<stem>-<first 8 digits of its key>`: the stem comes from the part's origin and is the
-same in every group that is row-aligned with it, and no part is ever overwritten by one that means something else.
+A part is one Parquet file, in its group's folder. Its manifest says what it was made from and proves that it is
+complete. A group's index lists its current parts and is what every reader reads; a part that no index lists does not
+exist. Manifests and indexes lie in `<source>/_manifests/<group>`, apart from the parts: other people's readers take a
+folder or a glob, so a group's folder holds Parquet alone, and what they read of `PUBLISHED` groups is current once a
+stage has completed. A part's name is `<stem>-<first 8 digits of its key>`: the stem comes from the part's origin and is
+the same in every group that is row-aligned with it, and no part is ever overwritten by one that means something else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,13 +29,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConservationError, SchemaError, ShardError
+from pipeline.table.integrity import Memory, content, memory
 from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
 
 INDEX = "_index.json"
+MANIFESTS = "_manifests"
+PART_FILE = re.compile(r"(?P<part>.+-[0-9a-f]{8})\.(parquet|json)")
+PUBLISHED = ("outcomes", "curated")
+"""Groups that other people's readers read: what an index has replaced is deleted at once."""
 ROW_GROUP_BYTES = 16 << 20
 """Uncompressed bytes a row group aims at: a reader of one group stays small, and statistics still prune."""
 ROW_GROUP_ROWS = 64_000
+_SEAL = re.compile(rb'\{\n "digest": "(?P<digest>[0-9a-f]{32})",')
 
 
 class Part(BaseModel):
@@ -144,9 +154,28 @@ class Group:
     storage: Storage
     folder: str
 
+    @property
+    def manifests(self) -> str:
+        """The folder of its manifests and its index."""
+        source, _, group = self.folder.partition("/")
+        return f"{source}/{MANIFESTS}/{group}"
+
     def path(self, name: str) -> str:
         """Return the path of a part inside the storage."""
         return f"{self.folder}/{name}.parquet"
+
+    def manifest_path(self, name: str) -> str:
+        """Return the path of a part's manifest inside the storage."""
+        return f"{self.manifests}/{name}.json"
+
+    @property
+    def index_path(self) -> str:
+        return f"{self.manifests}/{INDEX}"
+
+    @property
+    def memory(self) -> Memory:
+        """What is known of the soundness of its files."""
+        return memory(self.storage, self.folder)
 
     def index(self) -> Index | None:
         """Return the index, or None when the group was never completed.
@@ -154,29 +183,70 @@ class Group:
         Raises: ShardError when it is unreadable.
         """
         try:
-            return Index.model_validate_json(self.storage.read_bytes(f"{self.folder}/{INDEX}"))
+            return Index.model_validate_json(_unsealed(self.storage.read_bytes(self.index_path)))
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            where = self.storage.sql_path(f"{self.folder}/{INDEX}")
-            raise ShardError(f"{where} is damaged ({error.error_count()} errors); delete it and run again") from error
+        except ValueError as error:
+            where = self.storage.sql_path(self.index_path)
+            raise ShardError(f"{where} is damaged ({_why(error)}); delete it and run again") from error
 
     def parts(self) -> list[Part]:
-        """Return the current parts in name order; none when the group was never completed."""
+        """Return the current parts in name order, each verified; none when the group was never completed.
+
+        Raises: ShardError when the index or a part is damaged.
+        """
         index = self.index()
-        return list(index.parts) if index else []
+        if index is None:
+            return []
+        self.verify(index.parts)
+        return list(index.parts)
+
+    def verify(self, parts: Iterable[Part]) -> set[str]:
+        """Check that parts hold what was written, and return the names of those that are there.
+
+        Raises: ShardError naming a file that holds something else, or cannot be read.
+        """
+        expected = {f"{part.name}.parquet": part.content for part in parts}
+        try:
+            held = self.memory.proven(self.folder, expected, lambda name: content(self.storage, self.folder, name))
+        except OSError as error:
+            where = self.storage.sql_path(self.folder)
+            raise ShardError(f"{where}: a part cannot be read: {error}; make it readable") from error
+        wrong = sorted(name for name, is_sound in held.items() if not is_sound)
+        if wrong:
+            where = self.storage.sql_path(f"{self.folder}/{wrong[0]}")
+            more = f" (and {len(wrong) - 1:,} more of this folder: `gristmill check` lists them)" if wrong[1:] else ""
+            raise ShardError(
+                f"{where} is damaged: its content is not what its manifest says; delete it{more} and run again, "
+                "it will be made anew"
+            )
+        return {name.removesuffix(".parquet") for name in held}
 
     def manifest(self, name: str) -> Manifest | None:
         """Return a part's manifest, or None when it is absent or unreadable: then the part is not done."""
         try:
-            return Manifest.model_validate_json(self.storage.read_bytes(f"{self.folder}/{name}.json"))
-        except (FileNotFoundError, ValidationError):
+            return Manifest.model_validate_json(_unsealed(self.storage.read_bytes(self.manifest_path(name))))
+        except (FileNotFoundError, ValueError):
             return None
 
     def present(self) -> dict[str, Part]:
-        """Return the listed parts that lie there with their manifests, by name: files may have been lost or deleted."""
-        names = self.storage.names(self.folder)
-        return {part.name: part for part in self.parts() if {f"{part.name}.parquet", f"{part.name}.json"} <= names}
+        """Return the listed parts that lie there with sound manifests, by name: files may have been lost or deleted.
+
+        Raises: ShardError when the index or a part is damaged.
+        """
+        index = self.index()
+        if index is None:
+            return {}
+        there = self.verify(index.parts)
+        listed = {f"{part.name}.json": part for part in index.parts if part.name in there}
+
+        def measure(name: str) -> str:
+            manifest = self.manifest(listed[name].name)
+            return manifest.part.content if manifest and manifest.part == listed[name] else "damaged"
+
+        expected = {name: part.content for name, part in listed.items()}
+        proven = self.memory.proven(self.manifests, expected, measure)
+        return {listed[name].name: listed[name] for name, is_sound in proven.items() if is_sound}
 
     def is_complete(self, key: str) -> bool:
         """Tell whether the group as a whole was made for `key`, and every part that it lists is still there."""
@@ -184,10 +254,29 @@ class Group:
         return index is not None and index.key == key and len(self.present()) == len(index.parts)
 
     def complete(self, parts: Iterable[Part], index: Index) -> None:
-        """Replace the index by one that lists `parts`: from now on readers see exactly these."""
+        """Replace the index by one that lists `parts`: from now on readers see exactly these.
+
+        Raises: ShardError when a part is damaged, or the index cannot be written.
+        """
         listed = sorted(parts, key=lambda part: part.name)
-        text = index.model_copy(update={"parts": listed}).model_dump_json(indent=1)
-        self.storage.write_bytes(f"{self.folder}/{INDEX}", text.encode())
+        self.verify(listed)
+        self.memory.save({f"{part.name}.{ending}" for part in listed for ending in ("parquet", "json")})
+        self.storage.write_bytes(self.index_path, _sealed(index.model_copy(update={"parts": listed})))
+        self.prune()
+
+    def prune(self) -> None:
+        """Delete what the index of a published group does not list; only the workspace's holder may call this.
+
+        What a run that was killed left behind goes as well: so call it only when no part is waiting to be listed.
+        """
+        index = self.index()
+        if index is None or self.folder.rpartition("/")[2] not in PUBLISHED:
+            return
+        listed = {part.name for part in index.parts}
+        for folder in (self.manifests, self.folder):  # a part without its manifest is none
+            for name in sorted(self.storage.names(folder)):
+                if (match := PART_FILE.fullmatch(name)) and match["part"] not in listed:
+                    self.storage.delete(f"{folder}/{name}")
 
 
 @dataclass(frozen=True)
@@ -213,21 +302,24 @@ def made_from_texts(part: Part) -> dict[str, Any]:
 
 
 def finished(group: Group, works: Sequence[Work]) -> dict[str, Part]:
-    """Return the parts of `works` that are already made, by stem: a matching manifest means done."""
-    present = group.storage.names(group.folder)
-    index = group.index()
-    listed = {part.name: part for part in index.parts} if index else {}
+    """Return the parts of `works` that are already made, by stem: a matching manifest means done.
+
+    Raises: ShardError when the index or a part is damaged.
+    """
+    listed = group.present()
+    manifests = group.storage.names(group.manifests)
     done: dict[str, Part] = {}
+    unlisted: dict[str, Part] = {}
     for work in works:
-        if f"{work.name}.parquet" not in present or f"{work.name}.json" not in present:
-            continue
         part = listed.get(work.name)
-        if part is None or part.key != work.key:
-            manifest = group.manifest(work.name)
-            part = manifest.part if manifest else None
         if part is not None and part.key == work.key:
             done[work.stem] = part
-    return done
+        elif f"{work.name}.json" in manifests:
+            manifest = group.manifest(work.name)
+            if manifest and manifest.part.name == work.name and manifest.part.key == work.key:
+                unlisted[work.stem] = manifest.part
+    there = group.verify(unlisted.values())
+    return done | {stem: part for stem, part in unlisted.items() if part.name in there}
 
 
 class PartWriter:
@@ -288,9 +380,10 @@ class PartWriter:
         """
         if self._written is None:
             raise ShardError(f"{self.group.folder}/{self.name}: finish() before the part was closed")
-        size, content = self._written
+        size, digest = self._written
         ids = self._ids.hexdigest() if self._ids else ""
-        part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=content, ids=ids)
+        part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=digest, ids=ids)
+        self.group.memory.note(self.group.folder, f"{self.name}.parquet", digest)
         write_manifest(self.group, part, self.work, tally)
         return part
 
@@ -304,7 +397,7 @@ class PartWriter:
 
 
 def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
-    """Write a part's manifest beside it.
+    """Write a part's manifest.
 
     Raises: ConservationError when `rows_in` differs from the part's rows plus rejects.
     """
@@ -326,14 +419,38 @@ def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
         counts=dict(tally.counts),
         details=dict(tally.details),
     )
-    text = manifest.model_dump_json(indent=1)
-    group.storage.write_bytes(f"{group.folder}/{part.name}.json", text.encode())
+    group.storage.write_bytes(group.manifest_path(part.name), _sealed(manifest))
+    group.memory.note(group.manifests, f"{part.name}.json", part.content)
+
+
+def _sealed(model: BaseModel) -> bytes:
+    """Return a model as JSON whose first key is the digest of the rest, so that a flipped bit does not pass."""
+    text = model.model_dump_json(indent=1).encode()
+    return b'{\n "digest": "%s",%s' % (hashlib.blake2b(text, digest_size=16).hexdigest().encode(), text[1:])
+
+
+def _unsealed(data: bytes) -> bytes:
+    """Return the JSON that was sealed. What a former version wrote has no digest and is returned as it is.
+
+    Raises: ValueError when it is not what was sealed.
+    """
+    match = _SEAL.match(data)
+    if match is None:
+        return data
+    text = b"{" + data[match.end() :]
+    if hashlib.blake2b(text, digest_size=16).hexdigest().encode() != match["digest"]:
+        raise ValueError("its content is not what its digest says")
+    return text
+
+
+def _why(error: ValueError) -> str:
+    return f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
 
 
 def write_options(schema: pa.Schema) -> dict[str, Any]:
     """Return the Parquet settings of every part: Zstandard, and dictionaries where values repeat."""
     repeating = [f.name for f in schema if f.name in {"source", "reason", "language", "licence", "method", "outcome"}]
-    return {"compression": "zstd", "compression_level": 3, "use_dictionary": repeating, "write_statistics": True}
+    return {"compression": "zstd", "compression_level": 3, "use_dictionary": repeating, "write_page_checksum": True}
 
 
 def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -342,7 +459,7 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
     Raises: ShardError when the part cannot be read.
     """
     try:
-        with group.storage.open(group.path(name)) as stream, pq.ParquetFile(stream) as file:
+        with open_part(group, name) as file:
             if not file.num_row_groups:
                 yield file.read(columns=columns)
             for number in range(file.num_row_groups):
@@ -358,7 +475,7 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
     """
     first = 0
     try:
-        with group.storage.open(group.path(name)) as stream, pq.ParquetFile(stream) as file:
+        with open_part(group, name) as file:
             for number in range(file.num_row_groups):
                 after = first + file.metadata.row_group(number).num_rows
                 begin, end = np.searchsorted(rows, [first, after])
@@ -368,6 +485,16 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
                 first = after
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(group, name, error) from error
+
+
+@contextmanager
+def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a part; the checksum of each page is verified as it is read."""
+    with (
+        group.storage.open(group.path(name)) as stream,
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        yield file
 
 
 def _unreadable(group: Group, name: str, error: Exception) -> ShardError:
@@ -414,9 +541,5 @@ def digest(value: Any) -> str:
 def _size_and_content(file: Any) -> tuple[int, str]:
     file.flush()
     file.seek(0)
-    content = hashlib.blake2b(digest_size=16)
-    size = 0
-    while chunk := file.read(1 << 20):
-        content.update(chunk)
-        size += len(chunk)
-    return size, content.hexdigest()
+    hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return file.seek(0, os.SEEK_END), hashed

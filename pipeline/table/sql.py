@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.table import schema
 from pipeline.table.catalog import Catalog, Source
-from pipeline.table.errors import QueryError, WorkspaceError, nearest
+from pipeline.table.errors import QueryError, ShardError, WorkspaceError, nearest
 from pipeline.table.shards import Group, Index
 from pipeline.table.storage import Storage
 
@@ -240,7 +240,15 @@ def literal_path(path: str) -> str:
 
 
 def read_parts(group: Group, index: Index, options: str = "") -> str:
-    """Return the table function that reads exactly the parts of `index`, of which there must be one at least."""
+    """Return the table function that reads exactly the parts of `index`, of which there must be one at least.
+
+    Raises: WorkspaceError when one of them is damaged.
+    """
+    try:
+        group.verify(index.parts)
+        group.memory.save()
+    except ShardError as error:
+        raise WorkspaceError(str(error)) from error
     paths = ", ".join(literal_path(group.storage.sql_path(group.path(part.name))) for part in index.parts)
     return f"read_parquet([{paths}], hive_partitioning = false{options})"
 
@@ -278,9 +286,11 @@ def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> di
             try:
                 _create_view(connection, catalog, source, view, folder)
                 owners.setdefault(view, []).append(source.name)
-            except duckdb.Error as error:
+            except (duckdb.Error, WorkspaceError) as error:
                 # `everything` stands on `outcomes`; and a view over all sources must not leave one out in silence.
-                reason = broken.get((source.name, folder)) or _unreadable(catalog.storage, error)
+                told = str(error) if isinstance(error, WorkspaceError) else _unreadable(catalog.storage, error)
+                below = ("outcomes", "documents") if view == "everything" else ()
+                reason = next((broken[source.name, name] for name in below if (source.name, name) in broken), told)
                 broken[source.name, view] = broken[MAIN, view] = reason
     types = _types_of_views(connection)
     for view, names in owners.items():

@@ -227,6 +227,7 @@ def _publish(group: Group, parts: Iterable[Part], index: Index) -> None:
     listed = index.model_copy(update={"parts": sorted(parts, key=lambda part: part.name)})
     if group.index() != listed:  # a run with nothing to do writes nothing
         group.complete(listed.parts, index)
+    group.memory.save()
 
 
 Mapped = list[tuple[Group, Part]]

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -125,6 +125,29 @@ class Storage:
             return []
         return sorted(str(path).removeprefix(base) for path in found)
 
+    def stamps(self, folder: str, names: Sequence[str]) -> dict[str, str]:
+        """Return what changes whenever a file of `folder` does, by name; absent files are left out."""
+        found: dict[str, str] = {}
+        if self.is_local:
+            for name in names:
+                try:
+                    info = os.stat(self.path(f"{folder}/{name}"))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                # The time of the last change of its inode, since a copy or a repair may set the other one back.
+                found[name] = f"{info.st_size}:{info.st_mtime_ns}:{info.st_ctime_ns}:{info.st_ino}"
+            return found
+        self.fs.invalidate_cache(self.path(folder))
+        try:
+            listed = self.fs.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        by_name = {str(info["name"]).rstrip("/").rsplit("/", 1)[-1]: info for info in listed}
+        for name in names:
+            if info := by_name.get(name):
+                found[name] = f"{info['size']}:{remote_identity(info)}:{info.get('created', '')}"
+        return found
+
     def read_bytes(self, relative: str) -> bytes:
         """Return a small file's bytes. Raises: FileNotFoundError when it is absent."""
         if self.is_local:
@@ -160,6 +183,21 @@ class Storage:
                     self.fs.put_file(remote.name, final)
         except OSError as error:
             raise ShardError(write_failure(self.sql_path(relative), error)) from error
+
+    def move(self, old: str, new: str) -> None:
+        """Give a small file another name; whatever is there goes.
+
+        Raises: WorkspaceError when it cannot be moved.
+        """
+        try:
+            if self.is_local:
+                os.makedirs(os.path.dirname(self.path(new)), exist_ok=True)
+                os.replace(self.path(old), self.path(new))
+            else:
+                self.fs.pipe_file(self.path(new), self.read_bytes(old))
+                self.fs.rm_file(self.path(old))
+        except OSError as error:
+            raise WorkspaceError(write_failure(self.sql_path(new), error)) from error
 
     def delete(self, relative: str) -> None:
         """Delete one file; an absent one is fine."""
@@ -218,6 +256,14 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def remote_identity(info: Mapping[str, Any]) -> str:
+    """Return what tells that a file behind a URL changed: its ETag or the time of its last change."""
+    for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "modified"):
+        if info.get(key):
+            return f"{key.lower()}:{info[key]}"
+    return "none"
 
 
 def write_failure(path: str, error: OSError) -> str:

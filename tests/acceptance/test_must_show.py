@@ -52,8 +52,9 @@ def test_web_dev_ends_with_every_unit_accounted_for(tmp_path: Path, prefect_api:
     assert ran.code == 0
     assert "Traceback" not in ran.err
     workspace = tmp_path / "ws"
-    index = json.loads((workspace / "web/documents/_index.json").read_text())
-    manifests = [json.loads((workspace / f"web/documents/{part['name']}.json").read_text()) for part in index["parts"]]
+    place = workspace / "web/_manifests/documents"
+    index = json.loads((place / "_index.json").read_text())
+    manifests = [json.loads((place / f"{part['name']}.json").read_text()) for part in index["parts"]]
     units = sum(manifest["counts"]["units"] + manifest["counts"]["damage"] for manifest in manifests)
     count = "SELECT count(*) AS n FROM web.{}"
     documents, rejects, kept = (

@@ -479,7 +479,7 @@ def test_an_error_in_a_task_stops_the_others(folder: Path, prefect_api: str) -> 
     ran = gristmill("run", "run.yaml", "--until", "extract", cwd=folder, PREFECT_API_URL=prefect_api)
     says(complaint(ran, 1), f"{work.name}.parquet", "directory")
     assert ran.err.count("rows in") < 150
-    assert not (folder / "ws" / "web" / "documents" / "_index.json").exists()
+    assert not (folder / "ws" / "web/_manifests/documents/_index.json").exists()
 
 
 def test_full_disk(folder: Path, prefect_api: str) -> None:

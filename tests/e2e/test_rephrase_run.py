@@ -371,7 +371,7 @@ def asking(url: str, **rephrase: Any) -> dict[str, Any]:
 def rephrased(config: Mapping[str, Any]) -> dict[str, int]:
     """Run everything in this process and return what the stage's index counts."""
     run_all(config, "rephrase")
-    counts = json.loads(Path("ws", CHILD, "documents", "_index.json").read_text())["counts"]
+    counts = json.loads(Path("ws", CHILD, "_manifests/documents/_index.json").read_text())["counts"]
     return {name: counts[name] for name in ("planned", "documents", "rejects")}
 
 

@@ -37,7 +37,7 @@ def test_a_clean_workspace_keeps_every_file(storage: Storage) -> None:
 def test_unlisted_parts_go_with_their_manifests(storage: Storage, folder: str) -> None:
     before = files(storage)
     part = wb.write_part(Group(storage, f"web/{folder}"), "part-9", [wb.document(9)], schema.DOCUMENTS)
-    expected = (f"web/{folder}/{part.name}.json", f"web/{folder}/{part.name}.parquet")
+    expected = (f"web/_manifests/{folder}/{part.name}.json", f"web/{folder}/{part.name}.parquet")
     size = part.bytes + len(storage.read_bytes(expected[0]))
 
     planned = collect(storage, dry_run=True)
@@ -51,7 +51,7 @@ def test_unlisted_parts_go_with_their_manifests(storage: Storage, folder: str) -
 def test_a_part_without_its_manifest_and_the_reverse_go(storage: Storage) -> None:
     before = files(storage)
     storage.write_bytes("web/outcomes/part-7-0123abcd.parquet", b"half")
-    storage.write_bytes("web/outcomes/part-8-0123abcd.json", b"{}")
+    storage.write_bytes("web/_manifests/outcomes/part-8-0123abcd.json", b"{}")
     assert collect(storage).bytes == 6
     assert files(storage) == before
 
@@ -77,7 +77,7 @@ FOREIGN = [
     "notes.txt",
     "photos/part-0-0123abcd.parquet",
     "photos/documents/part-0-0123abcd.parquet",
-    "photos/documents/part-0-0123abcd.json",
+    "photos/_manifests/documents/part-0-0123abcd.json",
     "web/README.md",
     "web/documents/notes.parquet",
     "web/documents/mine/part-0-0123abcd.parquet",
@@ -102,9 +102,9 @@ def test_what_gristmill_did_not_make_is_left_and_reported(storage: Storage) -> N
 
 def test_a_damaged_index_deletes_nothing(storage: Storage) -> None:
     wb.write_part(Group(storage, "web/documents"), "part-9", [wb.document(9)], schema.DOCUMENTS)
-    storage.write_bytes("web/outcomes/_index.json", b'{"stage": ')
+    storage.write_bytes("web/_manifests/outcomes/_index.json", b'{"stage": ')
     before = files(storage)
-    with pytest.raises(WorkspaceError, match=r"nothing was deleted.*web/outcomes/_index\.json"):
+    with pytest.raises(WorkspaceError, match=r"nothing was deleted.*web/_manifests/outcomes/_index\.json"):
         collect(storage)
     assert files(storage) == before
 
@@ -116,4 +116,4 @@ def test_after_collection_every_listed_row_is_there(storage: Storage) -> None:
         for folder, index in source.groups.items():
             for part in index.parts:
                 assert storage.exists(f"{source.name}/{folder}/{part.name}.parquet")
-                assert storage.exists(f"{source.name}/{folder}/{part.name}.json")
+                assert storage.exists(f"{source.name}/_manifests/{folder}/{part.name}.json")

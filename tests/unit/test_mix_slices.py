@@ -29,10 +29,10 @@ from pipeline.mix.slice_build import (
     shared_text,
     slice_table,
 )
-from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
+from pipeline.mix.slices import chosen_documents, resolve_slices
 from pipeline.mix.suites import task_key
 from pipeline.mix.tokenizer import MixTokenizer, slices_tokenizer, tokenizer_sample, train_tokenizer
-from pipeline.mix.types import Item, Task
+from pipeline.mix.types import Item, ResolvedSlice, Task
 from pipeline.table import schema
 from pipeline.table.errors import ConfigError, InputError, QueryError, SchemaError, WorkspaceError
 from pipeline.table.sql import connect

@@ -260,7 +260,7 @@ def test_a_stop_keeps_the_parts_that_are_done(storage: Storage) -> None:
 
     seen: list[int] = []
     wanted = request(storage, {})
-    progress = Counted(Reporter(), "web", "select", None)
+    progress = Counted(Reporter(), "web", "select", None, 2, "rows")
     with pytest.raises(InterruptedError):
         select_stage(*wanted).complete((), Group.complete, progress)
     assert seen == [1]
@@ -307,7 +307,7 @@ def test_a_bad_rule_is_refused_before_anything_is_written(storage: Storage) -> N
     write(storage, "web", {"a": [row(1)]})
     with pytest.raises(RuleError, match="nearest: 'word_count'"):
         select(request(storage, {"words": "word_cuont > 0"}))
-    assert storage.names("web") == {"documents", "signals", "duplicates", "scores"}
+    assert storage.names("web") == {"documents", "signals", "duplicates", "scores", "_manifests"}
 
 
 def test_a_rule_that_fails_on_a_value_is_named(storage: Storage) -> None:

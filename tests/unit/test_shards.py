@@ -7,7 +7,7 @@ import gc
 import os
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -223,7 +223,7 @@ def test_only_a_matching_manifest_means_done(group: Group) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"part": null}'])
 def test_a_damaged_manifest_means_not_done(group: Group, content: bytes) -> None:
     write(group, work(), [table([1])])
-    group.storage.write_bytes(f"{group.folder}/{work().name}.json", content)
+    group.storage.write_bytes(group.manifest_path(work().name), content)
     assert group.manifest(work().name) is None
     assert finished(group, [work()]) == {}
 
@@ -234,16 +234,16 @@ def test_a_missing_file_means_not_done(group: Group, ending: str, listed: bool) 
     part = write(group, work(), [table([1])])
     if listed:
         group.complete([part], Index(stage="extract"))
-    group.storage.delete(f"{group.folder}/{work().name}.{ending}")
+    place = group.path if ending == "parquet" else group.manifest_path
+    group.storage.delete(place(work().name))
     assert finished(group, [work()]) == {}
 
 
 def test_a_manifest_under_another_parts_name_is_no_proof(group: Group) -> None:
     write(group, work(), [table([1])])
     other = work(version="2")
-    for ending in ("parquet", "json"):
-        data = group.storage.read_bytes(f"{group.folder}/{work().name}.{ending}")
-        group.storage.write_bytes(f"{group.folder}/{other.name}.{ending}", data)
+    for place in (group.path, group.manifest_path):
+        group.storage.write_bytes(place(other.name), group.storage.read_bytes(place(work().name)))
     assert finished(group, [other]) == {}
 
 
@@ -266,7 +266,7 @@ def test_an_index_is_the_same_whatever_the_order_of_parts(group: Group) -> None:
     seen = set()
     for order in (parts, parts[::-1], [parts[1], parts[0], parts[2]]):
         group.complete(order, Index(stage="extract"))
-        seen.add(group.storage.read_bytes(f"{group.folder}/_index.json"))
+        seen.add(group.storage.read_bytes(group.index_path))
     assert len(seen) == 1
 
 
@@ -285,9 +285,27 @@ def test_a_failed_replacement_leaves_the_old_index(group: Group, monkeypatch: py
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"stage": 1}', b'{"stage": "x", "parts": [{}]}'])
 def test_a_damaged_index_is_an_error_that_says_what_to_do(group: Group, content: bytes) -> None:
-    group.storage.write_bytes(f"{group.folder}/_index.json", content)
-    with pytest.raises(ShardError, match=r"web/documents/_index\.json is damaged .*delete it and run again"):
+    group.storage.write_bytes(group.index_path, content)
+    with pytest.raises(ShardError, match=r"web/_manifests/documents/_index\.json is damaged .*delete it and run again"):
         group.index()
+
+
+def test_no_flipped_bit_of_an_index_or_a_manifest_passes(group: Group) -> None:
+    part = write(group, work(), [table([1])])
+    group.complete([part], Index(stage="extract", counts={"x": 1}))
+    index, manifest = group.index(), group.manifest(part.name)
+    for path, read, sound in (
+        (group.index_path, group.index, index),
+        (group.manifest_path(part.name), lambda: group.manifest(part.name), manifest),
+    ):
+        data = group.storage.read_bytes(path)
+        for bit in range(0, 8 * len(data), 7):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            Path(group.storage.path(path)).write_bytes(flipped)
+            with suppress(ShardError):
+                assert read() in (None, sound), bit
+        Path(group.storage.path(path)).write_bytes(data)
 
 
 # Reading and mapping --------------------------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ from pipeline.mix.slice_build import (
     shared_text,
     slice_table,
 )
-from pipeline.mix.slices import ChosenDocuments, ResolvedSlice, chosen_documents, resolve_slices
+from pipeline.mix.slices import chosen_documents, resolve_slices
 from pipeline.mix.suites import Suite, held_out_task, load_suite, tokenise_task
 from pipeline.mix.tokenizer import MixTokenizer, kept_tokenizer, slices_tokenizer
-from pipeline.mix.types import Floats, ProxyData, RunSpec, Task, TokenTask
+from pipeline.mix.types import ChosenDocuments, Floats, ProxyData, ResolvedSlice, RunSpec, Task, TokenTask
 from pipeline.mix.workspace import OpenMix, stage_mixture
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError, nearest
 from pipeline.table.format import text_table
@@ -86,11 +86,21 @@ def material(mix: OpenMix) -> Material:
     Raises: UsageError for what is wrong with configuration, suite or workspace.
     """
     config = mix.config
+
+    def tell(built: BuiltSlice, made: bool) -> None:
+        if not made:
+            return
+        parts = [f"{built.tokens.n_documents:,} to train on"]
+        parts += [f"{built.held_out:,} held out"] if built.held_out else []
+        parts += [f"{built.contaminated:,} share text with the suite"] if built.contaminated else []
+        said = f"slice {built.name}: {built.documents_in:,} documents = {' + '.join(parts)}"
+        mix.desk.line(f"{said}; {built.tokens.n_tokens:,} tokens")
+
     suites, tasks = _suites(config)
     with connect(mix.storage) as session:
         slices, documents = _slices(session, config, suites)
         tokenizer = slices_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
-        built = build_slices(session, _request(mix, slices, documents, tokenizer, tasks), mix.tell_slice)
+        built = build_slices(session, _request(mix, slices, documents, tokenizer, tasks), tell)
         words = config.contamination_words
         shared = [shared_text(session, each, tasks, words, mix.folder.slices) for each in built]
     mix.folder.publish("slices")

@@ -19,8 +19,8 @@ from pipeline.mix.ngram import NgramProxy
 from pipeline.mix.noise import measure_noise, seed_noise
 from pipeline.mix.steps.material import Material, require_runs
 from pipeline.mix.swarm import draw_swarm, unjudged_slices
-from pipeline.mix.types import Desk, Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
-from pipeline.mix.workspace import OpenMix
+from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.workspace import Desk, OpenMix
 from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
 from pipeline.table.kept import read_json, write_json
