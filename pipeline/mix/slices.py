@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -19,38 +18,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
-from pipeline.mix.hashing import Keys, id_keys
+from pipeline.mix.curated_texts import Keys, id_keys
+from pipeline.mix.types import ChosenDocuments, ResolvedSlice
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.query import check, first_line, literal, shown
 from pipeline.table.sql import BATCH_ROWS, Session
 
 KEPT = "outcome = 'kept'"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ResolvedSlice:
-    """A slice whose predicate is known to work, and how many kept documents it chooses."""
-
-    name: str
-    where: str
-    """SQL; for one that `by` gave with the values that it stands for."""
-    config: SliceConfig
-    documents: int
-
-
-@dataclass(frozen=True)
-class ChosenDocuments:
-    """The documents of all slices, in the order of their ids: what is held of each is 22 bytes.
-
-    `keys` uint64 (n, 2) are the ids' 128 bits, `slices` int32 (n,) the number of each document's slice, `source_codes`
-    int16 (n,) the position of its source in `sources`.
-    """
-
-    keys: Keys
-    slices: NDArray[np.int32]
-    source_codes: NDArray[np.int16]
-    sources: tuple[str, ...]
 
 
 def resolve_slices(session: Session, config: MixConfig) -> list[ResolvedSlice]:
