@@ -14,12 +14,17 @@ def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"])
     Raises: WorkspaceError, QueryError.
     """
     from pipeline.table.format import write
-    from pipeline.table.sql import connect
+    from pipeline.table.sql import connect, reading
 
     if form == "csv":
         sys.stdout.reconfigure(newline="")  # type: ignore[union-attr]  # RFC 4180 wants its own line ends
-    with connect(Storage.at(workspace)) as session:
-        rows = write(session.query(sql), form, sys.stdout)
+
+    @reading
+    def ask() -> int:
+        with connect(Storage.at(workspace)) as session:
+            return write(session.query(sql), form, sys.stdout)
+
+    rows = ask()
     if form == "table":
         sys.stderr.write(f"{rows:,} {'row' if rows == 1 else 'rows'}\n")
     return 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from pipeline.select.funnel import funnel
 from pipeline.table.catalog import Catalog, adopt
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.schema import DOCUMENTS
-from pipeline.table.shards import Group, Identity, PartWriter, Tally, Work
-from pipeline.table.sql import run_sql
+from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work, read_batches
+from pipeline.table.sql import connect, reading, run_sql
 from pipeline.table.storage import Storage
 from tests.local_run import rows, run_all, write_jsonl
 
@@ -122,3 +126,51 @@ def test_a_file_of_someone_elses_is_not_moved(config: dict[str, Any]) -> None:
     mine.write_text('{"mine": true}')
     run_all(config)
     assert mine.exists()
+
+
+def test_a_query_begins_again_when_a_run_replaces_what_it_reads(config: dict[str, Any]) -> None:
+    run_all(config)
+    fewer = config | {"select": {"rules": {"words": "word_count > 60"}}}
+    begun = []
+
+    @reading
+    def count() -> list[tuple[Any, ...]]:
+        with connect(Storage.at(config["workspace"])) as session:
+            if not begun:
+                run_all(fewer)
+            begun.append(session)
+            return list(session.query("SELECT count(*) FROM curated").rows)
+
+    assert count() == [(0,)]
+    assert len(begun) == 2
+
+
+def test_readers_beside_runs_see_one_state_or_the_other(config: dict[str, Any]) -> None:
+    run_all(config)
+    storage, stop, states = Storage.at(config["workspace"]), threading.Event(), []
+    group = Group(storage, "web/curated")
+
+    def replace() -> None:
+        for number in itertools.count():
+            if stop.wait(0.1):  # a run replaces an index in seconds at best
+                break
+            parts = []
+            for stem in ("part-00000", "part-00001"):
+                with PartWriter(group, Work(stem, Identity("select", str(number)), ()), DOCUMENTS) as writer:
+                    writer.write(table.slice(0, number % 9 + 1))
+                parts.append(writer.finish(Tally(rows_in=number % 9 + 1)))
+            group.complete(parts, Index(stage="select", counts={"documents": 2 * (number % 9 + 1)}))
+            states.append(number)
+
+    table = pa.concat_tables(read_batches(group, group.parts()[0].name))
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(40):
+            ((rows_found),) = asked(config, "SELECT count(*) AS n FROM curated")[0].values()
+            assert rows_found == 30 or rows_found % 2 == 0
+            funnel(storage)
+    finally:
+        stop.set()
+        thread.join()
+    assert len(states) > 10
