@@ -22,6 +22,7 @@ from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, InputError
+from pipeline.table.kept import write_file
 from pipeline.table.storage import write_failure
 
 MODEL = "model.bin"
@@ -114,11 +115,9 @@ def save(folder: Path, model_file: Path, artefact: Artefact) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.replace(model_file, folder / MODEL)
-        temporary = folder / f".{ARTEFACT}.tmp"
-        temporary.write_text(text, "utf-8", newline="\n")
-        os.replace(temporary, folder / ARTEFACT)
     except OSError as error:
         raise InputError(write_failure(str(folder), error)) from error
+    write_file(folder / ARTEFACT, text.encode())
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:

@@ -125,7 +125,7 @@ def _step(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace) -> int:
     from flows.mix import run_step
-    from flows.mix_tables import fit_tables
+    from flows.tables import fit_tables
 
     tables = (arguments.ratios, arguments.metrics, arguments.out)
     if arguments.config is None:
@@ -141,24 +141,24 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from flows.mix_tables import predict_tables
+    from flows.tables import predict_tables
 
     return predict_tables(arguments.fit, arguments.ratios, arguments.out)
 
 
 def _scaling_fit(arguments: argparse.Namespace) -> int:
-    from flows.scaling import fit
+    from flows.tables import fit
 
     return fit(arguments.runs, arguments.out, arguments.bootstrap, arguments.seed, arguments.json)
 
 
 def _scaling_predict(arguments: argparse.Namespace) -> int:
-    from flows.scaling import predict
+    from flows.tables import predict
 
     return predict(arguments.fit, arguments.parameters, arguments.tokens, arguments.json)
 
 
 def _scaling_allocate(arguments: argparse.Namespace) -> int:
-    from flows.scaling import allocate
+    from flows.tables import allocate
 
     return allocate(arguments.fit, arguments.flops, arguments.served_tokens, arguments.json)

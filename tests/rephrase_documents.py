@@ -136,8 +136,7 @@ COPY = {**TOLD[0].row(), "url": "https://example.org/copy"}
 
 def pairs() -> list[dict[str, Any]]:
     """Return every conversation that a model must know: the messages that the stage sends, and the answer."""
-    from pipeline.rephrase.render import render_prompt
-    from pipeline.rephrase.styles import load_style
+    from pipeline.rephrase.styles import load_style, render_prompt
 
     return [
         {"messages": render_prompt(load_style(style), "chat", told.text, f"The {told.name}"), "answer": answer}

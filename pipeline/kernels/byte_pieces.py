@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.words import decode, mix64
+from pipeline.kernels.words import decode, frozen, mix64
 
 OTHER, LETTER, NUMBER, SPACE, UNSURE = range(5)
 UNSURE_TEXT = -1
@@ -92,9 +92,7 @@ def encode(
     Returns the tokens written and how many pieces the table lacks: their first and last bytes are in `missing`, shape
     (room, 2), as far as they fit; then `out` is not to be used. Releases the GIL.
     """
-    frozen = data.view()  # Arrow's buffers can be writable or not: one compiled kernel for both
-    frozen.flags.writeable = False
-    return _encode(frozen, offsets, classes(), table, out, counts, missing)
+    return _encode(frozen(data), offsets, classes(), table, out, counts, missing)
 
 
 @njit(cache=True, nogil=True)
@@ -240,3 +238,23 @@ def _spaces_end(data, position, end, kinds):  # type: ignore[no-untyped-def]
     if kind == UNSURE:
         return -1
     return after if after >= end or last == position else last
+
+
+@njit(cache=True, nogil=True)
+def copy_ranges(source, target, source_starts, target_starts, lengths):  # type: ignore[no-untyped-def]
+    """Copy `lengths[i]` tokens from `source_starts[i]` to `target_starts[i]` for every i; return the largest token.
+
+    Token arrays are of unsigned or signed whole numbers, starts and lengths int64 (n,) and inside both arrays: nothing
+    is checked here. A token that `target`'s type cannot hold is wrapped, so the caller looks at the largest. Returns 0
+    when nothing is copied.
+    """
+    top = 0
+    for i in range(lengths.size):
+        read, write = source_starts[i], target_starts[i]
+        largest = source[read] if lengths[i] else source.dtype.type(0)
+        for j in range(lengths[i]):
+            token = source[read + j]
+            target[write + j] = token
+            largest = max(largest, token)
+        top = max(top, int(largest))
+    return top

@@ -82,42 +82,24 @@ def _grams(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 @njit(cache=True, nogil=True)
-def _insert(table: NDArray[np.uint64], key: np.uint64) -> bool:
-    """Add `key`; return whether it was there."""
+def _slot(table: NDArray[np.uint64], key: np.uint64) -> np.uint64:
+    """Return where `key` is, or the free slot where it belongs."""
     mask = np.uint64(table.size - 1)
     slot = (key >> np.uint64(7)) & mask
-    while table[slot] != 0:
-        if table[slot] == key:
-            return True
+    while table[slot] != 0 and table[slot] != key:
         slot = (slot + np.uint64(1)) & mask
-    table[slot] = key
-    return False
+    return slot
 
 
 @njit(cache=True, nogil=True)
-def _contains(table: NDArray[np.uint64], key: np.uint64) -> bool:
-    mask = np.uint64(table.size - 1)
-    slot = (key >> np.uint64(7)) & mask
-    while table[slot] != 0:
-        if table[slot] == key:
-            return True
-        slot = (slot + np.uint64(1)) & mask
-    return False
-
-
-@njit(cache=True, nogil=True)
-def _table(n: int) -> NDArray[np.uint64]:
-    size = 16
-    while size < 2 * n + 2:
-        size *= 2
-    return np.zeros(size, np.uint64)
-
-
-@njit(cache=True, nogil=True)
-def _gram_table(grams: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    table = _table(grams.size)
+def _table(size: int, grams: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a table with room for `size` grams that holds `grams`."""
+    slots = 16
+    while slots < 2 * size + 2:
+        slots *= 2
+    table = np.zeros(slots, np.uint64)
     for gram in grams:
-        _insert(table, gram)
+        table[_slot(table, gram)] = gram
     return table
 
 
@@ -128,16 +110,18 @@ def _copy_shares(
     grams = _grams(_word_hashes(text))
     if grams.size == 0:
         return 0.0, 0.0, 0.0
-    table = _gram_table(_grams(_word_hashes(source)))
-    others = _gram_table(_grams(_word_hashes(other)))
-    own = _table(grams.size)
+    known, others = _grams(_word_hashes(source)), _grams(_word_hashes(other))
+    table, others = _table(known.size, known), _table(others.size, others)
+    own = _table(grams.size, grams[:0])
     copied = 0
     repeated = 0
     echoed = 0
     for gram in grams:
-        if _contains(table, gram):
+        if table[_slot(table, gram)] != 0:
             copied += 1
-        elif _contains(others, gram):
+        elif others[_slot(others, gram)] != 0:
             echoed += 1
-        repeated += _insert(own, gram)
+        slot = _slot(own, gram)
+        repeated += own[slot] != 0
+        own[slot] = gram
     return copied / grams.size, repeated / grams.size, echoed / grams.size

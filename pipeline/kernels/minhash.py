@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.words import class_table, mix64, next_words
+from pipeline.kernels.words import class_table, frozen, mix64, next_words
 
 EMPTY_TEXT_HASH = np.uint64(0)
 """The text hash of a document without words. Documents without words are nobody's duplicates."""
@@ -75,25 +75,14 @@ def sign(
     a32, b32 = (a, b) if narrow else (a[:0], b[:0])
     a64, b64 = (a[:0], b[:0]) if narrow else (a, b)
     permutations = (
-        _frozen(a32.astype(np.uint32)),
-        _frozen(b32.astype(np.uint32)),
-        _frozen(a64.astype(np.uint64)),
-        _frozen(b64.astype(np.uint64)),
+        frozen(a32.astype(np.uint32)),
+        frozen(b32.astype(np.uint32)),
+        frozen(a64.astype(np.uint64)),
+        frozen(b64.astype(np.uint64)),
     )
     shape = (shingle_words, any_number)
-    _sign(_frozen(data), _frozen(offsets), shape, class_table(), permutations, *result)
+    _sign(frozen(data), frozen(offsets), shape, class_table(), permutations, *result)
     return result
-
-
-def signatures(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    shingle_words: int,
-    a: NDArray[np.uint32] | NDArray[np.uint64],
-    b: NDArray[np.uint32] | NDArray[np.uint64],
-) -> NDArray[np.uint32]:
-    """Return the signatures alone, (n_docs, num_perm); see `sign`."""
-    return sign(data, offsets, shingle_words, a, b).signatures
 
 
 def text_hashes(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -111,7 +100,7 @@ def shingle_hashes(text: bytes | NDArray[np.uint8], shingle_words: int, any_numb
 
     Memory beyond the result is a few KiB.
     """
-    data = _frozen(np.frombuffer(text, np.uint8))
+    data = frozen(np.frombuffer(text, np.uint8))
     found: NDArray[np.uint32] = _text_shingles(data, shingle_words, any_number, class_table())
     return found
 
@@ -126,15 +115,8 @@ def band_keys(signatures: NDArray[np.uint32], num_bands: int, rows_per_band: int
     if num_bands < 1 or rows_per_band < 1 or signatures.shape[1] < num_bands * rows_per_band:
         raise ValueError(f"{num_bands} bands x {rows_per_band} rows do not fit {signatures.shape[1]} permutations")
     keys = np.empty((signatures.shape[0], num_bands), np.uint64)
-    _band_keys(_frozen(np.ascontiguousarray(signatures)), rows_per_band, keys)
+    _band_keys(frozen(np.ascontiguousarray(signatures)), rows_per_band, keys)
     return keys
-
-
-def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return a read-only view: Arrow's buffers are read-only, and one type a kernel means one compilation."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 @njit(cache=True, nogil=True)

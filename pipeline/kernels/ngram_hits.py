@@ -13,11 +13,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.words import class_table, decode, mix64, next_words
+from pipeline.kernels.words import (
+    CLASS_SHIFT,
+    MARK,
+    SEPARATOR,
+    SKIPPED,
+    WORD,
+    class_table,
+    decode,
+    frozen,
+    mix64,
+    next_words,
+)
 
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
-_CLASS_SHIFT = 21
-_SEPARATOR, _WORD, _SINGLE, _MARK, _SKIPPED = range(5)
 DOCUMENT, ITEM, POSITION, NEEDLE, LENGTH = range(5)
 """Columns of a hit: document, item, first word in the document, first word among the items' words, words."""
 
@@ -39,7 +48,7 @@ def hash_words(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDA
     """Return the hashes of the words of all texts one after the other, and n + 1 offsets into them."""
     words: NDArray[np.uint64] = np.empty(int(offsets[-1] - offsets[0]) // 2 + offsets.size + 2, np.uint64)
     word_offsets: NDArray[np.int64] = np.zeros(offsets.size, np.int64)
-    _hash_words(_frozen(data), offsets, class_table(), words, word_offsets)
+    _hash_words(frozen(data), offsets, class_table(), words, word_offsets)
     return words[: word_offsets[-1]].copy(), word_offsets
 
 
@@ -89,7 +98,7 @@ def scan(
     first = 0
     while first < offsets.size - 1:
         first, filled = _scan(
-            _frozen(data), offsets, first, class_table(), (scratch, words), tables, (stamps, *done), hits
+            frozen(data), offsets, first, class_table(), (scratch, words), tables, (stamps, *done), hits
         )
         found.append(hits[:filled].copy())
     return np.concatenate([np.empty((0, 5), np.int64), *found])
@@ -102,13 +111,6 @@ def spell(text: bytes) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     offsets: NDArray[np.int64] = np.zeros(data.size // 2 + 3, np.int64)
     count = _spell(data, class_table(), codes, offsets)
     return codes[: offsets[count]], offsets[: count + 1]
-
-
-def _frozen(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a read-only view: Arrow's buffers can be writable or not, and one compiled kernel does for both."""
-    view = data.view()
-    view.flags.writeable = False
-    return view
 
 
 @njit(cache=True, nogil=True)
@@ -231,23 +233,23 @@ def _follow(words, position, key, needle_words, table, text, seen, done, hits, f
 def _spell(data, table, codes, offsets):  # type: ignore[no-untyped-def]
     """As `next_words`, but what it hashes is written down."""
     position, filled, count = 0, 0, 0
-    state = _SEPARATOR
+    state = SEPARATOR
     while position < data.size:
         code, length = decode(data, position, data.size)
         entry = table[code]
-        kind = np.int64(entry >> np.uint32(_CLASS_SHIFT)) & 7
+        kind = np.int64(entry >> np.uint32(CLASS_SHIFT)) & 7
         position += length
-        if kind == _SKIPPED or (kind == _MARK and state == _SEPARATOR):
+        if kind == SKIPPED or (kind == MARK and state == SEPARATOR):
             continue
-        if state != _SEPARATOR and kind != _MARK and not (kind == _WORD and state == _WORD):
+        if state != SEPARATOR and kind != MARK and not (kind == WORD and state == WORD):
             count += 1
             offsets[count] = filled
-            state = _SEPARATOR
-        if kind != _SEPARATOR:
+            state = SEPARATOR
+        if kind != SEPARATOR:
             codes[filled] = entry
             filled += 1
-            state = kind if state == _SEPARATOR else state
-    if state != _SEPARATOR:
+            state = kind if state == SEPARATOR else state
+    if state != SEPARATOR:
         count += 1
         offsets[count] = filled
     return count

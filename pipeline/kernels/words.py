@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -28,7 +29,7 @@ UNICODE_VERSION = unicodedata.unidata_version
 
 SEPARATOR, WORD, SINGLE, MARK, SKIPPED = range(5)
 
-_CLASS_SHIFT = 21
+CLASS_SHIFT = 21
 _CLASSES = np.uint32(7)
 _LETTER = 1 << 24  # set for whatever can be in a word but the digits 0 to 9
 _CODE_POINTS = 0x110000
@@ -82,12 +83,12 @@ def class_table() -> NDArray[np.uint32]:
     """
     table = np.zeros(_CODE_POINTS, np.uint32)
     for block, kind in _WHOLE_BLOCKS:
-        table[block.start : block.stop] = np.arange(block.start, block.stop) | kind << _CLASS_SHIFT
+        table[block.start : block.stop] = np.arange(block.start, block.stop) | kind << CLASS_SHIFT
     unspaced, diacritics = _marked(_UNSPACED), _marked(_DIACRITICS)
     for code in (*range(_LAST_MIXED_PLANE_END), *_HAN_COMPATIBILITY, *_TAGS):
         if not table[code]:
             table[code] = _entry(code, unspaced, diacritics)
-    normalised = table & np.uint32((1 << _CLASS_SHIFT) - 1)
+    normalised = table & np.uint32((1 << CLASS_SHIFT) - 1)
     table[(table != SEPARATOR) & ((normalised < ord("0")) | (normalised > ord("9")))] |= np.uint32(_LETTER)
     table.flags.writeable = False
     return table
@@ -99,15 +100,15 @@ def _entry(code: int, unspaced: bytes, diacritics: bytes) -> int:
     if category in _NEVER_WORDS or code == _ZERO_WIDTH_SPACE:
         return SEPARATOR
     if category == "Cf" or diacritics[code] or any(code in each for each in _VARIATION_SELECTORS):
-        return SKIPPED << _CLASS_SHIFT
+        return SKIPPED << CLASS_SHIFT
     mapped = _normalised(character, diacritics)
     category = unicodedata.category(mapped)
     if category[0] == "M":
-        return MARK << _CLASS_SHIFT | ord(mapped)
+        return MARK << CLASS_SHIFT | ord(mapped)
     if category[0] not in "LN" and mapped != "_":
         return SEPARATOR
     kind = SINGLE if unspaced[ord(mapped)] and category != "Nd" else WORD
-    return kind << _CLASS_SHIFT | ord(mapped)
+    return kind << CLASS_SHIFT | ord(mapped)
 
 
 def _normalised(character: str, diacritics: bytes) -> str:
@@ -128,6 +129,13 @@ def _marked(ranges: tuple[range, ...]) -> bytes:
     for each in ranges:
         marks[each.start : each.stop] = 1
     return marks.tobytes()
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a read-only view: Arrow's buffers can be writable or not, and one type means one compilation a kernel."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 @njit(cache=True, nogil=True, inline="always")

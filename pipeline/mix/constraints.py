@@ -13,9 +13,236 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import GroupBounds, SliceConfig
-from pipeline.mix.swarm_space import Bounds, Space, reduced_bounds
-from pipeline.mix.types import Floats
-from pipeline.table.errors import ConfigError
+from pipeline.mix.types import Floats, SliceTokens
+from pipeline.table.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a weight may be, slice by slice: `lower` and `upper`, both (k,); equal where the weight is fixed."""
+
+    names: tuple[str, ...]
+    lower: Floats
+    upper: Floats
+
+
+@dataclass(frozen=True)
+class Space:
+    """The coordinates that a swarm is drawn in, v of them: a frozen block of slices is one.
+
+    `expand` (v, k): weights (n, v) @ expand are weights of all slices. `reduce` (k, v) sums the block up again.
+    """
+
+    names: tuple[str, ...]
+    expand: Floats
+    reduce: Floats
+
+
+def natural_weights(n_tokens: Sequence[int] | NDArray[np.int64]) -> Floats:
+    """Return each slice's share of all tokens, (k,).
+
+    Raises: InputError when there are no tokens at all.
+    """
+    tokens = np.asarray(n_tokens, np.float64)
+    if tokens.size == 0 or not np.all(np.isfinite(tokens)) or tokens.min() < 0 or tokens.sum() == 0:
+        raise InputError(f"slices: token counts {tokens.tolist()} leave nothing to mix; check their `where`")
+    weights: Floats = tokens / tokens.sum()
+    return weights
+
+
+def weight_bounds(
+    slices: Mapping[str, SliceConfig], n_tokens: Sequence[int] | NDArray[np.int64], budget_tokens: int
+) -> Bounds:
+    """Return the bounds of each weight at target scale: at most `max_epochs` * tokens / budget, and as configured.
+
+    Raises: ConfigError when no mixture fits; the message names the largest budget that does.
+    """
+    tokens = np.asarray(n_tokens, np.float64)
+    if len(slices) != tokens.size:
+        raise ConfigError(f"slices: {len(slices)} slices have {tokens.size} token counts")
+    epochs = np.array([s.max_epochs for s in slices.values()])
+    asked_upper = np.array([s.max_weight if s.weight is None else s.weight for s in slices.values()])
+    asked_lower = np.array([s.min_weight if s.weight is None else s.weight for s in slices.values()])
+    available = epochs * tokens
+    upper = np.minimum(asked_upper, available / budget_tokens)
+    _require_feasible(list(slices), asked_lower, asked_upper, available, budget_tokens)
+    return Bounds(tuple(slices), asked_lower, np.maximum(upper, asked_lower))
+
+
+def _require_feasible(
+    names: Sequence[str], lower: Floats, upper: Floats, available: Floats, budget_tokens: int
+) -> None:
+    """Raise unless weights between `lower` and `upper` use no more than `available` tokens of any slice."""
+    if lower.sum() > 1 + 1e-9:
+        raise ConfigError(f"slices: fixed and least weights add up to {lower.sum():.6g}, more than 1; lower some")
+    if upper.sum() < 1 - 1e-9:
+        raise ConfigError(f"slices: fixed and largest weights add up to {upper.sum():.6g}, less than 1; raise some")
+    largest = _largest_budget(lower, upper, available)
+    if budget_tokens <= largest:
+        return
+    short = lower * budget_tokens > available
+    if short.any():
+        i = int(np.argmax(short))
+        why = f"slices.{names[i]}: weight {lower[i]:g} needs more than its {available[i]:,.0f} tokens with repetition"
+    else:
+        why = f"the slices have {available.sum():,.0f} tokens with repetition within their largest weights"
+    raise ConfigError(
+        f"budget_tokens {budget_tokens:,}: {why}; the largest budget that fits is {largest:,}: "
+        "lower the budget, or raise max_epochs or max_weight"
+    )
+
+
+def _largest_budget(lower: Floats, upper: Floats, available: Floats) -> int:
+    """Return the largest budget B with lower * B <= available and sum(min(upper, available / B)) >= 1."""
+    fits, fails = 0, int(available.sum()) + 2  # at B > sum(available) the second can't hold
+    while fails - fits > 1:
+        budget = (fits + fails) // 2
+        enough = np.minimum(upper, available / budget).sum() >= 1 - 1e-12
+        if enough and np.all(lower * budget <= available * (1 + 1e-12)):
+            fits = budget
+        else:
+            fails = budget
+    return fits
+
+
+def pool_tokens(
+    n_tokens: Sequence[int] | NDArray[np.int64], budget_tokens: int, proxy_tokens: int, match: bool
+) -> NDArray[np.int64]:
+    """Return how many of each slice's first tokens a proxy draws from, int64 (k,).
+
+    With `match`, round(tokens * proxy_tokens / budget_tokens): a proxy then repeats a slice as often as the target run
+    would at the same weight. At least 1 (of a slice that has any) and at most all: a proxy as large as the target run
+    sees whole slices. Without `match`, whole slices.
+
+    Limits: tokens of a tiny slice round to few documents, so that its proxies see chance rather than the slice; and a
+    pool is never larger than its slice, so that a proxy larger than the target run repeats more than the target would.
+    """
+    tokens = np.asarray(n_tokens, np.int64)
+    if not match or proxy_tokens >= budget_tokens:
+        return tokens.copy()
+    pools = np.array([(2 * int(t) * proxy_tokens + budget_tokens) // (2 * budget_tokens) for t in tokens], np.int64)
+    return np.clip(pools, np.minimum(tokens, 1), tokens)
+
+
+def whole_documents(slices: Sequence[SliceTokens], pools: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `pools` (k,) enlarged to the end of the document that each ends in: at least one document.
+
+    Raises: InputError when a slice's documents do not cover its pool.
+    """
+    import pyarrow.parquet as pq
+
+    out = np.zeros(len(slices), np.int64)
+    for i, (part, pool) in enumerate(zip(slices, pools, strict=True)):
+        if pool <= 0:
+            continue
+        table = pq.read_table(part.documents_path, columns=["start", "tokens"])
+        ends = np.sort(table["start"].to_numpy() + table["tokens"].to_numpy().astype(np.int64))
+        at = int(np.searchsorted(ends, pool, side="left"))
+        if at == ends.size:
+            raise InputError(f"slice {part.name}: its documents end before token {pool:,}; make the slices again")
+        out[i] = ends[at]
+    return out
+
+
+def whole_space(names: Sequence[str]) -> Space:
+    """Return the space in which every slice is a coordinate."""
+    return Space(tuple(names), np.eye(len(names)), np.eye(len(names)))
+
+
+def frozen_space(names: Sequence[str], earlier: Mapping[str, float], frozen: Sequence[str] = ()) -> Space:
+    """Return the space in which the slices of an earlier mixture keep their ratios: one coordinate, named `frozen`.
+
+    `earlier` maps slice names to weights. `frozen` names the slices that stay; by default all of `earlier` that are
+    still there. Every other slice is a coordinate of its own.
+
+    Raises: ConfigError when a frozen slice is unknown, or all of them have no weight.
+    """
+    block = list(frozen) or [name for name in names if name in earlier]
+    for name in block:
+        if name not in names or name not in earlier:
+            where = "in `slices`" if name not in names else "in the earlier mixture"
+            raise ConfigError(f"swarm.reuse.frozen: {name!r} is not {where}; name slices that both have")
+    ratios = np.array([earlier[name] for name in block], np.float64)
+    if not np.all(np.isfinite(ratios)) or ratios.size == 0 or ratios.min() < 0 or ratios.sum() <= 0:
+        raise ConfigError(
+            f"swarm.reuse: the frozen slices {block} have no weight in the earlier mixture; freeze others"
+        )
+    others = [name for name in names if name not in block]
+    expand = np.zeros((1 + len(others), len(names)))
+    expand[0, [list(names).index(name) for name in block]] = ratios / ratios.sum()
+    for row, name in enumerate(others, 1):
+        expand[row, list(names).index(name)] = 1
+    reduce = np.zeros((len(names), 1 + len(others)))
+    for row, name in enumerate(names):
+        reduce[row, 1 + others.index(name) if name in others else 0] = 1
+    return Space(("frozen", *others), expand, reduce)
+
+
+def reduced_bounds(bounds: Bounds, space: Space) -> Bounds:
+    """Return the bounds of a space's coordinates: the tightest that its slices set.
+
+    Raises: ConfigError when frozen ratios cannot be kept within them.
+    """
+    inside = space.expand > 0
+    ratios = np.where(inside, space.expand, 1.0)
+    upper = np.where(inside, bounds.upper / ratios, np.inf).min(axis=1)
+    lower = np.where(inside, bounds.lower / ratios, 0.0).max(axis=1)
+    dropped = ~inside.any(axis=0)
+    if np.any(dropped & (bounds.lower > 0)):
+        name = bounds.names[int(np.argmax(dropped & (bounds.lower > 0)))]
+        raise ConfigError(f"slices.{name}: its weight is frozen at 0 but must be more; do not freeze it")
+    if np.any(lower > upper + 1e-12) or lower.sum() > 1 + 1e-9 or upper.sum() < 1 - 1e-9:
+        raise ConfigError(
+            f"swarm.reuse: frozen ratios do not fit the slices' bounds (least {lower.round(6).tolist()}, largest "
+            f"{upper.round(6).tolist()} for {list(space.names)}); freeze fewer slices or lower budget_tokens"
+        )
+    return Bounds(space.names, lower, np.minimum(np.maximum(upper, lower), 1.0))
+
+
+def project(weights: Floats, bounds: Bounds, natural: Floats, least: float = 0.0) -> Floats:
+    """Return the weights (n, k) inside the bounds with equal proportions among those that no bound holds; sums are 1.
+
+    That is clip(t * w, lower, upper) with the t that makes the sum 1: the nearest point by Kullback-Leibler
+    divergence. Weights under `least` become zero (under half its cap, where a slice's cap is less than twice `least`).
+    Where what is left cannot sum to 1, slices of weight zero get the rest by their natural proportions: bounds come
+    before `least`.
+    """
+    keep = np.ones(weights.shape, np.bool_)
+    threshold = np.minimum(least, bounds.upper / 2) * (bounds.lower == 0)
+    out = _fill(weights, bounds, natural)
+    for _ in range(weights.shape[1]):
+        small = (out < threshold) & (out > 0) & keep
+        small &= out * (out > 0).sum(axis=1, keepdims=True) < 1  # where all are small, those under the mean go first
+        if not small.any():
+            break
+        keep &= ~small
+        out = _fill(np.where(keep, weights, 0.0), bounds, natural)
+    return out
+
+
+def _fill(weights: Floats, bounds: Bounds, natural: Floats) -> Floats:
+    """Return clip(t * weights, lower, upper) with sums of 1, by bisection and an exact last step."""
+    lower, upper = bounds.lower, bounds.upper
+    short = np.where(weights > 0, upper, lower).sum(axis=1) < 1
+    # However small a weight is: where no other may have any, the factor must bring it to 1.
+    scaled = np.where(weights > 0, np.maximum(weights / weights.max(axis=1, keepdims=True), 2.0**-100), 0.0)
+    scaled[short] += 1e-6 * np.where(upper > 0, np.maximum(natural, 1e-6), 0.0)
+    low = np.full((len(weights), 1), -80.0)
+    high = np.full((len(weights), 1), 120.0)
+    for _ in range(64):
+        middle = (low + high) / 2
+        under = np.clip(np.exp2(middle) * scaled, lower, upper).sum(axis=1, keepdims=True) < 1
+        low, high = np.where(under, middle, low), np.where(under, high, middle)
+    out: Floats = np.clip(np.exp2(high) * scaled, lower, upper)
+    nothing = (out < 1e-12) & (lower == 0)  # the bisection's end, where one slice takes all
+    out[nothing] = scaled[nothing] = 0.0
+    for _ in range(3):  # the first step leaves rounding alone, which the others take
+        rest = 1 - out.sum(axis=1, keepdims=True)
+        room = np.where(rest > 0, upper - out, out - lower) * ((scaled > 0) | (out > lower))
+        share = np.divide(room, room.sum(axis=1, keepdims=True), out=np.zeros_like(room), where=room > 0)
+        out = np.clip(out + rest * share, lower, upper)
+    return out
+
 
 TOLERANCE = 1e-9
 _TINY = 1e-12
@@ -90,7 +317,7 @@ class Constraints:
         group whose range binds.
         """
         spread = 1.0 + float(np.abs(points).max(initial=0.0))
-        return _fill(self, lambda shift: np.clip(points + shift, self.lower, self.upper), len(points), spread)
+        return _shifted(self, lambda shift: np.clip(points + shift, self.lower, self.upper), len(points), spread)
 
     def rescale(self, points: Floats) -> Floats:
         """Return for each of `points` (q, k, not negative) the allowed mixture that keeps its ratios best.
@@ -103,7 +330,7 @@ class Constraints:
         if wrong.size:
             logs = np.log(np.maximum(points[wrong], _TINY))
             exponent = -2.0 * np.log(_TINY)
-            filled = _fill(
+            filled = _shifted(
                 self, lambda shift: np.clip(np.exp(logs + shift), self.lower, self.upper), wrong.size, exponent
             )
             points[wrong] = np.where((filled < 1e-10) & (self.lower == 0), 0.0, filled)
@@ -235,7 +462,7 @@ def _group_message(limits: Constraints, group: GroupLimit) -> str:
     )
 
 
-def _fill(limits: Constraints, place: Callable[[Floats], Floats], q: int, spread: float) -> Floats:
+def _shifted(limits: Constraints, place: Callable[[Floats], Floats], q: int, spread: float) -> Floats:
     """Return `place(shift)` (q, k), rising in its shift (q, 1), at the shift where it is a mixture.
 
     Groups whose sum would leave its range get the shift at which they reach the range's end.

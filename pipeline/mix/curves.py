@@ -16,13 +16,13 @@ spread between runs is ours, since a proxy run has only a few points.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import EarlyStopping
-from pipeline.mix.regression.solve import one_blas_thread
+from pipeline.mix.regression.laws import one_blas_thread
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError
 
@@ -53,26 +53,6 @@ class LearningCurves:
     losses: Floats
     final_tokens: float
     noise: float | None = None
-
-
-@dataclass(frozen=True)
-class ReplayReport:
-    """What early stopping would have done to runs that were trained to the end.
-
-    `saved_compute`: share of all training tokens not trained. `best_lost`: share of the truly best runs that stopped.
-    `stopped_at` (n,): share of its tokens at which each run stopped, 1 for those that did not. `off_by` : root mean
-    square of (extrapolated minus true final loss) over its stated standard deviation, of stopped runs (about 1 when the
-    stated uncertainty is right; null when none stopped). `rank_error`: one minus the Spearman correlation of final
-    losses, extrapolated where stopped, with the true ones.
-    """
-
-    runs: int
-    best: int
-    saved_compute: float
-    best_lost: float
-    stopped_at: Floats
-    off_by: float | None
-    rank_error: float
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,7 @@ def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, 
     counts = rng.multinomial(draws, [one.weight for one in posteriors])
     hits = np.zeros(n)
     known = _finals(curves)
-    best = _count(best_share, n)
+    best = best_count(best_share, n)
     for one, count in zip(posteriors, counts, strict=True):
         common = one.common + one.common_sd * rng.standard_normal((count, 1))
         final = common + one.own + np.sqrt(one.variance) * rng.standard_normal((count, n))
@@ -160,7 +140,7 @@ def stop_decisions(curves: LearningCurves, rung: float, config: EarlyStopping, s
     chances = chance_among_best(curves, config.best_share, seed)
     rungs = sorted(config.rungs)
     spent_share = sum(1 for one in rungs if one <= rung + _CLOSE) / len(rungs)
-    allowed = config.threshold * _count(config.best_share, len(here)) * spent_share
+    allowed = config.threshold * best_count(config.best_share, len(here)) * spent_share
     gone = ~here & np.isnan(_finals(curves))
     order = np.argsort(np.where(here, chances, np.inf), kind="stable")
     total = chances[gone].sum() + np.cumsum(np.where(here, chances, np.inf)[order])
@@ -169,48 +149,8 @@ def stop_decisions(curves: LearningCurves, rung: float, config: EarlyStopping, s
     return stops & here
 
 
-def replay(full: LearningCurves, config: EarlyStopping, seed: int = 1) -> ReplayReport:
-    """Replay early stopping on curves of runs that were all trained to the end, and report what it saves and loses.
-
-    Raises: InputError when a run lacks its final loss, or no run was measured at a rung.
-    """
-    _check(full)
-    final = _finals(full)
-    if np.isnan(final).any():
-        raise InputError(f"run {np.flatnonzero(np.isnan(final))[0]} was not measured at {full.final_tokens:g} tokens")
-    shares = full.tokens / full.final_tokens
-    stopped_at = np.ones(len(final))
-    for rung in sorted(config.rungs):
-        seen = _seen(full, stopped_at, rung)
-        stopped_at[stop_decisions(seen, rung, config, seed)] = rung
-    end = _seen(full, stopped_at, float(shares[-1]))
-    mean, sd = extrapolated(end)
-    best = _count(config.best_share, len(final))
-    stopped = stopped_at < 1
-    order = np.argsort(final, kind="stable")
-    return ReplayReport(
-        runs=len(final),
-        best=best,
-        saved_compute=float(1 - stopped_at.mean()),
-        best_lost=float(stopped[order[:best]].mean()),
-        stopped_at=stopped_at,
-        off_by=float(np.sqrt(np.mean(((mean - final)[stopped] / sd[stopped]) ** 2))) if stopped.any() else None,
-        rank_error=float(1 - np.corrcoef(_ranks(mean), _ranks(final))[0, 1]),
-    )
-
-
-def _seen(full: LearningCurves, stopped_at: Floats, until: float) -> LearningCurves:
-    """Return the curves as they are known at a share of the tokens, each up to where it stopped."""
-    shares = full.tokens / full.final_tokens
-    reached = shares[None] <= np.minimum(stopped_at, until)[:, None] + _CLOSE
-    return replace(full, losses=np.where(reached, full.losses, np.nan))
-
-
-def _ranks(values: Floats) -> NDArray[np.intp]:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
-
-
-def _count(share: float, n: int) -> int:
+def best_count(share: float, n: int) -> int:
+    """Return how many runs a share of the best is."""
     return min(n, max(1, round(share * n)))
 
 

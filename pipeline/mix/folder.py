@@ -15,11 +15,13 @@ and one that another configuration made is found again when that configuration c
 from __future__ import annotations
 
 import io
-import json
 import os
+import re
+import shutil
+import threading
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +29,28 @@ import numpy as np
 
 from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
+from pipeline.table.kept import create_file, done, read_json, write_file, write_json
+from pipeline.table.lock import LOCK
 from pipeline.table.shards import digest
+from pipeline.table.storage import Storage
 
 RUN, STOPPED = "run.json", "stopped.json"
-_MAX_JSON_BYTES = 1 << 28
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, and a kill leaves nothing half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically.
-
-    Raises: ValueError when it holds NaN or infinity: a number that is not known is null.
-    """
-    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any | None:
-    """Return what a JSON file of ours holds; None when it is absent.
-
-    Raises: ShardError when it is damaged.
-    """
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ShardError(f"{path} is larger than {_MAX_JSON_BYTES} bytes; delete it and run again")
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
+_KNOWN = ".known.json"
+_STAYS = re.compile(rf"(^|/)\.[^/]*$|^{re.escape(LOCK)}$|^proposals/[^/]+/shards/|^runs/ngram_counts/")
+"""Names of files that do not travel between a remote folder and its copy."""
 
 
 @dataclass(frozen=True)
 class MixFolder:
-    """The folder of one mix."""
+    """The folder of one mix. `mirror`: of a remote one, whose copy this is."""
 
     root: Path
+    mirror: Mirror | None = None
+
+    def publish(self, folder: str = "") -> None:
+        """Bring what was written to a remote mix, or to a folder of it; a local one is there already."""
+        if self.mirror is not None:
+            self.mirror.push(folder)
 
     @property
     def slices(self) -> Path:
@@ -164,8 +139,8 @@ class RunFolder:
 
     def trained(self) -> TrainedRun | None:
         """Return the finished training run, or None when it is not done."""
-        value = read_json(self.path / RUN)
-        if not isinstance(value, dict) or value.get("key") != self.key:
+        value = done(self.path / RUN, {"key": self.key})
+        if value is None:
             return None
         return TrainedRun(
             **{**value["trained"], "curve": [(int(t), float(loss)) for t, loss in value["trained"]["curve"]]}
@@ -210,3 +185,82 @@ class RunFolder:
     def _measure(self, task_key: str, at: float) -> Path:
         folder = "measures" if at == 1.0 else f"measures-at-{at:g}"
         return self.path / folder / f"{task_key}.npz"
+
+
+@dataclass
+class Mirror:
+    """The copy on this machine of a mix's remote folder. The remote one is the truth, this a cache of it.
+
+    Shards of a sample are written straight to the remote folder, and n-gram counts, seconds of work, stay here. Of runs
+    that are not finished yet, what a killed command left here stays, as a run's files say what they are.
+    """
+
+    remote: Storage
+    root: Path
+    known: dict[str, list[Any]] = field(default_factory=dict)
+    """Files that are the same here and there, by name: what identifies them there, size and time here."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pull(self) -> None:
+        """Make the copy what the remote folder is; only what differs travels, manifests last.
+
+        Raises: ShardError when either cannot be read or written.
+        """
+        found, there, here = read_json(self.root / _KNOWN), self._there(), self._here("")
+        self.known = found if isinstance(found, dict) else {}
+        for name in here.keys() - there.keys():
+            if not name.startswith("runs/"):
+                (self.root / name).unlink()
+        for name in sorted(there, key=lambda name: (name.endswith((".json", ".yaml")), name)):
+            if self.known.get(name) != [there[name], *here.get(name, ())]:
+                with self.remote.open(name) as source, create_file(self.root / name) as target:
+                    shutil.copyfileobj(source, target)
+                self.known[name] = [there[name], *self._state(name)]
+        self.known = {name: state for name, state in self.known.items() if name in there}
+        write_json(self.root / _KNOWN, self.known)
+
+    def push(self, folder: str) -> None:
+        """Make the remote folder, or a folder in it, what its copy is: in the order in which files were written.
+
+        Raises: ShardError when the remote folder cannot be written.
+        """
+        with self.lock:
+            here = self._here(folder)
+            for name in [name for name in self.known if name.startswith(folder) and name not in here]:
+                self.remote.delete(name)
+                del self.known[name]
+            changed = [name for name, state in here.items() if self.known.get(name, [None])[1:] != state]
+            for name in sorted(changed, key=lambda name: (here[name][1], name.endswith((".json", ".yaml")))):
+                with open(self.root / name, "rb") as source, self.remote.create(name) as target:
+                    shutil.copyfileobj(source, target)
+            there = self._there() if changed else {}
+            self.known |= {name: [there[name], *here[name]] for name in changed if name in there}
+            write_json(self.root / _KNOWN, self.known)
+
+    def _there(self) -> dict[str, str]:
+        try:
+            found = self.remote.fs.find(self.remote.root, detail=True)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ShardError(f"{self.remote.url} cannot be listed: {error}; run the same command again") from error
+        files = {str(path).removeprefix(f"{self.remote.root}/"): info for path, info in found.items()}
+        return {name: digest(str(sorted(info.items()))) for name, info in files.items() if not _STAYS.search(name)}
+
+    def _here(self, folder: str) -> dict[str, list[int]]:
+        files = (path for path in (self.root / folder).rglob("*") if path.is_file())
+        names = [str(path.relative_to(self.root)) for path in files]
+        return {name: self._state(name) for name in names if not _STAYS.search(name)}
+
+    def _state(self, name: str) -> list[int]:
+        found = os.stat(self.root / name)
+        return [found.st_size, found.st_mtime_ns]
+
+
+def mix_folder(home: Storage) -> MixFolder:
+    """Return the folder in which a mix is at work: its own, or the copy of a remote one."""
+    if home.is_local:
+        return MixFolder(Path(home.root))
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    root = Path(cache, "gristmill", "mixes", digest(home.url)[:16])
+    return MixFolder(root, Mirror(home, root))

@@ -11,6 +11,7 @@ is deleted once the index names the new.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -21,13 +22,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.folder import read_json, write_json
 from pipeline.mix.sample_plan import Documents, Integers, make_plan, read_documents, tokens_asked
-from pipeline.mix.sample_shards import Manifest, ShardWork, lie_there, trace_path, write_shards
+from pipeline.mix.sample_shards import Manifest, ShardWork, trace_path, write_shards
 from pipeline.mix.token_store import Stores
 from pipeline.mix.types import Floats, SliceTokens
 from pipeline.table.errors import ConfigError, ConservationError, InputError, ShardError
+from pipeline.table.kept import clear_temporary, done, lie_there, local_copy, read_json, write_json
 from pipeline.table.shards import digest
+from pipeline.table.storage import Storage
 
 INDEX = "index.json"
 VERSION = "1"
@@ -52,7 +54,8 @@ class SliceSample:
 class SampleReport:
     """A sample. `complete` is false when it was told to stop: then the index does not list it yet."""
 
-    folder: Path
+    folder: str
+    """A path or a URL."""
     key: str
     complete: bool
     tokens: int
@@ -80,7 +83,7 @@ def sample(
     slices: Sequence[SliceTokens],
     weights: Floats,
     budget_tokens: int,
-    out: Path,
+    out: str | Path,
     config: SampleConfig,
     *,
     max_epochs: Floats,
@@ -94,9 +97,10 @@ def sample(
 ) -> SampleReport:
     """Write (or finish) the shards of a mixture, `budget_tokens` in all, and return what they hold.
 
-    `weights` and `max_epochs` are (k,), in the order of `slices`; `exclude` has for each slice the doc_ids that are not
-    to be drawn; `key` is the identity of the slices' content. `on_progress` is called with the tokens written since the
-    last call; `stop` is asked often, and when it says so the report comes back with `complete` false.
+    `out` is a local folder, or the URL of one. `weights` and `max_epochs` are (k,), in the order of `slices`; `exclude`
+    has for each slice the doc_ids that are not to be drawn; `key` is the identity of the slices' content. `on_progress`
+    is called with the tokens written since the last call; `stop` is asked often, and when it says so the report comes
+    back with `complete` false.
 
     Raises: ConfigError when the mixture cannot be had within `max_epochs`; InputError when `out` cannot be a folder;
     ShardError when a slice cannot be read or a shard not written; ConservationError when a shard holds what it should
@@ -137,12 +141,12 @@ def sample(
     return report
 
 
-def locate(out: Path, shard: int, position: int) -> TraceRow:
+def locate(out: str | Path, shard: int, position: int) -> TraceRow:
     """Return whose token lies at a position of a shard (both counted from 0) of the sample in `out`.
 
     Raises: InputError when there is no such sample, shard or position.
     """
-    index = read_json(out / INDEX)
+    index = read_json(f"{out}/{INDEX}")
     if index is None:
         raise InputError(f"{out}: no sample is here ({INDEX} is missing); name the folder that shards were written to")
     if not 0 <= shard < len(index["shards"]):
@@ -150,8 +154,9 @@ def locate(out: Path, shard: int, position: int) -> TraceRow:
     tokens = index["shards"][shard]["tokens"]
     if not 0 <= position < tokens:
         raise InputError(f"{out}: shard {shard} has no token {position}; it has {tokens}, counted from 0")
-    path = trace_path(out / index["folder"], shard)
-    rows = pq.read_table(path, filters=[("start", "<=", position), ("end", ">", position)]).to_pylist()
+    path = trace_path(f"{out}/{index['folder']}", shard)
+    with local_copy(path) as trace:
+        rows = pq.read_table(trace, filters=[("start", "<=", position), ("end", ">", position)]).to_pylist()
     if len(rows) != 1:
         raise ShardError(f"{path}: {len(rows)} rows for token {position}; delete the folder and sample again")
     return TraceRow(document_position=rows[0]["document_start"] + position - rows[0]["start"], **rows[0])
@@ -194,12 +199,12 @@ def _check(report: SampleReport) -> None:
 # The folder -----------------------------------------------------------------------------------------------------------
 
 
-def _publish(out: Path, work: ShardWork, report: SampleReport, manifests: Sequence[Manifest]) -> None:
+def _publish(out: str | Path, work: ShardWork, report: SampleReport, manifests: Sequence[Manifest]) -> None:
     """Replace the index by this sample's, then delete what it replaces."""
     index = {
         "version": VERSION,
         "key": report.key,
-        "folder": report.folder.name,
+        "folder": report.folder.rpartition("/")[2],
         "format": work.config.format,
         "dtype": work.dtype.name,
         "vocabulary": work.vocabulary,
@@ -218,45 +223,46 @@ def _publish(out: Path, work: ShardWork, report: SampleReport, manifests: Sequen
             for m in manifests
         ],
     }
-    write_json(out / INDEX, index)
+    write_json(f"{out}/{INDEX}", index)
     _delete_others(out, report.folder)
 
 
-def _finished(out: Path, key: str) -> SampleReport | None:
+def _finished(out: str | Path, key: str) -> SampleReport | None:
     """Return the report of a sample that is there as a whole, or None."""
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise InputError(f"{out} is a file; shards need a folder")
-    index = read_json(out / INDEX)
-    if index is None or index.get("key") != key:
+    index = done(f"{out}/{INDEX}", {"key": key})
+    if index is None:
         return None
-    folder = out / index["folder"]
+    folder = f"{out}/{index['folder']}"
     if not all(lie_there(folder, shard["files"]) for shard in index["shards"]):
         return None
     slices = tuple(SliceSample(**found) for found in index["slices"])
     return SampleReport(folder, key, True, index["tokens"], len(index["shards"]), 0, slices)
 
 
-def _prepare(out: Path, key: str) -> Path:
-    folder = out / key[:8]
+def _prepare(out: str | Path, key: str) -> str:
+    folder = f"{out}/{key[:8]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.tmp"):
-            left.unlink()
+        if "://" not in folder:
+            os.makedirs(folder, exist_ok=True)
+            clear_temporary(Path(folder))
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}; shards need a folder that can be written") from error
     return folder
 
 
-def _delete_others(out: Path, current: Path) -> None:
+def _delete_others(out: str | Path, current: str) -> None:
     """Delete earlier samples: folders named like ours that hold nothing but files named like ours."""
-    for folder in out.iterdir():
-        if folder == current or not folder.is_dir() or not re.fullmatch(r"[0-9a-f]{8}", folder.name):
+    storage = Storage.at(str(out))
+    for name in storage.names("") - {current.rpartition("/")[2]}:
+        files = storage.files(name) if re.fullmatch(r"[0-9a-f]{8}", name) else []
+        if not files or not all(_OURS.fullmatch(file.partition("/")[2]) for file in files):
             continue
-        files = list(folder.iterdir())
-        if all(_OURS.fullmatch(file.name) for file in files):
-            for file in files:
-                file.unlink()
-            folder.rmdir()
+        for file in files:
+            storage.delete(file)
+        if storage.is_local:
+            os.rmdir(storage.path(name))
 
 
 def _digest_ids(ids: Collection[str] | None) -> str:

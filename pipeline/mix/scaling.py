@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from pipeline.mix import allocate as allocation
 from pipeline.mix.allocate import Allocation, Estimate
 from pipeline.mix.scaling_law import NAMES, Predicted, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
 from pipeline.mix.types import Floats
-from pipeline.table.errors import InputError, ShardError, UsageError, nearest
+from pipeline.table.errors import InputError, UsageError, nearest
+from pipeline.table.kept import write_file
 
 FIT, PLOT = "fit.json", "isoflop.png"
 COLUMNS = {
@@ -199,7 +199,7 @@ def save(law: ScalingLaw, out_dir: str | Path, provenance: dict[str, Any]) -> No
         "draws": law.draws.tolist(),
     }
     data = json.dumps(content, indent=1, allow_nan=False).encode()
-    _write(Path(out_dir, FIT), data + b"\n")
+    write_file(Path(out_dir, FIT), data + b"\n")
 
 
 def load(fit_dir: str | Path) -> ScalingLaw:
@@ -248,7 +248,7 @@ def isoflop_plot(law: ScalingLaw, runs: ScalingRuns, path: str | Path) -> None:
     figure.colorbar(points, label="log10 of training FLOPs (6 N D)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    _write(Path(path), buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def _isoflop(axes: Any, law: ScalingLaw, runs: ScalingRuns, flops: float, colour: Any) -> None:
@@ -341,21 +341,3 @@ def _from_json(content: Any) -> ScalingLaw:
         tokens_range=(counts[0], counts[1]),
         notes=tuple(str(note) for note in content["notes"]),
     )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that readers see either the old bytes or the new ones."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as target:
-            target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
-        raise ShardError(
-            f"cannot write {path}: {error.strerror or error}; free space or name another folder"
-        ) from error

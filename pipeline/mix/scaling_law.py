@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.regression.solve import one_blas_thread
+from pipeline.mix.regression.laws import one_blas_thread
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError
 

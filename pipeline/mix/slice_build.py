@@ -12,8 +12,10 @@ when the suite changes. All others that share a run of words with an evaluation 
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from math import ceil
@@ -27,14 +29,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.mix import contamination
-from pipeline.mix.contamination import ItemIndex, contaminated_documents, index_items
-from pipeline.mix.curated_texts import Located, locate, read_texts
-from pipeline.mix.folder import read_json, write_json
-from pipeline.mix.hashing import Keys, held_out, id_keys, id_strings, training_order
-from pipeline.mix.slices import ChosenDocuments, ResolvedSlice
+from pipeline.mix.contamination import ItemIndex, contaminated_documents, contaminated_items, index_items
+from pipeline.mix.curated_texts import Keys, Located, held_out, id_keys, id_strings, locate, read_texts, training_order
 from pipeline.mix.tokenizer import MixTokenizer
-from pipeline.mix.types import SliceTokens, Task
+from pipeline.mix.types import ChosenDocuments, ResolvedSlice, SliceTokens, Task
 from pipeline.table.errors import ConservationError, InputError, ShardError
+from pipeline.table.kept import clear_temporary, create_file, done, read_json, write_json
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 from pipeline.table.storage import write_failure
@@ -72,7 +72,7 @@ class SliceRequest:
     """Whose items are kept out of the training text. Tasks of held-out text are not among them."""
     keep_filtered: bool = False
     """Whether a store made with other tasks stays, so that what was trained on it stays valid. The items that a new
-    task shares with it must then be left out of the measurement: `contaminated_items` over `trained_texts`."""
+    task shares with it must then be left out of the measurement, see `shared_text`."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def build_slices(
     """
     keys = [_keys(session, request, number) for number in range(len(request.slices))]
     built = _kept(request, keys)
-    for done in built.values():
-        tell(done, False)
+    for each in built.values():
+        tell(each, False)
     missing = [number for number in range(len(request.slices)) if number not in built]
     if missing:
         index = index_items(request.tasks, request.contamination_words)
@@ -153,19 +153,6 @@ def slice_table(
     ]
 
 
-def trained_texts(session: Session, built: BuiltSlice) -> Iterator[pa.Array]:
-    """Yield the training texts of a store as they lie in the workspace, a row group at a time.
-
-    Raises: WorkspaceError when the workspace no longer has them.
-    """
-    table = pq.read_table(built.tokens.documents_path, columns=["doc_id", "source"])
-    keys = id_keys(table["doc_id"].combine_chunks())
-    keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
-    located = locate(session.catalog, sorted(table["source"].unique().to_pylist()), keys)
-    for _, texts in read_texts(located, np.arange(len(keys))):
-        yield texts
-
-
 def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, str]:
     """Return the key of a slice's texts and tokens, and that of its store, which the tasks decide too."""
     documents = request.documents
@@ -188,23 +175,15 @@ def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, st
 
 
 def _kept(request: SliceRequest, keys: Sequence[tuple[str, str]]) -> dict[int, BuiltSlice]:
-    return {number: done for number, key in enumerate(keys) if (done := _finished(request, number, *key))}
+    return {number: found for number, key in enumerate(keys) if (found := _finished(request, number, *key))}
 
 
 def _finished(request: SliceRequest, number: int, text_key: str, key: str) -> BuiltSlice | None:
     """Return a slice's store when its manifest matches and its files are as large as it says."""
     name = request.slices[number].name
     folder = request.folder / name
-    manifest = read_json(folder / _MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("text_key") != text_key:
-        return None
-    if manifest.get("key") != key and not request.keep_filtered:
-        return None
-    for file, size in manifest["files"].items():
-        path = folder / file
-        if not path.is_file() or path.stat().st_size != size:
-            return None
-    return _built(folder, name, manifest)
+    manifest = done(folder / _MANIFEST, {"text_key": text_key} if request.keep_filtered else {"key": key})
+    return None if manifest is None else _built(folder, name, manifest)
 
 
 def _built(folder: Path, name: str, manifest: Mapping[str, Any]) -> BuiltSlice:
@@ -241,10 +220,11 @@ def _make(
 ) -> Iterator[tuple[int, BuiltSlice]]:
     """Make the stores of some slices, whose texts are read once for all of them."""
     try:
-        makers = {number: _Maker(request, number, key, index) for number, key in keys.items()}
-        _take_all(located, request, index, makers)
-        for number, maker in makers.items():
-            yield number, maker.finish()
+        with ExitStack() as stack:
+            makers = {n: stack.enter_context(closing(_Maker(request, n, key, index))) for n, key in keys.items()}
+            _take_all(located, request, index, makers)
+            for number, maker in makers.items():
+                yield number, maker.finish()
     except OSError as error:
         raise ShardError(write_failure(str(request.folder), error)) from error
 
@@ -253,17 +233,13 @@ def _take_all(located: Located, request: SliceRequest, index: ItemIndex, makers:
     """Read the texts of some slices once and hand each slice its own."""
     slices = request.documents.slices
     chosen = np.flatnonzero(np.isin(slices, list(makers)))
-    try:
-        for positions, texts in read_texts(located, chosen):
-            hits = contaminated_documents(texts, index)
-            for number in np.unique(slices[positions]).tolist():
-                rows = np.flatnonzero(slices[positions] == number)
-                makers[number].take(
-                    positions[rows], texts.take(pa.array(rows)), [hits.get(row, ()) for row in rows.tolist()]
-                )
-    finally:
-        for maker in makers.values():
-            maker.close()
+    for positions, texts in read_texts(located, chosen):
+        hits = contaminated_documents(texts, index)
+        for number in np.unique(slices[positions]).tolist():
+            rows = np.flatnonzero(slices[positions] == number)
+            makers[number].take(
+                positions[rows], texts.take(pa.array(rows)), [hits.get(row, ()) for row in rows.tolist()]
+            )
 
 
 @dataclass
@@ -289,6 +265,7 @@ class _Maker:
         self.name = self.request.slices[self.number].name
         self.folder = self.request.folder / self.name
         self.folder.mkdir(parents=True, exist_ok=True)
+        clear_temporary(self.folder)
         (self.folder / _MANIFEST).unlink(missing_ok=True)  # what it told of is about to change
         documents = self.request.documents
         self.mine = np.flatnonzero(documents.slices == self.number)
@@ -296,8 +273,9 @@ class _Maker:
         self.positions: list[NDArray[np.int64]] = []
         self.lengths: list[NDArray[np.int64]] = []
         self.sizes: list[NDArray[np.int64]] = []
-        self.raw: BinaryIO = open(self._temporary("raw"), "wb")  # noqa: SIM115
-        self.held_file = pq.ParquetWriter(self._temporary(_HELD_OUT), _HELD_OUT_SCHEMA, compression="zstd")
+        self.raw: BinaryIO = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+        self.held_raw: BinaryIO = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+        self.held_file = pq.ParquetWriter(self.held_raw, _HELD_OUT_SCHEMA, compression="zstd")
 
     def take(self, positions: NDArray[np.int64], texts: pa.Array, hits: Sequence[Sequence[str]]) -> None:
         """Tokenise the texts of some of the slice's documents, each with the tasks that contaminate it."""
@@ -323,9 +301,9 @@ class _Maker:
         self.counts.trained += int(clean.sum())
 
     def close(self) -> None:
-        """Close what is open; the files stay as they are."""
-        self.raw.close()
-        self.held_file.close()
+        """Give up what is open; nothing is left of it."""
+        for each in (self.held_file, self.held_raw, self.raw):
+            each.close()
 
     def finish(self) -> BuiltSlice:
         """Put the tokens in order and write the store, its manifest last."""
@@ -347,10 +325,10 @@ class _Maker:
         self._write_tokens(order, lengths)
         sources = np.array(documents.sources, object)[documents.source_codes[positions[order]]]
         self._write_documents(keys[order], sources, lengths[order], sizes[order])
-        _synced(self._temporary(_HELD_OUT))
-        for file in (_TOKENS, _DOCUMENTS, _HELD_OUT):
-            os.replace(self._temporary(file), self.folder / file)
-        self._temporary("raw").unlink()
+        self.held_file.close()
+        self.held_raw.seek(0)
+        with create_file(self.folder / _HELD_OUT) as target:
+            shutil.copyfileobj(self.held_raw, target)
         manifest = self._manifest(int(lengths.sum()), int(sizes.sum()))
         write_json(self.folder / _MANIFEST, manifest)
         return _built(self.folder, self.name, manifest)
@@ -358,31 +336,30 @@ class _Maker:
     def _write_tokens(self, order: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         dtype = self.request.tokenizer.dtype
         total = int(lengths.sum())
-        raw = np.memmap(self._temporary("raw"), dtype, "r", shape=(total,))
+        self.raw.flush()
+        raw = np.memmap(self.raw, dtype, "r", shape=(total,))
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        with open(self._temporary(_TOKENS), "wb") as target:
+        with create_file(self.folder / _TOKENS) as target:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
             np.lib.format.write_array_header_1_0(target, header)
             block = np.cumsum(lengths[order]) // _BLOCK_TOKENS
             for rows in np.split(order, np.flatnonzero(np.diff(block)) + 1):
                 pieces = [raw[start:end] for start, end in zip(starts[rows].tolist(), ends[rows].tolist(), strict=True)]
                 target.write(np.concatenate(pieces).tobytes())
-            target.flush()
-            os.fsync(target.fileno())
 
     def _write_documents(
         self, keys: Keys, sources: NDArray[np.object_], lengths: NDArray[np.int64], sizes: NDArray[np.int64]
     ) -> None:
         starts = np.cumsum(lengths) - lengths
-        path = self._temporary(_DOCUMENTS)
-        with pq.ParquetWriter(path, _DOCUMENT_SCHEMA, compression="zstd", use_dictionary=["source"]) as writer:
+        options = {"compression": "zstd", "use_dictionary": ["source"]}
+        path = self.folder / _DOCUMENTS
+        with create_file(path) as target, pq.ParquetWriter(target, _DOCUMENT_SCHEMA, **options) as writer:
             for first in range(0, len(keys), _DOCUMENT_ROWS):
                 rows = slice(first, first + _DOCUMENT_ROWS)
                 columns = [id_strings(keys[rows]), pa.array(sources[rows], pa.string()), pa.array(starts[rows])]
                 columns += [pa.array(lengths[rows].astype(np.int32)), pa.array(sizes[rows])]
                 writer.write_table(pa.table(columns, schema=_DOCUMENT_SCHEMA))
-        _synced(path)
 
     def _manifest(self, n_tokens: int, n_bytes: int) -> dict[str, Any]:
         text_key, key = self.keys
@@ -405,11 +382,63 @@ class _Maker:
             "files": {file: (self.folder / file).stat().st_size for file in files},
         }
 
-    def _temporary(self, name: str) -> Path:
-        """Return a name that a build after a kill uses again, so that nothing is left over."""
-        return self.folder / f".{name}.tmp"
+
+@dataclass(frozen=True)
+class SharedText:
+    """What one slice's training text shares with one task: positions of items, ids of documents."""
+
+    items: tuple[int, ...]
+    documents: tuple[str, ...]
 
 
-def _synced(path: Path) -> None:
-    with open(path, "rb+") as stream:
-        os.fsync(stream.fileno())
+def shared_text(
+    session: Session, built: BuiltSlice, tasks: Sequence[Task], words: int, folder: Path
+) -> dict[str, SharedText]:
+    """Return, by task name, what a slice shares with tasks that its build did not know. Found once, then kept.
+
+    Raises: WorkspaceError, ShardError when texts are unreadable.
+    """
+    known = set(built.task_keys.values())
+    found: dict[str, SharedText] = {}
+    open_tasks = []
+    for task in tasks:
+        if task.key in known:
+            continue
+        kept = read_json(_path(folder, built, task, words))
+        if kept is None:
+            open_tasks.append(task)
+        else:
+            found[task.name] = SharedText(tuple(kept["items"]), tuple(kept["documents"]))
+    if open_tasks:
+        found |= _search(session, built, open_tasks, words)
+        for task in open_tasks:
+            shared = found[task.name]
+            value = {"items": list(shared.items), "documents": list(shared.documents)}
+            write_json(_path(folder, built, task, words), value)
+    return found
+
+
+def _path(folder: Path, built: BuiltSlice, task: Task, words: int) -> Path:
+    return folder / "late" / f"{built.name}-{digest([built.key, task.key, words])[:16]}.json"
+
+
+def _search(session: Session, built: BuiltSlice, tasks: Sequence[Task], words: int) -> dict[str, SharedText]:
+    table = pq.read_table(built.tokens.documents_path, columns=["doc_id", "source"])
+    keys = id_keys(table["doc_id"].combine_chunks())
+    keys = keys[np.lexsort((keys[:, 1], keys[:, 0]))]
+    located = locate(session.catalog, sorted(table["source"].unique().to_pylist()), keys)
+    index = index_items(tasks, words)
+    items: dict[str, set[int]] = {task.name: set() for task in tasks}
+    documents: dict[str, list[str]] = {task.name: [] for task in tasks}
+    for positions, texts in read_texts(located, np.arange(len(keys))):
+        hits = contaminated_documents(texts, index)
+        if not hits:
+            continue
+        rows = sorted(hits)
+        ids = id_strings(keys[positions[rows]]).to_pylist()
+        for row, doc_id in zip(rows, ids, strict=True):
+            for name in hits[row]:
+                documents[name].append(doc_id)
+        for name, positions_hit in contaminated_items([texts.take(rows)], index).items():
+            items[name] |= positions_hit
+    return {name: SharedText(tuple(sorted(items[name])), tuple(sorted(documents[name]))) for name in items}

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import SwarmConfig
-from pipeline.mix.swarm_space import Bounds, Space, project, reduced_bounds, whole_space
+from pipeline.mix.constraints import Bounds, Space, project, reduced_bounds, whole_space
 from pipeline.mix.types import Floats, RunKind, RunSpec
 from pipeline.table.errors import ConfigError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels.token_copy import copy_ranges
+from pipeline.kernels.byte_pieces import copy_ranges
 from pipeline.mix.types import SliceTokens
 from pipeline.table.errors import ShardError
 

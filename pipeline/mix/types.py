@@ -13,9 +13,36 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.mix.config import SliceConfig
+
 Floats = NDArray[np.float64]
 
 RunKind = Literal["swarm", "corner", "natural", "uniform", "unimax", "best_seen", "proposal"]
+
+
+@dataclass(frozen=True)
+class ResolvedSlice:
+    """A slice whose predicate is known to work, and how many kept documents it chooses."""
+
+    name: str
+    where: str
+    """SQL; for one that `by` gave with the values that it stands for."""
+    config: SliceConfig
+    documents: int
+
+
+@dataclass(frozen=True)
+class ChosenDocuments:
+    """The documents of all slices, in the order of their ids: what is held of each is 22 bytes.
+
+    `keys` uint64 (n, 2) are the ids' 128 bits, `slices` int32 (n,) the number of each document's slice, `source_codes`
+    int16 (n,) the position of its source in `sources`.
+    """
+
+    keys: NDArray[np.uint64]
+    slices: NDArray[np.int32]
+    source_codes: NDArray[np.int16]
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from pipeline.llm.config import BudgetConfig, EndpointConfig
 from pipeline.llm.types import Parameters, Request, make_request, sent_parameters
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
-from pipeline.rephrase.render import check_kind, render_prompt
 from pipeline.rephrase.segments import CountTokens, Segment, split
-from pipeline.rephrase.styles import Style, load_styles
+from pipeline.rephrase.styles import Style, check_kind, load_styles, render_prompt
 from pipeline.table.errors import ConservationError
 
 

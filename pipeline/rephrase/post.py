@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 
 from pipeline.llm.answers import ending
-from pipeline.rephrase.phrases import SPECIAL_TOKEN
 from pipeline.rephrase.styles import Format, Marker, Style
 
 MAX_QA_PAIRS = 8
@@ -39,6 +38,13 @@ _THOUGHTS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|channel|>analysis", "<|channel|>final<|message|>"),
 )
+SPECIAL_TOKENS = (
+    r"<[|｜][^\s<>|｜]{1,40}[|｜]>|\[\|[^\s\[\]|]{1,40}\|\]|</?s>|<(?:bos|eos|pad|sep|cls|eo[atdh])>"
+    r"|<(?:start|end|begin|beginning)_of_(?:turn|text|sentence|sequence|document|utterance)>"
+    r"|<\|[a-z_]{2,30}>|<[a-z_]{2,30}\|>|<(?:BOS|EOS|PAD)_TOKEN>|<END-OF-TURN>|\[(?:BOS|EOS|PAD|gMASK)\]|\[/?INST\]|<</?SYS>>"
+)
+"""What chat templates part turns with: ChatML, Llama, Mistral, Gemma, DeepSeek, Cohere, Phi, GLM, EXAONE and others."""
+_SPECIAL_TOKEN = re.compile(SPECIAL_TOKENS)
 _TURN = re.compile(r"\A\s*(?:assistant|model|chatbot|bot)\s*(?:\n|\Z)")
 """The name of whose turn it is, behind the token that begins it."""
 
@@ -143,7 +149,7 @@ def _own_turn(answer: str, segment: str) -> tuple[str, bool]:
     What comes behind is a conversation that the model went on with by itself. Tokens that the segment has are content.
     """
     start = 0
-    for token in SPECIAL_TOKEN.finditer(answer):
+    for token in _SPECIAL_TOKEN.finditer(answer):
         if token[0] in segment:
             continue
         turn = answer[start : token.start()]
@@ -154,7 +160,7 @@ def _own_turn(answer: str, segment: str) -> tuple[str, bool]:
 
 
 def _says_nothing(text: str) -> bool:
-    return not _TURN.sub("", SPECIAL_TOKEN.sub("", text)).strip()
+    return not _TURN.sub("", _SPECIAL_TOKEN.sub("", text)).strip()
 
 
 def _without_fence(body: str) -> str:

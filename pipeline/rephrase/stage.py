@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.config import RephraseConfig
-from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
+from pipeline.rephrase.output import OutputJob, is_done, measure_with, output_key, write_output
 from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
-from pipeline.rephrase.verdicts import measure_with
 from pipeline.table.catalog import ANSWERS
 from pipeline.table.errors import ConfigError
 from pipeline.table.models import lid_model_hash

@@ -25,10 +25,11 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.llm.config import EndpointConfig
 from pipeline.rephrase.config import SamplingConfig
 from pipeline.table.config import StageConfig, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
@@ -59,8 +60,13 @@ Waivable = Literal[
 ]
 PLACEHOLDERS = ("text", "title")
 
+Prompt = str | list[dict[str, Any]]
+"""Messages for a chat endpoint, a text for a completions endpoint."""
+MAX_TITLE_CHARACTERS = 300
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BRACED = re.compile(r"\{([a-z_]{1,40})\}")
+_PLACEHOLDER = re.compile(r"\{(text|title)\}")
 _Template = Annotated[str, Field(min_length=1, max_length=64 << 10)]
 
 
@@ -199,6 +205,37 @@ def style_names(folder: str | None = None) -> list[str]:
     """Return the names of all styles that can be used, sorted."""
     own = {path.stem for path in Path(folder).glob("*.yaml")} if folder is not None else set()
     return sorted(own | set(preset_names("prompts")))
+
+
+def render_prompt(style: Style, kind: str, text: str, title: str | None = None, prefill: str | None = None) -> Prompt:
+    """Return the prompt of `text` for an endpoint of `kind`; for completions the parts are joined by empty lines.
+
+    It ends with the style's prefill where `prefill`, the endpoint's, says how. A `{title}` inside the text stays as it
+    is. A document without a title has an empty one; of a long one the first 300 characters are used, in one line.
+    """
+    values = {"text": text.strip(), "title": " ".join((title or "").split())[:MAX_TITLE_CHARACTERS]}
+    # One pass, literal: what a document says is never looked at again.
+    user, system = (_PLACEHOLDER.sub(lambda found: values[found[1]], part or "") for part in (style.user, style.system))
+    begun = style.prefill if prefill is not None else None
+    if kind == "completions":
+        return "\n\n".join(part.strip("\n") for part in (system, user) if part) + "\n\n" + (begun or "")
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system.strip()}] if style.system else []
+    messages.append({"role": "user", "content": user.strip()})
+    if begun is not None:
+        messages.append({"role": "assistant", "content": begun} | ({"prefix": True} if prefill == "prefix" else {}))
+    return messages
+
+
+def check_kind(style: Style, endpoint: EndpointConfig) -> None:
+    """Check that a style may be asked of an endpoint.
+
+    Raises: ConfigError when its wording is for the other kind.
+    """
+    if style.kind not in ("any", endpoint.kind):
+        raise ConfigError(
+            f"style {style.name!r} is for {style.kind} endpoints, but {endpoint.base_url} has kind {endpoint.kind!r}; "
+            "change `kind` of one of them"
+        )
 
 
 def _path(name: str, folder: str | None) -> Path | None:

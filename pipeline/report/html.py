@@ -148,8 +148,8 @@ def _lead(report: MixReport) -> str:
     if report.budget_tokens is not None:
         facts.append(f"a target of {report.budget_tokens:,} tokens")
     return (
-        f'<p class="soft">{", ".join(facts)}. Metrics are losses in {text(report.metric_unit)}: smaller is better. '
-        f"Intervals hold {report.level:.0%} unless said otherwise.</p>"
+        f'<p class="soft">{", ".join(facts)}. Metrics are losses in bits per byte: smaller is better. '
+        f"Intervals hold 90% unless said otherwise.</p>"
     )
 
 
@@ -189,7 +189,7 @@ def _changes(report: MixReport) -> str:
         share = change.difference.value / change.natural if change.natural else None
         signed = NONE if share is None else f"{100 * share:+.2f} %".replace("-", "−")
         rows.append([text(change.name), estimate(change.difference), number(change.natural), signed])
-    head = ["", f"proposal − natural ({text(report.metric_unit)})", "natural, predicted", "relative"]
+    head = ["", "proposal − natural (bits per byte)", "natural, predicted", "relative"]
     return _table(head, rows)
 
 
@@ -214,8 +214,8 @@ def _pulls(report: MixReport) -> str:
     tasks = list(dict.fromkeys(task for pull in report.pulls for task in pull.tasks))
     rows = [[text(p.slice), *(_signed(p.tasks.get(t)) for t in tasks), _signed(p.cost)] for p in report.pulls]
     note = (
-        f"What five points more of a slice (the others keeping their ratios) do to the suite's metric in "
-        f"{text(report.metric_unit)}, task by task, as the regression predicts it: below zero, the task asks for more."
+        "What five points more of a slice (the others keeping their ratios) do to the suite's metric in "
+        "bits per byte, task by task, as the regression predicts it: below zero, the task asks for more."
     )
     return f'<p class="soft">{note}</p>' + _table(["slice", *map(text, tasks), "all"], rows)
 
@@ -243,16 +243,12 @@ def _verified(verification: Verification) -> str:
     best = text(verification.mixtures[0].mixture) if verification.mixtures else "it"
     head = ["mixture", "seeds", "measured, mean ± sd", "predicted", "expected after both"]
     head += [f"{best} minus it, paired", "in pooled sd"]
-    names = list(dict.fromkeys(task for mixture in verification.mixtures for task in mixture.tasks))
-    tasks = [[text(n), *(_spread(*m.tasks.get(n, (math.nan, None))) for m in verification.mixtures)] for n in names]
     pooled = (
         f" Pooled standard deviation of seeds: {number(verification.pooled_sd, 3)}." if verification.pooled_sd else ""
     )
     return (
         f"<p><strong>{text(verification.label)}.</strong> "
-        f'<span class="{tone}">{text(verification.verdict)}</span>{pooled}</p>'
-        + _table(head, rows)
-        + (_table(["task", *(text(m.mixture) for m in verification.mixtures)], tasks) if tasks else "")
+        f'<span class="{tone}">{text(verification.verdict)}</span>{pooled}</p>' + _table(head, rows)
     )
 
 
@@ -266,23 +262,19 @@ def _spread(mean: float, sd: float | None) -> str:
 def _quality(report: MixReport) -> str:
     if not report.quality:
         return ""
-    head = ["metric", "model", "runs", "R²", "Spearman", "RMSE", f"in the {report.level:.0%} interval"]
+    head = ["metric", "model", "runs", "R²", "Spearman", "RMSE", "in the 90% interval"]
     rows = [
         [
             text(q.metric),
             text(q.model),
             whole(q.n),
             *(number(v, 3) for v in (q.r2, q.spearman, q.rmse)),
-            _covered(q.coverage),
+            NONE if q.coverage is None or not math.isfinite(q.coverage) else f"{q.coverage:.0%}",
         ]
         for q in report.quality
     ]
-    note = f"Measured on runs that neither the fit nor its choice saw ({text(report.prediction_method)})."
+    note = "Measured on runs that neither the fit nor its choice saw."
     return f'<p class="soft">{note}</p>' + _table(head, rows)
-
-
-def _covered(share: float | None) -> str:
-    return NONE if share is None or not math.isfinite(share) else f"{share:.0%}"
 
 
 def _noise(report: MixReport) -> str:
@@ -308,19 +300,11 @@ def _compute(report: MixReport) -> str:
     groups = [(kind, [c for c in report.costs if c.kind == kind]) for kind in kinds] + [("all", list(report.costs))]
     rows = []
     for kind, costs in groups:
-        cpu_s, stopped = sum(c.cpu_s for c in costs), sum(c.stopped for c in costs)
-        row = [text(kind), whole(len(costs)), whole(stopped), whole(cpu_s), number(cpu_s / len(costs), 3)]
+        cpu_s = sum(c.cpu_s for c in costs)
+        row = [text(kind), whole(len(costs)), whole(cpu_s), number(cpu_s / len(costs), 3)]
         rows.append([*row, whole(sum(c.tokens for c in costs)), f"{sum(c.flops for c in costs):.3g}"])
-    saved = ""
-    if report.saved_cpu_s is not None:
-        spent = sum(c.cpu_s for c in report.costs)
-        share = report.saved_cpu_s / (report.saved_cpu_s + spent) if report.saved_cpu_s + spent > 0 else 0.0
-        saved = (
-            f"<p>Early stopping saved an estimated {whole(report.saved_cpu_s)} CPU seconds, "
-            f"{percent(share)} of what all runs to their end would have taken.</p>"
-        )
-    head = ["kind", "runs", "stopped early", "CPU s", "CPU s a run", "tokens", "FLOPs"]
-    return saved + _table(head, rows)
+    head = ["kind", "runs", "CPU s", "CPU s a run", "tokens", "FLOPs"]
+    return _table(head, rows)
 
 
 def _sampled(report: MixReport) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import numpy as np
 
 from pipeline.report import html
 from pipeline.report.values import Floats, MixReport, all_warnings, epochs, natural_weights
-from pipeline.table.errors import WorkspaceError
+from pipeline.table.errors import ShardError, WorkspaceError
 from pipeline.table.format import cut, display_width, visible
+from pipeline.table.kept import write_file
 from pipeline.table.storage import write_failure
 
 PAGE = "index.html"
@@ -37,12 +37,12 @@ def write_report(report: MixReport, folder: str | Path) -> Path:
         for name in drawers.NAMES:
             path = target / PLOTS / f"{name}.png"
             if name in plots:
-                _write(path, plots[name].png)
+                write_file(path, plots[name].png)
             else:
                 path.unlink(missing_ok=True)
-        _write(target / PAGE, page)
-    except OSError as error:
-        raise WorkspaceError(write_failure(str(target), error)) from error
+        write_file(target / PAGE, page)
+    except (OSError, ShardError) as error:
+        raise WorkspaceError(write_failure(str(target), error) if isinstance(error, OSError) else str(error)) from error
     return target / PAGE
 
 
@@ -66,7 +66,7 @@ def _mixture(report: MixReport) -> str:
     weights: Floats = shown.weights if shown else natural
     repeated = epochs(report, weights)
     name = "proposed" if shown is None or shown.name == "proposal" else visible(shown.name)
-    head = ["slice", "natural", name, f"{report.level:.0%} interval", "epochs at target"]
+    head = ["slice", "natural", name, "90% interval", "epochs at target"]
     order = np.lexsort((np.arange(weights.size), -weights))
     rows = []
     for i in order[:MAX_LINES]:
@@ -86,7 +86,7 @@ def _mixture(report: MixReport) -> str:
 def _changes(report: MixReport) -> str:
     groups = {task.group for task in report.tasks}
     shown = [c for i, c in enumerate(report.changes) if i == 0 or c.name in groups or not groups]
-    head = ["predicted against natural", f"change in {visible(report.metric_unit)} (less is better)"]
+    head = ["predicted against natural", "change in bits per byte (less is better)"]
     lines = _aligned(head, [[_name(c.name), _plain(html.estimate(c.difference))] for c in shown[:MAX_LINES]])
     chosen = next((record for record in report.kl_records if record.chosen), None)
     if chosen is not None and report.optimism is not None:
@@ -113,16 +113,3 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         first, *others = ((cell, pad) for cell, pad in zip(row, padded, strict=True))
         lines.append("  ".join([first[0] + first[1], *(pad + cell for cell, pad in others)]).rstrip())
     return lines
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file in one step."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with temporary.open("wb") as target:
-            target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

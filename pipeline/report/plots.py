@@ -109,7 +109,7 @@ def _changes(report: MixReport) -> Drawn:
     drawing.estimates(axes, [c.difference for c in shown], np.arange(float(len(shown))), color=drawing.RED)
     axes.axvline(0, color=drawing.BLACK, linewidth=0.8)
     row_names(axes, [c.name for c in shown])
-    axes.set_xlabel(f"predicted change against the natural mixture ({short(report.metric_unit, 20)}; left is better)")
+    axes.set_xlabel("predicted change against the natural mixture (bits per byte; left is better)")
     caption = (
         "Look for intervals that stay left of zero: gains that the fit is sure of. What crosses zero may be no change. "
         "These are predictions; what was measured is under verification."
@@ -127,7 +127,7 @@ def _verification(report: MixReport) -> Drawn:
     panels = list(figure.subplots(count, 1, squeeze=False)[:, 0])
     for axes, verification in zip(panels, report.verifications, strict=True):
         _verified_panel(axes, verification)
-    panels[-1].set_xlabel(f"weighted metric ({short(report.metric_unit, 20)}; left is better)")
+    panels[-1].set_xlabel("weighted metric (bits per byte; left is better)")
     drawing.legend(figure, panels[0])
     caption = (
         "Filled dots are measured by fresh proxies (mean and one standard deviation over seeds), open squares what the "
@@ -161,11 +161,10 @@ def _predicted(report: MixReport) -> Drawn:
     figure, panels = drawing.panel_grid(len(shown), 1.0, 2 if len(shown) == 4 else min(len(shown), 3))
     for axes, predicted in zip(panels, shown, strict=True):
         _predicted_panel(axes, predicted)
-    unit = short(report.metric_unit, 20)
-    figure.supxlabel(f"measured ({unit})", fontsize=9)
-    figure.supylabel(f"predicted, {short(report.prediction_method)} ({unit})", fontsize=9)
+    figure.supxlabel("measured (bits per byte)", fontsize=9)
+    figure.supylabel("predicted, cross-validated (bits per byte)", fontsize=9)
     caption = (
-        f"Each dot is a proxy run, predicted {report.prediction_method}; bars are {report.level:.0%} intervals. Dots "
+        "Each dot is a proxy run, predicted cross-validated; bars are 90% intervals. Dots "
         "should lie along the line, and about that share of the bars should cross it. A cloud without slope means that "
         "the mixture does not decide this metric, or that seed noise hides it. Proxies say nothing here about larger "
         "models, nor about mixtures far from those that were trained."
@@ -223,10 +222,10 @@ def _sensitivity(report: MixReport) -> Drawn:
             drawing.estimates(axes, [e for _, e in there], np.array([row for row, _ in there]), **looks)
     axes.axvline(0, color=drawing.BLACK, linewidth=0.8)
     row_names(axes, [s.slice for s in shown])
-    axes.set_xlabel(f"predicted change of the weighted metric ({short(report.metric_unit, 20)}; right is worse)")
+    axes.set_xlabel("predicted change of the weighted metric (bits per byte; right is worse)")
     drawing.legend(figure, axes)
     caption = (
-        f"The weight of one slice is changed by {report.sensitivity_step}, the others make room in proportion. Slices "
+        "The weight of one slice is changed by 0.05 of the tokens, the others make room in proportion. Slices "
         "far from zero matter: a mistake there costs most. Slices near zero may be set for other reasons. It shows "
         "small steps from the proposal only, and nothing of what changing two slices at once does."
     )
@@ -282,9 +281,9 @@ def _curves(report: MixReport) -> Drawn:
     drawing.plain_counts(axes)
     drawing.legend(figure, axes)
     caption = (
-        "Smooth, falling curves are healthy; a jump or a flat start is a failed run. Crosses end runs that were "
-        "stopped early. The losses are on the text that a run trained on, which differs between mixtures: a lower "
-        "curve is not a better mixture."
+        "Smooth, falling curves are healthy; a jump or a flat start is a failed run. Runs that early "
+        "stopping ended are shorter. The losses are on the text that a run trained on, which differs between mixtures: "
+        "a lower curve is not a better mixture."
     )
     return figure, caption + _left_out(len(usable), len(shown), "runs")
 
@@ -297,10 +296,6 @@ def _curve(axes: Axes, curve: Curve, labelled: set[str]) -> None:
     label = None if curve.kind in labelled else short(curve.kind)
     labelled.add(curve.kind)
     axes.plot(tokens[::-step][::-1], loss[::-step][::-1], color=kind_colour(curve.kind), label=label, **looks)
-    if curve.stopped:
-        mark = None if "stopped early" in labelled else "stopped early"
-        labelled.add("stopped early")
-        points(axes, tokens[-1], loss[-1], 18, drawing.BLACK, marker="x", linewidths=0.9, zorder=4, label=mark)
 
 
 def _compute(report: MixReport) -> Drawn:
@@ -320,11 +315,6 @@ def _compute(report: MixReport) -> Drawn:
     for kind in kinds:
         place = [i for i, c in enumerate(costs) if c.kind == kind]
         points(right, place, [costs[i].cpu_s for i in place], 10, kind_colour(kind))
-    place = [i for i, c in enumerate(costs) if c.stopped]
-    if place:
-        looks: dict[str, Any] = {"marker": "x", "linewidths": 0.9, "label": "stopped early"}
-        points(right, place, [costs[i].cpu_s for i in place], 20, drawing.BLACK, **looks)
-        right.legend(loc="upper right")
     right.set_ylim(0, 1.08 * max(c.cpu_s for c in costs) or 1.0)
     right.set(xlabel="runs, dearest first", ylabel="CPU seconds")
     right.locator_params(axis="x", integer=True, min_n_ticks=1)

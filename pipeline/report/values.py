@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.table.errors import InputError
-
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval (at the report's level), where one is known."""
+    """A number with its interval (90 %), where one is known."""
 
     value: float
     low: float | None = None
@@ -81,8 +79,6 @@ class Verified:
     mean: float
     sd: float | None
     predicted: Estimate | None = None
-    tasks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Mean and standard deviation of each task."""
     expected: Estimate | None = None
     """After prediction and measurement are put together."""
 
@@ -143,7 +139,7 @@ class SignalToNoise:
 @dataclass(frozen=True)
 class Sensitivity:
     """Predicted change of the weighted metric when the proposal's weight of a slice is lowered or raised by the
-    report's `sensitivity_step`; `flat` is the range of weights that the prediction cannot tell from the proposal."""
+    0.05; `flat` is the range of weights that the prediction cannot tell from the proposal."""
 
     slice: str
     less: Estimate | None = None
@@ -193,7 +189,6 @@ class Curve:
     kind: str
     tokens: Floats
     loss: Floats
-    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,7 +200,6 @@ class Cost:
     cpu_s: float
     tokens: int
     flops: float
-    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -214,25 +208,20 @@ class Sampled:
 
     tokens: Floats
     asked: Floats
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class MixReport:
     """Everything that the report of one mix shows. Only name and slices are needed.
 
-    `basis` are labelled facts (suite, its hash, proxy, versions), shown in this order. `level` is that of every
-    interval. The proposal's weights and those of `baselines` are in the order of `slices`.
-
-    Raises: InputError when lengths do not fit together.
+    `basis` are labelled facts (suite, its hash, proxy, versions), shown in this order. The proposal's weights and those
+    of `baselines` are in the order of `slices`.
     """
 
     name: str
     slices: Sequence[Slice]
     basis: Mapping[str, str] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
-    metric_unit: str = "bits per byte"
-    level: float = 0.9
     budget_tokens: int | None = None
     runs: int | None = None
     proposal: Mixture | None = None
@@ -241,12 +230,9 @@ class MixReport:
     """The suite's change first, then the groups', then tasks'."""
     verifications: Sequence[Verification] = ()
     predictions: Sequence[Predicted] = ()
-    prediction_method: str = "held out"
-    """How predictions were made: `cross-validated`, `held out` ..."""
     quality: Sequence[FitQuality] = ()
     noise: Sequence[SignalToNoise] = ()
     sensitivity: Sequence[Sensitivity] = ()
-    sensitivity_step: str = "a quarter of the weight"
     pulls: Sequence[Pull] = ()
     kl_records: Sequence[KlRecord] = ()
     optimism: float | None = None
@@ -254,29 +240,8 @@ class MixReport:
     pareto: Pareto | None = None
     curves: Sequence[Curve] = ()
     costs: Sequence[Cost] = ()
-    saved_cpu_s: float | None = None
-    """Estimated CPU seconds that early stopping saved."""
     sampled: Sampled | None = None
     warnings: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        k = len(self.slices)
-        mixtures = [self.proposal, *self.baselines] if self.proposal else list(self.baselines)
-        for mixture in mixtures:
-            arrays = {"weights": mixture.weights, "low": mixture.low, "high": mixture.high}
-            _same_shape(f"mixture {mixture.name!r}", arrays, (k,), f"{k} slices")
-            if not np.isfinite(mixture.weights).all():
-                raise InputError(f"report: mixture {mixture.name!r} has weights that are no numbers; propose again")
-        for p in self.predictions:
-            arrays = {"predicted": p.predicted, "low": p.low, "high": p.high}
-            _same_shape(f"metric {p.metric!r}", arrays, p.measured.shape, f"{p.measured.size} measured runs")
-        for curve in self.curves:
-            _same_shape(f"run {curve.run!r}", {"loss": curve.loss}, curve.tokens.shape, f"{curve.tokens.size} steps")
-        if self.sampled:
-            arrays = {"tokens": self.sampled.tokens, "asked": self.sampled.asked}
-            _same_shape("sampled tokens", arrays, (k,), f"{k} slices")
-        if self.pareto:
-            _check_pareto(self.pareto)
 
 
 def epochs(report: MixReport, weights: Floats) -> Floats | None:
@@ -335,18 +300,3 @@ def _sampled_off(report: MixReport) -> float:
 def _some(names: Sequence[str], most: int = 8) -> str:
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def _same_shape(where: str, arrays: Mapping[str, Floats | None], shape: tuple[int, ...], like: str) -> None:
-    for name, array in arrays.items():
-        if array is not None and array.shape != shape:
-            raise InputError(f"report: {where} has {name} of shape {array.shape} for {like}; make the fit again")
-
-
-def _check_pareto(pareto: Pareto) -> None:
-    g = len(pareto.groups)
-    like = f"{g} groups"
-    _same_shape("Pareto front", {"points": pareto.points}, (len(pareto.points), g), like)
-    _same_shape("Pareto front", {"proposal": pareto.proposal, "natural": pareto.natural}, (g,), like)
-    if pareto.observed is not None:
-        _same_shape("Pareto front", {"observed": pareto.observed}, (len(pareto.observed), g), like)

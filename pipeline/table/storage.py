@@ -144,8 +144,9 @@ class Storage:
             return {}
         by_name = {str(info["name"]).rstrip("/").rsplit("/", 1)[-1]: info for info in listed}
         for name in names:
-            if info := by_name.get(name):
-                found[name] = f"{info['size']}:{remote_identity(info)}:{info.get('created', '')}"
+            if name in by_name:
+                entry = by_name[name]
+                found[name] = f"{entry['size']}:{remote_identity(entry)}:{entry.get('created', '')}"
         return found
 
     def read_bytes(self, relative: str) -> bytes:
@@ -171,19 +172,18 @@ class Storage:
 
         Raises: ShardError when the disk is full or the folder cannot be written.
         """
-        scratch = self._scratch()
-        handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+        final = self.path(relative)
         try:
-            with os.fdopen(handle, "w+b") as target:
-                yield target
-                target.flush()
-                os.fsync(target.fileno())
-            self._publish(temporary, relative)
+            if self.is_local:
+                with new_file(final, self._scratch()) as target:
+                    yield target
+            else:
+                with tempfile.NamedTemporaryFile(prefix="part-") as remote:
+                    yield cast(BinaryIO, remote)
+                    remote.flush()
+                    self.fs.put_file(remote.name, final)
         except OSError as error:
             raise ShardError(write_failure(self.sql_path(relative), error)) from error
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
 
     def move(self, old: str, new: str) -> None:
         """Give a small file another name; whatever is there goes.
@@ -234,14 +234,29 @@ class Storage:
             raise WorkspaceError(write_failure(folder, error)) from error
         return folder
 
-    def _publish(self, temporary: str, relative: str) -> None:
-        final = self.path(relative)
-        if self.is_local:
-            os.makedirs(os.path.dirname(final), exist_ok=True)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, final)
-        else:
-            self.fs.put_file(temporary, final)
+
+@contextmanager
+def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
+    """Open a new local file for writing; it appears under its name, durably, when the block ends without an error.
+
+    Until then it lies in the folder `scratch`, on the same disk, or else beside its name. Raises: OSError.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    if scratch is None:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
+    else:
+        handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+    try:
+        with os.fdopen(handle, "w+b") as target:
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def remote_identity(info: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import binom
 
 from pipeline.mix.config import EarlyStopping
-from pipeline.mix.curves import replay
 from tests.bench.bench_curves import generate as generate_curves
+from tests.bench.bench_curves import replay
 from tests.bench.bench_scaling import WHAT, coverage
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1200)]

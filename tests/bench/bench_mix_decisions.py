@@ -25,11 +25,11 @@ import yaml
 from scipy.stats import t
 
 from flows.mix import draw, run_step, trainer
-from flows.mix_choose import fit_results, observed, propose_mixture
-from flows.mix_material import material
-from flows.mix_open import opened_mix
-from flows.mix_train import train_and_measure
 from pipeline.mix.mixture import load_mixture
+from pipeline.mix.steps.choose import fit_results, observed, propose_mixture
+from pipeline.mix.steps.material import material
+from pipeline.mix.steps.train import train_and_measure
+from pipeline.mix.workspace import opened_mix
 
 FIRST_SEED = 50_000
 """Behind every seed of a swarm and of verification."""

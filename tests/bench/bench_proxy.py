@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer import checkpoint, model, schedule, shape, training
+from pipeline.mix.transformer import checkpoint, model, shape, training
 from pipeline.mix.transformer.data import MixStream
 from pipeline.mix.transformer.proxy import TransformerProxy
 from pipeline.mix.transformer.shape import Shape
@@ -101,7 +101,7 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
     trainer = training.Trainer(proxy._plan(run), MixStream(data, run, config.seed, config.context))
     decoder = Decoder(proxy.shape)
     load(decoder, proxy.shape, trainer.flat)
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=proxy.schedule.peak, betas=schedule.BETAS)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=proxy.schedule.peak, betas=shape.BETAS)
     stream = MixStream(data, run, config.seed, config.context)
     ours, eager, losses = [], [], []
 
@@ -111,7 +111,7 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
         loss = decoder(torch.from_numpy(stream.rows(proxy.schedule.rows)))
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), schedule.CLIP)
+        nn.utils.clip_grad_norm_(decoder.parameters(), shape.CLIP)
         optimiser.step()
         losses.append(float(loss.detach()))
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix.regression import Fit, RunTable, fit, read_tables
-from pipeline.mix.regression.scores import scores, spearman
+from pipeline.mix.regression.choice import scores, spearman
+from pipeline.mix.regression.fitting import Fit, fit
+from pipeline.mix.regression.tables import RunTable, read_tables
 
 MODELS = ["linear", "log_linear", "effective_data", "gp", "lightgbm", "auto"]
 KEYS = ("spearman", "pearson", "mse", "coverage")

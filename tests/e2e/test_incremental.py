@@ -128,7 +128,7 @@ def test_inputs_come_change_and_go(corpus: Path, config: dict[str, Any], tmp_pat
 
 
 def test_a_second_run_on_a_workspace_refuses_naming_the_first(copied: Path, own_cache: Path) -> None:
-    change = ("run", "curate.yaml", "--only", "notes", "--set", "dedup.num_bands=20")
+    change = ("run", "curate.yaml", "--only", "notes", "--set", "dedup.num_bands=20", "--set", "engine.prefect=always")
     with started(*change, cwd=copied, XDG_CACHE_HOME=str(own_cache)) as first:
         first.wait_for(lambda err: "starting Prefect" in err)
         second = gristmill("run", "curate.yaml", cwd=copied)

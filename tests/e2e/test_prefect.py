@@ -58,7 +58,7 @@ def test_a_user_s_server_shows_flows_tables_and_few_tasks(tmp_path: Path, prefec
 
 
 def test_a_run_without_a_server_starts_its_own_and_ends_it(copied: Path, own_cache: Path) -> None:
-    changed = ("run", "curate.yaml", "--only", "notes", "--set", "dedup.num_bands=15")
+    changed = ("run", "curate.yaml", "--only", "notes", "--set", "dedup.num_bands=15", "--set", "engine.prefect=always")
     with started(*changed, cwd=copied, XDG_CACHE_HOME=str(own_cache)) as command:
         command.wait_for(lambda err: "starting Prefect" in err)
         command.wait_for(lambda err: "dedup" in err)

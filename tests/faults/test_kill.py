@@ -80,7 +80,9 @@ def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = b"<html><body>" + b"<div><p>word word word word.</p></div>" * 49_000 + b"</body></html>"
     quickstart.write_warc(folder / "slow.warc.gz", [quickstart.Visit("https://slow.example/", page)])
     sources = {"web": {"format": "warc", "inputs": [str(folder / "slow.warc.gz")]}}
-    write_config(folder / "curate.yaml", {"workspace": "ws", "sources": sources, "engine": {"workers": 2}})
+    write_config(
+        folder / "curate.yaml", {"workspace": "ws", "sources": sources, "engine": {"workers": 2, "prefect": "always"}}
+    )
     return folder
 
 

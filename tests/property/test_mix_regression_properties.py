@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mix.regression import fit
-from pipeline.mix.regression.scores import ranks, spearman
+from pipeline.mix.regression.choice import ranks, spearman
+from pipeline.mix.regression.fitting import fit
 from pipeline.table.errors import InputError
 
 

@@ -14,9 +14,8 @@ from pipeline.rephrase.licence import inherit, strictness
 from pipeline.rephrase.output import Rejected, Rephrased, outcomes
 from pipeline.rephrase.plan import Planned, SourceDocument, make_plan, plan_requests
 from pipeline.rephrase.post import finish
-from pipeline.rephrase.render import render_prompt
 from pipeline.rephrase.segments import split
-from pipeline.rephrase.styles import Style, load_styles, style_names
+from pipeline.rephrase.styles import Style, load_styles, render_prompt, style_names
 from tests.unit.rephrase_plans import configure
 
 PIECES = [

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.mix.regression import Fit, fit_files, predict_files, read_tables
-from pipeline.mix.regression.scores import spearman
-from pipeline.mix.regression.tables import RunTable
+from pipeline.mix.regression.choice import spearman
+from pipeline.mix.regression.fitting import Fit
+from pipeline.mix.regression.stored import load_fit
+from pipeline.mix.regression.tables import RunTable, fit_files, predict_files, read_tables
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mix" / "regmix"
 
@@ -78,5 +79,5 @@ def test_512_runs(tmp_path, test_runs):
     assert seconds < 60
     many = np.random.default_rng(0).dirichlet(np.full(17, 0.3), 10_000)
     started = time.perf_counter()
-    Fit.load(tmp_path / "fit").predict(many)
+    load_fit(tmp_path / "fit").predict(many)
     assert time.perf_counter() - started < 4  # 2 s on two free cores; tests share theirs

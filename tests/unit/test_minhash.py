@@ -326,7 +326,7 @@ def test_estimates_are_unbiased() -> None:
     for _ in range(2000):
         numbers = random.integers(0, 1 << 40, 60)
         pairs += [" ".join(f"w{n}" for n in numbers[:40]), " ".join(f"w{n}" for n in numbers[20:])]
-    signatures = minhash.signatures(*text_buffers(arrow(list(pairs))), 1, *permutations(112))
+    signatures = minhash.sign(*text_buffers(arrow(list(pairs))), 1, *permutations(112)).signatures
     estimates = (signatures[::2] == signatures[1::2]).mean(axis=1)
     deviation = (1 / 3 * 2 / 3 / 112) ** 0.5
     assert abs(estimates.mean() - 1 / 3) < 4 * deviation / 2000**0.5

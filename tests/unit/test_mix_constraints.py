@@ -5,9 +5,15 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.mix.config import GroupBounds, SliceConfig
-from pipeline.mix.constraints import Constraints, GroupLimit, constraints_of, reduced_constraints
+from pipeline.mix.constraints import (
+    Constraints,
+    GroupLimit,
+    constraints_of,
+    frozen_space,
+    reduced_constraints,
+    whole_space,
+)
 from pipeline.mix.rounding import round_weights
-from pipeline.mix.swarm_space import frozen_space, whole_space
 from pipeline.table.errors import ConfigError
 from tests.property.test_mix_propose_properties import limits
 

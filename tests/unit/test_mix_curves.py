@@ -13,11 +13,10 @@ from pipeline.mix.curves import (
     chance_among_best,
     extrapolated,
     measured_shares,
-    replay,
     stop_decisions,
 )
 from pipeline.table.errors import InputError
-from tests.bench.bench_curves import generate
+from tests.bench.bench_curves import generate, replay
 
 CONFIG = EarlyStopping()
 
@@ -164,11 +163,6 @@ def test_a_replay_counts_what_it_lost():
     report = replay(replace(curves, losses=losses), CONFIG)
     assert report.best_lost > 0.5
     assert report.off_by > 3
-
-
-def test_a_replay_needs_every_final_loss():
-    with pytest.raises(InputError, match="run 0 was not measured at 1e"):
-        replay(until(swarm(), 0.75), CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from flows.mix_choose import Fitted, observed, suite_results
-from flows.mix_material import Material
-from flows.mix_open import PrefectOnce, checked_mix, mix_root
-from flows.mix_train import Job, Results, Trainer, _is_worth_prefect, _runs_a_process, missing
+from flows.mix import MixDesk, is_worth_prefect
 from flows.progress import Reporter
 from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
 from pipeline.mix.constraints import Constraints, GroupLimit
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.ngram import NgramProxy
+from pipeline.mix.steps.choose import Fitted, observed, suite_results
+from pipeline.mix.steps.material import Material
+from pipeline.mix.steps.train import Job, Results, Trainer, _runs_a_process, missing
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.workspace import checked_mix, mix_root
 from pipeline.table.errors import ConfigError, UsageError
 from pipeline.table.storage import Storage
 from tests.mix_sample_stores import EOS, make_slice
@@ -43,7 +44,7 @@ def trainer(tmp_path: Path) -> Trainer:
     config = ProxyConfig(kind="ngram", tokens=1_000)
     proxy = NgramProxy(config, data, tmp_path / "counts")
     return Trainer(
-        config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), Reporter(), threading.Event(), PrefectOnce()
+        config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), MixDesk(Reporter(), threading.Event())
     )
 
 
@@ -116,10 +117,10 @@ def test_measuring_kept_runs_takes_one_process_a_worker(trainer: Trainer) -> Non
 
 def test_seconds_of_work_start_no_prefect() -> None:
     transformer = ProxyConfig(kind="transformer", tokens=20_000)
-    assert not _is_worth_prefect(transformer, 10)
-    assert _is_worth_prefect(transformer, 11)
-    assert not _is_worth_prefect(transformer, 0)
-    assert not _is_worth_prefect(ProxyConfig(kind="ngram", tokens=10**9), 10_000)
+    assert not is_worth_prefect(transformer, 10)
+    assert is_worth_prefect(transformer, 11)
+    assert not is_worth_prefect(transformer, 0)
+    assert not is_worth_prefect(ProxyConfig(kind="ngram", tokens=10**9), 10_000)
 
 
 # What counts ----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from pipeline.mix.config import GroupBounds, ProposeConfig, SliceConfig
 from pipeline.mix.constraints import Constraints, GroupLimit, constraints_of
 from pipeline.mix.objective import Problem
 from pipeline.mix.proposal import Proposal
-from pipeline.mix.proposal_answers import undominated
-from pipeline.mix.propose import propose
+from pipeline.mix.propose import propose, undominated
 from pipeline.mix.search import TrustRegion
 from pipeline.table.errors import ConfigError, WorkspaceError
 from tests.mix_law import Linear, PowerLaw, swarm

@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from pipeline.mix.regression import Fit, fit, fit_files, predict_files, read_tables, render_report
-from pipeline.mix.regression.choice import split
-from pipeline.mix.regression.fitting import candidates
-from pipeline.mix.regression.lawfit import Data
-from pipeline.mix.regression.laws import LAWS
+from pipeline.mix.regression.choice import spearman, split
+from pipeline.mix.regression.fitting import candidates, fit
+from pipeline.mix.regression.laws import LAWS, Data, one_blas_thread
 from pipeline.mix.regression.process import _evidence, draw_process, fit_process, matern, to_features
-from pipeline.mix.regression.scores import spearman
 from pipeline.mix.regression.seeds import seed_effects
-from pipeline.mix.regression.solve import one_blas_thread
+from pipeline.mix.regression.stored import load_fit, save_fit
+from pipeline.mix.regression.tables import fit_files, predict_files, read_tables, render_report
 from pipeline.table.errors import InputError
 
 MODELS = ["linear", "log_linear", "effective_data", "gp", "lightgbm"]
@@ -105,8 +103,8 @@ def test_every_model_fits_predicts_and_survives_saving(model, tmp_path):
     narrower = np.less if model != "lightgbm" else np.equal
     assert narrower(predicted.low, predicted.mean_low).sum() == predicted.low.size
     assert narrower(-predicted.high, -predicted.mean_high).all()
-    fitted.save(tmp_path)
-    again = Fit.load(tmp_path)
+    save_fit(fitted, tmp_path)
+    again = load_fit(tmp_path)
     assert np.array_equal(again.draws(new), fitted.draws(new))
     assert np.array_equal(again.predict(new).high, predicted.high)
     assert [row["model"] for row in again.report["metrics"]] == [model, model]
@@ -362,7 +360,7 @@ def test_same_input_same_bytes_and_other_seed_other_draws(tmp_path):
     weights = mixtures(20, 3)
     values = losses(weights, 2, 0.01)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        fit(weights, values, seed=seed, bootstrap=8, model="gp").save(tmp_path / name)
+        save_fit(fit(weights, values, seed=seed, bootstrap=8, model="gp"), tmp_path / name)
     a, b, c = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in "abc")
     assert a == b
     assert a != c
@@ -371,28 +369,28 @@ def test_same_input_same_bytes_and_other_seed_other_draws(tmp_path):
 
 def test_a_new_fit_replaces_the_old_one(tmp_path):
     weights = mixtures(20, 3)
-    fit(weights, losses(weights, 1), bootstrap=8, model="linear").save(tmp_path)
-    fit(weights, losses(weights, 2), bootstrap=8, model="linear").save(tmp_path)
+    save_fit(fit(weights, losses(weights, 1), bootstrap=8, model="linear"), tmp_path)
+    save_fit(fit(weights, losses(weights, 2), bootstrap=8, model="linear"), tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
-    assert len(Fit.load(tmp_path).metric_names) == 2
+    assert len(load_fit(tmp_path).metric_names) == 2
 
 
 def test_a_missing_or_damaged_fit_is_said(tmp_path):
     with pytest.raises(InputError, match="holds no fit"):
-        Fit.load(tmp_path)
+        load_fit(tmp_path)
     weights = mixtures(20, 3)
-    fit(weights, losses(weights, 1), bootstrap=8, model="linear").save(tmp_path / "good")
+    save_fit(fit(weights, losses(weights, 1), bootstrap=8, model="linear"), tmp_path / "good")
     numbers = next((tmp_path / "good").glob("*.npz"))
     for name, data in {numbers.name: numbers.read_bytes()[:-9], "fit.json": b"[1]"}.items():
         shutil.copytree(tmp_path / "good", tmp_path / "bad", dirs_exist_ok=True)
         (tmp_path / "bad" / name).write_bytes(data)
         with pytest.raises(InputError, match="damaged"):
-            Fit.load(tmp_path / "bad")
+            load_fit(tmp_path / "bad")
     (tmp_path / "bad" / "fit.json").write_text('{"format": "gristmill-mix-fit-1"}')
     with pytest.raises(
         InputError, match="format 'gristmill-mix-fit-1', expected 'gristmill-mix-fit-2'; run `mix fit` ag"
     ):
-        Fit.load(tmp_path / "bad")
+        load_fit(tmp_path / "bad")
 
 
 RATIOS = "index,web,code\n1,1,3\n2,2,2\n3,1,0\n4,0,5\n"

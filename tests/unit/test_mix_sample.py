@@ -107,8 +107,8 @@ def test_every_format_holds_whole_documents_with_their_ends(tmp_path: Path, form
     originals = documents_of(stores)
     seen = 0
     for number in range(report.shards):
-        pieces = read_documents(report.folder, number, form, dtype)
-        rows = [row for row in trace(report.folder, number) if row["document_start"] == 0 or not row["cut"]]
+        pieces = read_documents(Path(report.folder), number, form, dtype)
+        rows = [row for row in trace(Path(report.folder), number) if row["document_start"] == 0 or not row["cut"]]
         assert len(rows) == len(pieces)
         for row, piece in zip(rows, pieces, strict=True):
             original = originals[row["doc_id"]]
@@ -122,7 +122,7 @@ def test_every_format_holds_whole_documents_with_their_ends(tmp_path: Path, form
 def test_parquet_rows_name_their_documents(stores: list[SliceTokens], tmp_path: Path) -> None:
     report = run(stores, tmp_path / "out", format="parquet")
     originals = documents_of(stores)
-    rows = pq.read_table(sorted(report.folder.glob("part-*.parquet"))).to_pylist()
+    rows = pq.read_table(sorted(Path(report.folder).glob("part-*.parquet"))).to_pylist()
     whole = [row for row in rows if len(row["tokens"]) == len(originals[row["doc_id"]])]
     assert len(whole) >= len(rows) - 3  # the last document of each slice is cut
     assert all(row["tokens"] == originals[row["doc_id"]].tolist() for row in whole)
@@ -132,7 +132,7 @@ def test_parquet_rows_name_their_documents(stores: list[SliceTokens], tmp_path: 
 def test_parquet_shards_are_read_by_others(stores: list[SliceTokens], tmp_path: Path) -> None:
     report = run(stores, tmp_path / "out", format="parquet")
     query = "SELECT slice, sum(len(tokens)), count(*) FILTER (tokens[-1] <> 0) FROM read_parquet(?) GROUP BY 1"
-    found = duckdb.execute(query, [str(report.folder / "part-*.parquet")]).fetchall()
+    found = duckdb.execute(query, [str(Path(report.folder) / "part-*.parquet")]).fetchall()
     assert sorted(found) == sorted((s.name, s.tokens, 0) for s in report.slices)
 
 
@@ -152,7 +152,7 @@ def test_a_vocabulary_of_sixteen_bits_is_the_largest_that_uint16_holds(tmp_path:
 def test_a_document_longer_than_a_shard_goes_on_in_the_next(tmp_path: Path, form: str) -> None:
     stores = [make_slice(tmp_path / "in", "books", [30, 5_300, 400, 2_000])]
     report = run(stores, tmp_path / "out", [1.0], format=form, shard_tokens=1_000, budget=7_730)
-    rows = [(number, row) for number in range(report.shards) for row in trace(report.folder, number)]
+    rows = [(number, row) for number in range(report.shards) for row in trace(Path(report.folder), number)]
     book = [(n, r["document_start"], r["end"] - r["start"], r["continues"]) for n, r in rows if r["doc_id"][-1] == "1"]
     first = book[0][0]
     assert [(n - first, *rest) for n, *rest in book] == [
@@ -160,7 +160,7 @@ def test_a_document_longer_than_a_shard_goes_on_in_the_next(tmp_path: Path, form
         (5, 5_000, 300, False),
     ]
     original = documents_of(stores)["books-000001"]
-    parts = [read_documents(report.folder, first + i, form, "<u2")[0] for i in range(6)]
+    parts = [read_documents(Path(report.folder), first + i, form, "<u2")[0] for i in range(6)]
     assert np.array_equal(np.concatenate(parts), original)
 
 
@@ -174,7 +174,8 @@ def test_blocks_smaller_than_documents_change_nothing(
         monkeypatch.undo()
         for number in range(whole.shards):
             assert np.array_equal(
-                shard_tokens(whole.folder, number, form, "<u2"), shard_tokens(blocks.folder, number, form, "<u2")
+                shard_tokens(Path(whole.folder), number, form, "<u2"),
+                shard_tokens(Path(blocks.folder), number, form, "<u2"),
             )
 
 
@@ -186,7 +187,7 @@ def test_proportions_are_those_asked_to_the_token(stores: list[SliceTokens], tmp
     report = run(stores, tmp_path / "out", weights, budget=10_001, max_epochs=[9.0] * 3)
     counted = dict.fromkeys(("web", "wiki", "code"), 0)
     for number in range(report.shards):
-        for row in trace(report.folder, number):
+        for row in trace(Path(report.folder), number):
             counted[row["slice"]] += row["end"] - row["start"]
     assert sum(counted.values()) == 10_001
     for found, weight in zip(report.slices, weights, strict=True):
@@ -198,7 +199,7 @@ def test_proportions_are_those_asked_to_the_token(stores: list[SliceTokens], tmp
 def test_an_epoch_is_used_up_before_a_document_comes_again(tmp_path: Path) -> None:
     stores = [make_slice(tmp_path / "in", "wiki", [10] * 50), make_slice(tmp_path / "in", "web", [20] * 900)]
     report = run(stores, tmp_path / "out", (0.12, 0.88), budget=10_000)
-    drawn = [r for n in range(report.shards) for r in trace(report.folder, n) if r["slice"] == "wiki"]
+    drawn = [r for n in range(report.shards) for r in trace(Path(report.folder), n) if r["slice"] == "wiki"]
     ids = [row["doc_id"] for row in drawn]
     assert [row["epoch"] for row in drawn] == [0] * 50 + [1] * 50 + [2] * 20
     assert len(set(ids[:50])) == len(set(ids[50:100])) == 50
@@ -211,9 +212,11 @@ def test_slices_are_shuffled_together(tmp_path: Path) -> None:
     stores = [make_slice(tmp_path / "in", name, [10] * 1_000) for name in ("web", "wiki")]
     report = run(stores, tmp_path / "out", (0.5, 0.5), budget=20_000, shard_tokens=5_000)
     for number in range(report.shards):
-        share = np.mean([row["slice"] == "web" for row in trace(report.folder, number)])
+        share = np.mean([row["slice"] == "web" for row in trace(Path(report.folder), number)])
         assert 0.4 < share < 0.6
-    ids = [row["doc_id"] for n in range(report.shards) for row in trace(report.folder, n) if row["slice"] == "web"]
+    ids = [
+        row["doc_id"] for n in range(report.shards) for row in trace(Path(report.folder), n) if row["slice"] == "web"
+    ]
     rank = np.array([int(doc_id[-6:]) for doc_id in ids])
     assert abs(np.corrcoef(rank, np.arange(rank.size))[0, 1]) < 0.1
 
@@ -221,7 +224,7 @@ def test_slices_are_shuffled_together(tmp_path: Path) -> None:
 def test_excluded_documents_are_never_drawn(stores: list[SliceTokens], tmp_path: Path) -> None:
     dirty = {f"web-{number:06d}" for number in range(0, 400, 3)}
     report = run(stores, tmp_path / "out", exclude=[dirty, None, set()])
-    ids = {row["doc_id"] for n in range(report.shards) for row in trace(report.folder, n)}
+    ids = {row["doc_id"] for n in range(report.shards) for row in trace(Path(report.folder), n)}
     assert len(ids) > 100
     assert not ids & dirty
     lengths = [t.size for doc_id, t in documents_of(stores[:1]).items() if doc_id not in dirty]
@@ -234,7 +237,7 @@ def test_only_the_seed_decides_the_order(stores: list[SliceTokens], tmp_path: Pa
     other = run(stores, tmp_path / "c", seed=4)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert first.key == second.key != other.key
-    one, two = (shard_tokens(report.folder, 0, "npy", "<u2") for report in (first, other))
+    one, two = (shard_tokens(Path(report.folder), 0, "npy", "<u2") for report in (first, other))
     assert not np.array_equal(one, two)
 
 
@@ -251,7 +254,7 @@ def test_every_token_is_located(stores: list[SliceTokens], tmp_path: Path) -> No
     report = run(stores, tmp_path / "out")
     originals = documents_of(stores)
     for number in (0, report.shards - 1):
-        tokens = shard_tokens(report.folder, number, "npy", "<u2")
+        tokens = shard_tokens(Path(report.folder), number, "npy", "<u2")
         for position in (0, 1, tokens.size // 2, tokens.size - 1):
             row = locate(tmp_path / "out", number, position)
             assert originals[row.doc_id][row.document_position] == tokens[position]
@@ -275,9 +278,9 @@ def test_what_is_done_is_left_alone_and_what_is_lost_made_again(stores: list[Sli
     assert first.written_shards == first.shards == len(index_of(out)["shards"]) > 5
     again = run(stores, out)
     assert (again.written_shards, again.slices) == (0, first.slices)
-    (first.folder / "part-00002.npy").unlink()
-    (first.folder / "trace-00003.parquet").write_bytes(b"PAR1")
-    (first.folder / "shard-00004.json").write_text("{")
+    (Path(first.folder) / "part-00002.npy").unlink()
+    (Path(first.folder) / "trace-00003.parquet").write_bytes(b"PAR1")
+    (Path(first.folder) / "shard-00004.json").write_text("{")
     (out / "index.json").unlink()
     mended = run(stores, out)
     assert mended.written_shards == 3
@@ -292,13 +295,13 @@ def test_another_sample_replaces_the_earlier_one_at_once(stores: list[SliceToken
     (out / "0123abcd" / "mine.txt").write_text("not ours")
     halted = run(stores, out, seed=9, stop=lambda: True)
     assert not halted.complete
-    assert index_of(out)["folder"] == first.folder.name
+    assert index_of(out)["folder"] == Path(first.folder).name
     assert run(stores, out).complete
-    assert not halted.folder.exists()
+    assert not Path(halted.folder).exists()
     second = run(stores, out, seed=9)
     assert index_of(out)["key"] == second.key
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["index.json", "notes", "0123abcd", second.folder.name]
+        ["index.json", "notes", "0123abcd", Path(second.folder).name]
     )
 
 
@@ -403,7 +406,7 @@ def test_a_disk_that_refuses_is_one_line_and_nothing_half_written(tmp_path: Path
 
     command = [sys.executable, "-c", REFUSED, str(tmp_path), "300000"]
     done = subprocess.run(command, cwd=ROOT, preexec_fn=small_files, capture_output=True, text=True, check=True)
-    assert "shard 0 (1 MB) cannot be written: File too large; mend that and run again" in done.stdout
+    assert "part-00000.npy: File too large; run the same command again, finished shards are kept" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert not list(folder.iterdir())

@@ -19,23 +19,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix import slice_build
-from pipeline.mix import tokenizer_sample as sampling
+from pipeline.mix import tokenizer as sampling
 from pipeline.mix.config import MixConfig, TokenizerConfig, TokenizerTraining
-from pipeline.mix.contamination import contaminated_items, index_items
-from pipeline.mix.curated_texts import _matches
-from pipeline.mix.hashing import held_out, id_keys, id_strings
+from pipeline.mix.curated_texts import _matches, held_out, id_keys, id_strings
 from pipeline.mix.slice_build import (
     BuiltSlice,
     SliceRequest,
     build_slices,
+    shared_text,
     slice_table,
-    trained_texts,
 )
-from pipeline.mix.slices import ResolvedSlice, chosen_documents, resolve_slices
+from pipeline.mix.slices import chosen_documents, resolve_slices
 from pipeline.mix.suites import task_key
-from pipeline.mix.tokenizer import MixTokenizer, train_tokenizer
-from pipeline.mix.tokenizer_sample import slices_tokenizer, tokenizer_sample
-from pipeline.mix.types import Item, Task
+from pipeline.mix.tokenizer import MixTokenizer, slices_tokenizer, tokenizer_sample, train_tokenizer
+from pipeline.mix.types import Item, ResolvedSlice, Task
 from pipeline.table import schema
 from pipeline.table.errors import ConfigError, InputError, QueryError, SchemaError, WorkspaceError
 from pipeline.table.sql import connect
@@ -134,18 +131,18 @@ def test_values_of_by_become_identifiers_and_nulls_are_left_out(storage):
     ("slices", "message"),
     [
         ({"a": {"where": "sauce = 'web'"}}, r"slices.a.where: unknown column 'sauce' \(nearest: 'source'\)"),
-        ({"a": {"where": "rank"}}, r"slices.a.where: 'rank' gives TINYINT, not true or false"),
+        ({"a": {"where": "rank"}}, r"slices.a.where: gives TINYINT, not true or false"),
         ({"a": {"where": "source ="}}, r"slices.a.where: .*syntax error"),
-        ({"a": {"where": "true) FROM main.web WHERE (true"}}, "expected one expression"),
-        ({"a": {"where": "true); DROP TABLE x; SELECT (true"}}, "Only SELECT statements"),
+        ({"a": {"where": "true) FROM main.web WHERE (true"}}, "expected one expression|syntax error"),
+        ({"a": {"where": "true); DROP TABLE x; SELECT (true"}}, "Only SELECT statements|syntax error"),
         ({"a": {"where": "rank > (SELECT 1)"}}, "subqueries are not allowed"),
         ({"a": {"where": "row_number() OVER () > 1"}}, "window functions are not allowed"),
         ({"a": {"where": "random() > 0.5"}}, r"random\(\) depends on more than the document"),
         ({"a": {"where": "date < now()"}}, r"now\(\) depends on more than the document"),
         ({"a": {"where": "sum(rank) > 1"}}, "slices"),
         ({"a": {"where": "source > rank"}}, "slices.a.where: .*VARCHAR"),
-        ({"b": {"where": "rank = 1"}, "a": {"where": "source = 5"}}, "slices.a: .*Could not convert string"),
-        ({"a": {"where": "rank = 1", "by": ["nosuch"]}}, "slices.a.by: unknown column 'nosuch'"),
+        ({"b": {"where": "rank = 1"}, "a": {"where": "source = 5"}}, "compares text with a number: .source. and 5"),
+        ({"a": {"where": "rank = 1", "by": ["nosuch"]}}, "slices.a.by.0: unknown column 'nosuch'"),
         ({"a": {"where": "rank < 2", "by": ["rank"], "weight": 0.1}}, "does not go with `by`"),
         ({"a": {"where": "rank < 2", "by": ["['x-y', 'x+y'][rank + 1]"]}}, "two would be named 'a_x_y'"),
         ({"a": {"where": "rank < 2", "by": ["rank"]}, "a_1": {"where": "rank = 3"}}, "two would be named 'a_1'"),
@@ -343,9 +340,8 @@ def test_a_store_made_for_another_suite_stays_and_its_texts_tell_which_items_to_
     (kept,) = build(storage, tmp_path / "s", tokenizer, web, tasks=(new,), keep_filtered=True)
     assert (kept, digests(tmp_path / "s")) == (first, before)
     with connect(storage) as session:
-        texts = list(trained_texts(session, kept))
-    assert sum(map(len, texts)) == kept.tokens.n_documents
-    assert contaminated_items(texts, index_items([new], 13)) == {"new": frozenset({1})}
+        found = shared_text(session, kept, [new], 13, tmp_path)["new"]
+    assert (found.items, len(found.documents)) == ((1,), 10)
 
 
 def test_curated_that_lacks_a_kept_document(tokenizer, tmp_path):
@@ -405,7 +401,7 @@ def test_a_trained_tokenizer_is_kept_until_its_text_changes(storage, tmp_path, m
         (tmp_path / "tokenizer.json").write_text((tmp_path / "tokenizer.json").read_text() + " ")
         slices_tokenizer(session, config, documents, 0.2, tmp_path)
         assert len(trained) == 3
-        first.save(tmp_path / "own.json")
+        (tmp_path / "own.json").write_text(first.text, "utf-8")
         own = slices_tokenizer(session, TokenizerConfig(file=str(tmp_path / "own.json")), documents, 0.1, tmp_path)
     assert (own, len(trained)) == (first, 3)
 
@@ -435,7 +431,7 @@ build(Storage.at(sys.argv[1]), Path(sys.argv[2]), load_tokenizer(Path(sys.argv[3
 @pytest.mark.parametrize("replaced", [0, 2, 5])
 def test_a_killed_build_is_finished_to_the_same_bytes(storage, tokenizer, tmp_path, replaced):
     build(storage, tmp_path / "whole", tokenizer)
-    tokenizer.save(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(tokenizer.text, "utf-8")
     arguments = [storage.root, str(tmp_path / "killed"), str(tmp_path / "t.json"), str(replaced)]
     run = subprocess.run([sys.executable, "-c", KILLED, *arguments], env={**os.environ}, check=False)
     assert run.returncode == -signal.SIGKILL

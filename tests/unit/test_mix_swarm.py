@@ -8,9 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix.config import SliceConfig, SwarmConfig
-from pipeline.mix.noise import measure_noise
-from pipeline.mix.swarm import draw_swarm, mixture_id, run_id, unimax, unjudged_slices
-from pipeline.mix.swarm_space import (
+from pipeline.mix.constraints import (
     Bounds,
     frozen_space,
     natural_weights,
@@ -20,6 +18,8 @@ from pipeline.mix.swarm_space import (
     weight_bounds,
     whole_documents,
 )
+from pipeline.mix.noise import measure_noise
+from pipeline.mix.swarm import draw_swarm, mixture_id, run_id, unimax, unjudged_slices
 from pipeline.mix.types import RunSpec, SliceTokens
 from pipeline.table.errors import ConfigError, InputError
 

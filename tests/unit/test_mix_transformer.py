@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +20,24 @@ from pipeline.mix.config import ProxyConfig
 from pipeline.mix.transformer import checkpoint, pool
 from pipeline.mix.transformer.data import MixStream, SliceStream
 from pipeline.mix.transformer.proxy import TransformerProxy
-from pipeline.mix.transformer.schedule import schedule_for
-from pipeline.mix.transformer.shape import layout, shape_for
-from pipeline.mix.types import ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask
+from pipeline.mix.transformer.shape import layout, schedule_for, shape_for
+from pipeline.mix.types import ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask, TrainedRun
 from pipeline.table.errors import GristmillError, InputError, MissingDependencyError, ShardError
 
 torch = pytest.importorskip("torch")
 
 VOCABULARY, EOS, CONTEXT = 64, 0, 32
+
+
+def train_all(
+    proxy: TransformerProxy,
+    runs: Sequence[tuple[RunSpec, Path]],
+    workers: int,
+    stop: threading.Event,
+    on_progress: pool.OnProgress,
+) -> Iterator[tuple[RunSpec, TrainedRun]]:
+    for done in pool.run_all(proxy, [pool.Job(*each) for each in runs], workers, stop, on_progress):
+        yield done.job.run, done.trained
 
 
 def write_slice(folder: Path, name: str, documents: list[list[int]]) -> SliceTokens:
@@ -174,16 +185,16 @@ def test_initial_weights_depend_on_the_seeds_alone() -> None:
 
 
 def test_optimiser_is_torchs_adamw() -> None:
-    from pipeline.mix.transformer import schedule, training
+    from pipeline.mix.transformer import shape, training
 
     generator = torch.Generator().manual_seed(5)
     flat = torch.randn(50, generator=generator)
     shrunk, free = flat[:30].clone().requires_grad_(), flat[30:].clone().requires_grad_()
     theirs = torch.optim.AdamW(
-        [{"params": [shrunk], "weight_decay": schedule.WEIGHT_DECAY}, {"params": [free], "weight_decay": 0.0}],
+        [{"params": [shrunk], "weight_decay": shape.WEIGHT_DECAY}, {"params": [free], "weight_decay": 0.0}],
         lr=0.01,
-        betas=schedule.BETAS,
-        eps=schedule.EPSILON,
+        betas=shape.BETAS,
+        eps=shape.EPSILON,
     )
     ours = training.Optimiser(flat, 30)
     for number in range(1, 6):
@@ -467,7 +478,7 @@ def test_workers_give_what_this_process_gives(proxy: TransformerProxy, tmp_path:
 def test_a_failing_run_is_named_and_ends_the_others(proxy: TransformerProxy, tmp_path: Path) -> None:
     runs = [(run_of(0.7, 0.7, 0.0, run_id="wrong"), tmp_path / "wrong")]
     with pytest.raises(InputError, match=r"run wrong: weights sum to 1\.4"):
-        list(pool.train_all(proxy, runs, 2, threading.Event(), lambda run, tokens: None))
+        list(train_all(proxy, runs, 2, threading.Event(), lambda run, tokens: None))
 
 
 def test_a_crash_of_a_worker_becomes_one_line(proxy: TransformerProxy, data: ProxyData, tmp_path: Path) -> None:
@@ -475,14 +486,14 @@ def test_a_crash_of_a_worker_becomes_one_line(proxy: TransformerProxy, data: Pro
     lost = TransformerProxy(proxy.config, broken)
     runs = [(run_of(1.0, 0.0, 0.0), tmp_path / "r1")]
     with pytest.raises(ShardError, match=r"^run r1: its training process failed: FileNotFoundError.*absent[^\n]*$"):
-        list(pool.train_all(lost, runs, 1, threading.Event(), lambda run, tokens: None))
+        list(train_all(lost, runs, 1, threading.Event(), lambda run, tokens: None))
 
 
 def test_stop_ends_early_and_leaves_nothing_running(proxy: TransformerProxy, tmp_path: Path) -> None:
     endless = TransformerProxy(proxy.config.model_copy(update={"tokens": 10**9}), proxy.data)
     stop = threading.Event()
     runs = [(run_of(1.0, 0.0, 0.0, run_id=f"r{i}"), tmp_path / f"r{i}") for i in range(3)]
-    assert list(pool.train_all(endless, runs, 2, stop, lambda run, tokens: stop.set())) == []
+    assert list(train_all(endless, runs, 2, stop, lambda run, tokens: stop.set())) == []
     assert not workers_of(os.getpid())
 
 
@@ -512,7 +523,7 @@ def test_a_killed_worker_is_replaced_once(proxy: TransformerProxy, tmp_path: Pat
             killed.append(process)
             os.kill(process, signal.SIGKILL)
 
-    training = pool.train_all(longer, [(run, tmp_path / "r")], 1, threading.Event(), kill)
+    training = train_all(longer, [(run, tmp_path / "r")], 1, threading.Event(), kill)
     if kills == 2:
         with pytest.raises(ShardError, match=r"run r1: its training process was killed twice \(signal 9\)"):
             list(training)

@@ -19,18 +19,19 @@ from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.output import (
     REASONS,
+    VERDICTS,
     OutputJob,
     OutputReport,
     Rejected,
     Rephrased,
     is_done,
+    measure_with,
     outcome,
     output_key,
     write_output,
 )
 from pipeline.rephrase.plan import Planned, SourceDocument, count_requests, make_plan, plan_requests
 from pipeline.rephrase.styles import Format
-from pipeline.rephrase.verdicts import VERDICTS, measure_with
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import narrow_source, planned_columns, read_narrow
 from pipeline.select.rules import load_rules

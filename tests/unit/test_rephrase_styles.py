@@ -9,8 +9,7 @@ import pytest
 
 from pipeline.llm.config import EndpointConfig
 from pipeline.rephrase.config import RephraseConfig, SamplingConfig
-from pipeline.rephrase.render import check_kind, render_prompt
-from pipeline.rephrase.styles import Style, load_style, load_styles, style_names
+from pipeline.rephrase.styles import Style, check_kind, load_style, load_styles, render_prompt, style_names
 from pipeline.table.config import parse_yaml, validate
 from pipeline.table.errors import ConfigError
 

@@ -7,19 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, ModelName
-from pipeline.mix.regression.choice import LAWFUL, Choice, calibrate, choose
-from pipeline.mix.regression.lawfit import Data
+from pipeline.mix.regression.choice import LAWFUL, Choice, calibrate, choose, scores
+from pipeline.mix.regression.laws import Data, one_blas_thread
 from pipeline.mix.regression.models import Model, Single, fit_models, with_refits
-from pipeline.mix.regression.scores import scores
 from pipeline.mix.regression.seeds import SeedEffects, seed_effects
-from pipeline.mix.regression.solve import one_blas_thread
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError, nearest
 
@@ -93,22 +90,6 @@ class Fit:
     seed_count: int
     report: Mapping[str, Any]
     held_out: HeldOut | None = None
-
-    def save(self, folder: str | Path) -> None:
-        """Write the fit (`fit.json` and one `.npz`): the same fit gives the same bytes, and a kill leaves the old."""
-        from pipeline.mix.regression.stored import save
-
-        save(self, Path(folder))
-
-    @staticmethod
-    def load(folder: str | Path) -> Fit:
-        """Return a fit that was saved.
-
-        Raises: InputError when the folder has none, or it is damaged.
-        """
-        from pipeline.mix.regression.stored import load
-
-        return load(Path(folder))
 
     def mean(self, weights: Floats) -> Floats:
         """Return the expected metrics (q, m) at mixtures (q, k), without intervals."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.regression.lawfit import Data, fit_law
+from pipeline.mix.regression.laws import Data, fit_law
 from pipeline.mix.types import Floats
 
 Ints = NDArray[np.int64]

@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix.folder import write_file
 from pipeline.mix.regression.fitting import Fit, HeldOut
-from pipeline.mix.regression.lawfit import LawFit
-from pipeline.mix.regression.laws import LAWS, Array
-from pipeline.mix.regression.models import Model
+from pipeline.mix.regression.laws import LAWS, Array, LawFit
+from pipeline.mix.regression.models import Model, TreesFit
 from pipeline.mix.regression.process import ProcessFit
-from pipeline.mix.regression.trees import TreesFit
 from pipeline.table.errors import InputError
+from pipeline.table.kept import write_file
 
 FORMAT = "gristmill-mix-fit-2"
 _JSON = "fit.json"
@@ -33,8 +31,9 @@ _PROCESS = tuple(f.name for f in fields(ProcessFit))
 Arrays = dict[str, Array]
 
 
-def save(fit: Fit, folder: Path) -> None:
+def save_fit(fit: Fit, folder: str | Path) -> None:
     """Write a fit. Its JSON, which names the file of numbers by their hash, comes last; older numbers go then."""
+    folder = Path(folder)
     arrays: Arrays = {name: getattr(fit, name) for name in _WHOLE}
     if fit.held_out is not None:
         arrays |= {f"held_out.{name}": getattr(fit.held_out, name) for name in _HELD}
@@ -60,11 +59,12 @@ def save(fit: Fit, folder: Path) -> None:
             old.unlink(missing_ok=True)
 
 
-def load(folder: Path) -> Fit:
+def load_fit(folder: str | Path) -> Fit:
     """Return the fit in a folder.
 
     Raises: InputError when there is none, it was written by another version, or it is damaged.
     """
+    folder = Path(folder)
     path = folder / _JSON
     try:
         about = json.loads(_bytes(path))

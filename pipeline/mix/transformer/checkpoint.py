@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.folder import write_file
 from pipeline.mix.types import TrainedRun
 from pipeline.table.errors import ShardError
+from pipeline.table.kept import write_file
 
 CHECKPOINT = "checkpoint.npz"
 MODEL = "model.npz"

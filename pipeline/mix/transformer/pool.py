@@ -60,19 +60,6 @@ OnProgress = Callable[[RunSpec, int], None]
 """Called with a run and its tokens so far, in the thread that iterates."""
 
 
-def train_all(
-    proxy: TransformerProxy,
-    runs: Sequence[tuple[RunSpec, Path]],
-    workers: int,
-    stop: threading.Event,
-    on_progress: OnProgress,
-) -> Iterator[tuple[RunSpec, TrainedRun]]:
-    """Train runs in their folders; yield each as it is done. See `run_all`."""
-    jobs = [Job(run, folder) for run, folder in runs]
-    for done in run_all(proxy, jobs, workers, stop, on_progress):
-        yield done.job.run, done.trained
-
-
 def run_all(
     proxy: TransformerProxy,
     jobs: Iterable[Job],

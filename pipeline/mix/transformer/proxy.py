@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.transformer import checkpoint
 from pipeline.mix.transformer.data import MixStream, checked_weights
-from pipeline.mix.transformer.schedule import Schedule, schedule_for
-from pipeline.mix.transformer.shape import Shape, shape_for
+from pipeline.mix.transformer.shape import Schedule, Shape, schedule_for, shape_for
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, MissingDependencyError
 

@@ -15,12 +15,12 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from pipeline.mix.transformer import checkpoint, model, schedule, shape
+from pipeline.mix.transformer import checkpoint, model, shape
 from pipeline.mix.transformer.data import MixStream
 from pipeline.mix.transformer.hand import HandWritten
-from pipeline.mix.transformer.schedule import Schedule
-from pipeline.mix.transformer.shape import Shape
+from pipeline.mix.transformer.shape import Schedule, Shape
 from pipeline.table.errors import GristmillError
+from pipeline.table.kept import clear_temporary
 
 CHECKPOINT_EVERY_S = 20.0
 Precision = Literal["float32", "bfloat16"]
@@ -83,14 +83,14 @@ class Optimiser:
 
     def step(self, gradient: torch.Tensor, number: int, rate: float) -> None:
         """Take step `number`, counted from 1."""
-        first, second = schedule.BETAS
+        first, second = shape.BETAS
         norm = float(torch.linalg.vector_norm(gradient))
-        gradient.mul_(min(1.0, schedule.CLIP / (norm + 1e-6)))
+        gradient.mul_(min(1.0, shape.CLIP / (norm + 1e-6)))
         self.mean.lerp_(gradient, 1 - first)
         self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         torch.sqrt(self.square, out=self._scratch)
-        self._scratch.div_((1 - second**number) ** 0.5).add_(schedule.EPSILON)
-        self._flat[: self._decayed].mul_(1 - rate * schedule.WEIGHT_DECAY)
+        self._scratch.div_((1 - second**number) ** 0.5).add_(shape.EPSILON)
+        self._flat[: self._decayed].mul_(1 - rate * shape.WEIGHT_DECAY)
         self._flat.addcdiv_(self.mean, self._scratch, value=-rate / (1 - first**number))
 
 
@@ -104,10 +104,10 @@ class Trainer:
         self.optimiser = Optimiser(self.flat, shape.layout(plan.shape)[-2].start)
         self._gradients: _Gradients
         if plan.device == "cpu":
-            self._pass_rows = plan.schedule.pass_rows(schedule.CPU_PASS_TOKENS)
+            self._pass_rows = plan.schedule.pass_rows(shape.CPU_PASS_TOKENS)
             self._gradients = HandWritten(plan.shape, self._pass_rows, self.flat, getattr(torch, plan.precision))
         else:
-            self._pass_rows = plan.schedule.pass_rows(schedule.GPU_PASS_TOKENS)
+            self._pass_rows = plan.schedule.pass_rows(shape.GPU_PASS_TOKENS)
             self._gradients = Differentiated(plan, self.flat)
 
     def step(self) -> None:
@@ -174,8 +174,7 @@ def one_thread() -> Iterator[None]:
 def train(plan: Plan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> checkpoint.Progress:
     """Train a run up to this share of its steps, from where its folder says it is, and leave it durably there."""
     goal = plan.schedule.steps_until(until)
-    for stale in folder.glob(".*.npz.*.tmp"):  # what a kill left half written
-        stale.unlink(missing_ok=True)
+    clear_temporary(folder)
     with one_thread(), torch.no_grad():
         trainer = Trainer(plan, stream)
         trainer.resume(folder / checkpoint.CHECKPOINT)

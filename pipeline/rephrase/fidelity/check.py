@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 from pipeline.rephrase.fidelity.digits import unsupported_digits
-from pipeline.rephrase.fidelity.findings import Finding, Findings, Kind
 from pipeline.rephrase.fidelity.grammar import flipped_and_swapped
-from pipeline.rephrase.fidelity.names import unsupported_names
-from pipeline.rephrase.fidelity.replaced import replaced_names, replaced_numbers
-from pipeline.rephrase.fidelity.support import unsupported_numbers
-from pipeline.rephrase.fidelity.text import Text, analyse
+from pipeline.rephrase.fidelity.names import replaced_names, unsupported_names
+from pipeline.rephrase.fidelity.support import replaced_numbers, unsupported_numbers
+from pipeline.rephrase.fidelity.text import Finding, Kind, Text, analyse
 
 _KEPT_SOURCES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The findings of one pair, and the kinds that could be judged in full."""
+
+    found: tuple[Finding, ...] = ()
+    judged: frozenset[Kind] = frozenset(get_args(Kind))
+
+    def count(self, kind: Kind) -> int | None:
+        """Return how many findings are of `kind`; None where there are none, but not all could be judged."""
+        count = sum(finding.kind == kind for finding in self.found)
+        return count if count or kind in self.judged else None
 
 
 def check(source: str, rephrased: str, language: str | None = None) -> Findings:

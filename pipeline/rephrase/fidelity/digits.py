@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.findings import Finding
+from pipeline.rephrase.fidelity.text import Finding
 
 _COMMA = lex.words(
     """de deu ger fr fra fre es spa it ita nl nld dut pt por ru rus uk ukr be bel pl pol cs ces cze sk slk slo sv swe da

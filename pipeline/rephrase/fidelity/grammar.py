@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.rephrase.fidelity.findings import Finding
-from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, blurred_around, count_around
-from pipeline.rephrase.fidelity.reading import Reading
-from pipeline.rephrase.fidelity.roles import roles_exchanged
-from pipeline.rephrase.fidelity.text import Text
-from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Token
+from itertools import pairwise
+
+from pipeline.rephrase.fidelity import lexicon as lex
+from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, Reading, blurred_around, count_around
+from pipeline.rephrase.fidelity.text import Finding, Text
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Token, low_at
 
 _ALIGNED = 0.4
 _CLOSE = 0.5
@@ -152,3 +152,190 @@ def _inserted(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
 def _shown(tokens: list[Token], polarity: Polarity, at: int) -> str:
     cue = max((k for k in polarity.cues if k < at), default=at)
     return " ".join(token.shown for token in tokens[max(0, cue - 1) : at + 1])
+
+
+# --- roles
+
+
+_SYMMETRIC = lex.words(
+    """meet marri join merg combin differ resembl fac pla equal connect link relat shar border mix collaborat associat
+    compar unit pair match cooperat negotiat be have do make use includ call name know say see become divorc dat
+    found base locat correspond"""
+)  # fmt: skip
+_BOUNDARY = lex.words(", ; : ( ) but which who whom that because although though while whereas when where if")
+_BE = lex.words("is are was were been being be am get gets got isn't aren't wasn't weren't")
+_VERB_BEFORE = lex.words(
+    "is are was were been being be has have had will would can could did does do to may might must should not never "
+    "also later then finally soon first"
+)
+_IRREGULAR_VERBS = lex.words(
+    """beat win lose take give make build buy sell send lead teach write steal choose catch fight shoot bite throw hit
+    hold pay find kill succeed eat see hear strike drive bring leave tell show"""
+)
+_PREPOSITIONS = lex.words("in on at during after before for with and to by from into over under as until since near")
+_RELATIONS = lex.words(
+    """father mother son daughter brother sister wife husband student teacher capital part successor predecessor
+    subsidiary north south east west"""
+)
+_PRONOUNS = frozenset({"it", "he", "she", "they", "we", "i", "you"})
+_SIDE = 8
+
+
+def roles_exchanged(own: Reading, sources: list[Reading]) -> str | None:
+    """Return the relation whose two sides the sentence exchanges against each of `sources` that has it, or None."""
+    if not sources or _same_order(own, sources[0]):
+        return None
+    tokens = own.sentence.tokens
+    for k, token in enumerate(tokens):
+        if not token.content or (token.cap and k) or token.number or token.stem in _SYMMETRIC:
+            continue
+        stem = token.stem
+        having = [source for source in sources if stem in source.sentence.stems]
+        if not having or not _relates(tokens, k) or sum([other.stem == stem for other in tokens]) > 1:
+            continue
+        verdicts = [_exchanged(tokens, k, source) for source in having]
+        if False in verdicts:
+            continue
+        for verdict in verdicts:
+            if isinstance(verdict, str):
+                return verdict
+    return _route_exchanged(tokens, sources)
+
+
+def _same_order(own: Reading, source: Reading) -> bool:
+    """Whether the words that both have follow each other in the same order, and neither is in the passive alone."""
+    places = source.places
+    last = -1
+    for token in own.sentence.tokens:
+        if token.content:
+            at = places.get(token.key, last)
+            if at < last:
+                return False
+            last = at
+    return own.by == source.by
+
+
+def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | None:
+    """Return the words when exchanged, False when both agree, None when it cannot be told."""
+    source = reading.sentence
+    stem = tokens[k].stem
+    at = [j for j, token in enumerate(source.tokens) if token.key == stem]
+    if len(at) != 1 or not _relates(source.tokens, at[0]):
+        return None
+    agents, patients = _sides(tokens, k)
+    known_agents, known_patients = _sides(source.tokens, at[0])
+    names = reading.names
+    pronoun = any(low_at(t, j + 1) in ("it", "him", "her", "them") for t, j in ((tokens, k), (source.tokens, at[0])))
+    for mine, known, kept in (
+        (agents & names, known_agents & names, patients & known_patients),
+        (patients & names, known_patients & names, agents & known_agents),
+    ):
+        if (kept or pronoun) and mine and known and mine.isdisjoint(known) and not _linked(source.tokens, mine, known):
+            return f"{' '.join(sorted(mine))}: {tokens[k].shown}"
+    if agents & known_agents or patients & known_patients:
+        return False
+    first, second = agents & known_patients, patients & known_agents
+    compared = not first.isdisjoint(names) or tokens[k].low.endswith("er") or tokens[k].low in ("more", "less")
+    if not first or (not second and not (compared and patients and not known_agents)):
+        return None
+    second = second or patients
+    return f"{sorted(first)[0]} {tokens[k].shown} {sorted(second)[0]}"
+
+
+def _linked(tokens: list[Token], mine: set[str], known: set[str]) -> bool:
+    """Whether a name of one set stands beside a name of the other: two parts of the same name."""
+    for first, second in pairwise(tokens):
+        if (first.stem in mine and second.stem in known) or (first.stem in known and second.stem in mine):
+            return True
+    return False
+
+
+def _relates(tokens: list[Token], k: int) -> bool:
+    """Whether the word at `k` is used as a verb, as a comparative before `than`, or as a noun before `of`."""
+    low = tokens[k].low
+    before = tokens[k - 1].low if k else ""
+    after = tokens[k + 1].low if k + 1 < len(tokens) else ""
+    if low.endswith("ed") or tokens[k].stem in _IRREGULAR_VERBS or before in _VERB_BEFORE:
+        return True
+    if "than" in [token.low for token in tokens[k + 1 : k + 4]]:
+        return low.endswith("er") or before in ("more", "less") or low in ("more", "less")
+    if after == "of" and low in _RELATIONS:
+        return True
+    return (
+        low.endswith("s")
+        and before not in ("the", "a", "an", "of", "and", "in")
+        and k > 0
+        and after not in ("of", ".", ",", "")
+    )
+
+
+def _sides(tokens: list[Token], k: int) -> tuple[set[str], set[str]]:
+    """Return the stems on the side of who does it and on the side of whom it is done to."""
+    left, right = _left(tokens, k), _right(tokens, k)
+    by = [j for j in range(k + 1, min(len(tokens), k + 5)) if tokens[j].low == "by"]
+    passive = tokens[k].low.endswith(("ed", "en", "t", "n", "d", "ng", "k", "ght")) and not _BE.isdisjoint(
+        [token.low for token in tokens[max(0, k - 4) : k]]
+    )
+    if by:
+        return _right(tokens, by[0]), left
+    if k == 0 and tokens[k].low.endswith("ed"):
+        return set(), set()  # a participle: what it speaks of comes later
+    if (
+        passive
+        and not tokens[k].low.endswith(("er", "ing"))
+        and tokens[k].low not in ("north", "south", "east", "west")
+    ):
+        return set(), left
+    return left, right
+
+
+def _left(tokens: list[Token], k: int) -> set[str]:
+    found: set[str] = set()
+    for j in range(k - 1, max(-1, k - 1 - _SIDE), -1):
+        if not found and tokens[j].low in _PRONOUNS:
+            break
+        if tokens[j].low in _BOUNDARY and (found or tokens[j].low in (";", ":", "but")):
+            break
+        if tokens[j].party:
+            found.add(tokens[j].stem)
+    return found
+
+
+def _right(tokens: list[Token], k: int) -> set[str]:
+    found: set[str] = set()
+    for j in range(k + 1, min(len(tokens), k + 1 + _SIDE)):
+        low = tokens[j].low
+        if low in _BOUNDARY or low in _PREPOSITIONS:
+            break
+        if tokens[j].party:
+            found.add(tokens[j].stem)
+    return found
+
+
+def _route_exchanged(tokens: list[Token], sources: list[Reading]) -> str | None:
+    """Return `from A to B` where the source has `from B to A` and never the same."""
+    routes = _routes(tokens)
+    if not routes:
+        return None
+    for start, end in routes:
+        known = [route for source in sources for route in _routes(source.sentence.tokens)]
+        if any(start & other_start or end & other_end for other_start, other_end in known):
+            continue
+        if any(start & other_end and end & other_start for other_start, other_end in known):
+            return f"from {sorted(start)[0]} to {sorted(end)[0]}"
+    return None
+
+
+def _routes(tokens: list[Token]) -> list[tuple[set[str], set[str]]]:
+    found: list[tuple[set[str], set[str]]] = []
+    for k, token in enumerate(tokens):
+        if token.low != "from":
+            continue
+        to = next((j for j in range(k + 2, min(len(tokens), k + 8)) if tokens[j].low == "to"), None)
+        if to is None or any(tokens[j].low in _BOUNDARY for j in range(k, to)):
+            continue
+        start = {t.stem for t in tokens[k + 1 : to] if t.content}
+        end = _right(tokens, to) | {t.stem for t in tokens[to + 1 : to + 2] if t.number}
+        if start and end:
+            found.append((start, end))
+    return found

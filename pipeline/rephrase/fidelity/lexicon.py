@@ -1,4 +1,4 @@
-"""Closed lists of English words that the rules know: function words, numbers, months, negation, opposites.
+"""What the rules know of English: a light stemmer, and closed lists of function words, numbers, negation, opposites.
 
 `common_words.txt` holds words that running English text writes in lower case more often than with a capital, counted
 over openly licensed web pages, encyclopaedia articles, books and discussions: a capital on one of them names nothing.
@@ -18,6 +18,102 @@ def listed(text: str) -> list[str]:
 def words(text: str) -> frozenset[str]:
     """Return the words of `text`."""
     return frozenset(text.split())
+
+
+# --- a light stemmer: enough that `completed`, `completing`, `completion` and `completes` meet
+
+_IRREGULAR = {
+    form: base
+    for line in """be am is are was were been being|have has had having|do does did done|go goes went gone|make made
+    |take took taken|give gave given|get got gotten|come came|become became|see saw seen|know knew known|think thought
+    |say said|tell told|find found|lose lost loss losses|win won winning winner|beat beaten|build built|buy bought
+    |sell sold sale sales|send sent|spend spent|lend lent|leave left|feel felt|keep kept|sleep slept|meet met|lead led
+    |read|hold held|stand stood|understand understood|bring brought|fight fought|catch caught|teach taught|seek sought
+    |write wrote written|ride rode ridden|drive drove driven|rise rose risen|speak spoke spoken|break broke broken
+    |choose chose chosen choice|steal stole stolen|wear wore worn|tear tore torn|bear bore borne|grow grew grown growth
+    |throw threw thrown|fly flew flown flight flights|draw drew drawn|show shown|begin began begun|drink drank drunk
+    |sing sang sung|swim swam swum|run ran|ring rang rung|sink sank sunk|eat ate eaten|fall fell fallen|bite bit bitten
+    |hide hid hidden|forget forgot forgotten|forbid forbade forbidden|shoot shot|hit|put|set|cut|let|shut|pay paid
+    |lay laid|hear heard|lie lay lain|strike struck|stick stuck|hang hung|dig dug|feed fed|bleed bled|flee fled|swear
+    swore sworn|shake shook shaken|wake woke woken|freeze froze frozen|man men|woman women|child children|foot feet
+    |tooth teeth|mouse mice|person people persons|life lives|wife wives|knife knives|leaf leaves|half halves|die
+died dies
+    dying death deaths|kill killed killing|mean meant|deal dealt|bind bound|wind wound|grind ground|overcome overcame
+    |withdraw withdrew withdrawn|undergo underwent|arise arose arisen|analysis analyses|datum data|fail failure failed
+    |refuse refusal|arrive arrival|discover discovery|destroy destruction|decide decision|produce production
+    |reduce reduction|receive reception|marry marriage|bury burial|born birth|high height|long length|deep depth
+    |wide width|strong strength|prove proof proven|succeed success succeeded successful successfully
+    |unable inability|lack lacking|absent absence|present presence|move movement|use used uses using|age aged
+ages|sign signature""".replace("\n", " ").split("|")
+    for base, *forms in [line.split()]
+    for form in [base, *forms]
+}  # fmt: skip
+_VOWELS = frozenset("aeiouy")
+
+
+def stem(low: str) -> str:
+    """Return the stem of the lower-case word `low`; words of three letters and fewer stand for themselves."""
+    known = _IRREGULAR.get(low)
+    if known is not None:
+        return known
+    if len(low) <= 3 or not low.isascii():
+        return low[:-1] + "i" if len(low) == 3 and low[2] == "y" else low
+    return _spelling(_suffix(_plural(low)))
+
+
+def _plural(low: str) -> str:
+    if low.endswith("ies") and len(low) > 4:
+        return low[:-3] + "y"
+    if low.endswith(("sses", "xes", "ches", "shes", "zzes", "oes")):
+        return low[:-2]
+    if low.endswith("s") and not low.endswith(("ss", "us", "is")):
+        return _IRREGULAR.get(low[:-1], low[:-1])
+    return low
+
+
+def _suffix(low: str) -> str:
+    if low.endswith("ied") and len(low) > 4:
+        return low[:-3] + "y"
+    for ending in ("ed", "ing"):
+        root = low[: -len(ending)]
+        if low.endswith(ending) and len(root) >= 3 and not low.endswith("eed") and not _VOWELS.isdisjoint(root):
+            if root[-1] == root[-2] and root[-1] not in "lsz":
+                root = root[:-1]
+            return _IRREGULAR.get(root, root)
+    if low.endswith("ally") and len(low) > 6:
+        return low[:-4]
+    if low.endswith("ly") and len(low) > 5:
+        return low[:-2]
+    if low.endswith(("tion", "sion")) and len(low) > 6:
+        return low[:-3]
+    if low.endswith("ment") and len(low) > 7:
+        return low[:-4]
+    if low.endswith("ness") and len(low) > 6:
+        return low[:-4]
+    return low
+
+
+def _spelling(root: str) -> str:
+    if root.endswith("our") and len(root) > 4:
+        root = root[:-3] + "or"
+    elif root.endswith(("tre", "bre")):
+        root = root[:-2] + "er"
+    if root.endswith("e") and len(root) > 3:
+        root = root[:-1]
+    if root.endswith("ll") and len(root) > 4:
+        root = root[:-1]
+    if root.endswith(("is", "ys")) and len(root) > 5:
+        return root[:-1] + "z"
+    if root.endswith("isat"):
+        return root[:-4] + "iz"
+    if root.endswith("izat"):
+        return root[:-2]
+    if root.endswith("y"):
+        return root[:-1] + "i"
+    return root
+
+
+# --- lists
 
 
 FUNCTION_WORDS = words(
@@ -98,6 +194,12 @@ FRACTIONS = {
     "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9,
     "ninths": 9, "tenth": 10, "tenths": 10, "hundredths": 100,
 }  # fmt: skip
+COUNTING = CARDINALS.keys() | ORDINALS.keys() | SCALES.keys()
+"""Words that a number in words is put together of."""
+NUMBER_WORDS = (
+    COUNTING | VAGUE.keys() | DECADES.keys() | FRACTIONS.keys() | MONTHS.keys() | WEEKDAYS.keys() | SEASONS.keys()
+    | words("noon midday midnight")
+)  # fmt: skip
 IMPLIED = {
     "both": 2, "couple": 2, "pair": 2, "pairs": 2, "twin": 2, "twins": 2, "twice": 2, "double": 2, "doubled": 2,
     "doubling": 2, "doubles": 2, "dual": 2, "duo": 2, "either": 2, "neither": 2, "bilateral": 2, "trio": 3, "triple": 3,
@@ -171,17 +273,23 @@ unwilling|northern:southern|eastern:western|inside:outside|internal:external|urb
 |drinkable:undrinkable|deny:admit|employed:unemployed|identical:different|optimistic:pessimistic
 |improve:worsen|strengthen:weaken|lengthen:shorten|raise:lower|ascend:descend|create:destroy|legalise:outlaw"""
 
-FLIPPERS = words(
-    "fail refuse lack unable without decline absence neglect incapable reluctant failure unwilling refusal devoid"
+FLIPPERS = frozenset(
+    stem(word)
+    for word in listed(
+        "fail refuse lack unable without decline absence neglect incapable reluctant failure unwilling refusal devoid"
+    )
 )
 """Stems of words that deny what follows, like `not`."""
 
-BLURS = words(
-    """hardly rarely seldom barely scarcely few little only until unless except deny doubt unlikely avoid prevent
+BLURS = frozenset(
+    stem(word)
+    for word in listed(
+        """hardly rarely seldom barely scarcely few little only until unless except deny doubt unlikely avoid prevent
     prohibit forbid ban exclude stop cease reject impossible instead almost nearly longer miss omit lest otherwise rid
     cancel abandon halt despite"""
+    )
 )
-"""Words around which the polarity of a sentence is not judged where it differs."""
+"""Stems of words around which the polarity of a sentence is not judged where it differs."""
 
 NEGATIONS = words("not n't never no none neither nor nobody nothing nowhere cannot cant wont dont didnt")
 NOT_PREFIXED = words(
@@ -199,7 +307,7 @@ def common_words() -> frozenset[str]:
 
 @cache
 def opposites() -> dict[str, tuple[str, int]]:
-    """Return, for each word with a listed opposite, the base it is judged by and its sign."""
+    """Return, for each stem of a word with a listed opposite, the stem that it is judged by and its sign."""
     signs: dict[str, tuple[str, int]] = {}
     for entry in _OPPOSITES.replace("\n", " ").split("|"):
         base, _, others = entry.strip().partition(":")
@@ -207,4 +315,4 @@ def opposites() -> dict[str, tuple[str, int]]:
         base, sign = signs.setdefault(base, (base, 1))
         for other in others.split():
             signs.setdefault(other, (base, -sign))
-    return signs
+    return {stem(word): (stem(base), sign) for word, (base, sign) in signs.items()}

@@ -1,15 +1,142 @@
-"""Names of a rephrased text that its source does not have: whole, shortened, as an adjective, or by its initials."""
+"""Names of a rephrased text that its source does not have, whole, shortened, as an adjective or by its initials, and
+names that stand where it has others.
+"""
 
 from __future__ import annotations
 
 import weakref
+from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.findings import Finding
-from pipeline.rephrase.fidelity.lazy import lazy
-from pipeline.rephrase.fidelity.name_lists import COUNTRIES, DEMONYM_ENDINGS, EXPANSIONS, NICKNAMES, PLACES, TOLERATED
-from pipeline.rephrase.fidelity.text import Text, roman
-from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token
+from pipeline.rephrase.fidelity.text import Finding, Text, roman
+from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token, lazy, low_at
+
+_PLACES = """
+afghanistan afghan afghans | albania albanian albanians | algeria algerian | argentina argentine argentinian
+argentinians
+| armenia armenian armenians | australia australian australians aussie aussies | austria austrian austrians
+| azerbaijan azerbaijani azeri | bangladesh bangladeshi | belarus belarusian | belgium belgian belgians
+| bolivia bolivian | bosnia bosnian | brazil brazilian brazilians | bulgaria bulgarian bulgarians | burma burmese
+myanmar
+| cambodia cambodian khmer | cameroon cameroonian | canada canadian canadians | chile chilean chileans
+| china chinese prc | colombia colombian colombians | congo congolese | croatia croatian croat croats | cuba cuban
+cubans
+| cyprus cypriot | czech czechs czechia | denmark danish dane danes | ecuador ecuadorian | egypt egyptian egyptians
+| england english englishman englishmen | estonia estonian | ethiopia ethiopian | europe european europeans eu
+| finland finnish finn finns | france french frenchman frenchmen | georgia georgian | germany german germans
+| ghana ghanaian | greece greek greeks hellenic | guatemala guatemalan | haiti haitian | hungary hungarian
+hungarians magyar
+| iceland icelandic icelander icelanders | india indian indians | indonesia indonesian indonesians
+| iran iranian iranians persia persian persians | iraq iraqi iraqis | ireland irish irishman irishmen
+| israel israeli israelis | italy italian italians | jamaica jamaican | japan japanese | jordan jordanian
+| kazakhstan kazakh | kenya kenyan kenyans | korea korean koreans | kuwait kuwaiti | laos laotian lao
+| latvia latvian latvians | lebanon lebanese | libya libyan | lithuania lithuanian lithuanians | malaysia malaysian
+malay
+| malta maltese | mexico mexican mexicans | moldova moldovan | mongolia mongolian mongol mongols | morocco moroccan
+| nepal nepalese nepali | netherlands dutch holland dutchman | zealand kiwi zealander zealanders nz
+| nigeria nigerian nigerians | niger nigerien | norway norwegian norwegians | pakistan pakistani pakistanis
+| palestine palestinian palestinians | peru peruvian | philippines filipino filipinos philippine | poland polish
+pole poles
+| portugal portuguese | prussia prussian prussians | romania romanian romanians | russia russian russians
+| soviet soviets ussr | rwanda rwandan | saudi saudis | scotland scottish scots scot scotsman | senegal senegalese
+| serbia serbian serb serbs | singapore singaporean | slovakia slovak slovaks | slovenia slovenian slovene
+| somalia somali | spain spanish spaniard spaniards | sudan sudanese | sweden swedish swede swedes
+| switzerland swiss | syria syrian syrians | taiwan taiwanese | thailand thai thais siam siamese | tibet tibetan
+tibetans
+| tunisia tunisian | turkey turkish turk turks | uganda ugandan | ukraine ukrainian ukrainians
+| britain british uk briton britons kingdom gb | america american americans us usa states united
+| uruguay uruguayan | venezuela venezuelan | vietnam vietnamese viet | wales welsh welshman | yugoslavia yugoslav
+| zimbabwe zimbabwean rhodesia | africa african africans | asia asian asians | rome roman romans | athens athenian
+athenians
+| sparta spartan spartans | venice venetian venetians | florence florentine | naples neapolitan | milan milanese
+| paris parisian parisians | london londoner londoners | vienna viennese | moscow muscovite | byzantium byzantine
+| norman normans normandy | viking vikings norse | aztec aztecs | inca incas incan | maya mayan mayans
+| catholic catholics catholicism | protestant protestants protestantism | islam islamic muslim muslims moslem
+| jew jews jewish judaism | christian christians christianity | buddhist buddhists buddhism buddha | hindu hindus
+hinduism
+| bavaria bavarian | catalonia catalan catalans | texas texan texans | california californian californians ca
+| hawaii hawaiian | quebec quebecois | flanders flemish | brittany breton | saxony saxon saxons | sicily sicilian
+| democrat democrats democratic | republican republicans gop | nazi nazis nazism | marxist marxism marx
+| victoria victorian | elizabeth elizabethan | arctic antarctic antarctica | atlantic transatlantic | alps alpine
+| mediterranean | baltic baltics | balkan balkans | scandinavia scandinavian | manhattan | ottoman ottomans
+| czechoslovakia czechoslovak | argentina argentines | arab arabs arabia arabian arabic | latin
+| nyc york ny | la angeles | dc washington | un nations | kgb | fbi | cia | nasa | nato | wwi wwii ww2 ww1
+| covid coronavirus | television tv | dvd | internet | phd ph | mit | ucla | bbc | google | ai
+"""
+_CITIES = """
+france: nice lyon marseille bordeaux toulouse strasbourg lille cannes paris normandy provence | spain: seville
+madrid barcelona valencia granada bilbao malaga toledo catalonia | italy: rome milan naples venice florence turin
+genoa bologna palermo sicily pisa | germany: berlin munich hamburg cologne frankfurt dresden leipzig stuttgart bonn
+bremen bavaria saxony | austria: vienna graz salzburg linz innsbruck | ireland: dublin cork limerick galway |
+britain: london edinburgh glasgow manchester liverpool birmingham leeds bristol oxford cambridge cardiff belfast
+york | england: london manchester liverpool birmingham leeds bristol oxford cambridge york | scotland: edinburgh
+glasgow aberdeen dundee | japan: tokyo osaka kyoto nagoya hiroshima nagasaki yokohama | china: beijing shanghai
+guangzhou shenzhen wuhan nanjing | india: mumbai delhi kolkata calcutta bombay chennai bangalore | russia: moscow
+petersburg leningrad kazan siberia | america: york chicago boston texas washington philadelphia detroit houston
+dallas california florida denver seattle miami atlanta ohio louisiana omaha virginia | canada: toronto montreal
+vancouver ottawa quebec ontario | australia: sydney melbourne brisbane perth queensland | egypt: cairo alexandria |
+turkey: istanbul ankara | greece: athens thessaloniki crete | portugal: lisbon porto | netherlands: amsterdam
+rotterdam utrecht hague | belgium: brussels antwerp ghent bruges | switzerland: zurich geneva basel bern | sweden:
+stockholm gothenburg malmo | norway: oslo bergen | denmark: copenhagen | finland: helsinki | poland: warsaw krakow
+gdansk | hungary: budapest | brazil: rio brasilia paulo | argentina: buenos | mexico: cancun oaxaca | israel:
+jerusalem haifa | nigeria: lagos abuja | kenya: nairobi | indonesia: jakarta java bali sumatra | thailand: bangkok |
+vietnam: hanoi saigon | korea: seoul busan | pakistan: karachi lahore | iran: tehran | iraq: baghdad | ukraine: kyiv
+kiev odessa
+"""
+_NICKNAMES = """
+william will bill billy willie liam | robert rob bob bobby robbie | richard rick dick ricky rich | james jim jimmy jamie
+| john johnny jack jon | joseph joe joey | thomas tom tommy | charles charlie chuck | edward ed eddie ted teddy ned
+| michael mike mick micky | david dave davy | daniel dan danny | matthew matt | christopher chris | anthony tony
+| andrew andy drew | steven stephen steve | kenneth ken kenny | ronald ron ronnie | timothy tim timmy
+| benjamin ben benny | samuel sam sammy samantha | alexander alex alexandra sandy | nicholas nick nicky nicolas
+| gregory greg | jeffrey jeff | lawrence laurence larry | raymond ray | peter pete | patrick pat paddy patricia
+| francis frank frances fran | frederick fred freddie | henry harry hank | george georgie | leonard len lenny
+| elizabeth liz beth betty eliza lizzie | katherine catherine kate katie kathy cathy | margaret maggie meg peggy
+| mary molly polly | jennifer jen jenny | susan sue susie | rebecca becky | deborah debbie | jessica jess jessie
+| victoria vicky | anne ann annie anna | abraham abe | theodore theo | donald don donny | philip phil phillip
+| eugene gene | albert al bert | arthur art | walter walt | zachary zach | joshua josh | jonathan nathan
+| isabella isabel bella | vincent vince | maximilian max | jacob jake
+"""
+
+
+def _groups(table: str, first: int) -> dict[str, set[int]]:
+    groups: dict[str, set[int]] = {}
+    for number, entry in enumerate(table.split("|"), first):
+        for name in entry.split():
+            groups.setdefault(name, set()).add(number)
+    return groups
+
+
+PLACES = _groups(_PLACES, 0)
+NICKNAMES = _groups(_NICKNAMES, 1000)
+COUNTRIES: dict[str, set[int]] = {}
+"""The groups in `PLACES` of the countries that a city lies in: a city supports its country, never the reverse."""
+for _entry in _CITIES.split("|"):
+    _country, _, _cities = _entry.partition(":")
+    for _city in _cities.split():
+        COUNTRIES.setdefault(_city, set()).update(PLACES[_country.strip()])
+
+EXPANSIONS = {
+    "us": "united states", "usa": "united states america", "uk": "united kingdom", "eu": "european union",
+    "un": "united nations", "nyc": "new york city", "la": "los angeles", "dc": "washington", "ww2": "world war",
+    "wwii": "world war", "wwi": "world war", "ww1": "world war", "uae": "united arab emirates", "ussr": "soviet union",
+    "tv": "television", "ai": "artificial intelligence", "phd": "doctorate", "ceo": "chief executive",
+    "gop": "republican", "mps": "members parliament", "mp": "member parliament", "dna": "deoxyribonucleic",
+    "ad": "", "bc": "", "bce": "", "ce": "", "am": "", "pm": "", "ok": "", "faq": "", "ii": "", "vs": "", "tldr": "",
+    "qa": "", "id": "identity",
+}  # fmt: skip
+"""Acronyms and what they abbreviate; an empty text means that the acronym needs no support."""
+
+TOLERATED = lex.words(
+    """i earth internet web god lord bible english latin dr mr mrs ms jr sr st sun moon european western eastern
+    northern southern westerner yes no true false ok okay ad bc ce bce i'm north south east west anno domini etc vs
+    christmas easter renaissance biblical celsius fahrenheit wikipedia roman q a faq b c d e"""
+)
+"""Words with a capital that an honest rephrasing may bring along."""
+
+DEMONYM_ENDINGS = ("ians", "ian", "eans", "ean", "ans", "an", "ese", "ish", "ites", "ite", "ers", "er", "ic",
+                   "ist", "ists", "ism", "i", "is", "ns", "n", "s")  # fmt: skip
+
 
 _OPENERS = frozenset(('"', "'", "(", "[", ":", "*", "-", "#", "|", "/", "_", ">", ";", "=", "“"))
 _PERSON_VERBS = lex.words(
@@ -268,3 +395,105 @@ def _crossed(neighbours: list[list[Token]], names: Names, seen: set[str]) -> lis
             seen.add(a + b)
             found.append(Finding("name", f"{first.shown} {second.shown}"))
     return found
+
+
+# --- in the place of others
+
+
+_ALIGNED = 0.5
+_LOW = attrgetter("low")
+
+
+def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
+    """Return names of `rephrased` that stand where the source, in the sentence they were made of, has another name."""
+    names: Names | None = None
+    found: list[Finding] = []
+    matches = rephrased.matches(source)
+    copied = rephrased.copied(source)
+    for n, sentence in enumerate(rephrased.sentences):
+        if not sentence.flags & CAPITAL:
+            continue
+        aligned = matches[n]
+        if not aligned or aligned[0][0] < _ALIGNED or copied[n]:
+            continue
+        best = source.sentences[aligned[0][1]]
+        positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
+        if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
+            continue
+        lows = set(map(_LOW, best.tokens))
+        extra = [
+            k for k in (0, *positions) if _may_be_name(sentence.tokens[k], k) and sentence.tokens[k].low not in lows
+        ]
+        if extra and len(aligned) > 1:
+            near = {
+                t.low for share, k in aligned[1:] if share >= 0.7 * aligned[0][0] for t in source.sentences[k].tokens
+            }
+            extra = [k for k in extra if sentence.tokens[k].low not in near]
+        if not extra:
+            continue
+        names = names or names_of(source)
+        own = {token.low for token in sentence.tokens}
+        missing = [k for k, token in enumerate(best.tokens) if _may_be_name(token, k) and token.low not in own]
+        for k in extra:
+            if (
+                sentence.tokens[k].low in lex.FUNCTION_WORDS
+                or sentence.tokens[k].low in lex.HONORIFICS
+                or sentence.tokens[k - 1].shown in ('"', ":", "(", "'")
+            ):
+                continue
+            known = sentence.tokens[k].low in names.capitals
+            if not known and (
+                not sentence.tokens[k].common
+                or sentence.tokens[k].acronym
+                or sentence.heading
+                or sentence.tokens[k].low in names.lows
+            ):
+                continue  # reported as unsupported, if it is a name
+            token = sentence.tokens[k]
+            others = [j for j in missing if _same_place(sentence, k, best, j, both=not known)]
+            if any(not _same_person(token, best.tokens[j], names) for j in others):
+                found.append(Finding("name", sentence.tokens[k].shown))
+                break
+    return found
+
+
+def _may_be_name(token: Token, k: int) -> bool:
+    if not token.cap or token.number or len(token.low) < 2 or token.low in lex.HONORIFICS:
+        return False
+    return k > 0 or not token.common
+
+
+def _same_place(sentence: Sentence, k: int, other: Sentence, j: int, both: bool) -> bool:
+    """Whether the two names have a neighbouring content word in common on one side, or `both` neighbouring words."""
+    if both:
+        return (
+            j > 0
+            and low_at(sentence.tokens, k - 1) == low_at(other.tokens, j - 1)
+            and low_at(sentence.tokens, k + 1) == low_at(other.tokens, j + 1)
+        )
+    return any(
+        (mine := _neighbour(sentence.tokens, k, step)) is not None and mine == _neighbour(other.tokens, j, step)
+        for step in (-1, 1)
+    )
+
+
+def _neighbour(tokens: list[Token], k: int, step: int) -> str | None:
+    at = k + step
+    while 0 <= at < len(tokens) and abs(at - k) <= 4:
+        token = tokens[at]
+        if token.content and not (token.cap and not token.common):
+            return token.stem
+        if token.low in (",", ";", ":", "and", "or"):
+            return None
+        at += step
+    return None
+
+
+def _same_person(token: Token, other: Token, names: Names) -> bool:
+    a, b = token.low, other.low
+    groups = PLACES.get(a, _NONE) | NICKNAMES.get(a, _NONE)
+    if groups & (PLACES.get(b, _NONE) | NICKNAMES.get(b, _NONE)):
+        return True
+    if b in names.bigrams.get(a, set()) or a in names.bigrams.get(b, set()) or a[:4] == b[:4]:
+        return True
+    return (token.acronym or other.acronym) and (a[0] == b[0])

@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.measures import read_unit
-from pipeline.rephrase.fidelity.number_words import read_words
 from pipeline.rephrase.fidelity.quantity import (
-    Kind,
+    CURRENCY_SIGNS,
+    DEGREE_SCALES,
+    FRACTION,
+    SHORT,
+    UNITS,
     Moment,
     Numbers,
     Quantity,
+    QuantityKind,
+    Unit,
     is_year,
-    low_at,
     multiply,
     place_of,
-    stem_before,
-)
-from pipeline.rephrase.fidelity.tokens import EXTENDING, MONEY, NUMBER, NUMERIC, WORD, Token
-from pipeline.rephrase.fidelity.units import CURRENCY_SIGNS, UNITS
+)  # fmt: skip
+from pipeline.rephrase.fidelity.tokens import EXTENDING, MONEY, NUMBER, NUMERIC, WORD, Token, low_at, stem_before
 
+_QUALIFIERS = lex.words("metric light nautical us british long short fluid american canadian australian")
 _APPROXIMATE_CLOSE = lex.words("or so c + some just close up")
 _JOINS = frozenset({"-", "to", "and", "or", "through", "until", "till", "by", "x", "&", "/"})
 
@@ -70,9 +72,7 @@ def _read_alone(token: Token) -> Quantity | bool:
     if token.kind == NUMBER:
         if token.parsed is not None and token.parsed.dates:
             return False
-    elif token.low in ("half", "third", "quarter") or not (
-        token.low in lex.CARDINALS or token.low in lex.ORDINALS or token.low in lex.SCALES
-    ):
+    elif token.low in ("half", "third", "quarter") or token.low not in lex.COUNTING:
         return False
     quantity = _read_quantity([token], 0)
     return quantity if quantity is not None and quantity.unit is None else False
@@ -130,9 +130,8 @@ def _month(tokens: list[Token], k: int, found: Numbers) -> bool:
     if not days:
         days, k = _days_after(tokens, k)
     year, k = _year_after(tokens, k)
-    year_low = None if year is None else year
     for day in days or [None]:
-        found.moments.append(Moment(((year_low, month, day),), start, k, stem_before(tokens, start)))
+        found.moments.append(Moment(((year, month, day),), start, k, stem_before(tokens, start)))
     return True
 
 
@@ -233,7 +232,7 @@ def _digits(tokens: list[Token], k: int) -> Quantity | None:
     if parsed.suffix == "s" and value % 10 == 0 and (value >= 1000 or (value < 100 and value >= 10)):
         values = (value,) if value >= 1000 else (1900 + value, 1800 + value, value)
         return Quantity("decade", values, k, k + 1)
-    kind: Kind = "ordinal" if parsed.suffix in ("st", "nd", "rd", "th") else "cardinal"
+    kind: QuantityKind = "ordinal" if parsed.suffix in ("st", "nd", "rd", "th") else "cardinal"
     if kind == "cardinal" and is_year(value) and not parsed.comma and parsed.decimals == 0 and not parsed.suffix:
         kind = "year"
     quantity = Quantity(kind, parsed.values, k, k + 1, place=place_of(value, parsed.decimals))
@@ -341,3 +340,218 @@ def _surround(tokens: list[Token], quantity: Quantity) -> None:
             break
     if not quantity.approximate and (low_at(tokens, quantity.end) == "+" or low_at(tokens, quantity.end + 1) == "so"):
         quantity.approximate = "+"
+
+
+# --- numbers in words
+
+
+_MAX_WORDS = 24
+_CLOCK = {("half", "past"): 30.0, ("quarter", "past"): 15.0, ("quarter", "to"): -15.0}
+
+
+def read_words(tokens: list[Token], k: int) -> Quantity | None:
+    """Return the number that begins with the word at `k`, or None where the word is none here."""
+    low = tokens[k].low
+    if low in lex.DECADES:
+        two = lex.DECADES[low]
+        return Quantity("decade", (1900.0 + two, 1800.0 + two, 2000.0 + two, float(two)), k, k + 1)
+    if low in lex.VAGUE:
+        end = k + 1
+        value = lex.VAGUE[low]
+        if low_at(tokens, end) == "of" and low_at(tokens, end + 1) in lex.VAGUE:
+            value *= lex.VAGUE[low_at(tokens, end + 1)]
+            end += 2
+        return Quantity("vague", (value,), k, end)
+    if low in ("half", "third", "quarter") and (fraction := _lone_fraction(tokens, k)) is not None:
+        return fraction
+    if low in lex.FRACTIONS and low not in lex.ORDINALS:
+        return None
+    if 13 <= lex.CARDINALS.get(low, 0) <= 20 and low_at(tokens, k + 1 + (low_at(tokens, k + 1) == "-")) in lex.DECADES:
+        end = k + 1 + (low_at(tokens, k + 1) == "-")
+        return Quantity("decade", (100.0 * lex.CARDINALS[low] + lex.DECADES[low_at(tokens, end)],), k, end + 1)
+    return _spelled(tokens, k) if low in lex.COUNTING else None
+
+
+def _lone_fraction(tokens: list[Token], k: int) -> Quantity | None:
+    low = tokens[k].low
+    before, after = low_at(tokens, k - 1), low_at(tokens, k + 1)
+    hour = lex.CARDINALS.get(low_at(tokens, k + 2), 0)
+    if 1 <= hour <= 12 and (low, after) in _CLOCK:
+        return Quantity("clock", (60.0 * hour + _CLOCK[low, after],), k, k + 3)
+    if low == "half":
+        if after == "a" and low_at(tokens, k + 2) in lex.SCALES:
+            scale = lex.SCALES[low_at(tokens, k + 2)]
+            return Quantity("cardinal", (0.5 * scale,), k, k + 3, place=scale / 10, spelled=True)
+        if before in ("first", "second", "other", "-") or after in ("-", "past"):
+            return Quantity("cardinal", (0.5,), k, k + 1, unit=None, weak=True)
+        return Quantity("cardinal", (0.5,), k, k + 1, unit=FRACTION, weak=after not in ("of", "the"), spelled=True)
+    if before in ("a", "one") and after == "of":
+        value = 1 / lex.FRACTIONS[low]
+        return Quantity("cardinal", (value,), k, k + 1, unit=FRACTION, spelled=True, place=0.01)
+    return None
+
+
+def _spelled(tokens: list[Token], k: int) -> Quantity:
+    """Read the longest run of number words from `k`; stops where the next word cannot continue the number."""
+    total = current = 0.0
+    kind: QuantityKind = "cardinal"
+    group = ""  # of the last word: unit, teen, ten, scale, year
+    end = k
+    at = k
+    while at < len(tokens) and at < k + _MAX_WORDS:
+        low = tokens[at].low
+        if low == "-" and group in ("ten", "scale", "teen") and low_at(tokens, at + 1) in lex.COUNTING:
+            at += 1
+            continue
+        if (
+            low == "and"
+            and group == "scale"
+            and (low_at(tokens, at + 1) in lex.CARDINALS or low_at(tokens, at + 1) in lex.ORDINALS)
+        ):
+            at += 1
+            continue
+        ordinal = low in lex.ORDINALS
+        value = lex.CARDINALS.get(low, lex.ORDINALS.get(low, -1))
+        if low in lex.SCALES and not (group == "" and at > k):
+            scale = lex.SCALES[low]
+            if scale in (100.0, 12.0):
+                current = (current or 1) * scale
+            else:
+                total += (current or 1) * scale
+                current = 0
+            group = "scale"
+        elif value >= 100 and ordinal:
+            current = (current or 1) * value
+            kind = "ordinal"
+        elif 0 <= value < 10 and group in ("", "scale", "ten"):
+            current += value
+            group = "unit"
+        elif 10 <= value < 100 and group in ("", "scale"):
+            current += value
+            group = "ten" if value >= 20 and value % 10 == 0 else "teen"
+        elif 10 <= value < 100 and group in ("teen", "ten") and 10 < current <= 20 and total == 0:
+            current = 100 * current + value
+            group = "ten" if value >= 20 else "year"
+        else:
+            break
+        at += 1
+        end = at
+        if ordinal:
+            kind = "ordinal"
+            break
+    whole = total + current
+    weak = tokens[k].low in ("one", "first", "second", "zero") and end == k + 1
+    if (
+        kind == "cardinal"
+        and is_year(whole)
+        and group in ("unit", "ten", "year", "teen")
+        and "hundred" not in (t.low for t in tokens[k:end])
+        and "thousand" not in (t.low for t in tokens[k:end])
+    ):
+        kind = "year"
+    quantity = Quantity(kind, (whole,), k, end, weak=weak, spelled=True, place=place_of(whole, 0))
+    return _fraction(tokens, quantity)
+
+
+def _fraction(tokens: list[Token], quantity: Quantity) -> Quantity:
+    """Turn `two` before `thirds` into a fraction, and add decimals after `point`."""
+    at = quantity.end + (low_at(tokens, quantity.end) == "-")
+    low = low_at(tokens, at)
+    if quantity.kind == "cardinal" and low in lex.FRACTIONS and low != "half" and 1 <= quantity.value < 10:
+        plural = low.endswith("s")
+        if plural == (quantity.value > 1):
+            share = quantity.value / lex.FRACTIONS[low]
+            return Quantity("cardinal", (share,), quantity.start, at + 1, unit=FRACTION, spelled=True, place=0.01)
+    if low == "point" and low_at(tokens, at + 1) in lex.CARDINALS:
+        decimals = ""
+        at += 1
+        while lex.CARDINALS.get(low_at(tokens, at), 10) < 10:
+            decimals += str(lex.CARDINALS[low_at(tokens, at)])
+            at += 1
+        if decimals:
+            value = float(f"{int(quantity.value)}.{decimals}")
+            return Quantity("cardinal", (value,), quantity.start, at, spelled=True, place=10.0 ** -len(decimals))
+    return quantity
+
+
+# --- units
+
+
+def read_unit(tokens: list[Token], quantity: Quantity) -> None:
+    """Give `quantity` its unit and move its end behind it."""
+    before = low_at(tokens, quantity.start - 1)
+    if before in CURRENCY_SIGNS:
+        quantity.unit = CURRENCY_SIGNS[before]
+        quantity.kind = "cardinal"
+    if quantity.unit is None and before in ("usd", "eur", "gbp", "us$"):
+        quantity.unit = UNITS.get(before)
+    at = quantity.end
+    attached = low_at(tokens, at) in ("-", ".") and at + 1 < len(tokens) and tokens[at].low == "-"
+    if attached:
+        at += 1
+    if quantity.unit is None or quantity.unit is FRACTION:
+        found, end = _unit_at(tokens, at, quantity)
+        if found is None:
+            return
+        quantity.unit, quantity.end = found, end
+        if quantity.kind == "year":
+            quantity.kind = "cardinal"
+        if quantity.weak and found.dimension not in ("time", "ratio", "pound", "usd"):
+            quantity.weak = False
+    if [t.low for t in tokens[quantity.end : quantity.end + 3]] == ["and", "a", "half"] and quantity.unit is not None:
+        quantity.values = tuple(value + 0.5 for value in quantity.values)
+        quantity.end += 3
+        quantity.weak = False
+    _rate(tokens, quantity)
+
+
+def _unit_at(tokens: list[Token], at: int, quantity: Quantity) -> tuple[Unit | None, int]:
+    low = low_at(tokens, at)
+    if low in ("square", "sq", "cubic", "cu"):
+        step = at + 1 + (low_at(tokens, at + 1) == ".")
+        base = UNITS.get(low_at(tokens, step))
+        if base is None or base.dimension != "length":
+            return None, at
+        power = 2 if low in ("square", "sq") else 3
+        return _powered(base, power), step + 1
+    if low in _QUALIFIERS:
+        base = UNITS.get(low_at(tokens, at + 1 + (low_at(tokens, at + 1) == "-")))
+        if base is None or (
+            low in ("us", "british", "long", "short") and base.dimension not in ("usd", "pound", "mass", "volume")
+        ):
+            return None, at
+        end = at + 2 + (low_at(tokens, at + 1) == "-")
+        if low == "light":
+            return UNITS["lightyear"], end
+        return (Unit("nautical mile", "length", 1852.0) if low == "nautical" else base), end
+    if low in ("degree", "degrees", "°"):
+        scale = DEGREE_SCALES.get(low_at(tokens, at + 1))
+        return (scale, at + 2) if scale is not None else (UNITS["degree"], at + 1)
+    if low == "per" and low_at(tokens, at + 1) == "cent":
+        return UNITS["%"], at + 2
+    if low in ("c", "f") and tokens[at].shown in ("C", "F"):
+        return DEGREE_SCALES[low], at + 1
+    unit = UNITS.get(low)
+    if unit is None or (quantity.kind == "ordinal" and low not in ("century", "centuries")):
+        return None, at
+    if low in SHORT and len(low) <= 2 and tokens[quantity.start].kind == WORD:
+        return None, at
+    if low_at(tokens, at + 1) in ("squared", "cubed") and unit.dimension == "length":
+        return _powered(unit, 2 if low_at(tokens, at + 1) == "squared" else 3), at + 2
+    return unit, at + 1
+
+
+def _powered(base: Unit, power: int) -> Unit:
+    return Unit(f"{base.name}{power}", "area" if power == 2 else "volume", base.factor**power)
+
+
+def _rate(tokens: list[Token], quantity: Quantity) -> None:
+    """Read `per hour`, `/h`, `an hour` after a unit of length, volume or data."""
+    unit = quantity.unit
+    if unit is None or unit.dimension not in ("length", "volume", "data"):
+        return
+    low = low_at(tokens, quantity.end)
+    below = UNITS.get(low_at(tokens, quantity.end + 1))
+    if low in ("per", "/", "a", "an", "each", "every") and below is not None and below.dimension == "time":
+        quantity.unit = Unit(f"{unit.name}/{below.name}", f"{unit.dimension}/time", unit.factor / below.factor)
+        quantity.end += 2

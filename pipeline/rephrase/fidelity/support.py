@@ -5,12 +5,9 @@ from __future__ import annotations
 from itertools import combinations, pairwise
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.findings import Finding, Kind
-from pipeline.rephrase.fidelity.number_tokens import Date
-from pipeline.rephrase.fidelity.quantity import Moment, Quantity
-from pipeline.rephrase.fidelity.text import NumberIndex, Text
-from pipeline.rephrase.fidelity.tokens import NUMERIC, Sentence
-from pipeline.rephrase.fidelity.units import Unit, comparable, converted
+from pipeline.rephrase.fidelity.quantity import Date, Quantity, Unit, comparable, converted
+from pipeline.rephrase.fidelity.text import Finding, Kind, NumberIndex, Text
+from pipeline.rephrase.fidelity.tokens import NUMERIC, Sentence, Token
 
 _OVER = lex.words("over more above exceeding beyond least upwards >")
 _UNDER = lex.words("nearly almost under less below most virtually fewer <")
@@ -20,6 +17,8 @@ _FEW = 30  # numbers of which none is cut off by the other limits: what is copie
 _LATER = frozenset({"later", "earlier", "after", "before", "following", "previously"})
 _YEARS = {"year": 1, "decade": 10, "century": 100}
 _MAX_JUDGED = 300
+_VERBATIM = 0.7
+_MAX_NUMBERS = 25
 
 
 def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
@@ -47,7 +46,7 @@ def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
                 judged[(quantity.values, quantity.start, k)] = kind
             if kind is not None and not _part_of_ratio(quantity, numbers.quantities, sentence, index):
                 found.append(Finding(kind, _shown(sentence, quantity.start, quantity.end)))
-        wrong = [moment for moment in numbers.moments if not _moment_supported(moment, index)]
+        wrong = [m for m in numbers.moments if not any(_date_supported(date, index) for date in m.dates)]
         found.extend(Finding("date", _shown(sentence, moment.start, moment.end)) for moment in wrong)
         for day, at in numbers.weekdays:
             if day not in index.weekdays and not _weekday_follows(day, index):
@@ -67,10 +66,6 @@ def _shown(sentence: Sentence, start: int, end: int) -> str:
 
 
 # --- dates
-
-
-def _moment_supported(moment: Moment, index: NumberIndex) -> bool:
-    return any(_date_supported(date, index) for date in moment.dates)
 
 
 def _date_supported(date: Date, index: NumberIndex) -> bool:
@@ -140,7 +135,7 @@ def _judge_value(value: float, quantity: Quantity, sentence: Sentence, index: Nu
         return None
     if _calculated(value, quantity, sentence, index):
         return None
-    counted = value == int(value) and 2 <= value <= 30 and quantity.unit is None and int(value) in index.list_counts()
+    counted = value == int(value) and 2 <= value <= 30 and quantity.unit is None and int(value) in index.list_counts
     return None if counted and not _conflicts(value, quantity, sentence, index) else "number"
 
 
@@ -155,9 +150,10 @@ def _unit_agrees(quantity: Quantity, same: list[Quantity], index: NumberIndex) -
     unit = quantity.unit
     if unit is None or (unit.dimension == "ratio" and unit.factor == 1.0):
         return True
+    lows = index.text.lows
     for other in same:
         if other.unit is None:
-            if unit.dimension == "time" or _unit_known(unit, index):
+            if unit.dimension == "time" or unit.dimension in index.by_dimension or lows & {unit.name, unit.name + "s"}:
                 return True
         elif (
             (comparable(unit, other.unit) and abs(converted(1.0, other.unit, unit) - 1.0) < 1e-6)
@@ -167,10 +163,6 @@ def _unit_agrees(quantity: Quantity, same: list[Quantity], index: NumberIndex) -
         ):
             return True
     return False
-
-
-def _unit_known(unit: Unit, index: NumberIndex) -> bool:
-    return unit.dimension in index.by_dimension or unit.name in index.text.lows or unit.name + "s" in index.text.lows
 
 
 def _converted_supported(value: float, quantity: Quantity, index: NumberIndex) -> bool:
@@ -443,3 +435,59 @@ def _moved(
         return False
     aligned = {k for share, k in index.text.aligned(sentence.stems) if share >= 0.4}
     return any(q.sentence in aligned for q in rivals)
+
+
+def replaced_numbers(source: Text, rephrased: Text) -> list[Finding]:
+    """Return numbers of `rephrased` that the source has, but not in the place where it has another number."""
+    found: list[Finding] = []
+    matches = rephrased.matches(source)
+    copied = rephrased.copied(source)
+    for n, sentence in enumerate(rephrased.sentences):
+        if not sentence.flags & NUMERIC or copied[n]:
+            continue
+        aligned = matches[n]
+        if not aligned or aligned[0][0] < _VERBATIM:
+            continue
+        quantities = rephrased.numbers(n).quantities
+        if len(quantities) > _MAX_NUMBERS:
+            continue
+        for quantity in quantities:
+            if not quantity.values or quantity.kind in ("clock", "vague"):
+                continue
+            around = _around(sentence.tokens, quantity)
+            if not _telling(*around):
+                continue
+            rivals = [
+                other
+                for _, k in aligned
+                for other in source.numbers(k).quantities[:_MAX_NUMBERS]
+                if other.values and other.unit == quantity.unit and _around(source.sentences[k].tokens, other) == around
+            ]
+            if rivals and not any(_equal(quantity, other) for other in rivals):
+                shown = " ".join(token.shown for token in sentence.tokens[quantity.start : quantity.end + 1])
+                found.append(Finding("date" if quantity.kind == "year" else "number", shown))
+    return found
+
+
+def _equal(quantity: Quantity, other: Quantity) -> bool:
+    if not set(other.values).isdisjoint(quantity.values) or _share(other) == _share(quantity):
+        return True
+    return bool(other.ambiguous_scale) and other.value * other.ambiguous_scale == quantity.value
+
+
+def _share(quantity: Quantity) -> float:
+    factor = quantity.unit.factor if quantity.unit is not None else 1.0
+    return round(quantity.value * factor, 6)
+
+
+def _telling(before: str, after: str) -> bool:
+    """Whether the neighbours of a number say where it stands: one of them is more than punctuation."""
+    return (len(before) > 2 and len(after) > 2) or (
+        (len(before) > 3 or len(after) > 3) and bool(before) and bool(after)
+    )
+
+
+def _around(tokens: list[Token], quantity: Quantity) -> tuple[str, str]:
+    before = tokens[quantity.start - 1].low if quantity.start else ""
+    after = tokens[quantity.end].low if quantity.end < len(tokens) else ""
+    return before, after

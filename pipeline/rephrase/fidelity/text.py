@@ -1,18 +1,18 @@
-"""A text analysed once: sentences, an index of their words, and the numbers of the whole."""
+"""A text analysed once: sentences, an index of their words, the numbers of the whole; and what rules find in it."""
 
 from __future__ import annotations
 
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.lazy import lazy
-from pipeline.rephrase.fidelity.number_tokens import Date
 from pipeline.rephrase.fidelity.quantities import read_numbers
-from pipeline.rephrase.fidelity.quantity import Moment, Numbers, Quantity
-from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, sentences
+from pipeline.rephrase.fidelity.quantity import Date, Moment, Numbers, Quantity
+from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, lazy, sentences
 
+Kind = Literal["number", "date", "unit", "name", "negation", "role"]
 NO_NUMBERS = Numbers()
 MAX_SCANNED = 400
 """How many numbers of a source are tried for rounding, conversion and sums; equal values are found among all."""
@@ -20,6 +20,13 @@ _SAMPLE = 4
 _IMPLIED = frozenset(lex.IMPLIED)
 MAX_POSTINGS = 40
 """A word in more sentences than this says nothing about which sentence is meant."""
+
+
+class Finding(NamedTuple):
+    """Something that the source does not support: `kind`, and the words of the rephrased text (`value`)."""
+
+    kind: Kind
+    value: str
 
 
 @dataclass
@@ -183,11 +190,19 @@ class NumberIndex:
                 elif token.acronym and (value := roman(token.shown)):
                     self.implied.add(float(value))
 
+    @lazy
     def list_counts(self) -> set[int]:
-        """Return how many items the lists of the text have, by commas and by lines; worked out when first asked."""
-        if not hasattr(self, "_counts"):
-            self._counts = _list_counts(self.text.sentences)
-        return self._counts
+        """How many items the lists of the text have, by commas and by lines."""
+        counts: set[int] = set()
+        lines = 0
+        for sentence in self.text.sentences:
+            if sentence.listed:
+                lines += 1
+            elif lines:
+                counts.add(lines)
+                lines = 0
+            counts |= _sentence_counts(sentence.tokens)
+        return (counts | {lines}) - {0}
 
 
 def analyse(text: str) -> Text:
@@ -205,21 +220,6 @@ def roman(shown: str) -> int:
 
 
 _MAX_ITEM_WORDS = 6
-
-
-def _list_counts(found: list[Sentence]) -> set[int]:
-    counts: set[int] = set()
-    lines = 0
-    for sentence in found:
-        if sentence.listed:
-            lines += 1
-        elif lines:
-            counts.add(lines)
-            lines = 0
-        counts |= _sentence_counts(sentence.tokens)
-    counts.add(lines)
-    counts.discard(0)
-    return counts
 
 
 def _sentence_counts(tokens: list[Token]) -> set[int]:

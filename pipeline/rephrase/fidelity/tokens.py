@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Callable, Iterable
 from itertools import chain, compress
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.number_tokens import Parsed, parse_number
-from pipeline.rephrase.fidelity.stems import stem
-from pipeline.rephrase.fidelity.units import CURRENCY_SIGNS, UNITS
-
-if TYPE_CHECKING:
-    from pipeline.rephrase.fidelity.quantity import Quantity
+from pipeline.rephrase.fidelity.quantity import CURRENCY_SIGNS, UNITS, Parsed, Quantity, parse_number
 
 WORD, NUMBER, MARK = range(3)
 NUMERIC, CAPITAL, DENYING, OPPOSITE, ODD, EXTENDING, MONEY = (1 << k for k in range(7))
@@ -66,6 +60,30 @@ _EXTENDING = (
 """Words that may belong to the number before them; beside any other word a number says what it says alone."""
 _MONEY = lex.words("usd eur gbp us$") | CURRENCY_SIGNS.keys()
 
+_CLOSERS = frozenset("\"')*]")
+_ENDINGS = frozenset(".!?;,")
+_CLAUSE_MARKS = frozenset({";", ":", "and", ","})
+
+T = TypeVar("T")
+
+
+class lazy(Generic[T]):
+    """`functools.cached_property` without the lock that it takes in Python 3.11, which costs more than most of these.
+
+    Two threads may work the same value out twice; either is right.
+    """
+
+    def __init__(self, work_out: Callable[[Any], T]) -> None:
+        """Wrap the method `work_out`."""
+        self._work_out = work_out
+        self._name = work_out.__name__
+        self.__doc__ = work_out.__doc__
+
+    def __get__(self, owner: Any, kind: type | None = None) -> T:
+        """Return the value, and keep it in the place of this."""
+        value = owner.__dict__[self._name] = self._work_out(owner)
+        return value
+
 
 class Token:
     """What is known of one spelling: lower case without possessive, stem, and which lists it is on."""
@@ -85,16 +103,16 @@ class Token:
         if self.kind == WORD and "'" in low and not low.endswith("n't"):
             low = low.split("'", 1)[0] or low
         self.low = low
-        self.stem = stem(low) if self.kind == WORD else low
+        self.stem = lex.stem(low) if self.kind == WORD else low
         self.cap = self.kind == WORD and first.isupper()
         self.acronym = self.cap and len(low) > 1 and sum(c.isupper() for c in shown) * 2 > len(low)
         self.content = self.kind != MARK and low not in lex.FUNCTION_WORDS and low not in lex.NEGATIONS
         self.common = self.kind == WORD and _is_common(low)
-        self.number = self.kind == NUMBER or (self.kind == WORD and _is_number_word(low))
+        self.number = self.kind == NUMBER or (self.kind == WORD and low in lex.NUMBER_WORDS)
         self.sign = self.kind == WORD and (low in lex.NEGATIONS or low.endswith("n't") or low == "cannot")
         stemmed = self.stem
-        self.deny = 1 if self.sign or stemmed in _stems("FLIPPERS") else 2 if stemmed in _stems("BLURS") else 0
-        self.base, self.polarity = base_of(low, self.stem) if self.kind == WORD else (low, 1)
+        self.deny = 1 if self.sign or stemmed in lex.FLIPPERS else 2 if stemmed in lex.BLURS else 0
+        self.base, self.polarity = _base_of(low, self.stem) if self.kind == WORD else (low, 1)
         self.key = self.stem if self.content else ""
         self.party = self.content and not self.number and not low.endswith("ly")  # may be who does it, or to whom
         self.alone: Quantity | bool | None = None  # the number it is beside words that say nothing about it
@@ -149,7 +167,9 @@ class _Chunks(dict[str, Chunk]):
     """Chunks already analysed; long ones, which hardly ever come again, are not kept."""
 
     def __missing__(self, chunk: str) -> Chunk:
-        straight = _straight(chunk)
+        # Plain quotes and dashes, and acronyms without dots.
+        straight = chunk if chunk.isascii() else _ODD.sub(lambda match: _STRAIGHT[match[0]], chunk)
+        straight = _DOTTED.sub(lambda match: match[0].replace(".", ""), straight)
         tokens = tuple(_KNOWN[shown] for shown in _TOKEN.findall(straight))
         ends = _ENDS.search(straight) is not None and _ABBREVIATION.match(straight) is None
         made = Chunk(tokens, ends and not _DOTTED.search(chunk), _STARTS.match(straight) is not None)
@@ -204,26 +224,27 @@ def _add_sentences(chunks: list[Chunk], listed: bool, found: list[Sentence]) -> 
         _add_sentence(chunks[start:] if start else chunks, listed, found)
 
 
+def low_at(tokens: list[Token], k: int) -> str:
+    """Return the lower case of token `k`, or an empty text where there is none."""
+    return tokens[k].low if 0 <= k < len(tokens) else ""
+
+
+def stem_before(tokens: list[Token], start: int) -> str:
+    """Return the stem of the content word closest before `start`, within four tokens of the same clause."""
+    for token in reversed(tokens[max(0, start - 4) : start]):
+        if token.content:
+            if not token.number:
+                return token.stem
+        elif token.low in _CLAUSE_MARKS:
+            break
+    return ""
+
+
 def fold(low: str) -> str:
     """Return `low` without accents."""
     if low.isascii():
         return low
     return "".join(c for c in unicodedata.normalize("NFKD", low) if not unicodedata.combining(c))
-
-
-def _straighten(match: re.Match[str]) -> str:
-    return _STRAIGHT[match[0]]
-
-
-def _undotted(match: re.Match[str]) -> str:
-    return match[0].replace(".", "")
-
-
-def _straight(text: str) -> str:
-    """Return `text` with plain quotes and dashes, and acronyms without dots."""
-    if not text.isascii():
-        text = _ODD.sub(_straighten, text)
-    return _DOTTED.sub(_undotted, text)
 
 
 def _add_sentence(chunks: list[Chunk], listed: bool, found: list[Sentence]) -> None:
@@ -257,10 +278,6 @@ def _manner(tokens: list[Token]) -> tuple[bool, bool]:
     return end == "?", end not in _ENDINGS
 
 
-_CLOSERS = frozenset("\"')*]")
-_ENDINGS = frozenset(".!?;,")
-
-
 _ENDINGS_AWAY = tuple(
     (ending, other)
     for other, endings in (
@@ -270,6 +287,7 @@ _ENDINGS_AWAY = tuple(
     )
     for ending in endings.split()
 )  # fmt: skip
+_BEGINNINGS = lex.listed("re over under non pre anti mis co un inter multi sub out dis")
 
 
 def _is_common(low: str) -> bool:
@@ -279,34 +297,19 @@ def _is_common(low: str) -> bool:
     for ending, other in _ENDINGS_AWAY:
         if low.endswith(ending) and len(low) - len(ending) > 3 and low[: -len(ending)] + other in common:
             return True
-    for beginning in (
-        "re",
-        "over",
-        "under",
-        "non",
-        "pre",
-        "anti",
-        "mis",
-        "co",
-        "un",
-        "inter",
-        "multi",
-        "sub",
-        "out",
-        "dis",
-    ):
+    for beginning in _BEGINNINGS:
         if low.startswith(beginning) and len(low) - len(beginning) > 3 and low[len(beginning) :] in common:
             return True
     return False
 
 
-def base_of(low: str, stemmed: str) -> tuple[str, int]:
+def _base_of(low: str, stemmed: str) -> tuple[str, int]:
     """Return the word that `low` is judged by and -1 when `low` is its opposite: uncommon is common, denied."""
-    signs = _opposites()
+    signs = lex.opposites()
     if stemmed in signs:
         return signs[stemmed]
     if low.startswith("un") and len(low) > 5 and low not in lex.NOT_PREFIXED and _is_common(low[2:]):
-        base, sign = signs.get(stem(low[2:]), (stem(low[2:]), 1))
+        base, sign = signs.get(lex.stem(low[2:]), (lex.stem(low[2:]), 1))
         return base, -sign
     if (
         low.endswith("less")
@@ -314,31 +317,5 @@ def base_of(low: str, stemmed: str) -> tuple[str, int]:
         and low[:-4] in lex.common_words()
         and low not in ("unless", "nonetheless")
     ):
-        return stem(low[:-4]), -1
+        return lex.stem(low[:-4]), -1
     return stemmed, 1
-
-
-@cache
-def _stems(name: str) -> frozenset[str]:
-    known = {"FLIPPERS": lex.FLIPPERS, "BLURS": lex.BLURS}[name]
-    return frozenset(map(stem, known))
-
-
-@cache
-def _opposites() -> dict[str, tuple[str, int]]:
-    return {stem(word): (stem(base), sign) for word, (base, sign) in lex.opposites().items()}
-
-
-def _is_number_word(low: str) -> bool:
-    return (
-        low in lex.CARDINALS
-        or low in lex.ORDINALS
-        or low in lex.SCALES
-        or low in lex.VAGUE
-        or low in lex.DECADES
-        or low in lex.FRACTIONS
-        or low in lex.MONTHS
-        or low in lex.WEEKDAYS
-        or low in lex.SEASONS
-        or low in ("noon", "midday", "midnight")
-    )

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.mix_choose import Choice, Fitted, models_of, observed
-from flows.mix_material import Material
-from flows.mix_open import OpenMix
-from flows.mix_train import Results
 from pipeline.mix.mixture import Mixture
 from pipeline.mix.proposal import Estimate, Proposal
 from pipeline.mix.sample import SampleReport
+from pipeline.mix.steps.choose import Choice, Fitted, models_of, observed
+from pipeline.mix.steps.material import Material
+from pipeline.mix.steps.train import Results
 from pipeline.mix.swarm import unjudged_slices
 from pipeline.mix.verify import SizeResult, Verification
+from pipeline.mix.workspace import OpenMix
 from pipeline.report import values as show
 from pipeline.report.mix import write_report
 from pipeline.report.values import MixReport
@@ -56,11 +56,9 @@ def write_mix_report(
         if verification and proposal
         else (),
         predictions=_predictions(fitted) if fitted else (),
-        prediction_method="cross-validated",
         quality=_quality(fitted) if fitted else (),
         noise=_noise(fitted) if fitted else (),
         sensitivity=_sensitivity(proposal) if proposal else (),
-        sensitivity_step="0.05 of the tokens",
         pulls=_pulls(proposal) if proposal else (),
         kl_records=[show.KlRecord(k.kl, k.promised, k.kept, k.kl == proposal.kl) for k in proposal.halves]
         if proposal

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flows.mix_open import OpenMix
-from pipeline.mix.folder import read_json
 from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.mix.proposal import Proposal
+from pipeline.mix.workspace import OpenMix
 from pipeline.table.errors import UsageError, nearest
 from pipeline.table.format import encode, text_table
+from pipeline.table.kept import read_json
 
 
 def explain_mixture(mix: OpenMix, slice_name: str | None, as_json: bool) -> str:

@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.mix_material import Material
-from flows.mix_open import OpenMix, stage_mixture
-from flows.mix_train import Results, Trainer, train_and_measure
-from pipeline.mix.constraints import TOLERANCE, reduced_constraints
-from pipeline.mix.folder import ProposalFolder, read_json, write_file, write_json
+from pipeline.mix.constraints import TOLERANCE, Space, reduced_constraints
+from pipeline.mix.folder import ProposalFolder
 from pipeline.mix.mixture import (
     Context,
     Mixture,
@@ -30,15 +27,20 @@ from pipeline.mix.objective import Problem
 from pipeline.mix.optimism import Means, split_rows
 from pipeline.mix.proposal import Estimate, Proposal, SliceAnswer
 from pipeline.mix.propose import SeedNoise, beliefs, propose
-from pipeline.mix.regression import Fit, fit
-from pipeline.mix.regression.solve import one_blas_thread
+from pipeline.mix.regression.fitting import Fit, fit
+from pipeline.mix.regression.laws import one_blas_thread
+from pipeline.mix.regression.stored import load_fit, save_fit
 from pipeline.mix.rounding import round_weights
+from pipeline.mix.sample import SampleReport, sample
 from pipeline.mix.search import Ints
+from pipeline.mix.steps.material import Material
+from pipeline.mix.steps.train import Results, Trainer, train_and_measure, trainer
 from pipeline.mix.swarm import run_id
-from pipeline.mix.swarm_space import Space
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
+from pipeline.mix.workspace import OpenMix, stage_mixture
 from pipeline.table.errors import InputError
+from pipeline.table.kept import read_json, write_file, write_json
 from pipeline.table.shards import digest
 
 FRESH_SEEDS = 1_000
@@ -99,9 +101,9 @@ def fit_results(mix: OpenMix, material: Material, results: Results, space: Space
     folder = _folder(mix, material, weights, key)
     known = _known_fit(mix, folder, key)
     if known is None:
-        mix.reporter.line(f"fitting {len(results.tasks)} tasks to {len(results.runs)} runs")
+        mix.desk.line(f"fitting {len(results.tasks)} tasks to {len(results.runs)} runs")
         known = _fit(mix, results, space, weights)
-        known.save(folder.fit)
+        save_fit(known, folder.fit)
         matrix = np.stack([run.weights for run in results.runs])
         _write_tables(folder.fit, material.names, matrix, results)
         write_json(folder.fit / "noise.json", noise.rows())
@@ -139,9 +141,9 @@ def _known_fit(mix: OpenMix, folder: ProposalFolder, key: str) -> Fit | None:
     for each in (folder, *mix.folder.proposals()):
         if read_json(each.fit / "key.json") == {"key": key}:
             try:
-                found = Fit.load(each.fit)
+                found = load_fit(each.fit)
             except InputError as error:
-                mix.reporter.line(f"{error}: it is made anew")
+                mix.desk.line(f"{error}: it is made anew")
                 (each.fit / "key.json").unlink(missing_ok=True)
                 continue
             if each != folder:
@@ -163,7 +165,7 @@ def _fit(mix: OpenMix, results: Results, space: Space, weights: Mapping[str, flo
         seed=settings.seed,
         seeds=np.array([run.seed for run in results.runs]),
         higher=[name for name, weight in weights.items() if weight < 0],
-        progress=mix.reporter.line,
+        progress=mix.desk.line,
     )
 
 
@@ -217,7 +219,7 @@ def _halves(mix: OpenMix, fitted: Fitted) -> list[tuple[Means, Means]]:
     splits = SPLITS if len(matrix) < MANY_RUNS else FEW_SPLITS
     rows = split_rows(results.runs, splits, mix.config.fit.seed)
     if rows:
-        mix.reporter.line(f"measuring what an optimum promises too much, on {len(rows)} splits of the runs")
+        mix.desk.line(f"measuring what an optimum promises too much, on {len(rows)} splits of the runs")
     seeds = np.array([run.seed for run in results.runs])
 
     def half(kept: Ints) -> Means:
@@ -321,10 +323,10 @@ def verify_mixture(
     runs = verification_runs(mix, material, mixtures)
     tasks = [task for task in material.tasks if task.name in material.suite_tasks]
     replicates: list[Replicate] = []
-    for size, trainer in trainers:
+    for size, own in trainers:
         every = list({run.run_id: run for each in runs.values() for run in each}.values())
         label = "verification" if size == 1 else f"verification at {size:g} times the size"
-        results = train_and_measure(trainer, every, tasks, label)
+        results = train_and_measure(own, every, tasks, label)
         rows = {run.run_id: row for row, run in enumerate(results.runs)}
         for name, specs in runs.items():
             for run in specs:
@@ -441,3 +443,70 @@ def _stage(
     return MixtureStage(
         name=name, share=share, tokens=tokens, suite=suite, suite_hash=suite_hash, weights=dict(weights)
     )
+
+
+def chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> tuple[Fitted, Choice]:
+    """Return the proposal with its verdict. A run verifies, but not where that would train for another suite.
+
+    A changed suite gives its mixture from the kept proxies at once; training to verify it is a step of its own.
+    """
+    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
+    verification = known_verification(mix, fitted, proposal)
+    wanted = step == "verify" or (step == "run" and (mix.config.proxy.kind == "ngram" or not was_ever_verified(mix)))
+    if verification is None and wanted:
+        sizes = [1.0, *([mix.config.verify.larger] if mix.config.verify.larger else [])]
+        fitted, proposal = _active_rounds(mix, found, fitted, proposal)
+        trainers = [(size, trainer(mix, found, size)) for size in sizes]
+        verification = verify_mixture(mix, found, fitted, proposal, trainers)
+    choice = chosen_mixture(mix, found, fitted, proposal, verification)
+    save_mixture(mix, fitted.folder, choice.mixture)
+    return fitted, choice
+
+
+def _active_rounds(
+    mix: OpenMix, found: Material, fitted: Fitted, proposal: Proposal, only_kept: bool = False
+) -> tuple[Fitted, Proposal]:
+    """Train each proposal once and fit again with it, as often as `verify.rounds` says; rounds in the fit count.
+
+    With `only_kept` only as far as an earlier command trained them: what it found is found again, and its verdict.
+    """
+    done = sum(run.kind == "proposal" for run in fitted.results.runs)
+    for number in range(done, mix.config.verify.rounds):
+        weights = proposal.vector
+        seed = fitted.results.runs[0].seed
+        run = RunSpec(run_id(found.names, weights, seed), "proposal", weights, seed)
+        runs, own = fitted.results.runs, trainer(mix, found)
+        if run.run_id in {each.run_id for each in runs} or (only_kept and own.at(run).trained() is None):
+            break
+        results = train_and_measure(own, [*runs, run], found.tasks, f"active round {number + 1}")
+        fitted = fit_results(mix, found, results, fitted.space)
+        proposal = propose_mixture(mix, found, fitted)
+    return fitted, proposal
+
+
+def sampled(mix: OpenMix, found: Material, mixture: Mixture, out: str) -> SampleReport:
+    """Write the token shards of a mixture, for the first stage of the target run, into a folder or behind a URL.
+
+    Raises: ConfigError when the slices do not have so many tokens within their `max_epochs`.
+    """
+    first = mixture.stages[0].share if mixture.stages else 1.0
+    return sample(
+        found.data.slices,
+        np.array([mixture.weights.get(name, 0.0) for name in found.names]),
+        int(mix.config.budget_tokens * first),
+        out,
+        mix.config.sample,
+        max_epochs=np.array([each.config.max_epochs for each in found.slices]),
+        vocabulary=found.data.vocabulary,
+        eos=found.data.eos,
+        key="-".join(found.data_keys),
+        exclude=[set(each) or None for each in found.excluded],
+        workers=mix.config.proxy.workers,
+        stop=mix.desk.stop.is_set,
+    )
+
+
+def known_choice(mix: OpenMix, found: Material, fitted: Fitted) -> tuple[Fitted, Choice]:
+    """Return the proposal and its verdict as far as they are known, without training anything."""
+    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
+    return fitted, chosen_mixture(mix, found, fitted, proposal, known_verification(mix, fitted, proposal))

@@ -11,19 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from flows.mix_open import OpenMix, stage_mixture
 from pipeline.mix.config import MAX_SLICES, HeldOutConfig, MixConfig, ModelName
-from pipeline.mix.constraints import Constraints, constraints_of
-from pipeline.mix.late_tasks import SharedText, shared_text
+from pipeline.mix.constraints import (
+    Bounds,
+    Constraints,
+    constraints_of,
+    natural_weights,
+    pool_tokens,
+    weight_bounds,
+    whole_documents,
+)
 from pipeline.mix.mixture import load_mixture
-from pipeline.mix.slice_build import BuiltSlice, SliceRequest, build_slices, kept_slices, slice_table
-from pipeline.mix.slices import ChosenDocuments, ResolvedSlice, chosen_documents, resolve_slices
+from pipeline.mix.slice_build import (
+    BuiltSlice,
+    SharedText,
+    SliceRequest,
+    build_slices,
+    kept_slices,
+    shared_text,
+    slice_table,
+)
+from pipeline.mix.slices import chosen_documents, resolve_slices
 from pipeline.mix.suites import Suite, held_out_task, load_suite, tokenise_task
-from pipeline.mix.swarm_space import Bounds, natural_weights, pool_tokens, weight_bounds, whole_documents
-from pipeline.mix.tokenizer import MixTokenizer
-from pipeline.mix.tokenizer_sample import kept_tokenizer, slices_tokenizer
-from pipeline.mix.types import Floats, ProxyData, RunSpec, Task, TokenTask
+from pipeline.mix.tokenizer import MixTokenizer, kept_tokenizer, slices_tokenizer
+from pipeline.mix.types import ChosenDocuments, Floats, ProxyData, ResolvedSlice, RunSpec, Task, TokenTask
+from pipeline.mix.workspace import OpenMix, stage_mixture
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError, nearest
+from pipeline.table.format import text_table
 from pipeline.table.shards import digest
 from pipeline.table.sql import Session, connect
 
@@ -72,13 +86,24 @@ def material(mix: OpenMix) -> Material:
     Raises: UsageError for what is wrong with configuration, suite or workspace.
     """
     config = mix.config
+
+    def tell(built: BuiltSlice, made: bool) -> None:
+        if not made:
+            return
+        parts = [f"{built.tokens.n_documents:,} to train on"]
+        parts += [f"{built.held_out:,} held out"] if built.held_out else []
+        parts += [f"{built.contaminated:,} share text with the suite"] if built.contaminated else []
+        said = f"slice {built.name}: {built.documents_in:,} documents = {' + '.join(parts)}"
+        mix.desk.line(f"{said}; {built.tokens.n_tokens:,} tokens")
+
     suites, tasks = _suites(config)
     with connect(mix.storage) as session:
         slices, documents = _slices(session, config, suites)
         tokenizer = slices_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
-        built = build_slices(session, _request(mix, slices, documents, tokenizer, tasks), mix.tell_slice)
+        built = build_slices(session, _request(mix, slices, documents, tokenizer, tasks), tell)
         words = config.contamination_words
         shared = [shared_text(session, each, tasks, words, mix.folder.slices) for each in built]
+    mix.folder.publish("slices")
     return _material(mix, suites, slices, tokenizer, built, shared)
 
 
@@ -267,3 +292,18 @@ def _data(mix: OpenMix, built: Sequence[BuiltSlice], tokenizer: MixTokenizer) ->
     match = mix.config.swarm.match_target_epochs
     pools = whole_documents(stores, pool_tokens(counts, mix.config.budget_tokens, mix.config.proxy.tokens, match))
     return ProxyData(stores, np.asarray(pools, np.int64), tokenizer.vocabulary, tokenizer.eos)
+
+
+def slices_text(found: Material) -> str:
+    """Return the table of slices that a person wants to see."""
+    rows = [
+        {
+            **{name: row[name] for name in ("slice", "documents", "tokens", "bytes")},
+            "natural": f"{row['proportion']:.4f}",
+            "cap": f"{row['cap']:.4f}",
+            "held_out": row["held_out"],
+            "contaminated": row["contaminated"],
+        }
+        for row in found.rows
+    ]
+    return text_table(rows)

@@ -1,0 +1,152 @@
+"""What is kept from run to run: files that a kill leaves old or new and never half, and the answer to "is it done?".
+
+A thing is done when its manifest, a JSON file that is written last, has the values of `key`, and the files that it
+lists under `files` lie beside it in the sizes that it says. Paths are local ones or fsspec URLs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pipeline.table.errors import ShardError
+from pipeline.table.storage import Storage, new_file, write_failure
+
+MAX_JSON_BYTES = 1 << 28
+_Kept = TypeVar("_Kept")
+
+
+def kept(
+    path: str | Path,
+    key: Mapping[str, Any],
+    make: Callable[[], tuple[_Kept, Mapping[str, Any]]],
+    load: Callable[[dict[str, Any]], _Kept | None],
+) -> _Kept:
+    """Return what is kept under `key` at `path`: loaded where its manifest says that it is done, made otherwise.
+
+    `make` returns the thing, whose files it has written, and its manifest, which is written then. `load` gets the
+    manifest and returns None for what turns out to be damaged and is to be made again.
+
+    Raises: ShardError when the manifest is damaged or cannot be written.
+    """
+    manifest = done(path, key)
+    found = load(manifest) if manifest is not None else None
+    if found is None:
+        found, told = make()
+        write_json(path, {**told, **key})
+    return found
+
+
+def done(path: str | Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest at `path` when it is of `key` and its files lie there; None when something is to be made.
+
+    Raises: ShardError when it is damaged.
+    """
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or any(manifest.get(name) != value for name, value in key.items()):
+        return None
+    return manifest if lie_there(str(path).rpartition("/")[0], manifest.get("files", {})) else None
+
+
+def lie_there(folder: str | Path, files: Mapping[str, Any]) -> bool:
+    """Tell whether files lie in a folder in these sizes; `files` holds a size, or {bytes: size}, by name."""
+    sizes = {name: file["bytes"] if isinstance(file, dict) else file for name, file in files.items()}
+    return all(size_of(f"{folder}/{name}") == size for name, size in sizes.items())
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write a small file so that a reader sees the old content or the new.
+
+    Raises: ShardError when it cannot be written.
+    """
+    with create_file(path) as target:
+        target.write(data)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file so that a reader sees the old content or the new.
+
+    Raises: ValueError when it holds NaN or infinity: a number that is not known is null. ShardError as `write_file`.
+    """
+    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any | None:
+    """Return what a JSON file of ours holds; None when it is absent.
+
+    Raises: ShardError when it is damaged.
+    """
+    try:
+        size = size_of(path)
+        if size is None:
+            return None
+        if size > MAX_JSON_BYTES:
+            raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
+        storage, name = _place(path)
+        return json.loads(storage.read_bytes(name))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+@contextmanager
+def create_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a new file for writing; it appears under its name, durably, when the block ends without an error.
+
+    Raises: ShardError when it cannot be written.
+    """
+    storage, name = _place(path)
+    if not storage.is_local:
+        with storage.create(name) as target:
+            yield target
+        return
+    try:
+        with new_file(storage.path(name)) as target:
+            yield target
+    except OSError as error:
+        raise ShardError(write_failure(str(path), error)) from error
+
+
+def clear_temporary(folder: Path) -> None:
+    """Delete what killed writers left in a local folder. Only who holds it may call this."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def size_of(path: str | Path) -> int | None:
+    """Return a file's size in bytes, None when there is none."""
+    storage, name = _place(path)
+    try:
+        return os.stat(storage.path(name)).st_size if storage.is_local else int(storage.fs.size(storage.path(name)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextmanager
+def local_copy(path: str | Path) -> Iterator[str]:
+    """Give the block a local path to a file: its own, or that of a copy, for what only reads or maps local files.
+
+    Raises: FileNotFoundError.
+    """
+    storage, name = _place(path)
+    if storage.is_local:
+        yield storage.path(name)
+        return
+    with tempfile.NamedTemporaryFile(prefix="gristmill-") as target:
+        with storage.open(name) as source:
+            shutil.copyfileobj(source, target)
+        target.flush()
+        yield target.name
+
+
+def _place(path: str | Path) -> tuple[Storage, str]:
+    text = str(path)
+    folder, _, name = (text if "://" in text else os.path.abspath(text)).rpartition("/")
+    return Storage.at(folder), name
