@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from flows.inspection import print_check
 from pipeline.select.funnel import funnel
 from pipeline.table.catalog import Catalog, adopt
 from pipeline.table.errors import WorkspaceError
@@ -173,3 +176,39 @@ def test_readers_beside_runs_see_one_state_or_the_other(config: dict[str, Any]) 
     finally:
         stop.set()
         thread.join()
+
+
+def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run_all(config)
+    capsys.readouterr()
+    source = Path(config["workspace"], "web")
+    assert print_check(config["workspace"], as_json=True) == 0
+    groups = {row["group"]: row for row in json.loads(capsys.readouterr().out)}
+    assert groups["documents"] | {"bytes": 0} == {
+        "source": "web",
+        "group": "documents",
+        "parts": 1,
+        "rows": 33,
+        "bytes": 0,
+        "problems": [],
+    }
+    assert {"rejects", "signals/language", "signatures", "duplicates", "outcomes", "curated"} < groups.keys()
+    (lost,) = source.glob("signatures/*.parquet")
+    lost.unlink()
+    (damaged,) = source.glob("curated/*.parquet")
+    stamp = damaged.stat()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    os.utime(damaged, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (manifest,) = source.glob("_manifests/documents/part-*.json")
+    manifest.write_text("{")
+    (source / "_manifests/outcomes/_index.json").write_text("{")
+    assert print_check(config["workspace"], as_json=False) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if str(source) in line]
+    for path, words in (
+        (lost, "is missing; run again"),
+        (damaged, "is damaged: its content is not what its manifest says; delete it and run again"),
+        (manifest, "is missing, damaged or another part's; run again"),
+        (source / "_manifests/outcomes/_index.json", "is damaged"),
+    ):
+        assert any(str(path) in line and words in line for line in lines), path
+    assert len(lines) == 4
