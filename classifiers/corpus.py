@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from classifiers.config import Corpus
-from pipeline.table.errors import InputError, ShardError, nearest
+from pipeline.table.errors import InputError, QueryError, ShardError, nearest
 from pipeline.table.inputs import resolve
 from pipeline.table.storage import InputFile
 
@@ -40,8 +40,11 @@ def read(corpus: Corpus, where: str, run_sql: RunSql) -> Iterator[pa.Array]:
         return
     if corpus.workspace is None or corpus.sql is None:
         raise InputError(f"{where}: give either `path`, or `workspace` and `sql`")
-    for batch in run_sql(corpus.workspace, corpus.sql):
-        yield _column(batch, corpus.text, f"{where}: {corpus.describe()}")
+    try:
+        for batch in run_sql(corpus.workspace, corpus.sql):
+            yield _column(batch, corpus.text, f"{where}: {corpus.describe()}")
+    except QueryError as error:
+        raise QueryError(f"{where}.sql: {error}") from error
 
 
 def _read_file(file: InputFile, corpus: Corpus, where: str) -> Iterator[pa.Array]:

@@ -22,7 +22,7 @@ from flows.runs import Run, opened
 from flows.stages import TABLE, steps
 from pipeline.table.catalog import check_layout
 from pipeline.table.errors import ShardError, UsageError
-from pipeline.table.sql import one_line
+from pipeline.table.query import one_line
 from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
 from pipeline.table.storage import Storage
 

@@ -15,7 +15,7 @@ from pipeline.dedup.stage import Scope, dedup_stage
 from pipeline.extract.stage import extract_stage
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
 from pipeline.rephrase.stage import rephrase_stage
-from pipeline.select.keeper import KeptBefore
+from pipeline.select.decide import KeptBefore
 from pipeline.select.narrow import planned_columns
 from pipeline.select.rules import RuleSet, load_rules
 from pipeline.select.stage import Selection, SourceSelection, select_stage

@@ -21,8 +21,8 @@ from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
 from pipeline.mix.curated_texts import Keys, id_keys
 from pipeline.mix.types import ChosenDocuments, ResolvedSlice
 from pipeline.table.errors import ConfigError, InputError
-from pipeline.table.predicates import check_expression, shown
-from pipeline.table.sql import BATCH_ROWS, Session, literal, one_line
+from pipeline.table.query import check, first_line, literal, shown
+from pipeline.table.sql import BATCH_ROWS, Session
 
 KEPT = "outcome = 'kept'"
 _log = logging.getLogger(__name__)
@@ -80,15 +80,11 @@ def _relation(session: Session, slices: Mapping[str, SliceConfig]) -> str:
     """
     every = {row[0]: str(row[1]) for row in session.query("DESCRIBE FROM main.everything").rows}
     narrow = {row[0] for row in session.query("DESCRIBE FROM main.outcomes").rows}
-    read: set[str] = set()
-    for name, config in slices.items():
-        read |= check_expression(session.connection, config.where, f"slices.{name}.where", "main.everything", every)
-        for expression in config.by:
-            where = f"slices.{name}.by"
-            read |= check_expression(
-                session.connection, expression, where, "main.everything", every, is_predicate=False
-            )
-    return "main.outcomes" if read <= {column.lower() for column in narrow} else "main.everything"
+    wheres = {f"slices.{name}.where": config.where for name, config in slices.items()}
+    by = {f"slices.{name}.by.{n}": text for name, config in slices.items() for n, text in enumerate(config.by)}
+    checked = [*check(wheres, every), *check(by, every, predicates=False)]
+    read = {column for expression in checked for column in expression.columns}
+    return "main.outcomes" if read <= narrow else "main.everything"
 
 
 def _expand(session: Session, relation: str, name: str, config: SliceConfig) -> list[ResolvedSlice]:
@@ -143,7 +139,7 @@ def _counted(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -
         ((kept, unchosen, twice, *counts),) = session.connection.execute(statement).fetchall()
     except duckdb.Error as error:
         _name_the_culprit(session, relation, slices)
-        raise ConfigError(f"slices: {one_line(error)}") from error
+        raise ConfigError(f"slices: {first_line(error)}") from error
     if twice:
         raise ConfigError(_overlap(session, table, flags, slices))
     for each, count in zip(slices, counts, strict=True):
@@ -183,14 +179,14 @@ def _rows(session: Session, statement: str, where: str) -> list[tuple[Any, ...]]
     try:
         return session.connection.execute(statement).fetchall()
     except duckdb.Error as error:
-        raise ConfigError(f"{where}: {one_line(error)}") from error
+        raise ConfigError(f"{where}: {first_line(error)}") from error
 
 
 def _batches(session: Session, statement: str) -> Iterator[pa.RecordBatch]:
     try:
         yield from session.connection.cursor().sql(statement).to_arrow_reader(BATCH_ROWS * 16)
     except (duckdb.Error, OSError, pa.ArrowException) as error:
-        raise ConfigError(f"slices: {one_line(error)}") from error
+        raise ConfigError(f"slices: {first_line(error)}") from error
 
 
 def _flag(where: str) -> str:

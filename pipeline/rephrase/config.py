@@ -15,7 +15,6 @@ from pipeline.table.schema import RESERVED_SOURCES
 
 MAX_SAMPLES = 1000
 _SOURCE = re.compile(r"[a-z][a-z0-9_]*")
-_MAX_PREDICATE_CHARACTERS = 10_000
 
 
 def _source_name(name: str) -> str:
@@ -51,9 +50,7 @@ class SamplingConfig(StageConfig):
 class RouteConfig(StageConfig):
     """Which kept documents get which styles."""
 
-    where: str = Field(
-        "true", min_length=1, max_length=_MAX_PREDICATE_CHARACTERS, description="SQL over `<source>.everything`"
-    )
+    where: str = Field("true", min_length=1, description="SQL over `<source>.everything`")
     styles: tuple[str, ...] = Field(min_length=1, description="names of configs/prompts/, or of the folder `prompts`")
 
     @field_validator("styles", mode="before")

@@ -14,8 +14,8 @@ import duckdb
 from pipeline.rephrase.config import RouteConfig
 from pipeline.rephrase.plan import SourceDocument
 from pipeline.table.errors import ConfigError, WorkspaceError
-from pipeline.table.predicates import check_expression
-from pipeline.table.sql import Session, one_line, quote
+from pipeline.table.query import Expression, check, first_line, quote
+from pipeline.table.sql import Session
 
 _KEPT = "outcome = 'kept'"
 
@@ -25,10 +25,19 @@ class RoutedSource:
     """A source whose routes are known to work: where their columns are, and how many documents are kept."""
 
     source: str
-    routes: tuple[str, ...]  # SQL
+    routes: tuple[str, ...]
+    """SQL, rendered from what was checked."""
     relation: str
     has_language: bool
     kept: int
+
+
+def check_routes(routes: Sequence[RouteConfig], columns: Mapping[str, str]) -> list[Expression]:
+    """Return the predicates of routes, checked against the columns that their source has or will have, name to type.
+
+    Raises: ConfigError for a predicate that cannot be used.
+    """
+    return check({f"rephrase.routes.{number}.where": route.where for number, route in enumerate(routes)}, columns)
 
 
 def resolve_routes(session: Session, source: str, routes: Sequence[RouteConfig]) -> RoutedSource:
@@ -38,11 +47,8 @@ def resolve_routes(session: Session, source: str, routes: Sequence[RouteConfig])
     its curated documents are not those that its outcomes keep; QueryError when it is not there.
     """
     table = f"{quote(source)}.everything"
-    columns = {row[0].lower(): row[0] for row in session.query(f"DESCRIBE FROM {table}").rows}
-    narrow = {row[0].lower() for row in session.query(f"DESCRIBE FROM {quote(source)}.outcomes").rows}
-    read: set[str] = set()
-    for number, route in enumerate(routes):
-        read |= check_expression(session.connection, route.where, f"rephrase.routes.{number}.where", table, columns)
+    checked = check_routes(routes, {row[0]: str(row[1]) for row in session.query(f"DESCRIBE FROM {table}").rows})
+    narrow = {row[0] for row in session.query(f"DESCRIBE FROM {quote(source)}.outcomes").rows}
     kept = session.execute(f"SELECT count(*) AS kept FROM {quote(source)}.outcomes WHERE {_KEPT}")[0]["kept"]
     curated = session.execute(f"SELECT count(*) AS rows FROM {quote(source)}.curated")[0]["rows"]
     if kept != curated:
@@ -51,21 +57,9 @@ def resolve_routes(session: Session, source: str, routes: Sequence[RouteConfig])
             "both come from one selection"
         )
     # Both relations have the same rows; `everything` joins the documents for their text, which few predicates read.
+    read = {column for expression in checked for column in expression.columns}
     relation = f"{quote(source)}.outcomes" if read <= narrow else table
-    return RoutedSource(source, tuple(route.where for route in routes), relation, "language" in narrow, kept)
-
-
-def check_routes(routes: Sequence[RouteConfig], columns: Mapping[str, str]) -> None:
-    """Check predicates before their source is there, against the columns that it will have: name to DuckDB type.
-
-    Raises: ConfigError for a predicate that cannot be used.
-    """
-    described = ", ".join(f"{quote(name)} {kind}" for name, kind in columns.items())
-    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
-        connection.execute(f"CREATE TABLE everything ({described})")
-        known = {name.lower(): name for name in columns}
-        for number, route in enumerate(routes):
-            check_expression(connection, route.where, f"rephrase.routes.{number}.where", "everything", known)
+    return RoutedSource(source, tuple(expression.sql for expression in checked), relation, "language" in narrow, kept)
 
 
 def kept_documents(session: Session, routed: RoutedSource, limit: int | None = None) -> Iterator[SourceDocument]:
@@ -74,10 +68,10 @@ def kept_documents(session: Session, routed: RoutedSource, limit: int | None = N
     Ids are hashes, so the first ones are a sample as good as any, and the same in every run. The order is made by an
     external sort within the session's memory.
 
-    Raises: ConfigError when the data makes a predicate fail; QueryError when a part cannot be read.
+    Raises: ConfigError when the data makes a predicate fail; WorkspaceError, QueryError when a part cannot be read.
     """
-    _try_on_data(session, routed)
-    met = ", ".join(f"CASE WHEN (\n{where}\n) THEN {number} END" for number, where in enumerate(routed.routes))
+    count_routes(session, routed)  # what fails on the data is named
+    met = ", ".join(f"CASE WHEN {where} THEN {number} END" for number, where in enumerate(routed.routes))
     language = "language" if routed.has_language else "NULL::VARCHAR"
     routes = f"list_filter([{met}], lambda number: number IS NOT NULL)"
     sql = f"""
@@ -100,19 +94,17 @@ def kept_documents(session: Session, routed: RoutedSource, limit: int | None = N
 
 
 def count_routes(session: Session, routed: RoutedSource) -> list[int]:
-    """Return how many kept documents meet each route; one that meets two counts for both."""
-    _try_on_data(session, routed)
-    counts = ", ".join(f"count(*) FILTER (WHERE (\n{where}\n)) AS r{n}" for n, where in enumerate(routed.routes))
-    row = session.execute(f"SELECT {counts} FROM {routed.relation} WHERE {_KEPT}")
-    return [row[0][f"r{number}"] for number in range(len(routed.routes))]
+    """Return how many kept documents meet each route; one that meets two counts for both.
 
-
-def _try_on_data(session: Session, routed: RoutedSource) -> None:
-    """Raise what a predicate fails with on a row, such as a cast, naming its route."""
+    Raises: ConfigError when the data makes a predicate fail, such as a cast; WorkspaceError when a part cannot be read.
+    """
+    counts = []
     for number, where in enumerate(routed.routes):
         try:
-            session.connection.execute(
-                f"SELECT count(*) FILTER (WHERE (\n{where}\n)) FROM {routed.relation} WHERE {_KEPT}"
-            )
-        except (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException) as error:
-            raise ConfigError(f"rephrase.routes.{number}.where: {one_line(error)}") from error
+            found = session.execute(f"SELECT count_if({where}) AS met FROM {routed.relation} WHERE {_KEPT}")
+        except WorkspaceError as error:
+            if error.__cause__ is None or isinstance(error.__cause__, duckdb.IOException):
+                raise
+            raise ConfigError(f"rephrase.routes.{number}.where: {first_line(error.__cause__)}") from error
+        counts.append(int(found[0]["met"]))
+    return counts

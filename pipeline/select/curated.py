@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.select.decide import KEPT
 from pipeline.select.narrow import AlignedPart, NarrowSource
-from pipeline.select.outcomes import KEPT
 from pipeline.table.errors import ConservationError
 from pipeline.table.schema import TEXT
 from pipeline.table.shards import (

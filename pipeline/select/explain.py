@@ -15,8 +15,9 @@ import numpy as np
 from pipeline.table.catalog import Source
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import cell, encode, visible
+from pipeline.table.query import literal, quote
 from pipeline.table.schema import KEEP_COLUMNS
-from pipeline.table.sql import Session, connect, literal, quote, read_parts
+from pipeline.table.sql import Session, connect, read_parts
 from pipeline.table.storage import Storage
 
 SNIPPET_CHARACTERS = 500

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pipeline.table.catalog import Source
 from pipeline.table.format import encode, visible
-from pipeline.table.sql import Session, connect, quote
+from pipeline.table.query import quote
+from pipeline.table.sql import Session, connect
 from pipeline.table.storage import Storage
 
 BUILT_IN_RULES = ("exact_duplicate", "near_duplicate")

@@ -9,8 +9,8 @@ from types import MappingProxyType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.select.binding import column_types
 from pipeline.table.errors import ConservationError, SchemaError, WorkspaceError
+from pipeline.table.query import column_types
 from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES, KEEP_COLUMNS, documents_schema
 from pipeline.table.shards import Group, Part, aligned, read_batches
 from pipeline.table.storage import Storage

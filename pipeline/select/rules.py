@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.select import expressions
-from pipeline.select.expressions import Node
+from pipeline.table import query
 from pipeline.table.config import read_yaml
 from pipeline.table.errors import ConfigError, RuleError, nearest
 from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.query import Node
+
+TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"
+CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
+"""Calls that become constants before any document is judged."""
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
 BUILT_IN = (NEAR_DUPLICATE, EXACT_DUPLICATE)
@@ -71,19 +75,29 @@ def load_rules(spec: str | Mapping[str, Any], where: str, keep: str | None = Non
     checked = _checked(predicates, origin)
     keep_origin = f"{where.rsplit('.', 1)[0]}.keep" if keep is not None or file_keep is None else f"{origin}: keep"
     order = keep if keep is not None else file_keep if file_keep is not None else DEFAULT_KEEP
-    with expressions.sandbox() as connection:
-        trees = expressions.parse_predicates(
-            connection, {rule_at(origin, name): predicate for name, predicate in checked.items()}
-        )
-        terms = expressions.parse_order(connection, order, keep_origin)
-        texts = expressions.render(connection, [tree for tree, _ in terms])
-    if any(expressions.constant_calls(tree) for tree, _ in terms):
+    with query.sandbox() as connection:
+        named = {rule_at(origin, name): predicate for name, predicate in checked.items()}
+        trees = query.parse(connection, named, CONSTANT_FUNCTIONS)
+        terms = query.parse_order(connection, order, keep_origin, CONSTANT_FUNCTIONS)
+        texts = query.render(connection, [tree for tree, _ in terms])
+    if any(constant_calls(tree) for tree, _ in terms):
         raise RuleError(f"{keep_origin}: {order!r} calls a function that only rules may call; write its column instead")
     rules = tuple(
         Rule(name, predicate.strip(), tree) for (name, predicate), tree in zip(checked.items(), trees, strict=True)
     )
     ordered = tuple(OrderTerm(text, descending, tree) for text, (tree, descending) in zip(texts, terms, strict=True))
     return RuleSet(rules, ordered, origin, keep_origin)
+
+
+def constant_calls(tree: Node) -> list[Node]:
+    """Return the calls of `top_share`, `top_token_share` and `quantile`, in reading order."""
+    return [node for node in query.walk(tree) if constant_function(node)]
+
+
+def constant_function(node: Node) -> str | None:
+    """Return which of the constant functions a node calls, or None."""
+    name = str(node.get("function_name", "")).lower()
+    return name if node.get("class") == "FUNCTION" and name in CONSTANT_FUNCTIONS else None
 
 
 def rule_at(origin: str, name: str) -> str:

@@ -15,24 +15,31 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.select.binding import BoundRules, Constant, check_one_order, check_rules, column_types
-from pipeline.select.constants import Resources, described, find_constants
+from pipeline.select.binding import BoundRules, Constant, check_one_order, check_rules
 from pipeline.select.curated import CuratedJob, write_curated
-from pipeline.select.evaluate import Policy, resolve
-from pipeline.select.keeper import Candidates, KeptBefore, elect, write_kept_before
-from pipeline.select.narrow import NarrowSource, narrow_source
-from pipeline.select.outcomes import (
+from pipeline.select.decide import (
     DROPPED,
     FAILED_COUNT,
     KEPT,
+    Candidates,
+    KeptBefore,
     OutcomeJob,
     OutcomePart,
+    Policy,
+    Resources,
     counted,
+    described,
+    elect,
     evaluate_part,
+    find_constants,
+    resolve,
     rule_names,
+    write_kept_before,
 )
+from pipeline.select.narrow import NarrowSource, narrow_source
 from pipeline.select.rules import RuleSet
 from pipeline.table.errors import ConservationError, RuleError
+from pipeline.table.query import column_types
 from pipeline.table.shards import Group, Identity, Index, Part, Work, digest, finished, made_from
 from pipeline.table.stages import Context, Progress, Publish, Stage, Totals
 from pipeline.table.storage import Storage

@@ -34,8 +34,8 @@ class MissingDependencyError(UsageError):
     """A feature needs an extra or a file that is not installed; the message has the line that installs it."""
 
 
-class RuleError(UsageError):
-    """A selection rule does not bind: unknown column, wrong types, not a predicate."""
+class RuleError(ConfigError):
+    """An SQL expression of the configuration does not bind: unknown column, wrong types, not a predicate."""
 
 
 class QueryError(UsageError):

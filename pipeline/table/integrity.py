@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 from pipeline.table.errors import GristmillError
 from pipeline.table.storage import Storage
@@ -99,6 +100,6 @@ def content(storage: Storage, folder: str, name: str) -> str | None:
     """Return the 128-bit BLAKE2b of a file, or None when it is gone. Raises: OSError."""
     try:
         with storage.open(f"{folder}/{name}") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            return hashlib.file_digest(cast(Any, stream), lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except FileNotFoundError:
         return None

@@ -6,7 +6,6 @@ user's statement can neither write a file nor read one outside the workspace.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,17 @@ import pyarrow as pa
 from pipeline.table import schema
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.errors import QueryError, ShardError, WorkspaceError, nearest
+from pipeline.table.query import (
+    check_statement,
+    close_off,
+    explained,
+    is_number,
+    literal,
+    named_tables,
+    one_line,
+    open_database,
+    quote,
+)
 from pipeline.table.shards import Group, Index
 from pipeline.table.storage import Storage
 
@@ -63,15 +73,8 @@ _EMPTY = {
 _TIME_TYPE = re.compile(r"(DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?)(?P<lists>(\[\d*\])*)")
 _WITH_KEPT = ("documents", "outcomes", "curated")
 """Views with the columns of a corpus's own."""
-_NUMBERS = frozenset(
-    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"}
-)
 _POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _PATTERN_CHARACTERS = re.compile(r"[*?[]")
-_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
-_ONE_SELECT = "one SELECT statement is allowed (also WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)"
-# DuckDB calls a statement SELECT even when its WITH clause copies to a file or inserts: the plan tells.
-_WRITES = re.compile(r"COPY|INSERT|DELETE|UPDATE|MERGE|EXECUTE|CREATE|ATTACH|EXPORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,11 @@ class Session:
 
         Raises: QueryError, also while rows are read, in one line that keeps DuckDB's candidates.
         """
-        self._check(sql)
         cursor = self.connection.cursor()
         try:
+            check_statement(self.connection, sql)
             times: list[int] = []
-            if _EXPLAIN.match(sql):
+            if explained(sql) is not None:
                 answer = cursor.execute(sql)
             else:
                 described = cursor.execute(f"DESCRIBE {sql}").fetchall()
@@ -120,8 +123,8 @@ class Session:
 
         Raises: QueryError.
         """
-        self._check(sql)
         try:
+            check_statement(self.connection, sql)
             reader = self.connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS)
             empty = True
             for batch in reader:
@@ -154,43 +157,14 @@ class Session:
         finally:
             answer.close()
 
-    def _check(self, sql: str) -> None:
-        """Refuse whatever is not one statement that only reads. Raises: QueryError."""
-        try:
-            statements = self.connection.extract_statements(sql)
-        except duckdb.Error as error:
-            raise QueryError(one_line(error)) from error
-        if len(statements) != 1:
-            raise QueryError(f"{len(statements)} statements given, but {_ONE_SELECT}")
-        kind = statements[0].type
-        inner = sql
-        if kind == duckdb.StatementType.EXPLAIN and (match := _EXPLAIN.match(sql)):
-            inner = sql[match.end() :]
-            kind = self.connection.extract_statements(inner)[0].type
-        if kind != duckdb.StatementType.SELECT:
-            raise QueryError(f"{kind.name} statement refused: {_ONE_SELECT}")
-        try:
-            plan = self.connection.execute(f"EXPLAIN (FORMAT json) {inner}").fetchall()[0][1]
-        except duckdb.Error as error:
-            raise self._query_error(error, inner) from error
-        for name in _operators(json.loads(plan)):
-            if _WRITES.search(name):
-                raise QueryError(f"the statement could write ({name}): {_ONE_SELECT}")
-
     def _query_error(self, error: Exception, sql: str) -> QueryError:
         if isinstance(error, duckdb.CatalogException) and str(error).startswith("Catalog Error: Table with name"):
-            for owner, table in self._named_tables(sql):
+            for owner, table in named_tables(self.connection, sql):
                 if message := _absent(self, owner, table):
                     return QueryError(message)
         if isinstance(error, duckdb.IOException):
             return QueryError(_unreadable(self.catalog.storage, error))
         return QueryError(one_line(error))
-
-    def _named_tables(self, sql: str) -> list[tuple[str, str]]:
-        """Return (schema or '', table) for every table that a statement names, in reading order."""
-        inner = sql[match.end() :] if (match := _EXPLAIN.match(sql)) else sql
-        tree = self.connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [inner]).fetchall()[0][0]
-        return list(_tables(json.loads(tree)))
 
 
 @contextmanager
@@ -202,11 +176,16 @@ def connect(storage: Storage, memory_limit: str = MEMORY_LIMIT) -> Iterator[Sess
     catalog = Catalog.read(storage)
     # Not in the workspace: it may be read-only, and a run clears its temporary files.
     with tempfile.TemporaryDirectory(prefix="gristmill-sql-") as scratch:
-        connection = duckdb.connect(":memory:", config={"memory_limit": memory_limit, "temp_directory": scratch})
+        connection = open_database(memory_limit=memory_limit, temp_directory=scratch)
         try:
-            _close_off(connection, storage)
+            folders = [f"{storage.sql_path('')}/" if storage.is_local else f"{storage.url}/"]
+            if not storage.is_local:
+                connection.register_filesystem(storage.fs)
+                # DuckDB asks with the path as the file system spells it, which may begin with a slash.
+                folders.append(f"{storage.url.split('://', 1)[0]}:///{storage.root.lstrip('/')}/")
+            # A pattern that escapes the folder's name is checked against the list as it is written.
+            close_off(connection, list(dict.fromkeys(f(folder) for folder in folders for f in (literal, literal_path))))
             broken = _create_views(connection, catalog)
-            connection.execute("SET lock_configuration = true")
             yield Session(connection, catalog, broken)
         finally:
             connection.close()
@@ -219,16 +198,6 @@ def run_sql(workspace: str, sql: str) -> Iterator[pa.RecordBatch]:
     """
     with connect(Storage.at(workspace)) as session:
         yield from session.batches(sql)
-
-
-def quote(name: str) -> str:
-    """Return `name` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """Return `value` as an SQL string."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def literal_path(path: str) -> str:
@@ -251,26 +220,6 @@ def read_parts(group: Group, index: Index, options: str = "") -> str:
         raise WorkspaceError(str(error)) from error
     paths = ", ".join(literal_path(group.storage.sql_path(group.path(part.name))) for part in index.parts)
     return f"read_parquet([{paths}], hive_partitioning = false{options})"
-
-
-def one_line(error: Exception) -> str:
-    """Return DuckDB's message without its excerpt of the statement, in one line."""
-    return " ".join(str(error).split("\n\nLINE ", 1)[0].split())
-
-
-def _close_off(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    """Leave the connection nothing to reach but the workspace."""
-    folders = [f"{storage.sql_path('')}/" if storage.is_local else f"{storage.url}/"]
-    if not storage.is_local:
-        connection.register_filesystem(storage.fs)
-        # DuckDB asks with the path as the file system spells it, which may begin with a slash.
-        folders.append(f"{storage.url.split('://', 1)[0]}:///{storage.root.lstrip('/')}/")
-    # A pattern that escapes the folder's name is checked against the list as it is written.
-    spelled = [spell(folder) for folder in folders for spell in (literal, literal_path)]
-    connection.execute(f"SET allowed_directories = [{', '.join(dict.fromkeys(spelled))}]")
-    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for cursors, too
-    connection.execute("SET python_enable_replacements = false")
-    connection.execute("SET enable_external_access = false")
 
 
 def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[tuple[str, str], str]:
@@ -320,7 +269,7 @@ def _joinable(types: Mapping[tuple[str, str], Mapping[str, str]], view: str, sou
     kinds: dict[str, set[str]] = {}
     for source in sources:
         for column, kind in types[source, view].items():
-            kinds.setdefault(column, set()).add("a number" if kind in _NUMBERS else kind)
+            kinds.setdefault(column, set()).add("a number" if is_number(kind) else kind)
     for source in sources:
         mixed = [quote(column) for column in types[source, view] if len(kinds[column]) > 1]
         texts = ", ".join(f"CAST({column} AS VARCHAR) AS {column}" for column in mixed)
@@ -415,28 +364,3 @@ def _list(names: Sequence[str] | set[str] | dict[str, Source]) -> str:
 
 def _unreadable(storage: Storage, error: Exception) -> str:
     return f"workspace {storage.url}: {one_line(error)}; run `gristmill run CONFIG` to make the part anew"
-
-
-def _operators(plan: Any) -> Iterator[str]:
-    """Yield the name of every operator of a plan that DuckDB explained as JSON."""
-    waiting = [plan]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting.extend(node)
-        elif isinstance(node, dict):
-            yield str(node.get("name", ""))
-            waiting.append(node.get("children", []))
-
-
-def _tables(tree: Any) -> Iterator[tuple[str, str]]:
-    """Yield (schema, table) for every table in a serialised statement."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            if node.get("type") in {"BASE_TABLE", "SHOW_REF"} and node.get("table_name"):
-                yield node.get("schema_name", ""), node["table_name"]
-            waiting.extend(reversed(list(node.values())))
-        elif isinstance(node, list):
-            waiting.extend(reversed(node))

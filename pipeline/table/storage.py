@@ -144,8 +144,9 @@ class Storage:
             return {}
         by_name = {str(info["name"]).rstrip("/").rsplit("/", 1)[-1]: info for info in listed}
         for name in names:
-            if info := by_name.get(name):
-                found[name] = f"{info['size']}:{remote_identity(info)}:{info.get('created', '')}"
+            if name in by_name:
+                entry = by_name[name]
+                found[name] = f"{entry['size']}:{remote_identity(entry)}:{entry.get('created', '')}"
         return found
 
     def read_bytes(self, relative: str) -> bytes:

@@ -12,13 +12,13 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from pipeline.select import expressions
-from pipeline.select.binding import check_rules, column_types
-from pipeline.select.evaluate import answer, failure_value, relation, resolve
+from pipeline.select.binding import check_rules
+from pipeline.select.decide import answer, failure_value, relation, resolve
 from pipeline.select.narrow import CHUNK_ROWS
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SourceSelection
 from pipeline.table import schema
+from pipeline.table.query import column_types, sandbox
 from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
 from pipeline.table.storage import Storage
 from tests.select_workspace import select, selecting
@@ -76,7 +76,7 @@ def time_rules(table: pa.Table) -> float:
     values = [f"{failure_value(rule, policy.columns)} AS v{number}" for number, rule in enumerate(policy.rules)]
     sql = f"SELECT {', '.join(values)} FROM {relation(policy.columns)}"
     started = time.process_time()
-    with expressions.sandbox() as connection:
+    with sandbox() as connection:
         for start in range(0, table.num_rows, CHUNK_ROWS):
             answer(connection, table.slice(start, CHUNK_ROWS), sql, policy.rules, "bench")
     return time.process_time() - started

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.select.binding import BoundRules, check_rules, column_types
+from pipeline.select.binding import BoundRules, check_rules
 from pipeline.select.rules import DEFAULT_KEEP, load_rules
 from pipeline.table.errors import ConfigError, RuleError
 from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS
 
 COLUMNS = {

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.progress import Reporter, StageProgress
-from pipeline.select.binding import column_types
 from pipeline.select.narrow import narrow_source, planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SourceSelection, select_stage
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
+from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS, DUPLICATES, SCORES
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
