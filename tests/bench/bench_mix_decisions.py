@@ -78,7 +78,7 @@ def variant(config: str, settings: list[str], seeds: int) -> dict[str, object]:
         own = trainer(mix, found)
         fitted = fit_results(mix, found, train_and_measure(own, drawn.runs, found.tasks, "swarm"), drawn.space)
         proposal = propose_mixture(mix, found, fitted)
-        written = load_mixture(fitted.folder.mixture, found.names)
+        written = load_mixture(fitted.folder.mixture)
         names = ["written", "proposal", *observed(found, fitted)]
         points = np.stack([written.vector, proposal.vector, *observed(found, fitted).values()])
         tasks = [task for task in found.tasks if task.name in found.suite_tasks]
