@@ -34,7 +34,7 @@ from pipeline.mix.curated_texts import Keys, Located, held_out, id_keys, id_stri
 from pipeline.mix.tokenizer import MixTokenizer
 from pipeline.mix.types import ChosenDocuments, ResolvedSlice, SliceTokens, Task
 from pipeline.table.errors import ConservationError, InputError, ShardError
-from pipeline.table.kept import clear_temporary, create_file, done, read_json, write_json
+from pipeline.table.kept import clear_temporary, create_file, done, write_json
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 from pipeline.table.storage import write_failure
@@ -404,7 +404,7 @@ def shared_text(
     for task in tasks:
         if task.key in known:
             continue
-        kept = read_json(_path(folder, built, task, words))
+        kept = done(_path(folder, built, task, words), {})
         if kept is None:
             open_tasks.append(task)
         else:

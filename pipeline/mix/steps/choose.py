@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -40,7 +39,7 @@ from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.mix.workspace import OpenMix, stage_mixture
 from pipeline.table.errors import InputError
-from pipeline.table.kept import read_json, write_file, write_json
+from pipeline.table.kept import done, kept, write_file, write_json
 from pipeline.table.shards import digest
 
 FRESH_SEEDS = 1_000
@@ -139,15 +138,16 @@ def _folder(mix: OpenMix, material: Material, weights: Mapping[str, float], fit_
 def _known_fit(mix: OpenMix, folder: ProposalFolder, key: str) -> Fit | None:
     """Return the fit of this key: this proposal's own, or that of another which differs in what is asked of it."""
     for each in (folder, *mix.folder.proposals()):
-        if read_json(each.fit / "key.json") == {"key": key}:
+        if done(each.fit / "key.json", {"key": key}) is not None:
             try:
                 found = load_fit(each.fit)
             except InputError as error:
                 mix.desk.line(f"{error}: it is made anew")
                 (each.fit / "key.json").unlink(missing_ok=True)
                 continue
-            if each != folder:
-                shutil.copytree(each.fit, folder.fit, dirs_exist_ok=True)
+            for path in sorted(each.fit.iterdir(), key=lambda path: path.name == "key.json"):
+                if each != folder:
+                    write_file(folder.fit / path.name, path.read_bytes())
             return found
     return None
 
@@ -188,15 +188,18 @@ def propose_mixture(mix: OpenMix, material: Material, fitted: Fitted) -> Proposa
     Raises: ConfigError when constraints leave no mixture.
     """
     path = fitted.folder.proposal
-    known = read_json(path)
-    if isinstance(known, dict) and known.get("version") == FIT_VERSION and "proposal" in known:
-        return Proposal.from_json(known["proposal"], str(path))
-    problem = _problem(material, fitted)
-    with one_blas_thread():
-        found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
-    proposal = _expanded(found, material, fitted.space)
-    write_json(path, {"version": FIT_VERSION, "proposal": proposal.to_json()})
-    return proposal
+
+    def make() -> tuple[Proposal, dict[str, Any]]:
+        problem = _problem(material, fitted)
+        with one_blas_thread():
+            found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
+        proposal = _expanded(found, material, fitted.space)
+        return proposal, {"proposal": proposal.to_json()}
+
+    def load(known: dict[str, Any]) -> Proposal | None:
+        return Proposal.from_json(known["proposal"], str(path)) if "proposal" in known else None
+
+    return kept(path, {"version": FIT_VERSION}, make, load)
 
 
 def _problem(material: Material, fitted: Fitted) -> Problem:
@@ -352,10 +355,8 @@ def _verification_key(mix: OpenMix, proposal: Proposal) -> str:
 def known_verification(mix: OpenMix, fitted: Fitted, proposal: Proposal) -> Verification | None:
     """Return the verdict on this proposal, or None when there is none yet, or it was asked for otherwise."""
     path = fitted.folder.verification
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("key") != _verification_key(mix, proposal) or "verdict" not in value:
-        return None
-    return Verification.from_json(value["verdict"], str(path))
+    known = done(path, {"key": _verification_key(mix, proposal)})
+    return Verification.from_json(known["verdict"], str(path)) if known and "verdict" in known else None
 
 
 def was_ever_verified(mix: OpenMix) -> bool:

@@ -118,7 +118,7 @@ def kept_material(mix: OpenMix) -> Material | None:
     suites, tasks = _suites(config)
     with connect(mix.storage) as session:
         slices, documents = _slices(session, config, suites)
-        tokenizer, _ = kept_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
+        tokenizer = kept_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
         built = None
         if tokenizer is not None:
             built = kept_slices(session, _request(mix, slices, documents, tokenizer, tasks))
