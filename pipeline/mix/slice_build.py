@@ -175,15 +175,14 @@ def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, st
 
 
 def _kept(request: SliceRequest, keys: Sequence[tuple[str, str]]) -> dict[int, BuiltSlice]:
-    return {number: found for number, key in enumerate(keys) if (found := _finished(request, number, *key))}
-
-
-def _finished(request: SliceRequest, number: int, text_key: str, key: str) -> BuiltSlice | None:
-    """Return a slice's store when its manifest matches and its files are as large as it says."""
-    name = request.slices[number].name
-    folder = request.folder / name
-    manifest = done(folder / _MANIFEST, {"text_key": text_key} if request.keep_filtered else {"key": key})
-    return None if manifest is None else _built(folder, name, manifest)
+    """Return the stores that are there, by number: with `keep_filtered` those of the same texts and tokens, too."""
+    found = {}
+    for number, (text_key, key) in enumerate(keys):
+        folder = request.folder / request.slices[number].name
+        manifest = done(folder / _MANIFEST, {"text_key": text_key} if request.keep_filtered else {"key": key})
+        if manifest is not None:
+            found[number] = _built(folder, folder.name, manifest)
+    return found
 
 
 def _built(folder: Path, name: str, manifest: Mapping[str, Any]) -> BuiltSlice:

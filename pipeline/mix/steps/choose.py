@@ -255,7 +255,6 @@ def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
     """Return a proposal over all slices: those of a frozen block share what the block has."""
     if space.names == material.names:
         return proposal
-    weights = proposal.vector @ space.expand
     slices: dict[str, SliceAnswer] = {}
     for i, name in enumerate(material.names):
         block = int(np.argmax(space.expand[:, i]))
@@ -270,14 +269,13 @@ def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
             flat_low=answer.flat_low * ratio,
             flat_high=answer.flat_high * ratio,
         )
-    pareto = tuple(replace(point, weights=_expand_named(point.weights, material, space)) for point in proposal.pareto)
-    named = {name: float(weight) for name, weight in zip(material.names, weights, strict=True)}
-    return replace(proposal, weights=named, slices=slices, pareto=pareto)
 
+    def named(inner: Mapping[str, float]) -> dict[str, float]:
+        full = np.array([inner[name] for name in space.names]) @ space.expand
+        return dict(zip(material.names, full.tolist(), strict=True))
 
-def _expand_named(weights: Mapping[str, float], material: Material, space: Space) -> dict[str, float]:
-    full = np.array([weights[name] for name in space.names]) @ space.expand
-    return {name: float(weight) for name, weight in zip(material.names, full, strict=True)}
+    pareto = tuple(replace(point, weights=named(point.weights)) for point in proposal.pareto)
+    return replace(proposal, weights=named(proposal.weights), slices=slices, pareto=pareto)
 
 
 def observed(material: Material, fitted: Fitted) -> dict[str, Floats]:
@@ -428,21 +426,16 @@ def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tu
     if not mix.config.stages:
         return ()
     first = 1 - sum(stage.share for stage in mix.config.stages)
-    made = [_stage("pretraining", first, mix, str(material.suite.path), material.suite_hash, weights)]
+    told = [("pretraining", first, str(material.suite.path), material.suite_hash, weights)]
     for stage in mix.config.stages:
         config, other = stage_mixture(stage)
         known = other.provenance
         suite, suite_hash = (known.suite, known.suite_hash) if known else (config.suite, "")
-        made.append(_stage(stage.name, stage.share, mix, suite, suite_hash, other.weights))
-    return tuple(made)
-
-
-def _stage(
-    name: str, share: float, mix: OpenMix, suite: str, suite_hash: str, weights: Mapping[str, float]
-) -> MixtureStage:
-    tokens = round(share * mix.config.budget_tokens)
-    return MixtureStage(
-        name=name, share=share, tokens=tokens, suite=suite, suite_hash=suite_hash, weights=dict(weights)
+        told.append((stage.name, stage.share, suite, suite_hash, other.weights))
+    budget = mix.config.budget_tokens
+    return tuple(
+        MixtureStage(name=n, share=s, tokens=round(s * budget), suite=suite, suite_hash=key, weights=dict(w))
+        for n, s, suite, key, w in told
     )
 
 
