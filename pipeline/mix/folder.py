@@ -213,8 +213,11 @@ class Mirror:
                 (self.root / name).unlink()
         for name in sorted(there, key=lambda name: (name.endswith((".json", ".yaml")), name)):
             if self.known.get(name) != [there[name], *here.get(name, ())]:
-                with self.remote.open(name) as source, create_file(self.root / name) as target:
-                    shutil.copyfileobj(source, target)
+                try:
+                    with self.remote.open(name) as source, create_file(self.root / name) as target:
+                        shutil.copyfileobj(source, target)
+                except OSError as error:
+                    raise ShardError(f"{self.remote.sql_path(name)} cannot be read: {error}; run it again") from error
                 self.known[name] = [there[name], *self._state(name)]
         self.known = {name: state for name, state in self.known.items() if name in there}
         write_json(self.root / _KNOWN, self.known)
@@ -261,6 +264,7 @@ def mix_folder(home: Storage) -> MixFolder:
     """Return the folder in which a mix is at work: its own, or the copy of a remote one."""
     if home.is_local:
         return MixFolder(Path(home.root))
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    cache = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
     root = Path(cache, "gristmill", "mixes", digest(home.url)[:16])
     return MixFolder(root, Mirror(home, root))

@@ -35,7 +35,10 @@ def thing(folder: str, key: str, made: list[str], said: str = "data") -> str:
         write_file(f"{folder}/thing.bin", said.encode())
         return said, {"files": {"thing.bin": {"bytes": len(said)}}, "said": said}
 
-    return kept(f"{folder}/thing.json", {"key": key}, make, lambda known: known.get("said"))
+    def load(known: dict[str, Any]) -> str | None:
+        return str(known["said"]) if "said" in known else None
+
+    return kept(f"{folder}/thing.json", {"key": key}, make, load)
 
 
 def test_a_thing_is_made_once_for_a_key_and_again_when_a_file_is_another(folder: str) -> None:
