@@ -38,10 +38,11 @@ def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: st
     """
     config = load(path, assignments)
     only = chosen_sources(config, only)
-    check_everything(config, only, until)
+    bound = check_everything(config, only, until)
     stop = Stop()
     with stopping_on_signals(stop, f"gristmill run {path}"), opened(config, f"gristmill run {path}", stop) as run:
         started = time.monotonic()
+        run.bound = bound
         orchestrated = _is_worth_prefect(run, only, until)
         with _failing():
             reports = _orchestrated(run, only, until) if orchestrated else _in_this_process(run, only, until)

@@ -20,8 +20,10 @@ MAX_ROWS = 100
 """Rows of a corpus of which one at least must be readable, in one input at least."""
 
 
-def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None:
+def check_everything(config: RunConfig, only: Sequence[str], until: str) -> dict[str, BoundRules]:
     """Check inputs, models and rules of the chosen sources, as far as the stages up to `until` need them.
+
+    Returns the rules of each source, bound to the columns that it will have.
 
     Raises: UsageError for the first thing that would stop the run.
     """
@@ -40,7 +42,9 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> None
         check_one_order({source: bound[source] for source in group if source in bound})
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
         check_rephrase(config, storage, measured=columns[config.rephrase.source])
-        check_rules(rules_of(config.rephrase.output_source, config.rephrase), expected_columns(config.rephrase, {}))
+        output = config.rephrase.output_source
+        bound[output] = check_rules(rules_of(output, config.rephrase), expected_columns(config.rephrase, {}))
+    return bound
 
 
 def check_rephrase(

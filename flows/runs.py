@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from pipeline.extract.column_types import settle_types
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, page_pool
+from pipeline.select.binding import BoundRules
 from pipeline.table.catalog import adopt
 from pipeline.table.inputs import resolve
 from pipeline.table.lock import hold
@@ -30,6 +31,8 @@ class Run(Context):
 
     config: RunConfig
     reporter: Reporter
+    bound: Mapping[str, BoundRules] = field(default_factory=dict)
+    """Each source's rules as they were checked before the run."""
     resources: ExitStack = field(default_factory=ExitStack)
     _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
     _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)

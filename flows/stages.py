@@ -69,7 +69,10 @@ def _classify(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 def _select(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
     configs = {source: run.config.settings(source) for source in sources}
-    selections = tuple(SourceSelection(name, rules_of(name, c), tuple(added_groups(c))) for name, c in configs.items())
+    selections = tuple(
+        SourceSelection(name, rules_of(name, config), tuple(added_groups(config)), run.bound.get(name))
+        for name, config in configs.items()
+    )
     before: tuple[KeptBefore, ...] = ()
     if _is_rephrased(run.config, sources) and configs[sources[0]].dedup:
         # The parents of what rephrasing made are decided already, and come before it in every component.

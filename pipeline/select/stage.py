@@ -57,6 +57,8 @@ class SourceSelection:
     rules: RuleSet
     folders: tuple[str, ...]
     """For example `signals/language`, `duplicates`, `scores/quality`."""
+    bound: BoundRules | None = None
+    """The rules as they were checked before the run, so that they need not be bound again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ def _prepared(context: Context, selection: Selection) -> list[_Source]:
     sources = []
     for chosen in selection.sources:
         narrow = narrow_source(context.storage, chosen.name, chosen.folders)
-        bound = check_rules(chosen.rules, column_types(narrow.schema)) if narrow.parts else None
+        types = column_types(narrow.schema)
+        bound = (chosen.bound.on(types) if chosen.bound else check_rules(chosen.rules, types)) if narrow.parts else None
         sources.append(_Source(chosen, narrow, bound))
     check_one_order({source.selection.name: source.bound for source in sources if source.bound})
     return sources
