@@ -91,43 +91,14 @@ class MixFolder:
         return RunFolder(self.root / "runs" / f"{spec.run_id[:16]}-{key[:8]}", key)
 
 
-@dataclass(frozen=True)
 class ProposalFolder:
     """What belongs to one proposal. `config` is the mix's configuration that led to it."""
 
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def fit(self) -> Path:
-        return self.path / "fit"
-
-    @property
-    def proposal(self) -> Path:
-        return self.path / "proposal.json"
-
-    @property
-    def verification(self) -> Path:
-        return self.path / "verification.json"
-
-    @property
-    def mixture(self) -> Path:
-        return self.path / "mixture.yaml"
-
-    @property
-    def shards(self) -> Path:
-        return self.path / "shards"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report"
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.config, self.proposal = path / "config.json", path / "proposal.json"
+        self.verification, self.mixture = path / "verification.json", path / "mixture.yaml"
+        self.fit, self.shards, self.report = path / "fit", path / "shards", path / "report"
 
 
 @dataclass(frozen=True)

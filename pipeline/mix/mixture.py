@@ -18,10 +18,11 @@ from pydantic import Field, model_validator
 
 from pipeline.mix.config import Kind, Name
 from pipeline.mix.constraints import Constraints
-from pipeline.mix.proposal import Estimate, Proposal
+from pipeline.mix.proposal import Proposal
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.types import Floats
 from pipeline.mix.verify import WEIGHTED, Evidence, Verification
+from pipeline.report.values import Estimate
 from pipeline.table.config import StageConfig, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.kept import write_file

@@ -24,7 +24,7 @@ from pipeline.mix.mixture import (
 from pipeline.mix.noise import Noise, measure_noise, seed_noise
 from pipeline.mix.objective import Problem
 from pipeline.mix.optimism import Means, split_rows
-from pipeline.mix.proposal import Estimate, Proposal, SliceAnswer
+from pipeline.mix.proposal import Proposal, SliceAnswer
 from pipeline.mix.propose import SeedNoise, beliefs, propose
 from pipeline.mix.regression.fitting import Fit, fit
 from pipeline.mix.regression.laws import one_blas_thread
@@ -38,6 +38,7 @@ from pipeline.mix.swarm import run_id
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.mix.workspace import OpenMix, stage_mixture
+from pipeline.report.values import Estimate
 from pipeline.table.errors import InputError
 from pipeline.table.kept import done, kept, write_file, write_json
 from pipeline.table.shards import digest
@@ -146,7 +147,7 @@ def _known_fit(mix: OpenMix, folder: ProposalFolder, key: str) -> Fit | None:
                 (each.fit / "key.json").unlink(missing_ok=True)
                 continue
             for path in sorted(each.fit.iterdir(), key=lambda path: path.name == "key.json"):
-                if each != folder:
+                if each.path != folder.path:
                     write_file(folder.fit / path.name, path.read_bytes())
             return found
     return None
