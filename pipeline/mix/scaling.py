@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.mix import allocate as allocation
 from pipeline.mix.allocate import Allocation, Estimate
 from pipeline.mix.scaling_law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
-from pipeline.table.errors import InputError, UsageError, nearest
-from pipeline.table.kept import write_file
+from pipeline.table.errors import InputError, ShardError, UsageError, nearest
+from pipeline.table.kept import read_json, write_file
 
 FIT, PLOT = "fit.json", "isoflop.png"
 COLUMNS = {
@@ -191,11 +191,11 @@ def load(fit_dir: str | Path) -> ScalingLaw:
     """
     path = Path(fit_dir, FIT)
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there; make it with `gristmill scaling fit`") from error
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except (OSError, ShardError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    if content is None:
+        raise InputError(f"{path} is not there; make it with `gristmill scaling fit`")
     try:
         law = _from_json(content)
     except (KeyError, TypeError, ValueError) as error:

@@ -83,15 +83,14 @@ def read_json(path: str | Path) -> Any | None:
 
     Raises: ShardError when it is damaged.
     """
+    storage, name = _place(path)
     try:
-        size = size_of(path)
-        if size is None:
-            return None
-        if size > MAX_JSON_BYTES:
-            raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
-        storage, name = _place(path)
-        return json.loads(storage.read_bytes(name))
-    except FileNotFoundError:
+        with storage.open(name) as file:
+            if file.seek(0, os.SEEK_END) > MAX_JSON_BYTES:
+                raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
+            file.seek(0)
+            return json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
