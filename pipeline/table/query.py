@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,6 +34,8 @@ TABLE = "documents"
 MAX_EXPRESSION_CHARS = 10_000
 MAX_STATEMENT_CHARS = 1_000_000
 MAX_DEPTH = 100
+MAX_BRACKETS = 200
+"""How deep brackets may lie in one another: for thousands that are not closed DuckDB parses for minutes."""
 MAX_SIZE = 10_000
 """The most that a call may ask for that makes text or a list as long as it is told."""
 CHECK_S = 10.0
@@ -253,6 +255,8 @@ def _selects(connection: duckdb.DuckDBPyConnection, texts: Mapping[str, str], te
             raise RuleError(f"{where}: expected an SQL expression, got {shown(text)}")
         if len(text) > MAX_EXPRESSION_CHARS:
             raise RuleError(f"{where}: {len(text)} characters; at most {MAX_EXPRESSION_CHARS} are allowed")
+        if _nesting(text) > MAX_BRACKETS:
+            raise RuleError(f"{where}: nested too deeply: {shown(text)}")
     rows = connection.execute(
         "SELECT json_serialize_sql(s, skip_default := true, skip_empty := true, skip_null := true)"
         " FROM (SELECT unnest($1::VARCHAR[]) AS s)",
@@ -272,6 +276,15 @@ def _selects(connection: duckdb.DuckDBPyConnection, texts: Mapping[str, str], te
         if len(statements) != 1 or not plain or node.get("cte_map") or not _SELECT_KEYS.issuperset(node):
             raise RuleError(f"{where}: expected one expression, got {shown(text)}")
         yield node
+
+
+def _nesting(sql: str) -> int:
+    """Return how deep brackets lie in one another, those in strings left out."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[][(){}]", re.sub(r"'[^']*'", "", sql)):
+        depth = depth + 1 if bracket in "([{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _without_positions(pairs: list[tuple[str, Any]]) -> Node:
@@ -453,11 +466,15 @@ def _tried(connection: duckdb.DuckDBPyConnection, statement: str, trees: Mapping
         selected = ", ".join(render(connection, list(trees.values())))
         return connection.execute(statement.format(selected)).fetchall()
     except duckdb.InterruptException as error:
-        raise RuleError(f"{', '.join(trees)}: takes more than {CHECK_S:g} s for one document; simplify it") from error
+        raise _too_slow(trees) from error
     except duckdb.Error as error:
         if len(trees) == 1:
             raise RuleError(f"{next(iter(trees))}: {first_line(error)}") from error
         return [row for where, tree in trees.items() for row in _tried(connection, statement, {where: tree})]
+
+
+def _too_slow(wheres: Iterable[str]) -> RuleError:
+    return RuleError(f"{', '.join(wheres)}: takes more than {CHECK_S:g} s for one document; simplify it")
 
 
 def _check_comparisons(connection: duckdb.DuckDBPyConnection, trees: Mapping[str, Node]) -> None:
@@ -466,7 +483,10 @@ def _check_comparisons(connection: duckdb.DuckDBPyConnection, trees: Mapping[str
     if not pairs:
         return
     sides = render(connection, [side for _, _, *both in pairs for side in both])
-    types = [row[1] for row in connection.execute(f"DESCRIBE SELECT {', '.join(sides)} FROM {TABLE}").fetchall()]
+    try:
+        types = [row[1] for row in connection.execute(f"DESCRIBE SELECT {', '.join(sides)} FROM {TABLE}").fetchall()]
+    except duckdb.InterruptException as error:
+        raise _too_slow(trees) from error
     for number, (where, kind, left, right) in enumerate(pairs):
         (left_type, right_type), said = types[2 * number : 2 * number + 2], sides[2 * number : 2 * number + 2]
         if kind in _EQUALITIES and (_is_null(left) or _is_null(right)):
@@ -520,6 +540,8 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise QueryError(f"{len(sql)} characters of SQL; at most {MAX_STATEMENT_CHARS} are allowed")
     if "\0" in sql:
         raise QueryError("the statement has a NUL character; remove it")
+    if _nesting(sql) > MAX_BRACKETS:
+        raise QueryError(f"brackets lie more than {MAX_BRACKETS} deep in one another; simplify the statement")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise QueryError(f"{len(statements)} statements given, but {_ONE_SELECT}")
