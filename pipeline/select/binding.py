@@ -93,7 +93,7 @@ def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
     """
     bound: list[BoundRule] = []
     unresolved: dict[str, Node] = {}
-    with query.checking(columns) as connection:
+    with query.checking(columns, rules.origin) as connection:
         for rule in rules.rules:
             where = rule_at(rules.origin, rule.name)
             tree = query.spelled(rule.tree, columns, where, _WIDE)

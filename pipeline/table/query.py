@@ -13,7 +13,8 @@ import difflib
 import json
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -166,8 +167,12 @@ def _engine() -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def checking(columns: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a sandbox whose table has `columns` (name to DuckDB type) and one row of nulls, for `CHECK_S` seconds."""
+def checking(columns: Mapping[str, str], where: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a sandbox whose table has `columns` (name to DuckDB type) and one row of nulls, for `CHECK_S` seconds.
+
+    Raises: RuleError, beginning with `where`, when what is checked takes longer.
+    """
+    started = time.monotonic()
     with sandbox() as connection:
         described = ", ".join(f"{quote(name)} {type_}" for name, type_ in columns.items())
         connection.execute(f"CREATE TEMP TABLE {TABLE} ({described})")
@@ -177,9 +182,14 @@ def checking(columns: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConnection]:
         timer.start()
         try:
             yield connection
+            is_late = time.monotonic() - started > CHECK_S  # an interrupt between two statements is lost
+        except duckdb.InterruptException:
+            is_late = True
         finally:
             timer.cancel()
             timer.join()
+    if is_late:
+        raise RuleError(f"{where}: takes more than {CHECK_S:g} s for one document; simplify it")
 
 
 def column_types(schema: pa.Schema) -> dict[str, str]:
@@ -200,7 +210,7 @@ def check(texts: Mapping[str, str], columns: Mapping[str, str], *, predicates: b
 
     Raises: RuleError in one line for what is not allowed, does not bind or cannot mean what it says.
     """
-    with checking(columns) as connection:
+    with checking(columns, ", ".join(texts)) as connection:
         trees = parse(connection, texts)
         canonical = {where: spelled(tree, columns, where) for where, tree in zip(texts, trees, strict=True)}
         check_bound(connection, canonical, predicates=predicates)
@@ -465,16 +475,12 @@ def _tried(connection: duckdb.DuckDBPyConnection, statement: str, trees: Mapping
     try:
         selected = ", ".join(render(connection, list(trees.values())))
         return connection.execute(statement.format(selected)).fetchall()
-    except duckdb.InterruptException as error:
-        raise _too_slow(trees) from error
+    except duckdb.InterruptException:
+        raise
     except duckdb.Error as error:
         if len(trees) == 1:
             raise RuleError(f"{next(iter(trees))}: {first_line(error)}") from error
         return [row for where, tree in trees.items() for row in _tried(connection, statement, {where: tree})]
-
-
-def _too_slow(wheres: Iterable[str]) -> RuleError:
-    return RuleError(f"{', '.join(wheres)}: takes more than {CHECK_S:g} s for one document; simplify it")
 
 
 def _check_comparisons(connection: duckdb.DuckDBPyConnection, trees: Mapping[str, Node]) -> None:
@@ -483,10 +489,7 @@ def _check_comparisons(connection: duckdb.DuckDBPyConnection, trees: Mapping[str
     if not pairs:
         return
     sides = render(connection, [side for _, _, *both in pairs for side in both])
-    try:
-        types = [row[1] for row in connection.execute(f"DESCRIBE SELECT {', '.join(sides)} FROM {TABLE}").fetchall()]
-    except duckdb.InterruptException as error:
-        raise _too_slow(trees) from error
+    types = [row[1] for row in connection.execute(f"DESCRIBE SELECT {', '.join(sides)} FROM {TABLE}").fetchall()]
     for number, (where, kind, left, right) in enumerate(pairs):
         (left_type, right_type), said = types[2 * number : 2 * number + 2], sides[2 * number : 2 * number + 2]
         if kind in _EQUALITIES and (_is_null(left) or _is_null(right)):
