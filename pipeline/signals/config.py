@@ -11,4 +11,6 @@ from pipeline.table.redaction import Address
 class AnnotateConfig(StageConfig):
     """Which measurements are taken beside the documents. Language and text statistics always are."""
 
-    tokenizer: Address | None = Field(None, description="a tokenizers (.json) or tiktoken (.tiktoken) file for token_count")
+    tokenizer: Address | None = Field(
+        None, description="a file for token_count: tokenizers (.json) or tiktoken (.tiktoken)"
+    )

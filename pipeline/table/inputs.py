@@ -219,7 +219,8 @@ def _without_second_signatures(found: dict[str, _Found], where: str) -> dict[str
     kept: dict[str, _Found] = {}
     for file in found.values():
         other = kept.setdefault(shown(file.url), file)
-        if (other.size, other.identity) != (file.size, file.identity) or (other is not file and file.identity == "none"):
+        is_same = file.identity != "none" and (other.size, other.identity) == (file.size, file.identity)
+        if other is not file and not is_same:
             raise InputError(
                 f"{where}: two inputs differ only in a key, token or signature ({shown(file.url)}), which no manifest "
                 "may hold; put one of them into another source, or copy them to places with names of their own"

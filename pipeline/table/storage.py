@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -245,9 +246,9 @@ class Storage:
             else:
                 path.unlink(missing_ok=True)
 
-    def scratch_folder(self, prefix: str) -> tempfile.TemporaryDirectory[str]:
-        """Return a temporary local folder, on the workspace's disk where the workspace is local."""
-        return tempfile.TemporaryDirectory(dir=self._scratch(), prefix=prefix)
+    def scratch_folder(self, prefix: str) -> AbstractContextManager[str]:
+        """Give the block a temporary local folder, on the workspace's disk where the workspace is local."""
+        return scratch_folder(prefix, self._scratch())
 
     def _scratch(self) -> str | None:
         if not self.is_local:
@@ -272,6 +273,7 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
     else:
         handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+    _scratch_paths.add(temporary)
     try:
         with os.fdopen(handle, "w+b") as target:
             yield target
@@ -282,6 +284,8 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+    finally:
+        _scratch_paths.discard(temporary)
 
 
 def remote_identity(info: Mapping[str, Any]) -> str:
@@ -290,6 +294,30 @@ def remote_identity(info: Mapping[str, Any]) -> str:
         if info.get(key):
             return f"{key.lower()}:{info[key]}"
     return "none"
+
+
+_scratch_paths: set[str] = set()
+"""Temporary files and folders in use, for a process that ends without unwinding."""
+
+
+@contextmanager
+def scratch_folder(prefix: str, parent: str | os.PathLike[str] | None = None) -> Iterator[str]:
+    """Give the block a temporary folder of this user's alone; it goes however the block ends."""
+    folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    _scratch_paths.add(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _scratch_paths.discard(folder)
+
+
+def remove_scratch() -> None:
+    """Remove every temporary file and folder in use: the process is about to end."""
+    for path in list(_scratch_paths):
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def write_failure(path: str, error: OSError) -> str:
