@@ -112,7 +112,12 @@ def holds_key(body: bytes, key: str | None) -> bool:
         return False
     plain = key.encode()
     flat = body.replace(b"\\n", b"").replace(b"\\r", b"").translate(None, b" \t\r\n\\")
-    if plain in flat or any(form in flat for form in _encoded(key)) or plain.hex().encode() in flat.lower():
+    if (
+        plain in body
+        or plain in flat
+        or any(form in flat for form in _encoded(key))
+        or plain.hex().encode() in flat.lower()
+    ):
         return True
     if not any(mark in flat for mark in (b"%", b"u00", b"&#", b"x")):
         return False
