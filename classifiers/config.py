@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.table.config import Lines, StageConfig, validate
+from pipeline.table.redaction import Address, shown
 
 
 class Corpus(StageConfig):
     """Texts of one class: files (`path`), or a query over a workspace (`workspace` and `sql`)."""
 
-    path: str | None = Field(None, description="path, glob, directory or URL of .parquet or .jsonl(.gz, .zst) files")
-    workspace: str | None = Field(None, description="workspace that `sql` reads")
+    path: Address | None = Field(None, description="path, glob, folder or URL of .parquet or .jsonl(.gz, .zst) files")
+    workspace: Address | None = Field(None, description="workspace that `sql` reads")
     sql: str | None = Field(None, description="SELECT with a text column")
     text: str = Field("text", description="name of the text column")
     limit: int | None = Field(None, ge=1, description="at most so many distinct texts, drawn evenly by their hash")
@@ -27,7 +28,7 @@ class Corpus(StageConfig):
 
     def describe(self) -> str:
         """Return how messages name this corpus."""
-        return self.path if self.path is not None else f"{self.workspace}: {self.sql}"
+        return shown(self.path) if self.path is not None else f"{self.workspace}: {self.sql}"
 
 
 def _not_empty(corpora: tuple[Corpus, ...]) -> tuple[Corpus, ...]:

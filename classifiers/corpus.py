@@ -48,8 +48,8 @@ def read(corpus: Corpus, where: str, run_sql: RunSql) -> Iterator[pa.Array]:
 
 
 def _read_file(file: InputFile, corpus: Corpus, where: str) -> Iterator[pa.Array]:
-    name = file.url.lower()
-    place = f"{where}: {file.url}"
+    name = (file.url.split("?", 1)[0] if "://" in file.url else file.url).lower()
+    place = f"{where}: {file.shown_url}"
     if not name.endswith(_SUFFIXES):
         raise InputError(f"{place}: its name must end in {', '.join(_SUFFIXES)}")
     try:

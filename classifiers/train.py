@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -31,7 +30,7 @@ from classifiers.texts import Gathered, Span, Spans, gather
 from pipeline.kernels import fasttext as kernel
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table.errors import InputError
-from pipeline.table.storage import write_failure
+from pipeline.table.storage import scratch_folder, write_failure
 
 MIN_TEXTS = 20
 MAX_REPEATS = 50.0
@@ -81,7 +80,7 @@ def train(config: TrainConfig, run_sql: corpus.RunSql) -> TrainReport:
     folder = Path(config.output)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        with scratch_folder(f".{folder.name}-", folder.parent) as scratch:
             return _train(config, run_sql, folder, Path(scratch))
     except OSError as error:
         raise InputError(write_failure(error.filename or str(folder), error)) from error

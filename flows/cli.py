@@ -1,6 +1,6 @@
 """The `gristmill` command. Data goes to stdout, everything else to stderr; imports wait until a command needs them.
 
-Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C.
+Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import NoReturn
 
 from flows.cli_mix import add_mix, add_scaling
@@ -216,11 +218,16 @@ def _os_failure(error: OSError) -> str:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line: every foreseeable mistake becomes one line and an exit code, never a traceback."""
     namespace = parser().parse_args(arguments)
+    from flows.interrupts import ending_on_signals
     from pipeline.table.errors import GristmillError
+    from pipeline.table.redaction import redact
 
+    sys.excepthook = _crash
+    signals: list[int] = []
     try:
-        code = namespace.run(namespace)
-        sys.stdout.flush()
+        with ending_on_signals() as signals:
+            code = namespace.run(namespace)
+            sys.stdout.flush()
     except GristmillError as error:
         sys.stderr.write(f"gristmill: {' '.join(str(error).split())}\n")
         code = error.exit_code
@@ -231,12 +238,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        sys.stderr.write(f"gristmill: {' '.join(_os_failure(error).split())}\n")
+        sys.stderr.write(f"gristmill: {' '.join(redact(_os_failure(error)).split())}\n")
         code = 1
     except KeyboardInterrupt:
         sys.stderr.write("gristmill: stopped\n")
-        code = 130
+        code = 128 + (signals[0] if signals else signal.SIGINT)
     sys.exit(code)
+
+
+def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of what nobody foresaw; it is pasted into reports, so without secrets."""
+    import traceback
+
+    from pipeline.table.redaction import redact
+
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 if __name__ == "__main__":

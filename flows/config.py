@@ -17,6 +17,7 @@ from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
 from pipeline.table.config import StageConfig, override, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
+from pipeline.table.redaction import Address
 from pipeline.table.schema import RESERVED_SOURCES
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")
@@ -79,7 +80,7 @@ KeptName = Annotated[str, AfterValidator(_kept_name)]
 class ClassifierUse(StageConfig):
     """One classifier that scores every document."""
 
-    model: str = Field(description="folder that `gristmill classifier train` wrote")
+    model: Address = Field(description="folder that `gristmill classifier train` wrote")
 
 
 class StageConfigs(StageConfig):
@@ -96,7 +97,7 @@ class SourceConfig(StageConfigs):
     """One source: where its raw inputs are, and its stages' settings (the common ones with its own on top)."""
 
     format: Format = Field("auto", description="auto: each input is read as what its content is")
-    inputs: tuple[str, ...] = Field(min_length=1)
+    inputs: tuple[Address, ...] = Field(min_length=1)
     columns: dict[ColumnName, str] = Field(default_factory=dict)
     keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
     identity: Literal["stat", "content"] = Field(
@@ -156,7 +157,7 @@ class EngineConfig(StageConfig):
 class RunConfig(StageConfigs):
     """A whole run, as `gristmill run` reads it."""
 
-    workspace: str = Field(min_length=1)
+    workspace: Address = Field(min_length=1)
     sources: dict[SourceName, SourceConfig] = Field(min_length=1)
     rephrase: RephraseRun | None = None
     engine: EngineConfig = Field(default_factory=EngineConfig)

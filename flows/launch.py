@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from types import FrameType
 
 import duckdb
 
 from flows.config import LAST, chosen_sources, load
+from flows.interrupts import stopping_on_signals
 from flows.preflight import check_everything
 from flows.runs import Run, opened
 from flows.stages import TABLE, steps
 from pipeline.table.catalog import check_layout
 from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.query import one_line
-from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
+from pipeline.table.stages import StageReport, Stop, run_stage
 from pipeline.table.storage import Storage
 
 SMALL_BYTES = 16 << 20
@@ -122,59 +119,3 @@ def _close(run: Run, reports: Sequence[StageReport], elapsed_s: float) -> None:
         run.reporter.line(f"done in {elapsed_s:.1f} s; next: gristmill funnel {run.config.workspace}")
     else:
         run.reporter.line("nothing to do: every shard's manifest matches the configuration")
-
-
-@contextmanager
-def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a clean stop: shards in progress are left, finished ones kept.
-
-    Whatever still hangs after the grace of `stop`, or at a second signal, ends with the process: every file is written
-    so that a kill does no harm.
-    """
-
-    sent: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if sent:
-            leave(number)
-        stop.set()
-        sent.append(number)
-        patience_s = grace_s()
-        waits = f": calls under way have {patience_s - GRACE_S:g} s, a second Ctrl-C ends at once"
-        sys.stderr.write(f"\nstopping{waits if patience_s > GRACE_S else ''} ...\n")
-        threading.Thread(target=leave_later, args=(number,), daemon=True).start()
-
-    def grace_s() -> float:
-        return stop.grace_s if isinstance(stop, Stop) else GRACE_S
-
-    def leave_later(number: int) -> None:
-        started = last = time.monotonic()
-        longest_s = grace_s()
-        while last - started < longest_s:
-            time.sleep(0.1)
-            last = time.monotonic()
-            if grace_s() < longest_s:  # the calls have ended: the rest is as short as ever
-                longest_s = min(longest_s, last - started + GRACE_S)
-        leave(number)
-
-    def leave(number: int) -> None:
-        sys.stderr.write(f"gristmill: {_stopped(command)}\n")
-        sys.stderr.flush()
-        os._exit(128 + number)
-
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except BaseException as error:
-        if stop.is_set():
-            interrupted = InterruptedRunError(_stopped(command))
-            interrupted.exit_code = 128 + sent[0] if sent else interrupted.exit_code
-            raise interrupted from error
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _stopped(command: str) -> str:
-    return f"stopped; finished shards are kept: `{command}` goes on from there"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.engine import LocalEngine, PrefectEngine
-from flows.launch import stopping_on_signals
+from flows.interrupts import stopping_on_signals
 from flows.progress import Reporter, reporter
 from flows.tables import print_fit
 from pipeline.mix.config import ProxyConfig

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from flows.config import LAST, RephraseRun, RunConfig, load
-from flows.launch import stopping_on_signals
+from flows.interrupts import stopping_on_signals
 from flows.preflight import check_rephrase
 from flows.runs import Run, opened
 from flows.stages import TABLE

@@ -7,28 +7,34 @@ runs appear on the server that it names. Nothing is ever decided from the server
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import secrets
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pipeline.table.errors import GristmillError
-from pipeline.table.stages import stop_if_asked
+from pipeline.table.redaction import redact
+from pipeline.table.stages import Stop, stop_if_asked
+from pipeline.table.storage import scratch_folder
 
 START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for
 DATABASE = "prefect.db"
 _MAX_DATABASE_BYTES = 256 << 20
+_MARK = "gristmill"
+_log = logging.getLogger(__name__)
 
 OFFLINE = {
     "DO_NOT_TRACK": "1",
@@ -45,7 +51,8 @@ OFFLINE = {
 def prefect_server(stop: threading.Event) -> Iterator[None]:
     """Give the block a Prefect API: the user's, or one of ours that ends with the block. Import Prefect inside it.
 
-    Must be entered from the main thread: the server dies when the thread that started it does.
+    Flow runs that are not over when a stopped block ends are cancelled. Must be entered from the main thread: the
+    server dies when the thread that started it does.
 
     Raises: GristmillError when the server does not come up.
     """
@@ -53,33 +60,121 @@ def prefect_server(stop: threading.Event) -> Iterator[None]:
         os.environ.setdefault(name, value)
     if named := os.environ.get("PREFECT_API_URL"):
         _check_answer(named)
-        yield
-        return
-    with _home() as home:
-        os.environ["PREFECT_HOME"] = str(home)
-        port = _free_port()
-        log = home / "server.log"
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(port), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-        try:
-            _wait_until_healthy(process, port, log, stop)
+        with _our_flow_runs(stop):
             yield
-        finally:
-            del os.environ["PREFECT_API_URL"]
-            process.kill()
-            process.wait()
+        return
+    with _home() as (home, is_shared), _serving(home, stop), _our_flow_runs(stop):
+        if is_shared:
+            _settle_orphans()
+        yield
 
 
 @contextmanager
-def _home() -> Iterator[Path]:
-    """Yield a folder for Prefect's database: the shared one, or a fresh one while another run uses that."""
+def _serving(home: Path, stop: threading.Event) -> Iterator[None]:
+    """Run a server of ours; it answers nobody without the token, which is in the environment of the two alone."""
+    token = f"gristmill:{secrets.token_urlsafe(32)}"
+    log = home / "server.log"
+    # Bound here and handed on: on a port that is only looked up, somebody else's server could be sent the token.
+    with socket.socket() as listener, open(log, "wb", opener=_private) as output:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+        direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
+        own = {"PREFECT_HOME": str(home), "PREFECT_API_AUTH_STRING": token, "no_proxy": direct, "NO_PROXY": direct}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(listener.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=[listener.fileno()],
+            env={**os.environ, **own, "PREFECT_SERVER_API_AUTH_STRING": token},
+        )
+    own["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        import prefect  # noqa: F401  # takes as long as the server's start; and now, that it finds the address
+
+        _wait_until_healthy(process, port, log, stop)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _our_flow_runs(stop: threading.Event) -> Iterator[None]:
+    """Mark the flow runs of the block as this process's, and cancel those that a stop leaves behind."""
+    from prefect import tags
+
+    mark = _mark(os.getpid()) or _MARK
+
+    def cancel() -> None:
+        from prefect.states import Cancelled
+
+        _end_flow_runs(
+            Cancelled(message="the run was stopped"), lambda marks: mark in marks, over=("FAILED", "CRASHED")
+        )
+
+    if isinstance(stop, Stop):
+        stop.last_acts.append(cancel)
+    try:
+        with tags(mark):
+            yield
+    finally:
+        if isinstance(stop, Stop):
+            stop.last_acts.remove(cancel)
+        if stop.is_set():
+            cancel()
+
+
+def _settle_orphans() -> None:
+    """Mark the flow runs as crashed whose process was killed: nobody else can tell that they are over."""
+    from prefect.states import Crashed
+
+    def is_dead(marks: Collection[str]) -> bool:
+        ours = [mark for mark in marks if mark.startswith(f"{_MARK}:{socket.gethostname()}:")]
+        return any(_mark(int(mark.split(":")[2])) != mark for mark in ours)
+
+    _end_flow_runs(Crashed(message="the process of the run was killed"), is_dead)
+
+
+def _end_flow_runs(state: Any, chosen: Callable[[Collection[str]], bool], over: Sequence[str] = ()) -> None:
+    """Give a final state to flow runs that lack one (or have one of those in `over`) and whose tags are `chosen`."""
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    kinds = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", *over)
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
+    try:
+        with get_client(sync_client=True) as client:
+            for run in client.read_flow_runs(flow_run_filter=wanted):
+                if chosen(run.tags):
+                    client.set_flow_run_state(run.id, state, force=True)
+    except Exception as error:  # noqa: BLE001 - a server that is gone is no reason to fail: it only shows what happened
+        _log.debug("flow runs keep their states: %s", redact(str(error)))
+
+
+def _mark(pid: int) -> str | None:
+    """Return the tag of a process of this machine: ids are used again, with another start; None when there is none."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return f"{_MARK}:{socket.gethostname()}:{pid}:{started}:{boot}"
+
+
+@contextmanager
+def _home() -> Iterator[tuple[Path, bool]]:
+    """Yield a folder for Prefect's database, this user's alone, and whether it is the one that runs share.
+
+    While another run uses that, and where it cannot be had, it is a fresh one.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
     shared = base / f"prefect-{version('prefect')}"
     handle = None
@@ -87,12 +182,15 @@ def _home() -> Iterator[Path]:
         shared.mkdir(parents=True, exist_ok=True)
         handle = os.open(shared / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another run, or the home folder is read-only: a first start in a fresh folder is slower
+        shared.chmod(0o700)
+        for path in shared.iterdir():
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    except (OSError, RuntimeError):  # held by another run, read-only, another user's, or this user has no home folder
         if handle is not None:
             os.close(handle)
-        with tempfile.TemporaryDirectory(prefix="gristmill-prefect-") as folder:
+        with scratch_folder("gristmill-prefect-") as folder:
             _copy_database(shared / DATABASE, Path(folder) / DATABASE)
-            yield Path(folder)
+            yield Path(folder), False
         return
     try:
         database = shared / DATABASE
@@ -100,7 +198,7 @@ def _home() -> Iterator[Path]:
             for path in shared.glob(f"{DATABASE}*"):
                 path.unlink()
         shutil.rmtree(shared / "storage", ignore_errors=True)
-        yield shared
+        yield shared, True
     finally:
         os.close(handle)
 
@@ -117,12 +215,6 @@ def _copy_database(source: Path, target: Path) -> None:
             old.backup(new)
     except sqlite3.Error:  # being created right now, perhaps: then this run creates its own
         target.unlink(missing_ok=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _check_answer(url: str) -> None:
@@ -155,8 +247,12 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, 
     raise GristmillError(f"Prefect's server did not answer within {START_LIMIT_S:.0f} s (log: {log}); run again")
 
 
-def _serve(port: int, parent: int) -> None:
-    """Run the server in this process until the parent dies."""
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _serve(listener: int, parent: int) -> None:
+    """Run the server in this process, on a socket that is bound, until the parent dies."""
     import ctypes
     import signal
 
@@ -164,10 +260,11 @@ def _serve(port: int, parent: int) -> None:
     ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         return
+    os.umask(0o077)
     import uvicorn
     from prefect.server.api.server import create_app
 
-    uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.Server(uvicorn.Config(create_app(), log_level="warning")).run([socket.socket(fileno=listener)])
 
 
 if __name__ == "__main__":

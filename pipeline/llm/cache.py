@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,7 @@ class Cache:
         try:
             self._open.enter_context(hold(Storage.at(str(self.folder)), "asking a language model"))
             self._open.callback(self._close_files)
+            self._keep_private()
             self._load()
         except OSError as error:
             self._open.close()
@@ -66,6 +67,13 @@ class Cache:
         except BaseException:
             self._open.close()
             raise
+
+    def _keep_private(self) -> None:
+        """Leave to this user what others may have been able to read; where it is another's, as it is."""
+        with suppress(PermissionError):
+            self.folder.chmod(0o700)
+            for path in self.folder.iterdir():
+                path.chmod(0o600)
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -212,7 +220,7 @@ class Cache:
     def _new_segment(self) -> None:
         number = self._segment + 1
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        handle = os.open(self._path(number), flags, 0o644)
+        handle = os.open(self._path(number), flags, 0o600)
         self._handles[number] = handle
         os.write(handle, segments.START)
         os.fsync(handle)

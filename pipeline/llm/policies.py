@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
@@ -24,12 +25,21 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from pipeline.llm.types import Reason
+from pipeline.table.redaction import HIDDEN, redact
 
 Action = Literal["again", "refuse", "stop", "stop_or_refuse"]
 _DETAIL = 300
+SECRET_LENGTH = 8
+"""Characters of a key at least; what is shorter, such as `EMPTY`, is none."""
+_SHOWN_BYTES = 1 << 15
+"""Bytes of an answer in which keys are sought one by one, where there are some; far less of it is ever shown."""
+_BYTES_ESCAPED = 16
+"""The most that one character of a key takes when it is escaped and wrapped."""
+_ESCAPED = re.compile(rb"(?:%|u00|&#[xX]|x)([0-9a-fA-F]{2});?|&#(\d{1,3});")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DIGITS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _NOT_TAKEN = re.compile(
@@ -84,15 +94,70 @@ def of_status(status: int, body: bytes) -> Policy:
 
 def message_of(status: int, body: bytes, key: str | None) -> str:
     """Return one line with the status and what the server says, without our key."""
-    return scrub(f"{status} {_said(body)}".strip(), key)
+    return scrub(f"{status} {_said(without_key(body, key))}".strip(), key)
 
 
 def scrub(text: str, key: str | None) -> str:
-    """Return a text as one short line without our key."""
-    if key:
-        text = text.replace(key, "***")
-    line = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode()
+    """Return a text as one short line without our key and other secrets."""
+    whole = without_key(text.encode("utf-8", "replace"), key).decode("utf-8", "replace")
+    line = redact(_CONTROL.sub(" ", whole))
     return line if len(line) <= _DETAIL else line[: _DETAIL - 3] + "..."
+
+
+def holds_key(body: bytes, key: str | None) -> bool:
+    """Tell whether bytes hold our key in one of the usual ways: with characters escaped as in JSON, URLs and HTML, with
+    line ends inside, in Base64 (with a user before it, too) or hex. One that is shorter than a secret is never held.
+    """
+    if not key or len(key) < SECRET_LENGTH:
+        return False
+    plain = key.encode()
+    flat = body.replace(b"\\n", b"").replace(b"\\r", b"").translate(None, b" \t\r\n\\")
+    if (
+        plain in body
+        or plain in flat
+        or any(form in flat for form in _encoded(key))
+        or plain.hex().encode() in flat.lower()
+    ):
+        return True
+    if not any(mark in flat for mark in (b"%", b"u00", b"&#", b"x")):
+        return False
+    return plain in _ESCAPED.sub(lambda match: bytes([int(match[1], 16) if match[1] else int(match[2]) % 256]), flat)
+
+
+def without_key(body: bytes, key: str | None) -> bytes:
+    """Return bytes without our key, however it is written; only the first of them where it is in many.
+
+    To be called before anything is cut: a part of a key is not known for one.
+    """
+    if key and len(key) < SECRET_LENGTH:
+        return body.replace(key.encode(), HIDDEN.encode())
+    if not key or not holds_key(body, key):
+        return body
+    begin = _forms(key).sub(HIDDEN.encode(), body[:_SHOWN_BYTES])
+    return begin if len(body) <= _SHOWN_BYTES else begin[: -_BYTES_ESCAPED * len(key)]
+
+
+@lru_cache(maxsize=64)
+def _encoded(key: str) -> list[bytes]:
+    """Return what is the same in every Base64 of a text that holds the key, for each place in a group of three."""
+    forms: list[bytes] = []
+    for before, skipped in ((0, 0), (1, 2), (2, 3)):
+        whole = b"x" * before + key.encode()
+        text = base64.b64encode(whole[: len(whole) // 3 * 3])[skipped:]
+        forms += [text, text.translate(bytes.maketrans(b"+/", b"-_"))]
+    return forms
+
+
+@lru_cache(maxsize=64)
+def _forms(key: str) -> re.Pattern[bytes]:
+    """Return what matches each form of a key that `holds_key` knows."""
+    characters = [
+        rb"(?:\\{0,4}%s|%%(?i:%02x)|\\{1,4}(?:u00|x)(?i:%02x)|&#(?:%d|[xX](?i:%02x));)"
+        % (re.escape(bytes([code])), code, code, code, code)
+        for code in key.encode()
+    ]
+    encoded = [re.escape(form) for form in (*_encoded(key), key.encode().hex().encode())]
+    return re.compile(b"|".join([rb"(?:\s|\\{1,4}[nr]){0,4}".join(characters), *encoded]))
 
 
 def not_taken(status: int, body: bytes, sent: Iterable[str]) -> str | None:

@@ -19,6 +19,7 @@ from pipeline.llm.policies import (
     Policy,
     advice,
     bad_answer,
+    holds_key,
     message_of,
     not_taken,
     of_status,
@@ -28,7 +29,6 @@ from pipeline.llm.policies import (
 from pipeline.llm.types import Answer, Request
 from pipeline.table.errors import MissingDependencyError
 
-_SECRET_LENGTH = 8
 _NO_PARAMETERS = frozenset({"model", "messages", "prompt", "stream"})
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
@@ -54,7 +54,7 @@ class Transport:
             from yarl import URL
         except ImportError as error:
             raise MissingDependencyError(
-                "asking a language model needs aiohttp: pip install 'gristmill[http]'"
+                "asking a language model needs aiohttp, which comes with Gristmill: pip install aiohttp"
             ) from error
         self._aiohttp: Any = aiohttp
         self._endpoint, self._config = endpoint, config
@@ -120,6 +120,8 @@ class Transport:
             self._fail(bad_answer("broken_answer"), f"ends before its announced length or is no HTTP: {error}")
         except (aiohttp.ClientError, OSError) as error:
             self._fail(CONNECTION, f"closed before the answer: {error}")
+        if status == 200 and holds_key(body, self._key):  # answers are stored
+            self._fail(bad_answer("leaked_key"), "repeats the API key")
         if status != 200:
             pause_s = retry_after_s(headers.get("Retry-After"), self._config.retry_after_cap_s)
             detail = message_of(status, body, self._key)
@@ -133,7 +135,6 @@ class Transport:
                 answer = replace(answer, attempts=attempt)
         except BadAnswer as error:
             self._fail(bad_answer(error.reason), error.detail)
-        self._check_secret(answer)
         return answer
 
     async def _read(self, response: Any) -> bytes:
@@ -157,14 +158,6 @@ class Transport:
 
     def _fail(self, policy: Policy, detail: str) -> NoReturn:
         raise CallError(policy, scrub(detail, self._key))
-
-    def _check_secret(self, answer: Answer) -> None:
-        """Refuse an answer that holds our key: answers are stored. Short keys such as `EMPTY` are no secrets."""
-        key = self._key
-        if not key or len(key) < _SECRET_LENGTH:
-            return
-        if key in answer.text or key in (answer.model or "") or key in answer.finish_reason:
-            self._fail(bad_answer("leaked_key"), "repeats the API key")
 
     def _timeout_shown(self) -> str:
         first = self._endpoint.first_byte_timeout_s

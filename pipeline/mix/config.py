@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.table.config import StageConfig
+from pipeline.table.redaction import Address
 
 Kind = Literal["ngram", "transformer"]
 ModelName = Literal["auto", "linear", "log_linear", "effective_data", "gp", "lightgbm"]
@@ -57,7 +58,7 @@ class TokenizerConfig(StageConfig):
     """Which tokenizer counts, trains and writes tokens: one of the two."""
 
     train: TokenizerTraining | None = None
-    file: str | None = Field(None, description="a tokenizers file (.json)")
+    file: Address | None = Field(None, description="a tokenizers file (.json)")
     end_of_document: str | None = Field(None, description="token of `file` that ends a document; found when not given")
 
     @model_validator(mode="after")
@@ -166,10 +167,10 @@ class Stage(StageConfig):
 class MixConfig(StageConfig):
     """A whole mix, as `gristmill mix run` reads it."""
 
-    workspace: str = Field(min_length=1)
+    workspace: Address = Field(min_length=1)
     name: Name | None = Field(None, description="folder under `<workspace>/mix`; the file's name by default")
     slices: dict[Name, SliceConfig] = Field(min_length=1)
-    suite: str = Field(description="file of the evaluation suite")
+    suite: Address = Field(description="file of the evaluation suite")
     measure: tuple[str, ...] = Field((), description="more suites whose tasks the proxies are measured on")
     budget_tokens: int = Field(ge=1_000, le=10**15, description="tokens of the target run")
     tokenizer: TokenizerConfig = TokenizerConfig(train=TokenizerTraining())

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pydantic import Field
 
 from pipeline.table.config import StageConfig
+from pipeline.table.redaction import Address
 
 
 class AnnotateConfig(StageConfig):
     """Which measurements are taken beside the documents. Language and text statistics always are."""
 
-    tokenizer: str | None = Field(None, description="a tokenizers (.json) or tiktoken (.tiktoken) file for token_count")
+    tokenizer: Address | None = Field(
+        None, description="a file for token_count: tokenizers (.json) or tiktoken (.tiktoken)"
+    )

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConfigError, nearest
+from pipeline.table.redaction import redact
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
@@ -67,12 +68,21 @@ def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
         _check(node, (), lines, where)
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where} is not YAML: {_without_excerpt(error)}") from error
     except RecursionError as error:
         raise ConfigError(f"{where} is nested too deep") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be a mapping of keys to values, not {type(value).__name__}")
     return value, lines
+
+
+def _without_excerpt(error: yaml.YAMLError) -> str:
+    """Return what is wrong and where. PyYAML's own message quotes the line, cut anywhere: a secret may be in it."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{', '.join(part for part in (error.context, error.problem) if part)}{place}"
 
 
 def _check_events(text: str, where: str) -> None:
@@ -124,18 +134,18 @@ def override(value: dict[str, Any], assignment: str) -> None:
     path, separator, text = assignment.partition("=")
     keys = [key for key in path.strip().split(".") if key]
     if not separator or not keys:
-        raise ConfigError(f"--set {assignment!r}: write it as a.b=value")
+        raise ConfigError(f"--set {path!r}: write it as a.b=value")
     try:
         parsed = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment!r}: {text!r} is not YAML") from error
+        raise ConfigError(f"--set {path}: its value is not YAML: {_without_excerpt(error)}") from error
     target = value
     for key in keys[:-1]:
         inner = target.get(key)
         if inner is None:
             inner = target[key] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {assignment!r}: {key!r} is not a mapping")
+            raise ConfigError(f"--set {path}: {key!r} is not a mapping")
         target = inner
     target[keys[-1]] = parsed
 
@@ -191,9 +201,9 @@ def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: s
         return f"{place}: key {key!r} is missing"
     if isinstance(problem["input"], Mapping) or problem["loc"][-1:] == (_KEY,) or not key:
         return f"{place}: {key}: {message}" if key else f"{place}: {message}"
-    if path[-1] in _UNSHOWN:
-        return f"{place}: {key}: {message}"
     value = repr(problem["input"])
+    if path[-1] in _UNSHOWN or redact(value) != value:  # it is cut below, and half a secret is not known for one
+        return f"{place}: {key}: {message}"
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{place}: {key} = {shown}: {message}"
 

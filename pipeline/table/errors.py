@@ -9,11 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from pipeline.table.redaction import redact
+
 
 class GristmillError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose. Its text holds no secret of an address, whoever wrote it."""
 
     exit_code = 1
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(redact(text))
 
 
 class UsageError(GristmillError):

@@ -20,8 +20,9 @@ from typing import Any, Literal
 from fsspec.utils import glob_translate
 
 from pipeline.table.errors import InputError, UnreadableInputError, UsageError
+from pipeline.table.redaction import shown
 from pipeline.table.schema import RejectReason
-from pipeline.table.storage import InputFile, filesystem, is_local, printable, remote_identity
+from pipeline.table.storage import InputFile, filesystem, is_local, printable, remote_errors, remote_identity
 
 _CHUNK_BYTES = 1 << 20
 _SPECIAL = {
@@ -59,7 +60,7 @@ def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "conte
             raise InputError(f"{where}: {entry!r} matches no file ({_here()}); correct it or remove it")
         for match in matches:
             found.setdefault(match.url, match)
-    once = _without_second_links(found)
+    once = _without_second_signatures(_without_second_links(found), where)
     names = _printable(_distinct({url: file.name for url, file in once.items()}))
     files = [_with_identity(file, names[url], identity) for url, file in once.items()]
     return sorted(files, key=lambda file: file.name)
@@ -69,16 +70,22 @@ def _expand(entry: str, where: str) -> list[_Found]:
     """Return what one entry names."""
     try:
         fs, path = filesystem(entry)
+        if is_local(fs):
+            return list(_local(path))
+        with remote_errors():
+            return _remote(fs, path, entry)
     except UsageError as error:
         raise type(error)(f"{where}: {error}") from error
-    try:
-        return list(_local(path)) if is_local(fs) else _remote(fs, path, entry)
     except FileNotFoundError as error:
+        if "://" in entry:
+            raise InputError(f"{where}: {entry} does not exist ({error.strerror or error}); correct it") from error
         raise InputError(f"{where}: {entry} does not exist ({_here()}); correct the path") from error
     except PermissionError as error:
-        raise InputError(f"{where}: {entry}: {error.strerror}; make it readable") from error
-    except (OSError, ValueError) as error:  # a NUL in a path, a `**` inside a name
+        raise InputError(f"{where}: {entry}: {error.strerror or error}; make it readable") from error
+    except (OSError, ValueError) as error:  # a NUL in a path, a `**` inside a name, no network
         reason = getattr(error, "strerror", None) or error
+        if "://" in entry:
+            raise InputError(f"{where}: {entry} cannot be reached: {reason}; check address and network") from error
         raise InputError(f"{where}: {entry} cannot be listed: {reason}; correct it") from error
 
 
@@ -87,19 +94,19 @@ def _here() -> str:
 
 
 def _remote(fs: Any, path: str, entry: str) -> list[_Found]:
-    if glob.has_magic(entry) and not fs.exists(path):  # a file may be called `crawl [1].warc.gz`
+    is_web = entry.startswith(("http://", "https://"))
+    info = {} if glob.has_magic(path.split("?", 1)[0] if is_web else path) and not fs.exists(path) else fs.info(path)
+    if not info:  # a file may be called `crawl [1].warc.gz`
         root = path[: len(path) - len(path.lstrip("/"))] + _root(path)
         infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
-    elif not fs.exists(path):
-        raise FileNotFoundError(path)
     elif fs.isdir(path):
         root = path.rstrip("/")
         infos = {p: i for p, i in fs.find(path, detail=True).items() if _visible(p.removeprefix(root))}
     else:
-        root = os.path.dirname(path)
-        infos = {path: fs.info(path)}
+        root = os.path.dirname(shown(path))  # a signature may hold a `/`
+        infos = {path: info}
     return [
-        _Found(_url(p, entry), os.path.relpath(p, root or "/"), int(info["size"] or 0), remote_identity(info))
+        _Found(_url(p, entry), os.path.relpath(shown(p), root or "/"), int(info["size"] or 0), remote_identity(info))
         for p, info in infos.items()
     ]
 
@@ -204,6 +211,23 @@ def _without_second_links(found: dict[str, _Found]) -> dict[str, _Found]:
     return result
 
 
+def _without_second_signatures(found: dict[str, _Found], where: str) -> dict[str, _Found]:
+    """Let a file that is named with two signatures be read once.
+
+    Raises: InputError when files differ in nothing else: they could not be told apart in what is stored.
+    """
+    kept: dict[str, _Found] = {}
+    for file in found.values():
+        other = kept.setdefault(shown(file.url), file)
+        is_same = file.identity != "none" and (other.size, other.identity) == (file.size, file.identity)
+        if other is not file and not is_same:
+            raise InputError(
+                f"{where}: two inputs differ only in a key, token or signature ({shown(file.url)}), which no manifest "
+                "may hold; put one of them into another source, or copy them to places with names of their own"
+            )
+    return {file.url: file for file in kept.values()}
+
+
 def _url(path: str, entry: str) -> str:
     """Return how a path of an entry's file system is written: local ones as they are, others as URLs."""
     protocol = entry.split("://", 1)[0] if "://" in entry else "file"
@@ -235,7 +259,7 @@ def _distinct(names: dict[str, str]) -> dict[str, str]:
         if not clashing:
             return result
         for url in clashing:
-            result[url] = "/".join(url.split("/")[-depth:])
+            result[url] = "/".join(shown(url).split("/")[-depth:])
         depth += 1
 
 

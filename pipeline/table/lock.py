@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from pipeline.table.errors import WorkspaceError
+from pipeline.table.redaction import redact
 from pipeline.table.storage import Storage, write_failure
 
 LOCK = "_lock.json"
@@ -27,7 +28,7 @@ def hold(storage: Storage, command: str) -> Iterator[None]:
     """
     owner = json.dumps(
         {
-            "command": command,
+            "command": redact(command),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),

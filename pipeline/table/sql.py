@@ -7,7 +7,6 @@ user's statement can neither write a file nor read one outside the workspace.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from pipeline.table.query import (
     quote,
 )
 from pipeline.table.shards import Group, Index
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, scratch_folder
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
@@ -194,7 +193,7 @@ def connect(storage: Storage, memory_limit: str = MEMORY_LIMIT) -> Iterator[Sess
     """
     catalog = Catalog.read(storage)
     # Not in the workspace: it may be read-only, and a run clears its temporary files.
-    with tempfile.TemporaryDirectory(prefix="gristmill-sql-") as scratch:
+    with scratch_folder("gristmill-sql-") as scratch:
         connection = open_database(memory_limit=memory_limit, temp_directory=scratch)
         try:
             folders = [f"{storage.sql_path('')}/" if storage.is_local else f"{storage.url}/"]

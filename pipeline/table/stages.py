@@ -41,6 +41,8 @@ class Stop(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.grace_s = GRACE_S
+        self.last_acts: list[Callable[[], None]] = []
+        """What is done, within a second, before the process ends without unwinding."""
 
 
 @contextmanager

@@ -7,11 +7,14 @@ when it is put, and counts only once an index lists it.
 from __future__ import annotations
 
 import errno
+import io
 import os
+import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -20,22 +23,34 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from pipeline.table.errors import (
+    GristmillError,
     InputError,
     MissingDependencyError,
     ShardError,
     UnreadableInputError,
     WorkspaceError,
 )
+from pipeline.table.redaction import check_address, redact, shown
 from pipeline.table.schema import RejectReason
 
 TEMPORARY = "_tmp"
-_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "'gristmill[s3]'"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "adlfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    "hf": "huggingface_hub",
+    "smb": "smbprotocol",
+}
+"""What reads a protocol, for pip: fsspec itself reads none of them."""
 
 
 def filesystem(url: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of `url` and the path inside it (absolute for local paths).
 
-    Raises: MissingDependencyError when the protocol's package is not installed; InputError for an unknown protocol.
+    Raises: MissingDependencyError when the protocol's package is not installed; InputError for an unknown protocol;
+    OSError for what the protocol's library refuses.
     """
     if "://" not in url:  # fsspec would take a `::` in it for a chain of protocols
         return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(url))
@@ -50,11 +65,13 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        hint = f"pip install 'gristmill[{extra}]'" if extra else f"install the fsspec package for it ({error})"
-        raise MissingDependencyError(f"{url}: reading {protocol}:// needs an extra: {hint}") from error
+        package = _PACKAGES.get(protocol)
+        hint = f"pip install {package}" if package else f"install the fsspec package for it ({error})"
+        raise MissingDependencyError(f"{url}: reading {protocol}:// needs a package: {hint}") from error
     except ValueError as error:
         raise InputError(f"{url}: {error}; use a path or a URL whose protocol fsspec knows") from error
+    except Exception as error:  # noqa: BLE001 - a chained protocol opens its archive here
+        raise _plain(error) from None
     return fs, str(path)
 
 
@@ -68,7 +85,16 @@ class Storage:
 
     @classmethod
     def at(cls, url: str) -> Storage:
-        """Return the storage rooted at `url`; nothing is created."""
+        """Return the storage rooted at `url`; nothing is created.
+
+        Raises: WorkspaceError when the URL holds a secret, which would be in every path below it.
+        """
+        try:
+            check_address(url)
+        except ValueError as error:
+            raise WorkspaceError(f"{url}: {error}") from error
+        if shown(url) != url:
+            raise WorkspaceError(f"{url}: a workspace's URL holds no signature and no token; use the environment's")
         fs, root = filesystem(url)
         return cls(url.rstrip("/"), fs, root.rstrip("/"))
 
@@ -220,9 +246,9 @@ class Storage:
             else:
                 path.unlink(missing_ok=True)
 
-    def scratch_folder(self, prefix: str) -> tempfile.TemporaryDirectory[str]:
-        """Return a temporary local folder, on the workspace's disk where the workspace is local."""
-        return tempfile.TemporaryDirectory(dir=self._scratch(), prefix=prefix)
+    def scratch_folder(self, prefix: str) -> AbstractContextManager[str]:
+        """Give the block a temporary local folder, on the workspace's disk where the workspace is local."""
+        return scratch_folder(prefix, self._scratch())
 
     def _scratch(self) -> str | None:
         if not self.is_local:
@@ -247,6 +273,7 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
     else:
         handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+    _scratch_paths.add(temporary)
     try:
         with os.fdopen(handle, "w+b") as target:
             yield target
@@ -257,6 +284,8 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+    finally:
+        _scratch_paths.discard(temporary)
 
 
 def remote_identity(info: Mapping[str, Any]) -> str:
@@ -265,6 +294,30 @@ def remote_identity(info: Mapping[str, Any]) -> str:
         if info.get(key):
             return f"{key.lower()}:{info[key]}"
     return "none"
+
+
+_scratch_paths: set[str] = set()
+"""Temporary files and folders in use, for a process that ends without unwinding."""
+
+
+@contextmanager
+def scratch_folder(prefix: str, parent: str | os.PathLike[str] | None = None) -> Iterator[str]:
+    """Give the block a temporary folder of this user's alone; it goes however the block ends."""
+    folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    _scratch_paths.add(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _scratch_paths.discard(folder)
+
+
+def remove_scratch() -> None:
+    """Remove every temporary file and folder in use: the process is about to end."""
+    for path in list(_scratch_paths):
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def write_failure(path: str, error: OSError) -> str:
@@ -292,7 +345,7 @@ class InputFile:
     `problem` is why it cannot be read, where that was seen when it was listed: a reason of rejection, and what it is.
     """
 
-    url: str
+    url: str = field(repr=False)
     name: str
     size: int
     identity: str
@@ -300,8 +353,8 @@ class InputFile:
 
     @property
     def shown_url(self) -> str:
-        """The URL for manifests and messages: a local path need not be UTF-8."""
-        return printable(self.url)
+        """The URL for manifests and messages: without its secrets, and as UTF-8, which a local path need not be."""
+        return shown(printable(self.url))
 
     def open(self) -> BinaryIO:
         """Open for reading.
@@ -314,7 +367,8 @@ class InputFile:
         try:
             if is_local(fs):
                 return _open_file(path)
-            return cast(BinaryIO, fs.open(path, "rb"))
+            with remote_errors():
+                return cast(BinaryIO, io.BufferedReader(_RemoteFile(fs.open(path, "rb")), _REMOTE_BUFFER_BYTES))
         except FileNotFoundError as error:
             raise UnreadableInputError(f"{self.shown_url} is gone; it was there when the run began") from error
         except OSError as error:
@@ -323,6 +377,7 @@ class InputFile:
             raise kind(f"{self.shown_url} cannot be read: {error.strerror or error}{hint}") from error
 
 
+_REMOTE_BUFFER_BYTES = 1 << 16
 _LASTING = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR, errno.ENOTDIR)
 """Errors of a file of its own: others, such as too many open files, would meet the next one as well."""
 
@@ -336,6 +391,79 @@ def _open_file(path: str) -> BinaryIO:
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
         raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else "it is no file any more")
     return open(handle, "rb")
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote file whose errors, of whichever library, are those of a file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        with remote_errors():
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with remote_errors():
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def remote_errors() -> Iterator[None]:
+    """Turn what the library of a remote file system raises into an OSError of one line that says what failed.
+
+    Each has errors of its own (aiohttp's, botocore's, httpx's), often an absent file for anything; their chains hold
+    addresses with all their secrets, and end here.
+    """
+    try:
+        yield
+    except (GristmillError, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the classes are those of any package that fsspec finds
+        raise _plain(error) from None
+
+
+def _plain(error: Exception) -> OSError:
+    """Return the error of a remote file system as one of ours: its kind and what is known of the reason."""
+    link: Any = error
+    for _ in range(8):  # an error's causes; a chain may be a ring
+        status = getattr(link, "status", None) or getattr(getattr(link, "response", None), "status_code", None)
+        if status in (404, 410):
+            return FileNotFoundError(errno.ENOENT, f"does not exist (the server answered {status})")
+        if status in (401, 403):
+            why = "its signature may have expired, or credentials are missing"
+            return PermissionError(errno.EACCES, f"the server answered {status}: {why}")
+        if isinstance(status, int) and status >= 400:
+            number = errno.EAGAIN if status == 429 or status >= 500 else errno.EPERM
+            return OSError(number, f"the server answered {status}")
+        if isinstance(link, socket.gaierror):
+            return OSError(errno.EHOSTUNREACH, "its host's name is not known: no network, or a misspelt name")
+        if isinstance(link, ConnectionRefusedError) or getattr(link, "errno", None) == errno.ECONNREFUSED:
+            return ConnectionRefusedError(errno.ECONNREFUSED, "its host refuses the connection")
+        link = getattr(link, "os_error", None) or link.__cause__ or link.__context__
+        if link is None:
+            break
+    text = " ".join(redact(str(error)).split()) or type(error).__name__
+    kinds = (FileNotFoundError, PermissionError, TimeoutError, ConnectionError, IsADirectoryError)
+    kind: type[OSError] = next((kind for kind in kinds if isinstance(error, kind)), OSError)
+    number = error.errno if isinstance(error, OSError) else None
+    return kind(number, text) if number else kind(text)
 
 
 def printable(path: str) -> str:

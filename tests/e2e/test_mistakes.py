@@ -424,7 +424,9 @@ def test_missing_s3(key: str, folder: Path, without: Callable[[str], None], caps
 def test_missing_http(folder: Path, without: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "run.yaml").write_text(edited("in/a.jsonl", "https://example.org/a.jsonl"))
     without("aiohttp")
-    says(answer(capsys, ["run", "run.yaml"]), "sources.web.inputs", "https://example.org/a.jsonl", "gristmill[http]")
+    says(
+        answer(capsys, ["run", "run.yaml"]), "sources.web.inputs", "https://example.org/a.jsonl", "pip install aiohttp"
+    )
 
 
 def test_missing_language_model(

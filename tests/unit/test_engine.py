@@ -144,9 +144,9 @@ _STOPPED = """
 import os, signal, sys, time
 from pipeline.table import stages
 stages.GRACE_S = 0.3
-from flows import launch
+from flows import interrupts
 stop = stages.Stop()
-with launch.stopping_on_signals(stop, "gristmill run x.yaml"):
+with interrupts.stopping_on_signals(stop, "gristmill run x.yaml"):
     with stages.giving(stop, float(sys.argv[1])):
         for _ in range(int(sys.argv[2])):
             os.kill(os.getpid(), signal.SIGINT)

@@ -25,6 +25,7 @@ from pipeline.mix.transformer.proxy import TransformerProxy
 from pipeline.mix.types import Measure, RunSpec, TokenTask, TrainedRun
 from pipeline.table import errors
 from pipeline.table.errors import GristmillError, ShardError
+from pipeline.table.storage import scratch_folder
 
 _LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "ARROW")
 _KEEP_FREED_BYTES = str(1 << 30)
@@ -74,7 +75,7 @@ def run_all(
     Raises: GristmillError of the first job that fails, naming its run; the other workers are ended.
     """
     jobs = list(jobs)
-    with tempfile.TemporaryDirectory(prefix="gristmill-tasks-") as folder:
+    with scratch_folder("gristmill-tasks-") as folder:
         pool = _Pool(proxy, jobs, _write_tasks(Path(folder), jobs))
         threads = [threading.Thread(target=pool.work, daemon=True) for _ in range(min(workers, len(jobs)))]
         try:

@@ -1,0 +1,149 @@
+"""Ctrl-C, SIGTERM and a closed terminal: work ends soon, says what is kept, and leaves nothing lying around.
+
+Python runs a signal's handler only once the main thread is back from a library's code, which may take hours in SQL. So
+a thread of ours hears of every signal at once, through the wake-up descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from pipeline.table.stages import GRACE_S, InterruptedRunError, Stop
+from pipeline.table.storage import remove_scratch
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_READING_GRACE_S = 1.0
+"""Seconds that a command which only reads gets to unwind."""
+_LAST_ACTS_S = 1.5
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[list[int]]:
+    """End the block with KeyboardInterrupt at a signal; where a library does not give way, end the process after a
+    second. Yields the signals that came, which tell the exit code.
+    """
+    sent: list[int] = []
+    over = threading.Event()
+
+    def act(number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            _leave(number, "stopped")
+        threading.Thread(target=leave_later, args=(number,), daemon=True).start()
+
+    def leave_later(number: int) -> None:
+        if not over.wait(_READING_GRACE_S):
+            _leave(number, "stopped")
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _watching(act, unwind):
+        try:
+            yield sent
+        except InterruptedRunError:
+            raise
+        except BaseException as error:
+            if sent:  # DuckDB says that its query was interrupted, pyarrow that its stream ended
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            over.set()
+
+
+@contextmanager
+def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a clean stop: shards in progress are left, finished ones kept.
+
+    Whatever still hangs after the grace of `stop`, or at a second signal, ends with the process: every file is written
+    so that a kill does no harm.
+    """
+    sent: list[int] = []
+    message = f"stopped; finished shards are kept: `{command}` goes on from there"
+
+    def act(number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            _leave(number, message)
+        stop.set()
+        patience_s = grace_s()
+        waits = f": calls under way have {patience_s - GRACE_S:g} s, a second Ctrl-C ends at once"
+        sys.stderr.write(f"\nstopping{waits if patience_s > GRACE_S else ''} ...\n")
+        sys.stderr.flush()
+        threading.Thread(target=leave_later, args=(number,), daemon=True).start()
+
+    def grace_s() -> float:
+        return stop.grace_s if isinstance(stop, Stop) else GRACE_S
+
+    def leave_later(number: int) -> None:
+        started = last = time.monotonic()
+        longest_s = grace_s()
+        while last - started < longest_s:
+            time.sleep(0.1)
+            last = time.monotonic()
+            if grace_s() < longest_s:  # the calls have ended: the rest is as short as ever
+                longest_s = min(longest_s, last - started + GRACE_S)
+        for last_act in stop.last_acts if isinstance(stop, Stop) else ():
+            thread = threading.Thread(target=last_act, daemon=True)
+            thread.start()
+            thread.join(_LAST_ACTS_S)
+        _leave(number, message)
+
+    with _watching(act, lambda number, frame: None):
+        try:
+            yield
+        except BaseException as error:
+            if stop.is_set():
+                interrupted = InterruptedRunError(message)
+                interrupted.exit_code = 128 + sent[0] if sent else interrupted.exit_code
+                raise interrupted from error
+            raise
+
+
+@contextmanager
+def _watching(act: Callable[[int], None], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `act` from a thread at every signal, and `handler` in the main thread when it gets there."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        while numbers := os.read(reading, 64):
+            for number in numbers:
+                if number in _SIGNALS:
+                    act(number)
+
+    thread = threading.Thread(target=watch, name="gristmill-signals", daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    heard = [number for number in _SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _leave(number: int, message: str) -> NoReturn:
+    """End the process without unwinding it: temporary folders go, everything else is left as a kill would."""
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        sys.stderr.write(f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}gristmill: {message}\n")
+        sys.stderr.flush()
+    remove_scratch()
+    os._exit(128 + number)
