@@ -33,7 +33,10 @@ def values(array: pa.Array, depth: int = 1) -> list[object]:
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(kind.extension_name, values(array.storage, depth))
     if types.is_dictionary(kind):
-        return values(array.dictionary_decode(), depth)
+        # Each word once: copied to every row, a long one may take any amount of memory.
+        used = array.indices.drop_null().unique()
+        words = dict(zip(used.to_pylist(), values(array.dictionary.take(used), depth), strict=True))
+        return [words.get(index) for index in array.indices.to_pylist()]
     if types.is_struct(kind):
         return _structs(array, depth)
     if types.is_nested(kind) and not types.is_union(kind):

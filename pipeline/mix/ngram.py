@@ -298,9 +298,9 @@ def _trained_until(path: Path, run: RunSpec) -> float:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what `train` wrote, None when it is absent or damaged."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = read_json(path)
         float(value["until"]), value["run_id"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ShardError, ValueError, KeyError, TypeError):
         return None
     return dict(value)
 

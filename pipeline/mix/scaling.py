@@ -18,6 +18,7 @@ from pipeline.mix.scaling_law import NAMES, Predicted, ScalingLaw, ScalingRuns, 
 from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError, UsageError, nearest
 from pipeline.table.kept import write_file
+from pipeline.table.storage import read_file
 
 FIT, PLOT = "fit.json", "isoflop.png"
 COLUMNS = {
@@ -209,10 +210,10 @@ def load(fit_dir: str | Path) -> ScalingLaw:
     """
     path = Path(fit_dir, FIT)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path, _MAX_BYTES))
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; make it with `gristmill scaling fit`") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     try:
         law = _from_json(content)
@@ -268,9 +269,7 @@ def _isoflop(axes: Any, law: ScalingLaw, runs: ScalingRuns, flops: float, colour
 
 def _text(path: str | Path) -> str:
     try:
-        if Path(path).stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; a table of runs is not")
-        return Path(path).read_text("utf-8-sig")
+        return read_file(path, _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
