@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from flows.cli_mix import add_mix, add_scaling
+from pipeline.table.terminal import guard
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 
@@ -21,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"gristmill: {message}; see `{self.prog} --help`\n")
+        sys.stderr.write(f"gristmill: {' '.join(message.split())}; see `{self.prog} --help`\n")
         sys.exit(2)
 
 
@@ -79,6 +80,9 @@ def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("workspace", metavar="WORKSPACE")
     command.add_argument("query", metavar="SQL", help="one SELECT statement")
     command.add_argument("--format", choices=("table", "csv", "json"), default="table", help="how to print the result")
+    command.add_argument(
+        "--defuse", action="store_true", help="CSV: an apostrophe before text that a spreadsheet would run as a formula"
+    )
     command.set_defaults(run=_sql)
 
     command = _command(
@@ -150,7 +154,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _sql(arguments: argparse.Namespace) -> int:
     from flows.inspection import print_query
 
-    return print_query(arguments.workspace, arguments.query, arguments.format)
+    return print_query(arguments.workspace, arguments.query, arguments.format, arguments.defuse)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -204,9 +208,15 @@ def _os_failure(error: OSError) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line: every foreseeable mistake becomes one line and an exit code, never a traceback."""
+    with guard():
+        sys.exit(_main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     namespace = parser().parse_args(arguments)
     from pipeline.table.errors import GristmillError
 
+    code: int
     try:
         code = namespace.run(namespace)
         sys.stdout.flush()
@@ -225,7 +235,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("gristmill: stopped\n")
         code = 130
-    sys.exit(code)
+    except UnicodeEncodeError as error:
+        wrong = repr(error.object[error.start : error.end][:20])
+        hint = "an argument that is not UTF-8 text"
+        if error.encoding.lower().replace("_", "-") != "utf-8":
+            hint = f"{error.encoding} cannot hold it: set PYTHONUTF8=1, or print JSON"
+        sys.stderr.write(f"gristmill: {wrong}: {hint}\n")
+        code = 2
+    return code
 
 
 if __name__ == "__main__":

@@ -8,18 +8,19 @@ from typing import Literal
 from pipeline.table.storage import Storage
 
 
-def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"]) -> int:
+def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"], defuse: bool = False) -> int:
     """Print the rows of one SELECT; their number goes to stderr. Returns the exit code.
 
-    Raises: WorkspaceError, QueryError.
+    Raises: WorkspaceError, QueryError; UsageError to `defuse` anything but CSV.
     """
     from pipeline.table.format import write
     from pipeline.table.sql import connect
 
     if form == "csv":
-        sys.stdout.reconfigure(newline="")  # type: ignore[union-attr]  # RFC 4180 wants its own line ends
+        # RFC 4180 wants its own line ends, and has no way to write what the encoding lacks.
+        sys.stdout.reconfigure(newline="", errors="strict")  # type: ignore[union-attr]
     with connect(Storage.at(workspace)) as session:
-        rows = write(session.query(sql), form, sys.stdout)
+        rows = write(session.query(sql), form, sys.stdout, defuse=defuse)
     if form == "table":
         sys.stderr.write(f"{rows:,} {'row' if rows == 1 else 'rows'}\n")
     return 0

@@ -25,6 +25,7 @@ from pipeline.table.errors import ShardError, UsageError
 from pipeline.table.query import one_line
 from pipeline.table.stages import GRACE_S, InterruptedRunError, StageReport, Stop, run_stage
 from pipeline.table.storage import Storage
+from pipeline.table.terminal import escaped
 
 SMALL_BYTES = 16 << 20
 SMALL_ROWS = 50_000
@@ -157,7 +158,7 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
         leave(number)
 
     def leave(number: int) -> None:
-        sys.stderr.write(f"gristmill: {_stopped(command)}\n")
+        sys.stderr.write(f"gristmill: {escaped(_stopped(command))}\n")  # under bars it is not our stream
         sys.stderr.flush()
         os._exit(128 + number)
 

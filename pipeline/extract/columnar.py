@@ -15,7 +15,7 @@ from pipeline.extract.cells import values
 from pipeline.extract.column_types import find_type, natural_type, open_parquet, paths, shown
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.lines import BOM, Line, read_lines
-from pipeline.extract.members import EXPANSION, UNIT_BYTES, allowance
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput
 from pipeline.extract.rows import (
     MAX_NAMED,
     NOTHING_KEPT,
@@ -75,29 +75,32 @@ def read_parquet(
     parquet, tree = open_parquet(stream, file)
     _check_columns(corpus, tree, list(paths(tree)))
     _check_text_type(corpus, tree)
-    left_bytes = allowance(stream.seek(0, 2))
-    first = 0
-    for group in range(parquet.num_row_groups):
-        end = first + parquet.metadata.row_group(group).num_rows
-        for item in _read_group(corpus, parquet, stream, group, range(first, end), start) if end > start else ():
-            yield item
-            left_bytes -= UNIT_BYTES + (len(item.result.text) if isinstance(item.result, Document) else 0)
-            if left_bytes < 0:
-                lost = f"decodes to over {EXPANSION} times its size; the rows from {item.offset + 1} on are not read"
-                yield row_damage(file, item.offset + 1, lost)
-                return
-        first = end
+    raw = RawInput(stream)
+    first, row = 0, start
+    try:
+        for group in range(parquet.num_row_groups):
+            end = first + parquet.metadata.row_group(group).num_rows
+            for item in _read_group(corpus, parquet, raw, group, range(first, end), start) if end > start else ():
+                row = item.offset + 1
+                yield item
+                raw.spend(len(item.result.text) if isinstance(item.result, Document) else 0)
+            first = end
+    except DamagedMember as error:
+        yield row_damage(file, row, f"rows from {row} on: the file {error}")
 
 
 def _read_group(
-    corpus: _Corpus, parquet: pq.ParquetFile, stream: BinaryIO, group: int, rows: range, start: int
+    corpus: _Corpus, parquet: pq.ParquetFile, raw: RawInput, group: int, rows: range, start: int
 ) -> Iterator[RowItem]:
     row = rows.start
     try:
-        left_out, batches = read_group(parquet, stream, group, corpus.asked)
+        left_out, batches = read_group(parquet, raw.stream, group, corpus.asked)
         if any(f"{corpus.text}.".startswith(f"{path}.") for path in left_out):
-            raise OSError(f"column {corpus.text!r} would take over {FLAT_BYTES >> 20} MiB of memory a row")
+            raise OSError(
+                f"column {corpus.text!r} has pages of over {FLAT_BYTES >> 20} MiB; write it with smaller ones"
+            )
         for batch in batches:
+            raw.spend(batch.nbytes + UNIT_BYTES * batch.num_rows)
             skipped = min(max(0, start - row), batch.num_rows)
             yield from _batch_items(corpus, row + skipped, batch.slice(skipped), left_out)
             row += batch.num_rows

@@ -61,20 +61,15 @@ class DamagedMember(Exception):
         self.cut = cut
 
 
-def allowance(size: int) -> int:
-    """Return how many decoded bytes an input of so many bytes may cost."""
-    return EXPANSION * size + EXPANSION_BYTES
-
-
 class RawInput:
     """Raw bytes by position over a seekable stream, read in blocks; to see how it begins, or `whole`."""
 
     def __init__(self, stream: BinaryIO, *, whole: bool = True) -> None:
-        self._stream = stream
+        self.stream = stream
         self._block = b""
         self._start = 0
         self.size = stream.seek(0, 2)
-        self._allowance = allowance(self.size) if whole else _HEAD_ALLOWANCE
+        self._allowance = EXPANSION * self.size + EXPANSION_BYTES if whole else _HEAD_ALLOWANCE
 
     def spend(self, size: int) -> None:
         """Count decoded bytes. Raises: DamagedMember, from then on, when they are too many for the size of the input."""
@@ -91,9 +86,9 @@ class RawInput:
         return self._block[index : index + size]
 
     def _load(self, position: int) -> None:
-        self._stream.seek(position)
-        block = self._stream.read(BLOCK_BYTES)
-        while len(block) < BLOCK_BYTES and (more := self._stream.read(BLOCK_BYTES - len(block))):
+        self.stream.seek(position)
+        block = self.stream.read(BLOCK_BYTES)
+        while len(block) < BLOCK_BYTES and (more := self.stream.read(BLOCK_BYTES - len(block))):
             block += more
         self._start, self._block = position, block
 

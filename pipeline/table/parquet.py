@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 BATCH_ROWS = 256
-FLAT_BYTES = 256 << 20  # of all columns with one value a row, in a batch
-NESTED_BYTES = 768 << 20  # of all lists and maps, in a row group: how much of it a row has cannot be known before
+FLAT_BYTES = 384 << 20  # of all columns with one value a row, for a batch of one row
+NESTED_BYTES = 384 << 20  # of all lists and maps, in a row group: how much of it a row has cannot be known before
 MAX_COLUMNS = 4096  # read besides those that were asked for
+_BATCH_BYTES = 128 << 20  # of a batch of more rows, which are copied, and become Python's
 _DENSE_BYTES = 8 << 20  # above it, the words of a dictionary are not copied to every row
 _ITEM_BYTES = 32  # of an item of a list, at least, once it is Python's
 _HEADER_BYTES = 1 << 20
@@ -41,6 +42,7 @@ class _Column:
     """At most this for the whole row group; 0 when it has one value a row."""
     page_bytes: int = 0
     """The largest page, decompressed: what a value can have at most, and what is decompressed at a time."""
+    pages: int = 0
     page_rows: int = 1
     """In the smallest page but the last."""
     row_bytes: int = 0
@@ -49,7 +51,7 @@ class _Column:
 
     def flat_bytes(self, rows: int) -> int:
         """Return at most how much so many rows take; 0 of lists and maps."""
-        pages = min(rows, rows // self.page_rows + 2)
+        pages = min(rows, self.pages, rows // self.page_rows + 2)
         return pages * self.page_bytes + rows * self.row_bytes
 
 
@@ -69,7 +71,7 @@ def read_group(
     _drop_until(kept, NESTED_BYTES, lambda column: column.nested_bytes)
     _drop_until(kept, FLAT_BYTES, lambda column: column.flat_bytes(1))
     rows = BATCH_ROWS
-    while rows > 1 and sum(column.flat_bytes(rows) for column in kept) > FLAT_BYTES:
+    while rows > 1 and sum(column.flat_bytes(rows) for column in kept) > _BATCH_BYTES:
         rows //= 2
     indices = sorted(column.index for column in kept)
     words = [column.path for column in kept if column.as_dictionary]
@@ -114,7 +116,7 @@ def _weigh(parquet: pq.ParquetFile, stream: BinaryIO, group: int, index: int, as
     row_bytes = width + repeats + (4 if as_dictionary else words)
     if not leaf.max_repetition_level:
         page_rows = max(1, min(counts[:-1] or counts, default=1))
-        return _Column(index, leaf.path, is_asked, 0, page_bytes, page_rows, row_bytes, as_dictionary)
+        return _Column(index, leaf.path, is_asked, 0, page_bytes, len(counts), page_rows, row_bytes, as_dictionary)
     nested_bytes = sum(sizes) + count * (row_bytes + _ITEM_BYTES)
     return _Column(index, leaf.path, is_asked, nested_bytes, as_dictionary=as_dictionary)
 

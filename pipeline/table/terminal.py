@@ -16,7 +16,7 @@ from typing import Any
 _PLAIN = re.compile(r"[\n -~]*+")
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Control, formatting (writing direction, zero width, tags), halves of surrogate pairs, line and paragraph ends."""
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(c) for c in range(0xFE00, 0xFE10)}
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """Letters and marks that show as nothing."""
 
 

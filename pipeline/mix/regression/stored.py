@@ -76,7 +76,16 @@ def load_fit(folder: str | Path) -> Fit:
         raise InputError(
             f"{folder} holds no fit ({Path(error.filename).name} is missing); run `mix fit` first"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise InputError(f"{path} is damaged ({error!r}); run `mix fit` again") from error
 
 
