@@ -39,6 +39,11 @@ def values(array: pa.Array, depth: int = 1) -> list[object]:
         return [words.get(index) for index in array.indices.to_pylist()]
     if types.is_struct(kind):
         return _structs(array, depth)
+    if types.is_list(kind) or types.is_large_list(kind):
+        ends = array.offsets.to_pylist()  # all at once: a word that repeats in lists is converted once
+        items = values(array.values.slice(ends[0], ends[-1] - ends[0]), depth + 1)
+        rows = zip(array.is_valid().to_pylist(), ends, ends[1:], strict=False)
+        return [items[start - ends[0] : end - ends[0]] if valid else None for valid, start, end in rows]
     if types.is_nested(kind) and not types.is_union(kind):
         return [_items(scalar, depth) for scalar in array]
     if types.is_timestamp(kind):

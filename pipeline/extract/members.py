@@ -72,7 +72,7 @@ class RawInput:
         self._allowance = EXPANSION * self.size + EXPANSION_BYTES if whole else _HEAD_ALLOWANCE
 
     def spend(self, size: int) -> None:
-        """Count decoded bytes. Raises: DamagedMember, from then on, when they are too many for the size of the input."""
+        """Count decoded bytes. Raises: DamagedMember, from then on, when they are too many for the input's size."""
         self._allowance -= size
         if self._allowance < 0:
             raise DamagedMember(f"decodes to over {EXPANSION} times its size; the rest is not read", self.size)
@@ -472,7 +472,7 @@ def candidates(raw: RawInput, form: Format, start: int, starts_record: Callable[
 
 
 def _is_gzip(raw: RawInput, position: int) -> bool:
-    """Whether a gzip member can begin here: a name or field of any length would be read from every place to the next."""
+    """Whether a gzip member can begin here: each place that seems so would be searched for the end of a long name."""
     head = raw.exactly(position, 512)
     flags = head[3] if len(head) > 3 else 0
     is_named = flags & 24 == 0 or b"\0" in head[10:]

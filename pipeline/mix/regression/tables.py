@@ -26,6 +26,7 @@ from pipeline.table.storage import read_file
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 4096
 MAX_CELLS = 50_000_000
+_MAX_BYTES = 1 << 30
 SEED = "seed"
 """Column of a table of mixtures that is no slice: what each run was trained with."""
 _SHOWN = 3
