@@ -101,13 +101,13 @@ def _weigh(parquet: pq.ParquetFile, stream: BinaryIO, group: int, index: int, as
     is_text = leaf.physical_type == "BYTE_ARRAY"
     width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(leaf.physical_type, 0)
     sizes, counts, dictionary_bytes, encodings = [0], [], 0, set()
-    for header in _page_headers(stream, chunk):
-        sizes.append(header[2])
-        if header[1] == _DICTIONARY_PAGE:
-            dictionary_bytes = header[2]
-        elif fields := header.get(_HEADERS.get(header[1], 0)):
-            counts.append(fields[1])
-            encodings.add(fields[2 if header[1] == _DATA_PAGE else 4])
+    for kind, size, values, encoding in _pages(stream, chunk):
+        sizes.append(size)
+        if kind == _DICTIONARY_PAGE:
+            dictionary_bytes = size
+        elif values:
+            counts.append(values)
+            encodings.add(encoding)
     count, page_bytes = sum(counts), max(sizes)
     repeats = page_bytes if _DELTA_BYTE_ARRAY in encodings and is_text else 0  # a value may repeat that before it
     words = dictionary_bytes if encodings & _DICTIONARY and is_text else 0
@@ -121,25 +121,29 @@ def _weigh(parquet: pq.ParquetFile, stream: BinaryIO, group: int, index: int, as
     return _Column(index, leaf.path, is_asked, nested_bytes, as_dictionary=as_dictionary)
 
 
-def _page_headers(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[dict[int, Any]]:
-    """Yield the headers of a column chunk's pages, by Thrift's field numbers, as far as they are read for its values.
+def _pages(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[int, int, int, int]]:
+    """Yield kind, decompressed size, number of values and encoding of a chunk's pages, as far as its values go.
 
-    Raises: OSError when they are damaged.
+    Raises: OSError when a header is damaged.
     """
     position = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset > 0:  # some writers say 0 for none
         position = min(position, chunk.dictionary_page_offset)
     left, end = chunk.num_values, position + chunk.total_compressed_size
     while left > 0 and position < end:
-        header, size = _read_header(stream, position)
+        header, header_bytes = _read_header(stream, position)
         try:
-            position += size + header[3]
-            if header[2] < 0 or header[3] < 0:
-                raise OSError(f"a page at byte {position} claims a negative size")
-            left -= header[_HEADERS[header[1]]][1] if header[1] in (_DATA_PAGE, _DATA_PAGE_V2) else 0
-        except (KeyError, TypeError) as error:
-            raise OSError(f"a page's header before byte {position} lacks a field") from error
-        yield header
+            kind, size, stored_bytes = header[1], header[2], header[3]
+            fields = header[_HEADERS[kind]] if kind in _HEADERS else {}
+            values = fields[1] if kind in (_DATA_PAGE, _DATA_PAGE_V2) else 0
+            encoding = fields[2 if kind == _DATA_PAGE else 4] if values else 0
+            if min(size, stored_bytes, values) < 0:
+                raise ValueError
+        except (LookupError, TypeError, ValueError) as error:
+            raise OSError(f"a damaged page at byte {position}") from error
+        position += header_bytes + stored_bytes
+        left -= values
+        yield kind, size, values, encoding
 
 
 def _read_header(stream: BinaryIO, position: int) -> tuple[dict[int, Any], int]:
