@@ -54,7 +54,7 @@ from pipeline.mix.ngram_tasks import (
 )
 from pipeline.mix.types import Floats, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, ShardError, UsageError
-from pipeline.table.kept import write_file
+from pipeline.table.kept import read_json, write_file
 
 SMOOTHING = ((1.0, 5.0), (2.5, 2.0), (3.5, 4.0), (0.5, 4.0))
 """By order, (a, b): the shorter context is worth a + b times the different tokens that follow the longer one.
