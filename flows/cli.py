@@ -213,6 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        if not argument.isascii() and argument.encode(errors="replace").decode() != argument:
+            hint = "it is not UTF-8 text; where it is a name, rename the file, or set PYTHONUTF8=1"
+            sys.stderr.write(f"gristmill: argument {argument[:100]!r}: {hint}\n")
+            return 2
     namespace = parser().parse_args(arguments)
     from pipeline.table.errors import GristmillError
 
@@ -236,11 +241,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         sys.stderr.write("gristmill: stopped\n")
         code = 130
     except UnicodeEncodeError as error:
-        wrong = repr(error.object[error.start : error.end][:20])
-        hint = "an argument that is not UTF-8 text"
-        if error.encoding.lower().replace("_", "-") != "utf-8":
-            hint = f"{error.encoding} cannot hold it: set PYTHONUTF8=1, or print JSON"
-        sys.stderr.write(f"gristmill: {wrong}: {hint}\n")
+        wrong = error.object[error.start : error.end][:20]
+        sys.stderr.write(f"gristmill: {error.encoding} cannot hold {wrong!r}; set PYTHONUTF8=1, or print JSON\n")
         code = 2
     return code
 

@@ -107,6 +107,8 @@ class _Loader(_PARSER):  # type: ignore[misc]
         try:
             if kind in ("int", "float") and len(node.value) > _MAX_DIGITS:
                 raise ValueError
+            if isinstance(node, yaml.ScalarNode):
+                node.value.encode()  # an escape can spell half a surrogate pair, which is no text
             return super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             # PyYAML takes for granted that a value is what its form or its tag says.
