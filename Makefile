@@ -2,6 +2,7 @@
 #   make quickstart   curate and mix three small sources made from this machine's Python, without a download
 #   make test         the tests, on two processes;  make check: style, types, documentation
 #   make acceptance   the full must-show checks: minutes each
+#   make fuzz         hostile inputs for every parser, FUZZ_S seconds long (600)
 #   make clean        remove .venv and everything that the targets above made
 
 PYTHON ?= python3
@@ -11,9 +12,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 WS := .quickstart/workspace
+FUZZ_S ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check acceptance clean
+.PHONY: help quickstart test check acceptance fuzz clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -84,6 +86,9 @@ check: $(DEV)
 
 acceptance: $(DEV)
 	$(BIN)/python -m pytest -m acceptance
+
+fuzz: $(DEV)
+	$(BIN)/python -m tests.fuzz.test_fuzz $(FUZZ_S)
 
 clean:
 	rm -rf $(VENV) .quickstart .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.kept import write_file
-from pipeline.table.storage import write_failure
+from pipeline.table.storage import open_file, read_file, write_failure
 
 MODEL = "model.bin"
 ARTEFACT = "artefact.json"
@@ -131,7 +131,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     if not folder.is_dir():
         raise InputError(f"classifier {folder} does not exist; train it with `gristmill classifier train`")
     try:
-        raw = _read_json(folder / ARTEFACT)
+        raw = read_file(folder / ARTEFACT, _MAX_JSON_BYTES)
         artefact = validate(Artefact, json.loads(raw), str(folder / ARTEFACT))
         found = file_hash(folder / MODEL)
         if found != artefact.model_hash:
@@ -159,15 +159,7 @@ def _check(folder: Path, artefact: Artefact, model: FastTextModel) -> None:
         )
 
 
-def _read_json(path: Path) -> bytes:
-    with path.open("rb") as file:
-        raw = file.read(_MAX_JSON_BYTES + 1)
-    if len(raw) > _MAX_JSON_BYTES:
-        raise ValueError(f"{path} is larger than {_MAX_JSON_BYTES} bytes")
-    return raw
-
-
 def file_hash(path: Path) -> str:
     """Return the BLAKE2b hash of a file, 32 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(cast(Any, file), lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from flows.cli_mix import add_mix, add_scaling
+from pipeline.table.terminal import guard
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 
@@ -23,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"gristmill: {message}; see `{self.prog} --help`\n")
+        sys.stderr.write(f"gristmill: {' '.join(message.split())}; see `{self.prog} --help`\n")
         sys.exit(2)
 
 
@@ -81,6 +82,9 @@ def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("workspace", metavar="WORKSPACE")
     command.add_argument("query", metavar="SQL", help="one SELECT statement")
     command.add_argument("--format", choices=("table", "csv", "json"), default="table", help="how to print the result")
+    command.add_argument(
+        "--defuse", action="store_true", help="CSV: an apostrophe before text that a spreadsheet would run as a formula"
+    )
     command.set_defaults(run=_sql)
 
     command = _command(
@@ -157,7 +161,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _sql(arguments: argparse.Namespace) -> int:
     from flows.inspection import print_query
 
-    return print_query(arguments.workspace, arguments.query, arguments.format)
+    return print_query(arguments.workspace, arguments.query, arguments.format, arguments.defuse)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -217,11 +221,22 @@ def _os_failure(error: OSError) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line: every foreseeable mistake becomes one line and an exit code, never a traceback."""
+    with guard():
+        sys.exit(_main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        if not argument.isascii() and argument.encode(errors="replace").decode() != argument:
+            hint = "it is not UTF-8 text; where it is a name, rename the file, or set PYTHONUTF8=1"
+            sys.stderr.write(f"gristmill: argument {argument[:100]!r}: {hint}\n")
+            return 2
     namespace = parser().parse_args(arguments)
     from flows.interrupts import ending_on_signals
     from pipeline.table.errors import GristmillError
     from pipeline.table.redaction import redact
 
+    code: int
     sys.excepthook = _crash
     signals: list[int] = []
     try:
@@ -243,7 +258,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("gristmill: stopped\n")
         code = 128 + (signals[0] if signals else signal.SIGINT)
-    sys.exit(code)
+    except UnicodeEncodeError as error:
+        wrong = error.object[error.start : error.end][:20]
+        sys.stderr.write(f"gristmill: {error.encoding} cannot hold {wrong!r}; set PYTHONUTF8=1, or print JSON\n")
+        code = 2
+    return code
 
 
 def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -8,21 +8,22 @@ from typing import Literal
 from pipeline.table.storage import Storage
 
 
-def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"]) -> int:
+def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"], defuse: bool = False) -> int:
     """Print the rows of one SELECT; their number goes to stderr. Returns the exit code.
 
-    Raises: WorkspaceError, QueryError.
+    Raises: WorkspaceError, QueryError; UsageError to `defuse` anything but CSV.
     """
     from pipeline.table.format import write
     from pipeline.table.sql import connect, reading
 
     if form == "csv":
-        sys.stdout.reconfigure(newline="")  # type: ignore[union-attr]  # RFC 4180 wants its own line ends
+        # RFC 4180 wants its own line ends, and has no way to write what the encoding lacks.
+        sys.stdout.reconfigure(newline="", errors="strict")  # type: ignore[union-attr]
 
     @reading
     def ask() -> int:
         with connect(Storage.at(workspace)) as session:
-            return write(session.query(sql), form, sys.stdout)
+            return write(session.query(sql), form, sys.stdout, defuse=defuse)
 
     rows = ask()
     if form == "table":

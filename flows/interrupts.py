@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.table.stages import GRACE_S, InterruptedRunError, Stop
+from pipeline.table.stages import GRACE_S, KEPT, InterruptedRunError, Stop
 from pipeline.table.storage import remove_scratch
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,12 +68,15 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
     so that a kill does no harm.
     """
     sent: list[int] = []
-    message = f"stopped; finished shards are kept: `{command}` goes on from there"
+
+    def message() -> str:
+        standing = stop.standing() if isinstance(stop, Stop) else KEPT
+        return f"stopped; {standing}: `{command}` goes on from there"
 
     def act(number: int) -> None:
         sent.append(number)
         if len(sent) > 1:
-            _leave(number, message)
+            _leave(number, message())
         stop.set()
         patience_s = grace_s()
         waits = f": calls under way have {patience_s - GRACE_S:g} s, a second Ctrl-C ends at once"
@@ -96,14 +99,14 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
             thread = threading.Thread(target=last_act, daemon=True)
             thread.start()
             thread.join(_LAST_ACTS_S)
-        _leave(number, message)
+        _leave(number, message())
 
     with _watching(act, lambda number, frame: None):
         try:
             yield
         except BaseException as error:
             if stop.is_set():
-                interrupted = InterruptedRunError(message)
+                interrupted = InterruptedRunError(message())
                 interrupted.exit_code = 128 + sent[0] if sent else interrupted.exit_code
                 raise interrupted from error
             raise

@@ -40,6 +40,7 @@ def launch(path: str, assignments: Sequence[str], only: Sequence[str], until: st
     with stopping_on_signals(stop, f"gristmill run {path}"), opened(config, f"gristmill run {path}", stop) as run:
         started = time.monotonic()
         run.bound = bound
+        stop.standing = run.reporter.standing
         orchestrated = _is_worth_prefect(run, only, until)
         with _failing():
             reports = _orchestrated(run, only, until) if orchestrated else _in_this_process(run, only, until)

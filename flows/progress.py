@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColu
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.table.stages import ShardReport, StageReport
+from pipeline.table.stages import KEPT, ShardReport, StageReport
+from pipeline.table.terminal import escaped, raw
 
 Unit = Literal["rows", "bytes"]
 
@@ -54,7 +55,7 @@ class Reporter:
         """Return what a run that is stopped now keeps, and what it will do again."""
         at = self.current
         if at is None:
-            return "finished shards are kept"
+            return KEPT
         begun = f"{at.source} {at.stage} has {at.shards:,} of {at.of:,} shards done, which are kept"
         rows = at.counted - at.kept
         return f"{begun}; {f'about {rows:,} rows' if rows > 0 else 'what was under way'} will be done again"
@@ -62,7 +63,7 @@ class Reporter:
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
         with self._lock:
-            self.console.print(text, markup=False)
+            self.console.print(escaped(text), markup=False, emoji=False)
 
     def table(self, reports: list[StageReport]) -> None:
         """Print the closing table, below the bars."""
@@ -83,7 +84,7 @@ class Reporter:
                 f"{report.rows_in:,}",
                 f"{report.rows_out:,}",
                 f"{report.elapsed_s:.1f}",
-                report.notes,
+                Text(escaped(report.notes)),
             )
         with self._lock:
             self.console.print(table)
@@ -151,7 +152,7 @@ def reporter() -> Iterator[Reporter]:
     if not sys.stderr.isatty():
         yield Reporter()
         return
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=raw(sys.stderr), highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),

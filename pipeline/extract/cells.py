@@ -33,9 +33,17 @@ def values(array: pa.Array, depth: int = 1) -> list[object]:
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(kind.extension_name, values(array.storage, depth))
     if types.is_dictionary(kind):
-        return values(array.dictionary_decode(), depth)
+        # Each word once: copied to every row, a long one may take any amount of memory.
+        used = array.indices.drop_null().unique()
+        words = dict(zip(used.to_pylist(), values(array.dictionary.take(used), depth), strict=True))
+        return [words.get(index) for index in array.indices.to_pylist()]
     if types.is_struct(kind):
         return _structs(array, depth)
+    if types.is_list(kind) or types.is_large_list(kind):
+        ends = array.offsets.to_pylist()  # all at once: a word that repeats in lists is converted once
+        items = values(array.values.slice(ends[0], ends[-1] - ends[0]), depth + 1)
+        rows = zip(array.is_valid().to_pylist(), ends, ends[1:], strict=False)
+        return [items[start - ends[0] : end - ends[0]] if valid else None for valid, start, end in rows]
     if types.is_nested(kind) and not types.is_union(kind):
         return [_items(scalar, depth) for scalar in array]
     if types.is_timestamp(kind):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -14,8 +15,11 @@ from pipeline.extract.cells import values
 from pipeline.extract.column_types import find_type, natural_type, open_parquet, paths, shown
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.lines import BOM, Line, read_lines
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput
 from pipeline.extract.rows import (
+    MAX_NAMED,
     NOTHING_KEPT,
+    UNREADABLE,
     RowItem,
     find,
     row_damage,
@@ -23,9 +27,10 @@ from pipeline.extract.rows import (
     to_fields,
     to_item,
 )
+from pipeline.extract.units import Document
 from pipeline.table.errors import InputError, nearest
+from pipeline.table.parquet import FLAT_BYTES, read_group
 
-BATCH_ROWS = 256
 RETRY_BYTES = 1 << 30  # of lines parsed again behind a quote that nothing closes
 MAX_ROW_LINES = 100_000
 _DELIMITERS = (",", "\t", ";", "|")
@@ -41,6 +46,12 @@ class _Corpus:
     @property
     def text(self) -> str:
         return self.columns.get("text", "text")
+
+    @property
+    def asked(self) -> list[str]:
+        """The paths of all columns that are more than metadata."""
+        ours = ("text", "url", "title", "date", "licence", "id")
+        return [*(self.columns.get(name, name) for name in ours), *(column.path for column in self.keep.values())]
 
     def item(self, offset: int, fields: Mapping[str, object]) -> RowItem:
         return to_item(self.file, offset, fields, self.columns, self.limits.record_bytes, self.keep)
@@ -64,20 +75,34 @@ def read_parquet(
     parquet, tree = open_parquet(stream, file)
     _check_columns(corpus, tree, list(paths(tree)))
     _check_text_type(corpus, tree)
-    first = 0
-    for group in range(parquet.num_row_groups):
-        end = first + parquet.metadata.row_group(group).num_rows
-        if end > start:
-            yield from _read_group(corpus, parquet, group, range(first, end), start)
-        first = end
+    raw = RawInput(stream)
+    first, row = 0, start
+    try:
+        for group in range(parquet.num_row_groups):
+            end = first + parquet.metadata.row_group(group).num_rows
+            for item in _read_group(corpus, parquet, raw, group, range(first, end), start) if end > start else ():
+                row = item.offset + 1
+                yield item
+                raw.spend(len(item.result.text) if isinstance(item.result, Document) else 0)
+            first = end
+    except DamagedMember as error:
+        yield row_damage(file, row, f"rows from {row} on: the file {error}")
 
 
-def _read_group(corpus: _Corpus, parquet: pq.ParquetFile, group: int, rows: range, start: int) -> Iterator[RowItem]:
+def _read_group(
+    corpus: _Corpus, parquet: pq.ParquetFile, raw: RawInput, group: int, rows: range, start: int
+) -> Iterator[RowItem]:
     row = rows.start
     try:
-        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group]):
+        left_out, batches = read_group(parquet, raw.stream, group, corpus.asked)
+        if any(f"{corpus.text}.".startswith(f"{path}.") for path in left_out):
+            raise OSError(
+                f"column {corpus.text!r} has pages of over {FLAT_BYTES >> 20} MiB; write it with smaller ones"
+            )
+        for batch in batches:
+            raw.spend(batch.nbytes + UNIT_BYTES * batch.num_rows)
             skipped = min(max(0, start - row), batch.num_rows)
-            yield from _batch_items(corpus, row + skipped, batch.slice(skipped))
+            yield from _batch_items(corpus, row + skipped, batch.slice(skipped), left_out)
             row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         reached = max(row, start)
@@ -85,10 +110,13 @@ def _read_group(corpus: _Corpus, parquet: pq.ParquetFile, group: int, rows: rang
         yield row_damage(corpus.file, reached, lost)
 
 
-def _batch_items(corpus: _Corpus, row: int, batch: pa.RecordBatch) -> Iterator[RowItem]:
+def _batch_items(corpus: _Corpus, row: int, batch: pa.RecordBatch, left_out: Sequence[str]) -> Iterator[RowItem]:
     names = batch.schema.names
+    whole = dict.fromkeys(path if (top := path.split(".", 1)[0]) in names else top for path in left_out)
+    unread = [(name, UNREADABLE) for name in islice(whole, MAX_NAMED)]
+    unread += [(f"{len(whole) - MAX_NAMED} more columns", UNREADABLE)] if len(whole) > MAX_NAMED else []
     for number, cells in enumerate(zip(*(values(column) for column in batch.columns), strict=True), row):
-        fields = to_fields(list(zip(names, cells, strict=True)))
+        fields = to_fields([*zip(names, cells, strict=True), *unread])
         keys, text = find(fields, corpus.text)
         if text is None and keys != ():
             yield row_reject(corpus.file, number, "empty", f"column {corpus.text!r} is null")

@@ -77,7 +77,7 @@ def identify(stream: BinaryIO, name: str, columns: Mapping[str, str]) -> Content
     `text` and `binary` are none of the formats that are known, `unreadable` is one that Gristmill cannot read. Nothing
     but spaces is `empty`, what cannot be decoded at all `damaged`. A CSV is known by the column that holds the text.
     """
-    raw = RawInput(stream)
+    raw = RawInput(stream, whole=False)
     form = detect(raw)
     head, is_all = read_head(raw)
     if is_all and not head.strip():

@@ -11,9 +11,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO, Literal
 
-from pipeline.extract.members import DamagedMember, DecodedStream, RawInput, detect
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, DecodedStream, RawInput, detect
 from pipeline.extract.records import starts_warc
 from pipeline.table.errors import InputError
 
@@ -54,6 +55,7 @@ def read_lines(stream: BinaryIO, file: str, start: int, limit: int) -> Iterator[
     while True:
         try:
             piece = next(pieces, None)
+            raw.spend(UNIT_BYTES * (piece or b"").count(b"\n"))
         except DamagedMember as error:
             yield Line(offset, b"".join(parts) if size <= limit else None, error)
             return
@@ -85,11 +87,13 @@ def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
     before the array does, what it ends in comes last, with `damage`.
     """
     raw = RawInput(stream)
-    is_array = read_head(raw, _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"[")
+    is_array = read_head(RawInput(stream, whole=False), _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"[")
     elements = _Elements(start, limit, in_array=start > 0 and is_array)
     try:
         for piece in _content(raw, start):
-            yield from elements.feed(piece)
+            for element in elements.feed(piece):
+                raw.spend(UNIT_BYTES)
+                yield element
         yield from elements.end(None)
     except DamagedMember as error:
         yield from elements.end(error)
@@ -97,7 +101,7 @@ def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
 
 def is_json_array(stream: BinaryIO) -> bool:
     """Whether the content is a JSON array, or JSON objects that take several lines each: by how it begins."""
-    head = read_head(RawInput(stream), _BEGINNING_BYTES)[0].lstrip(_SPACE)
+    head = read_head(RawInput(stream, whole=False), _BEGINNING_BYTES)[0].lstrip(_SPACE)
     return head.startswith(b"[") or head.split(b"\n", 1)[0].rstrip(_SPACE) == b"{" != head
 
 
@@ -124,18 +128,21 @@ def _content(raw: RawInput, start: int) -> Iterator[bytes]:
     form = detect(raw)
     pieces = _pieces(DecodedStream(raw, form, 0, lambda _: False), 0)
     head = b""
+    failure: DamagedMember | None = None
     try:
         while len(head) < 4 and (piece := next(pieces, None)):
             head += piece
-    except DamagedMember:
-        pass  # it comes again below
+    except DamagedMember as error:
+        failure = error
     encoding = _wide_encoding(head)
     if encoding is not None:
         yield from _skip(_in_utf8(_pieces(DecodedStream(raw, form, 0, lambda _: False), 0), encoding), start)
     elif form.codec == "plain":
         yield from _pieces(DecodedStream(raw, form, min(start, raw.size), lambda _: False), 0)
     else:
-        yield from _pieces(DecodedStream(raw, form, 0, lambda _: False), start)
+        yield from _skip(chain([head], pieces), start)
+        if failure is not None:
+            raise failure
 
 
 def _pieces(source: DecodedStream, skip: int) -> Iterator[bytes]:

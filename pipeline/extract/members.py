@@ -17,6 +17,7 @@ import bz2
 import io
 import lzma
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
@@ -43,6 +44,11 @@ BZ2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows "BZh" and a digit: a b
 MAX_ZSTD_WINDOW = 1 << 27  # what the zstd command accepts without asking
 MAX_XZ_BYTES = 160 << 20  # of memory: twice what `xz -9` needs
 MAX_DICTIONARY_BYTES = 16 << 20
+EXPANSION, EXPANSION_BYTES = 8192, 1 << 30
+"""An input may decode to so many times its size, and so many bytes more, each unit counted as `UNIT_BYTES`: an honest
+one stays far below, while some kilobytes of Zstandard, bzip2 or Parquet can stand for hours of work."""
+UNIT_BYTES = 4096
+_HEAD_ALLOWANCE = 64 << 20
 _DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
 
 
@@ -56,13 +62,20 @@ class DamagedMember(Exception):
 
 
 class RawInput:
-    """Raw bytes by position over a seekable stream, read in blocks."""
+    """Raw bytes by position over a seekable stream, read in blocks; to see how it begins, or `whole`."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, *, whole: bool = True) -> None:
+        self.stream = stream
         self._block = b""
         self._start = 0
         self.size = stream.seek(0, 2)
+        self._allowance = EXPANSION * self.size + EXPANSION_BYTES if whole else _HEAD_ALLOWANCE
+
+    def spend(self, size: int) -> None:
+        """Count decoded bytes. Raises: DamagedMember, from then on, when they are too many for the input's size."""
+        self._allowance -= size
+        if self._allowance < 0:
+            raise DamagedMember(f"decodes to over {EXPANSION} times its size; the rest is not read", self.size)
 
     def at(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes from `position`; fewer only at a block's border, none only at the end."""
@@ -73,9 +86,9 @@ class RawInput:
         return self._block[index : index + size]
 
     def _load(self, position: int) -> None:
-        self._stream.seek(position)
-        block = self._stream.read(BLOCK_BYTES)
-        while len(block) < BLOCK_BYTES and (more := self._stream.read(BLOCK_BYTES - len(block))):
+        self.stream.seek(position)
+        block = self.stream.read(BLOCK_BYTES)
+        while len(block) < BLOCK_BYTES and (more := self.stream.read(BLOCK_BYTES - len(block))):
             block += more
         self._start, self._block = position, block
 
@@ -227,11 +240,13 @@ def _read_dictionary(raw: RawInput) -> zstandard.ZstdCompressionDict | None:
         return None
     content = raw.exactly(8, size)
     if content.startswith(MAGIC["zstd"]):
+        # In one go the library allocates whatever the frame claims.
+        reader = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(io.BytesIO(content))
         try:
-            content = zstandard.ZstdDecompressor().decompress(content, max_output_size=MAX_DICTIONARY_BYTES)
+            content = reader.read(MAX_DICTIONARY_BYTES + 1)
         except zstandard.ZstdError:
             return None
-    return zstandard.ZstdCompressionDict(content)
+    return zstandard.ZstdCompressionDict(content) if len(content) <= MAX_DICTIONARY_BYTES else None
 
 
 def _skip_skippable(raw: RawInput, position: int) -> int:
@@ -275,6 +290,7 @@ class Member:
             if unused is not None:
                 self.end = self._fed - unused
             if piece:
+                self._raw.spend(len(piece))
                 return piece
             if at_end and self.end is None:
                 raise DamagedMember(f"input ends within a {self._form.codec} member", self._fed, cut=True)
@@ -298,6 +314,7 @@ class Member:
         if not data.endswith(trailer):
             return b""
         self.end = end
+        self._raw.spend(len(content))
         return content
 
     def skip(self, size: int) -> int:
@@ -357,9 +374,8 @@ class DecodedStream:
         self._member: Member | None = None
         self._pending = b""
         self._position = 0  # decoded bytes handed out
-        self._marks: list[
-            tuple[int, int]
-        ] = []  # (decoded position, raw offset) of the members since the record's start
+        # Decoded position and raw offset of the members since the record's start.
+        self._marks: deque[tuple[int, int]] = deque()
         self.member_start = start  # raw offset of the member last opened, or tried
         self.failure: DamagedMember | None = None  # met while peeking: due when the bytes before it are used up
 
@@ -424,10 +440,13 @@ class DecodedStream:
             if not self._raw.at(start, 1):
                 _check_whole(self._raw, start)
                 return "end"
+            self._raw.spend(UNIT_BYTES)
             self.member_start, self._member = start, None
             member = Member(self._raw, self._form, start)
             self._pending = member.read_whole() or member.read()
             self._member = member
+            if self._marks and self._marks[-1][0] == self._position:
+                self._marks.pop()  # its member held nothing
             self._marks.append((self._position, start))
         return "record" if self._starts_record(self._pending) else "more"
 
@@ -436,7 +455,7 @@ class DecodedStream:
         if self._member is None and not self._pending:
             return self.member_start, 0
         while len(self._marks) > 1 and self._marks[1][0] <= self._position:
-            self._marks.pop(0)
+            self._marks.popleft()
         position, start = self._marks[0]
         inner = self._position - position
         return (start + inner, 0) if self._form.codec == "plain" else (start, inner)
@@ -447,9 +466,17 @@ def candidates(raw: RawInput, form: Format, start: int, starts_record: Callable[
     magic = MAGIC[form.codec]
     position = raw.find(magic, start)
     while position >= 0:
-        if starts_record(_first_bytes(raw, form, position)):
+        if (form.codec != "gzip" or _is_gzip(raw, position)) and starts_record(_first_bytes(raw, form, position)):
             yield position
         position = raw.find(magic, position + 1)
+
+
+def _is_gzip(raw: RawInput, position: int) -> bool:
+    """Whether a gzip member can begin here: each place that seems so would be searched for the end of a long name."""
+    head = raw.exactly(position, 512)
+    flags = head[3] if len(head) > 3 else 0
+    is_named = flags & 24 == 0 or b"\0" in head[10:]
+    return flags < 32 and is_named and (flags & 4 == 0 or head[11:12] < b"\x10")
 
 
 def _first_bytes(raw: RawInput, form: Format, position: int) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.extract.members import DamagedMember, DecodedStream, Format, RawInput, candidates
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, DecodedStream, Format, RawInput, candidates
 
 HEADER_BYTES = 256 << 10  # longer headers are damage
 PREFIX_BYTES = 1 << 20  # kept of a block that is over the limit: enough for the HTTP header
@@ -75,6 +75,7 @@ class RecordReader:
         self._search = _WARC_SEARCH if kind == "warc" else _ARC_SEARCH
         self._separator_lines = 2 if kind == "warc" else 1
         self._stream = self._open(0)
+        self._block_read_bytes = 0  # of the record last read, which may claim any length
         self._retried_bytes = 0
         self._ended = False
 
@@ -99,6 +100,7 @@ class RecordReader:
             return None
         place = self._stream.place()
         try:
+            self._raw.spend(UNIT_BYTES)
             if not self._to_next_byte():
                 return None
             place = self._stream.place()
@@ -198,6 +200,7 @@ class RecordReader:
             got += step
             if not step and self._stream.cross() != "more":
                 break
+        self._block_read_bytes = got
         return b"".join(parts), got
 
     def _damaged(self, record: Record, message: str, header_bytes: int = 0, *, cut: bool = False) -> Record:
@@ -232,7 +235,7 @@ class RecordReader:
 
     def _rewind(self, record: Record, header_bytes: int) -> None:
         """Stand behind the record's header again."""
-        self._retried_bytes += 0 if self._form.codec == "plain" else record.inner + record.length
+        self._retried_bytes += 0 if self._form.codec == "plain" else record.inner + self._block_read_bytes
         self._stream = self._open(record.offset)
         self._stream.cross()
         self._stream.skip(record.inner + header_bytes)

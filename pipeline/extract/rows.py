@@ -328,6 +328,8 @@ def _metadata(fields: Mapping[str, object], unfit: Sequence[str]) -> dict[str, o
     size = 0
     for name, value in fields.items():
         try:
+            if _room_left(value, METADATA_BYTES - size) < 0:
+                raise _UnknownValueError
             plain = _plain(value, 1)
         except _UnknownValueError:
             omitted.append(_clean(name)[:100])
@@ -345,6 +347,21 @@ def _metadata(fields: Mapping[str, object], unfit: Sequence[str]) -> dict[str, o
         more = [f"and {len(omitted) - MAX_NAMED} more"] if len(omitted) > MAX_NAMED else []
         notes.append(("_omitted", sorted(omitted)[:MAX_NAMED] + more))
     return to_fields([*notes, *kept])
+
+
+def _room_left(value: object, room: int, depth: int = 1) -> int:
+    """Return how much of `room` characters a value leaves at most, less than none as soon as that is known.
+
+    A list of a Parquet file can name a long word any number of times.
+    """
+    if isinstance(value, str):
+        return room - len(value)
+    if isinstance(value, (Mapping, list)) and depth <= MAX_DEPTH:
+        for item in value.values() if isinstance(value, Mapping) else value:
+            room = _room_left(item, room - 1, depth + 1)
+            if room < 0:
+                break
+    return room
 
 
 def _plain(value: object, depth: int) -> object:
@@ -384,7 +401,8 @@ def fit(value: object, kind: str) -> object:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if kind.endswith("[]"):
-        items = [fit(item, kind[:-2]) for item in value] if isinstance(value, list) else [UNFIT]
+        is_short = isinstance(value, list) and _room_left(value, 8 * KEPT_CHARACTERS) >= 0
+        items = [fit(item, kind[:-2]) for item in value] if is_short and isinstance(value, list) else [UNFIT]
         size = sum(len(item) if isinstance(item, str) else 8 for item in items)
         return items if all(item is not UNFIT for item in items) and size <= KEPT_CHARACTERS else UNFIT
     value = as_text(value)

@@ -54,7 +54,7 @@ from pipeline.mix.ngram_tasks import (
 )
 from pipeline.mix.types import Floats, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, ShardError, UsageError
-from pipeline.table.kept import write_file
+from pipeline.table.kept import read_json, write_file
 
 SMOOTHING = ((1.0, 5.0), (2.5, 2.0), (3.5, 4.0), (0.5, 4.0))
 """By order, (a, b): the shorter context is worth a + b times the different tokens that follow the longer one.
@@ -298,9 +298,9 @@ def _trained_until(path: Path, run: RunSpec) -> float:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what `train` wrote, None when it is absent or damaged."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value: Any = read_json(path)
         float(value["until"]), value["run_id"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ShardError, ValueError, KeyError, TypeError):
         return None
     return dict(value)
 

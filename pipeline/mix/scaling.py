@@ -17,6 +17,7 @@ from pipeline.mix.allocate import Allocation, Estimate
 from pipeline.mix.scaling_law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
 from pipeline.table.errors import InputError, ShardError, UsageError, nearest
 from pipeline.table.kept import read_json, write_file
+from pipeline.table.storage import read_file
 
 FIT, PLOT = "fit.json", "isoflop.png"
 COLUMNS = {
@@ -250,9 +251,7 @@ def _isoflop(axes: Any, law: ScalingLaw, runs: ScalingRuns, flops: float, colour
 
 def _text(path: str | Path) -> str:
     try:
-        if Path(path).stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; a table of runs is not")
-        return Path(path).read_text("utf-8-sig")
+        return read_file(path, _MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

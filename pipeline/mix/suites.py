@@ -29,6 +29,7 @@ from pipeline.table.config import read_yaml, validate
 from pipeline.table.errors import ConfigError, InputError, ShardError, nearest
 from pipeline.table.presets import preset_names, preset_path
 from pipeline.table.shards import digest
+from pipeline.table.storage import open_file
 
 MAX_TASK_BYTES = 256 << 20
 """Bytes of a task's file, unpacked."""
@@ -157,7 +158,7 @@ def _read_task(config: TaskConfig, path: Path, where: str) -> Task:
 
 @contextmanager
 def _lines_of(path: Path) -> Iterator[BinaryIO]:
-    with path.open("rb") as raw:
+    with open_file(path) as raw:
         if path.suffix == ".gz":
             with gzip.open(raw) as unpacked:
                 yield cast(BinaryIO, unpacked)

@@ -31,6 +31,7 @@ from pipeline.table.errors import ConfigError, InputError, MissingDependencyErro
 from pipeline.table.kept import done, kept, write_file
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
+from pipeline.table.storage import read_file
 from pipeline.table.text import text_buffers
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -186,10 +187,7 @@ def load_tokenizer(path: Path, end_of_document: str | None = None) -> MixTokeniz
     Raises: ConfigError when the file has no such token or would make it of text; InputError when it cannot be read.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"tokenizer: {path}: {size} bytes is no tokenizers file; the limit is {MAX_FILE_BYTES}")
-        text = path.read_bytes().decode("utf-8")
+        text = read_file(path, MAX_FILE_BYTES).decode("utf-8")
     except OSError as error:
         raise InputError(f"tokenizer: {path}: {error.strerror or error}; name a tokenizers file (.json)") from error
     except UnicodeDecodeError as error:

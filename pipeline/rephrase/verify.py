@@ -25,6 +25,7 @@ from pipeline.rephrase.fidelity.text import Finding
 from pipeline.rephrase.post import SPECIAL_TOKENS, UNSPACED, meets
 from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
+from pipeline.table.storage import open_file
 
 VERSION = "fidelity_v3"
 """Raised when the same texts are judged otherwise."""
@@ -240,7 +241,7 @@ def verify_file(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     where = Path(path)
     try:
-        stream = where.open("rb")
+        stream = open_file(where)
     except OSError as error:
         raise InputError(f"cannot read {where}: {error.strerror}; give a JSONL file of pairs") from error
     with stream:

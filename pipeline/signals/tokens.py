@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.table import schema
 from pipeline.table.errors import InputError, MissingDependencyError
+from pipeline.table.storage import read_file
 
 VERSION = "tokens_v1"
 SCHEMA = pa.schema([pa.field(schema.DOC_ID, pa.string(), nullable=False), ("token_count", pa.int64())])
@@ -44,6 +45,9 @@ _O200K = "|".join(
 _PATTERNS = {"gpt2": _GPT2, "r50k": _GPT2, "p50k": _GPT2, "cl100k": _CL100K, "o200k": _O200K}
 
 
+MAX_FILE_BYTES = 256 << 20
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """Counts the tokens of texts. `content_hash` identifies the file that it was read from."""
@@ -58,7 +62,7 @@ def load_tokenizer(path: str) -> Tokenizer:
     Raises: InputError when the file is absent or is neither; MissingDependencyError when its package is not installed.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise InputError(f"annotate.tokenizer: {path}: {error.strerror or error}; name a tokenizer file") from error
     content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -6,7 +6,6 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -14,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.redaction import redact
+from pipeline.table.storage import read_file
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
+_MAX_DIGITS = 100
 _KEY = "[key]"
 _UNSHOWN = frozenset({"base_url", "api_key_env"})
 """Keys whose value may be a secret that was put there by mistake: no message shows it."""
@@ -41,17 +42,14 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
     Raises: ConfigError when it is absent, unreadable, not YAML, not a mapping, or repeats a key.
     """
     try:
-        size = os.stat(path).st_size
-        if size > _MAX_BYTES:
-            raise ConfigError(f"{path}: {size} bytes is no configuration; the limit is {_MAX_BYTES}")
-        text = Path(path).read_text("utf-8")
+        text = read_file(path, _MAX_BYTES).decode()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(text.removeprefix("\ufeff"), str(path))
 
 
 def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
@@ -59,18 +57,9 @@ def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
 
     Raises: ConfigError as `read_yaml`.
     """
-    lines: Lines = {}
-    try:
-        _check_events(text, where)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is None:
-            raise ConfigError(f"{where} is empty; `gristmill init` prints a starting configuration")
-        _check(node, (), lines, where)
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {_without_excerpt(error)}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{where} is nested too deep") from error
+    value, lines = _parse(text, where)
+    if value is None:
+        raise ConfigError(f"{where} is empty; `gristmill init` prints a starting configuration")
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be a mapping of keys to values, not {type(value).__name__}")
     return value, lines
@@ -85,10 +74,29 @@ def _without_excerpt(error: yaml.YAMLError) -> str:
     return f"{', '.join(part for part in (error.context, error.problem) if part)}{place}"
 
 
+def _parse(text: str, where: str) -> tuple[Any, Lines]:
+    """Return the one value in a YAML text, None of an empty one, and the line of each key path."""
+    lines: Lines = {}
+    try:
+        _check_events(text, where)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines
+        _check(node, (), lines, where)
+        return loader.construct_document(node), lines
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {_without_excerpt(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deep") from error
+    except UnicodeEncodeError as error:  # an argument that is not UTF-8
+        raise ConfigError(f"{where} is not UTF-8 text: {error.reason} at character {error.start}") from error
+
+
 def _check_events(text: str, where: str) -> None:
-    """Refuse aliases and deep nesting before anything is built: YAML's parser takes minutes for a file of brackets."""
+    """Refuse aliases and deep nesting before anything is built."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_PARSER):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{where}:{line}: YAML aliases (`*name`) are not read; repeat the value")
@@ -97,8 +105,25 @@ def _check_events(text: str, where: str) -> None:
             raise ConfigError(f"{where}:{line}: nested deeper than {_MAX_DEPTH}")
 
 
-class _Loader(yaml.SafeLoader):
+# In Python alone a file of 1 MB takes half a minute.
+_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_PARSER):  # type: ignore[misc]
     """Safe YAML whose integers may have `_` and whose dates stay text."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        kind = node.tag.rsplit(":", 1)[-1]
+        try:
+            if kind in ("int", "float") and len(node.value) > _MAX_DIGITS:
+                raise ValueError
+            if isinstance(node, yaml.ScalarNode):
+                node.value.encode()  # an escape can spell half a surrogate pair, which is no text
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            # PyYAML takes for granted that a value is what its form or its tag says.
+            shown = str(node.value)[:40]
+            raise yaml.MarkedYAMLError(None, None, f"{shown!r} is no {kind}; quote it", node.start_mark) from error
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -133,19 +158,19 @@ def override(value: dict[str, Any], assignment: str) -> None:
     """
     path, separator, text = assignment.partition("=")
     keys = [key for key in path.strip().split(".") if key]
+    shown = f"--set {path[:100]!r}"  # not the value, which may be a secret
     if not separator or not keys:
-        raise ConfigError(f"--set {path!r}: write it as a.b=value")
-    try:
-        parsed = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {path}: its value is not YAML: {_without_excerpt(error)}") from error
+        raise ConfigError(f"{shown}: write it as a.b=value")
+    if len(keys) > _MAX_DEPTH:
+        raise ConfigError(f"{shown}: nested deeper than {_MAX_DEPTH}")
+    parsed, _ = _parse(text, shown)
     target = value
     for key in keys[:-1]:
         inner = target.get(key)
         if inner is None:
             inner = target[key] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {path}: {key!r} is not a mapping")
+            raise ConfigError(f"{shown}: {key!r} is not a mapping")
         target = inner
     target[keys[-1]] = parsed
 

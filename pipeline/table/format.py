@@ -13,24 +13,30 @@ from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, Literal, TextIO
 
+from pipeline.table.errors import UsageError
 from pipeline.table.sql import Result
+from pipeline.table.terminal import escaped
 
 Format = Literal["table", "csv", "json"]
 CELL_WIDTH = 60
 WIDTH_ROWS = 1000
 """Rows read before column widths are fixed; the rest is written as it comes."""
 
+_LINE_ENDS = dict.fromkeys(map(ord, "\n\r\t\v\f"), " ")
 _FIGURES = re.compile(r"-|[-+]?[\d.,]+( %)?")
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(.*\)|DOUBLE|FLOAT")
 
 
-def write(result: Result, form: Format, stream: TextIO) -> int:
+def write(result: Result, form: Format, stream: TextIO, *, defuse: bool = False) -> int:
     """Write every row of `result` to `stream` and return their number; `table` cuts long cells, nothing else does.
 
-    Raises: QueryError when the query fails while it is read.
+    Raises: QueryError when the query fails while it is read; UsageError to `defuse` anything but CSV.
     """
-    writers = {"table": write_table, "csv": write_csv, "json": write_json}
-    return writers[form](result, stream)
+    if form == "csv":
+        return write_csv(result, stream, defuse=defuse)
+    if defuse:
+        raise UsageError(f"--defuse is for --format csv, not for {form}: no other is run by a spreadsheet")
+    return write_table(result, stream) if form == "table" else write_json(result, stream)
 
 
 def write_table(result: Result, stream: TextIO) -> int:
@@ -65,14 +71,21 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) or (isinstance(value, str) and _FIGURES.fullmatch(value) is not None)
 
 
-def write_csv(result: Result, stream: TextIO) -> int:
-    """Write RFC 4180: a header, CRLF, quotes where needed. Null is an empty field, an empty string is quoted."""
-    stream.write(",".join(map(_csv_field, result.columns)) + "\r\n")
-    count = 0
-    for row in result.rows:
-        stream.write(",".join(map(_csv_field, row)) + "\r\n")
+def write_csv(result: Result, stream: TextIO, *, defuse: bool = False) -> int:
+    """Write RFC 4180: a header, CRLF, quotes where needed. Null is an empty field, an empty string is quoted.
+
+    With `defuse`, text that a spreadsheet would run as a formula comes behind an apostrophe.
+    """
+    count = -1
+    for row in chain([result.columns], result.rows):
+        cells = [f"'{value}" if defuse and _is_formula(value) else value for value in row]
+        stream.write(",".join(map(_csv_field, cells)) + "\r\n")
         count += 1
     return count
+
+
+def _is_formula(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
 
 
 def write_json(result: Result, stream: TextIO) -> int:
@@ -130,8 +143,8 @@ def cell(value: Any, width: int = CELL_WIDTH) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with line ends as spaces, and other control and direction characters escaped."""
-    return "".join(_shown(character) for character in text)
+    """Return `text` in one line, without anything that a terminal would obey."""
+    return escaped(text.translate(_LINE_ENDS))
 
 
 def cut(text: str, width: int) -> str:
@@ -160,14 +173,6 @@ def _write_plan(result: Result, stream: TextIO) -> int:
         print("\n".join(visible(line) for line in str(drawing).splitlines()), file=stream)
         count += 1
     return count
-
-
-def _shown(character: str) -> str:
-    if character in "\n\r\t\v\f":
-        return " "
-    if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
-        return f"\\u{ord(character):04x}"
-    return character
 
 
 def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

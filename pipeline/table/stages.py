@@ -22,6 +22,7 @@ from pipeline.table.errors import GristmillError
 from pipeline.table.shards import Group, Index, Part, RowMap, finished, map_part
 from pipeline.table.storage import Storage
 
+KEPT = "finished shards are kept"
 GRACE_S = 4.0
 """Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
 
@@ -41,6 +42,8 @@ class Stop(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.grace_s = GRACE_S
+        self.standing: Callable[[], str] = lambda: KEPT
+        """What a run that is stopped now keeps, and what it will do again."""
         self.last_acts: list[Callable[[], None]] = []
         """What is done, within a second, before the process ends without unwinding."""
 

@@ -44,6 +44,7 @@ _PACKAGES = {
     "smb": "smbprotocol",
 }
 """What reads a protocol, for pip: fsspec itself reads none of them."""
+MAX_SMALL_BYTES = 1 << 30  # of indexes, manifests and the like
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -178,7 +179,7 @@ class Storage:
     def read_bytes(self, relative: str) -> bytes:
         """Return a small file's bytes. Raises: FileNotFoundError when it is absent."""
         if self.is_local:
-            return Path(self.path(relative)).read_bytes()
+            return read_file(self.path(relative), MAX_SMALL_BYTES)
         return cast(bytes, self.fs.cat_file(self.path(relative)))
 
     def open(self, relative: str) -> BinaryIO:
@@ -366,7 +367,7 @@ class InputFile:
         fs, path = filesystem(self.url)
         try:
             if is_local(fs):
-                return _open_file(path)
+                return open_file(path)
             with remote_errors():
                 return cast(BinaryIO, io.BufferedReader(_RemoteFile(fs.open(path, "rb")), _REMOTE_BUFFER_BYTES))
         except FileNotFoundError as error:
@@ -382,14 +383,17 @@ _LASTING = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV, e
 """Errors of a file of its own: others, such as too many open files, would meet the next one as well."""
 
 
-def _open_file(path: str) -> BinaryIO:
-    """Open a regular file; a pipe that took its place meanwhile must not be waited for."""
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; a pipe or a device in its place is not waited for.
+
+    Raises: OSError, whose `strerror` says what stands in its place.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
-        raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else "it is no file any more")
+        raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else "a pipe or device, not a file", str(path))
     return open(handle, "rb")
 
 
@@ -462,8 +466,20 @@ def _plain(error: Exception) -> OSError:
     text = " ".join(redact(str(error)).split()) or type(error).__name__
     kinds = (FileNotFoundError, PermissionError, TimeoutError, ConnectionError, IsADirectoryError)
     kind: type[OSError] = next((kind for kind in kinds if isinstance(error, kind)), OSError)
-    number = error.errno if isinstance(error, OSError) else None
-    return kind(number, text) if number else kind(text)
+    code = error.errno if isinstance(error, OSError) else None
+    return kind(code, text) if code else kind(text)
+
+
+def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes: every small file that a user names is read by this.
+
+    Raises: OSError, whose `strerror` says so when it is a pipe, a device, or larger.
+    """
+    with open_file(path) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return data
 
 
 def printable(path: str) -> str:

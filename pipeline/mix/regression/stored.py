@@ -18,6 +18,7 @@ from pipeline.mix.regression.models import Model, TreesFit
 from pipeline.mix.regression.process import ProcessFit
 from pipeline.table.errors import InputError
 from pipeline.table.kept import write_file
+from pipeline.table.storage import read_file
 
 FORMAT = "gristmill-mix-fit-2"
 _JSON = "fit.json"
@@ -67,7 +68,7 @@ def load_fit(folder: str | Path) -> Fit:
     folder = Path(folder)
     path = folder / _JSON
     try:
-        about = json.loads(_bytes(path))
+        about = json.loads(read_file(path, _MAX_BYTES))
         if about.get("format") != FORMAT:
             raise InputError(f"{path} has format {about.get('format')!r}, expected {FORMAT!r}; run `mix fit` again")
         return _unpack(folder, about)
@@ -75,7 +76,16 @@ def load_fit(folder: str | Path) -> Fit:
         raise InputError(
             f"{folder} holds no fit ({Path(error.filename).name} is missing); run `mix fit` first"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise InputError(f"{path} is damaged ({error!r}); run `mix fit` again") from error
 
 
@@ -102,7 +112,7 @@ def _unpack(folder: Path, about: dict[str, Any]) -> Fit:
     name = str(about["arrays"])
     if Path(name).name != name:
         raise ValueError(f"arrays are in {name!r}, not a file of the folder")
-    data = _bytes(folder / name)
+    data = read_file(folder / name, _MAX_BYTES)
     if name != f"fit-{hashlib.sha256(data).hexdigest()[:32]}.npz":
         raise ValueError(f"{name} is not what was written")
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
@@ -129,9 +139,3 @@ def _model(number: int, about: dict[str, Any], arrays: Arrays) -> tuple[Model, t
     )
     model = Model(about["name"], law=law, process=process, trees=TreesFit(texts) if texts else None, **read("", _OWN))
     return model, tuple(about["columns"])
-
-
-def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path.name} is larger than {_MAX_BYTES} bytes")
-    return path.read_bytes()

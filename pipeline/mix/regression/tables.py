@@ -21,10 +21,12 @@ from pipeline.mix.types import Floats
 from pipeline.table.errors import InputError, nearest
 from pipeline.table.format import text_table
 from pipeline.table.kept import write_file
+from pipeline.table.storage import read_file
 
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 4096
 MAX_CELLS = 50_000_000
+_MAX_BYTES = 1 << 30
 SEED = "seed"
 """Column of a table of mixtures that is no slice: what each run was trained with."""
 _SHOWN = 3
@@ -136,8 +138,8 @@ def match_slices(table: Table, slice_names: tuple[str, ...]) -> Floats:
 
 def _read(path: str | Path) -> Table:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return _parse(str(path), csv.reader(file, strict=True))
+        text = read_file(path, _MAX_BYTES).decode("utf-8-sig")
+        return _parse(str(path), csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
