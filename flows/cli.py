@@ -91,8 +91,20 @@ def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     command = _command(commands, "funnel", "show how many documents and tokens each stage and each rule left")
     command.add_argument("workspace", metavar="WORKSPACE")
+    command.add_argument("--all", action="store_true", help="also rules that took nothing, which JSON always has")
     command.add_argument("--json", action="store_true", help="print one JSON array")
     command.set_defaults(run=_funnel)
+
+    group = _command(commands, "rules", "list and show rules: presets, files, and those of a configuration")
+    rules = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    command = _command(rules, "list", "list the presets of rules")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
+    command.set_defaults(run=_rules_list)
+    command = _command(rules, "show", "print rules as they are in force, in their order")
+    command.add_argument("rules", metavar="PRESET|FILE|CONFIG", help="a preset, a rules file, or a run's configuration")
+    command.add_argument("--source", metavar="NAME", help="only this source of CONFIG")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
+    command.set_defaults(run=_rules_show)
 
     command = _command(commands, "gc", "delete the parts that no index lists: superseded ones and unfinished ones")
     command.add_argument("workspace", metavar="WORKSPACE")
@@ -162,7 +174,19 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _funnel(arguments: argparse.Namespace) -> int:
     from flows.inspection import print_funnel
 
-    return print_funnel(arguments.workspace, arguments.json)
+    return print_funnel(arguments.workspace, arguments.json, arguments.all)
+
+
+def _rules_list(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_presets
+
+    return print_presets(arguments.json)
+
+
+def _rules_show(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_rules
+
+    return print_rules(arguments.rules, arguments.source, arguments.json)
 
 
 def _gc(arguments: argparse.Namespace) -> int:
