@@ -117,7 +117,7 @@ def print_rules(named: str, source: str | None, as_json: bool) -> int:
     import yaml
 
     from flows.config import load
-    from flows.select import rules_of
+    from flows.stages import rules_of
     from pipeline.select.rules import load_rules
     from pipeline.table.config import read_yaml
     from pipeline.table.errors import ConfigError, nearest
