@@ -58,6 +58,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--dry-run", action="store_true", help="print what would be done, with an estimate")
     command.set_defaults(run=_run)
 
+    command = _command(commands, "serve", "run a configuration on a schedule, until Ctrl-C")
+    command.add_argument("config", metavar="CONFIG", help="YAML configuration, read anew for each run")
+    command.add_argument("--cron", metavar="CRON", required=True, help="when, in UTC, such as '0 2 * * *'")
+    command.add_argument("--name", metavar="NAME", help="name of the deployment; that of the file by default")
+    command.set_defaults(run=_serve)
+
 
 def _add_rephrase(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = _command(commands, "rephrase", "let a language model rephrase what a source kept: this stage alone")
@@ -145,6 +151,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     start = dry_run if arguments.dry_run else launch
     return start(arguments.config, arguments.assignments, arguments.only, arguments.until)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from flows.serve import serve
+
+    serve(arguments.config, arguments.cron, arguments.name)
 
 
 def _rephrase(arguments: argparse.Namespace) -> int:
