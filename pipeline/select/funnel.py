@@ -88,7 +88,7 @@ def kept_by_shares(storage: Storage) -> dict[str, list[str]]:
     """
     with connect(storage) as session:
         return {
-            source.name: [_kept_by(session, source, name) for name in shares]
+            source.name: [_kept_by(session, source, str(name)) for name in shares]
             for source in session.catalog.sources
             if "outcomes" in source.groups
             and (shares := [rule["name"] for rule in _rules(source) if _takes_share(rule)])

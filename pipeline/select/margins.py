@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from math import isnan
 
-from pipeline.select import expressions
-from pipeline.select.expressions import Node
+from pipeline.table import query
 from pipeline.table.errors import RuleError, WorkspaceError
-from pipeline.table.sql import Session, quote
+from pipeline.table.query import Node, quote
+from pipeline.table.sql import Session
 
 NEAR = 0.05
 """A rule is passed by little when its number lies within this share of where the rule would turn."""
@@ -78,15 +78,15 @@ def margins(
     they ran, their constants in place.
     """
     shapes: dict[str, _Shape] = {}
-    with expressions.sandbox() as connection:
+    with query.sandbox() as connection:
         for name, predicate in predicates.items():
             try:
-                (tree,) = expressions.parse_predicates(connection, {name: predicate})
+                (tree,) = query.parse(connection, {name: predicate})
             except RuleError:  # an index that was written by hand or by another version
                 continue
             shapes[name] = _shape(tree, negated=False)
         compared = [each for shape in shapes.values() for each in _comparisons(shape)]
-        sides = expressions.render(connection, [side for each in compared for side in (each.left, each.right)])
+        sides = query.render(connection, [side for each in compared for side in (each.left, each.right)])
     if not compared:
         return {}
     asked = ", ".join(f"TRY({side}) AS s{number}" for number, side in enumerate(sides))
@@ -129,7 +129,7 @@ def _shape(node: Node, negated: bool) -> _Shape:
     if node.get("class") != "COMPARISON" or kind not in _WANTS:
         return None
     wants = _OPPOSITE[_WANTS[kind]] if negated else _WANTS[kind]
-    if expressions.column_refs(node["left"]):
+    if query.columns_read(node["left"]):
         return _Compared(node["left"], wants, node["right"])
     return _Compared(node["right"], _MIRRORED[wants], node["left"])
 
