@@ -61,6 +61,12 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--dry-run", action="store_true", help="print what would be done, with an estimate")
     command.set_defaults(run=_run)
 
+    command = _command(commands, "serve", "run a configuration on a schedule, until Ctrl-C")
+    command.add_argument("config", metavar="CONFIG", help="YAML configuration, read anew for each run")
+    command.add_argument("--cron", metavar="CRON", required=True, help="when, in UTC, such as '0 2 * * *'")
+    command.add_argument("--name", metavar="NAME", help="name of the deployment; that of the file by default")
+    command.set_defaults(run=_serve)
+
 
 def _add_rephrase(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = _command(commands, "rephrase", "let a language model rephrase what a source kept: this stage alone")
@@ -97,6 +103,7 @@ def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     command = _command(commands, "funnel", "show how many documents and tokens each stage and each rule left")
     command.add_argument("workspace", metavar="WORKSPACE")
+    command.add_argument("--all", action="store_true", help="also rules that took nothing, which JSON always has")
     command.add_argument("--json", action="store_true", help="print one JSON array")
     command.set_defaults(run=_funnel)
 
@@ -104,6 +111,17 @@ def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("workspace", metavar="WORKSPACE", help="path or URL of the workspace")
     command.add_argument("--json", action="store_true", help="print one JSON array")
     command.set_defaults(run=_check)
+
+    group = _command(commands, "rules", "list and show rules: presets, files, and those of a configuration")
+    rules = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    command = _command(rules, "list", "list the presets of rules")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
+    command.set_defaults(run=_rules_list)
+    command = _command(rules, "show", "print rules as they are in force, in their order")
+    command.add_argument("rules", metavar="PRESET|FILE|CONFIG", help="a preset, a rules file, or a run's configuration")
+    command.add_argument("--source", metavar="NAME", help="only this source of CONFIG")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
+    command.set_defaults(run=_rules_show)
 
     command = _command(commands, "gc", "delete the parts that no index lists: superseded ones and unfinished ones")
     command.add_argument("workspace", metavar="WORKSPACE")
@@ -146,6 +164,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return start(arguments.config, arguments.assignments, arguments.only, arguments.until)
 
 
+def _serve(arguments: argparse.Namespace) -> int:
+    from flows.serve import serve
+
+    serve(arguments.config, arguments.cron, arguments.name)
+
+
 def _rephrase(arguments: argparse.Namespace) -> int:
     from flows.rephrase_command import rephrase
 
@@ -173,7 +197,19 @@ def _explain(arguments: argparse.Namespace) -> int:
 def _funnel(arguments: argparse.Namespace) -> int:
     from flows.inspection import print_funnel
 
-    return print_funnel(arguments.workspace, arguments.json)
+    return print_funnel(arguments.workspace, arguments.json, arguments.all)
+
+
+def _rules_list(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_presets
+
+    return print_presets(arguments.json)
+
+
+def _rules_show(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_rules
+
+    return print_rules(arguments.rules, arguments.source, arguments.json)
 
 
 def _check(arguments: argparse.Namespace) -> int:

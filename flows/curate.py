@@ -1,14 +1,12 @@
 """The Prefect flows: one a stage, and `curate` for all of them. Importing this imports Prefect.
 
-To schedule curation on a Prefect server of yours:
-
-    from flows.curate import curate
-    curate.serve("nightly-web", cron="0 2 * * *", parameters={"config": "/data/curate.yaml"})
+`gristmill serve` puts `curate` on a schedule; the README shows how to do so from Python.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +14,9 @@ from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.config import LAST, RunConfig, load
+from flows.config import LAST, RunConfig, chosen_sources, load
 from flows.engine import PrefectEngine
+from flows.preflight import check_everything
 from flows.runs import opened
 from flows.stages import TABLE, steps
 from pipeline.rephrase.stage import collapse_rows
@@ -43,10 +42,24 @@ def stage_flow(stage: str, workers: int | None = None) -> Flow[Any, StageReport]
     return named(body)
 
 
-@flow(name="curate", validate_parameters=False)
+def _tell(flow: Any, flow_run: Any, state: Any) -> None:
+    """Say in one line why a run that a schedule or a page started failed; `gristmill run` says it itself."""
+    if flow_run.deployment_id is not None:
+        sys.stderr.write(f"gristmill: run {flow_run.name}: {' '.join(str(state.message).split())}\n")
+
+
+@flow(name="curate", validate_parameters=False, on_failure=[_tell], on_crashed=[_tell])
 def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = LAST) -> list[StageReport]:
-    """Bring a workspace up to date: every stage up to `until`, for every source or those in `only`."""
-    loaded = load(config) if isinstance(config, str) else config
+    """Bring a workspace up to date: every stage up to `until`, for every source or those in `only`.
+
+    A configuration's path is read and checked as `gristmill run` does.
+    """
+    if isinstance(config, str):
+        loaded = load(config)
+        only = chosen_sources(loaded, only)
+        check_everything(loaded, only, until)
+    else:
+        loaded = config
     with opened(loaded, "curate flow") as run:
         reports = []
         for stage, sources in steps(loaded, only, until):

@@ -1,8 +1,9 @@
-"""Reading a workspace from the command line: `sql`, `explain`, `funnel`, `check`, `gc`. Never starts Prefect."""
+"""Reading a workspace or rules: `sql`, `explain`, `funnel`, `rules`, `check`, `gc`. Never starts Prefect."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Literal
 
 from pipeline.table.storage import Storage
@@ -43,8 +44,10 @@ def print_explanation(workspace: str, document: str, as_json: bool) -> int:
     return 0
 
 
-def print_funnel(workspace: str, as_json: bool) -> int:
-    """Print what each stage and each rule left. Returns the exit code.
+def print_funnel(workspace: str, as_json: bool, everything: bool) -> int:
+    """Print what each stage and each rule left; in JSON, or with `everything`, also rules that took nothing.
+
+    Returns the exit code.
 
     Raises: WorkspaceError.
     """
@@ -52,10 +55,12 @@ def print_funnel(workspace: str, as_json: bool) -> int:
 
     storage = Storage.at(workspace)
     rows = funnel.funnel(storage)
-    text = funnel.as_json(rows) if as_json else funnel.as_text(rows, funnel.reject_reasons(storage))
-    sys.stdout.write(text + "\n")
-    if not as_json:
-        _print_collapse(storage)
+    if as_json:
+        sys.stdout.write(funnel.as_json(rows) + "\n")
+        return 0
+    reasons, shares = funnel.reject_reasons(storage), funnel.kept_by_shares(storage)
+    sys.stdout.write(funnel.as_text(rows, reasons, shares, everything) + "\n")
+    _print_collapse(storage)
     return 0
 
 
@@ -113,4 +118,64 @@ def collect_garbage(workspace: str, dry_run: bool) -> int:
     sys.stderr.write(f"{len(report.files):,} files {verb}, {report.bytes:,} bytes\n")
     for path in report.unknown:
         sys.stderr.write(f"left alone, not made by Gristmill: {path}\n")
+    return 0
+
+
+def print_presets(as_json: bool) -> int:
+    """Print the presets of rules. Returns the exit code."""
+    from pipeline.select.rules import load_rules
+    from pipeline.table.format import encode, text_table
+    from pipeline.table.presets import preset_names
+
+    rows = []
+    for name in preset_names("rules"):
+        rules = load_rules(name, "rules")
+        about = Path(rules.origin).read_text("utf-8").split("\n", 1)[0].lstrip("# ")
+        rows.append({"preset": name, "rules": len(rules.rules), "about": about})
+    sys.stdout.write(encode(rows) + "\n" if as_json else text_table(rows))
+    return 0
+
+
+def print_rules(named: str, source: str | None, as_json: bool) -> int:
+    """Print the rules of a preset, a rules file, or the sources of a run's configuration. Returns the exit code.
+
+    Raises: ConfigError, RuleError.
+    """
+    import yaml
+
+    from flows.config import load
+    from flows.stages import rules_of
+    from pipeline.select.rules import load_rules
+    from pipeline.table.config import read_yaml
+    from pipeline.table.errors import ConfigError, nearest
+    from pipeline.table.format import encode, visible
+    from pipeline.table.presets import preset_path
+
+    preset = preset_path("rules", named)
+    is_file = named.endswith((".yaml", ".yml")) or "/" in named
+    if is_file and not read_yaml(named)[0].keys() <= {"rules", "keep"}:
+        config = load(named)
+        sources = [*config.sources, *([config.rephrase.output_source] if config.rephrase else [])]
+        if source is not None and source not in sources:
+            raise ConfigError(f"--source {source}: {named} has no such source{nearest(source, sources)}")
+        found = {name: rules_of(name, config.settings(name)) for name in sources if source in (None, name)}
+    elif source is not None:
+        raise ConfigError(f"--source {source}: {named} is no configuration of a run; leave the option out")
+    else:
+        found = {named: load_rules(named, "gristmill rules show")}
+    if as_json:
+        rows = [
+            {"of": name, "rule": rule.name, "sql": rule.sql} for name, rules in found.items() for rule in rules.rules
+        ]
+        sys.stdout.write(encode(rows) + "\n")
+    elif preset is not None:  # as it is, with what its comments say
+        sys.stdout.write(preset.read_text("utf-8"))
+    else:
+        for name, rules in found.items():
+            written = {
+                "rules": {rule.name: rule.sql for rule in rules.rules},
+                "keep": ", ".join(map(str, rules.keep)),
+            }
+            text = yaml.safe_dump(written, sort_keys=False, width=120)
+            sys.stdout.write(f"--- # {visible(name)}\n{text}")
     return 0

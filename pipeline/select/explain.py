@@ -6,12 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from pipeline.select.margins import NEAR, Comparison, margins
 from pipeline.table.catalog import Source
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import cell, encode, visible
@@ -99,7 +100,7 @@ def _explain_document(session: Session, source: Source, row: Mapping[str, Any]) 
     document["input"] = found["input"]
     document["text_length"], document["snippet"] = row["text_length"], row["_snippet"]
     document["outcome"] = ledger.get("outcome")
-    document["failed_rules"] = _failed_rules(source, ledger)
+    document["failed_rules"], document["near_misses"] = _judged(session, source, ledger)
     document["duplicate_of"] = ledger.get("duplicate_of")
     document["component"] = _component(session, source, doc_id, ledger)
     for folder in ("signals", "scores"):
@@ -136,19 +137,29 @@ def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "doc_id"}
 
 
-def _failed_rules(source: Source, ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return each failed rule with its predicate, as written and with its constants, and the values that it read."""
+def _judged(
+    session: Session, source: Source, ledger: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return each failed rule, and those passed by little, the closest first.
+
+    A rule comes with its predicate, as written and with its constants, and with the comparisons that decided it; a
+    failed one also with the values that it read.
+    """
     index = source.groups.get("outcomes")
-    rules = {rule["name"]: rule for rule in (index.details.get("rules", []) if index else [])}
-    return [
-        {
-            "rule": failed["rule"],
-            "sql": rules.get(failed["rule"], {}).get("sql"),
-            "resolved": rules.get(failed["rule"], {}).get("resolved"),
-            "value": _parsed(failed["value"]),
-        }
-        for failed in ledger.get("failed_rules") or []
-    ]
+    if index is None or not ledger:
+        return [], []
+    rules = {rule["name"]: rule for rule in index.details.get("rules", [])}
+    failures = {failed["rule"]: _parsed(failed["value"]) for failed in ledger["failed_rules"] or []}
+    predicates = {name: rule["resolved"] for name, rule in rules.items() if rule.get("resolved")}
+    decided = margins(session, source.name, ledger["doc_id"], predicates, failures)
+
+    def described(name: str) -> dict[str, Any]:
+        rule, comparisons = rules.get(name, {}), [asdict(each) for each in decided.get(name, [])]
+        return {"rule": name, "sql": rule.get("sql"), "resolved": rule.get("resolved"), "comparisons": comparisons}
+
+    passed = {name: each[0].relative for name, each in decided.items() if name not in failures}
+    near = sorted((relative, name) for name, relative in passed.items() if relative is not None and relative <= NEAR)
+    return [described(name) | {"value": value} for name, value in failures.items()], [described(n) for _, n in near]
 
 
 def _component(session: Session, source: Source, doc_id: str, ledger: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -289,18 +300,23 @@ def _document_text(document: Mapping[str, Any]) -> str:
     lines = [
         f"document {document['doc_id']} of source {document['source']}: {document['outcome'] or 'not decided yet'}"
     ]
-    told = [name for name in ("url", "title", "date", "licence", "parent_id") if document.get(name) is not None]
-    lines += [f"  {name}: {cell(document[name], 200)}" for name in told]
-    if document["kept"]:
-        lines.append("  " + "  ".join(f"{name}={cell(value)}" for name, value in document["kept"].items()))
-    lines += [_origin_text(document), ""]
     for failed in document["failed_rules"]:
         lines.append(f"  failed {failed['rule']}: {cell(failed['value'], 200)}")
+        lines += [f"    {visible(str(Comparison(**each)))}" for each in failed["comparisons"]]
         rule = failed["resolved"] or failed["sql"]
         if rule:
             lines.append(f"    rule: {visible(rule)}")
         if rule and failed["sql"] not in (None, rule):
             lines.append(f"    written: {visible(failed['sql'])}")
+    for near in document["near_misses"]:
+        comparison = Comparison(**near["comparisons"][0])
+        lines.append(f"  passed by little {visible(near['rule'])}: {visible(str(comparison))}")
+    lines += [""] if len(lines) > 1 else []
+    told = [name for name in ("url", "title", "date", "licence", "parent_id") if document.get(name) is not None]
+    lines += [f"  {name}: {cell(document[name], 200)}" for name in told]
+    if document["kept"]:
+        lines.append("  " + "  ".join(f"{name}={cell(value)}" for name, value in document["kept"].items()))
+    lines.append(_origin_text(document))
     lines += _component_text(document["component"], document["doc_id"])
     for folder in ("signals", "scores"):
         for group, columns in document[folder].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ BUILT_IN_RULES = ("exact_duplicate", "near_duplicate")
 """Rules that non-keepers fail, after all others."""
 TOKEN_COLUMNS = ("token_count", "estimated_tokens")
 """The column that counts tokens: exact where a tokenizer was configured."""
+_SHARE = re.compile(r"\btop_(token_)?share\s*\(", re.IGNORECASE)
 _MEASURING = (("annotate", "signals/"), ("dedup", "duplicates"), ("classify", "scores/"))
 
 
@@ -79,14 +81,83 @@ def reject_reasons(storage: Storage) -> dict[str, dict[str, int]]:
         }
 
 
-def as_text(rows: Sequence[FunnelRow], reasons: Mapping[str, Mapping[str, int]]) -> str:
-    """Return a table for people, a block a source, with what each row kept of its own input and of the units."""
+def kept_by_shares(storage: Storage) -> dict[str, list[str]]:
+    """Return a line for every rule of a source that keeps a share: what share of documents and of tokens it keeps.
+
+    The whole is what the rule counts among: documents that pass every rule without a share, copies included.
+
+    Raises: WorkspaceError when there is no workspace or a part cannot be read.
+    """
+    with connect(storage) as session:
+        return {
+            source.name: [_kept_by(session, source, str(name)) for name in shares]
+            for source in session.catalog.sources
+            if "outcomes" in source.groups
+            and (shares := [rule["name"] for rule in _rules(source) if _takes_share(rule)])
+        }
+
+
+def as_text(
+    rows: Sequence[FunnelRow],
+    reasons: Mapping[str, Mapping[str, int]],
+    shares: Mapping[str, Sequence[str]] | None = None,
+    everything: bool = False,
+) -> str:
+    """Return a table for people, a block a source, with what each row kept of its own input and of the units.
+
+    Rules that took nothing are left out and counted, unless `everything` is asked for. `reasons` are those of
+    `reject_reasons`, `shares` the lines of `kept_by_shares`.
+    """
     blocks = []
     for source in dict.fromkeys(row.source for row in rows):
+        all_rows = [row for row in rows if row.source == source]
+        shown = [row for row in all_rows if everything or row.stage != "select" or row is all_rows[-1] or _took(row)]
+        notes = list(shares.get(source, ()) if shares else ())
+        if len(shown) < len(all_rows):
+            hidden = len(all_rows) - len(shown)
+            notes.append(f"{hidden} {'rule' if hidden == 1 else 'rules'} that took nothing: --all shows them, too")
         rejects = ", ".join(f"{visible(reason)} {units:,}" for reason, units in reasons.get(source, {}).items())
-        note = f"\n  rejects: {rejects}" if rejects else ""
-        blocks.append(_block(source, [row for row in rows if row.source == source]) + note)
+        notes += [f"rejects: {rejects}"] if rejects else []
+        blocks.append("\n  ".join([_block(source, shown), *notes]))
     return "\n\n".join(blocks)
+
+
+def _took(row: FunnelRow) -> bool:
+    return row.documents_out < row.documents_in
+
+
+def _rules(source: Source) -> list[Mapping[str, str | None]]:
+    """Return the rules that a source's outcomes were decided by, as the index has them."""
+    return list(source.groups["outcomes"].details.get("rules", []))
+
+
+def _takes_share(rule: Mapping[str, str | None]) -> bool:
+    return _SHARE.search(rule["sql"] or "") is not None
+
+
+def _kept_by(session: Session, source: Source, name: str) -> str:
+    counted = _token_column(session, source)
+    others = [rule["name"] for rule in _rules(source) if rule["name"] not in BUILT_IN_RULES and not _takes_share(rule)]
+    (found,) = session.execute(
+        f"""
+        WITH judged AS (
+            SELECT {counted or 0} AS tokens, list_transform(failed_rules, lambda failure: failure.rule) AS names
+            FROM {quote(source.name)}.outcomes
+        ), counted AS (
+            SELECT tokens, list_contains(names, $name) AS failed FROM judged
+            WHERE NOT list_has_any(names, $others::VARCHAR[])
+        )
+        SELECT
+            count(*) AS documents, count(*) FILTER (NOT failed) AS documents_kept,
+            coalesce(sum(tokens), 0)::BIGINT AS tokens,
+            coalesce(sum(tokens) FILTER (NOT failed), 0)::BIGINT AS tokens_kept
+        FROM counted
+        """,
+        {"name": name, "others": others},
+    )
+    of_tokens = f" and {_percent(found['tokens_kept'], found['tokens'])} of their {found['tokens']:,} tokens"
+    share = f"{_percent(found['documents_kept'], found['documents'])} of {found['documents']:,} documents"
+    return f"{visible(name)} keeps {share}{of_tokens if counted else ''}, of those that pass every rule without a share"
 
 
 def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
@@ -102,8 +173,7 @@ def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
 
 
 def _select_rows(session: Session, source: Source, counted: str | None) -> Iterator[FunnelRow]:
-    written = [rule["name"] for rule in source.groups["outcomes"].details.get("rules", [])]
-    written = [name for name in written if name not in BUILT_IN_RULES]
+    written = [str(rule["name"]) for rule in _rules(source) if rule["name"] not in BUILT_IN_RULES]
     lost = _lost_by_first_rule(session, source, written, counted)
     everything = list(lost.values())
     tokens = sum(share.tokens or 0 for share in everything) if counted else None

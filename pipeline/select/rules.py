@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ BUILT_IN = (NEAR_DUPLICATE, EXACT_DUPLICATE)
 """The rules that a component's members other than its keeper fail."""
 
 DEFAULT_KEEP = "text_length desc, url asc"
+EXTENDS = "extends"
+"""The key of a mapping of rules that names the preset or file which it changes; no rule can have that name."""
+_TOO_LIKE = 0.75
+"""A new rule whose name is this much like one of the preset's is taken for a slip: both would be in force."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _FILE_KEYS = ("rules", "keep")
 
@@ -62,28 +67,27 @@ class RuleSet:
 def load_rules(spec: str | Mapping[str, Any], where: str, keep: str | None = None) -> RuleSet:
     """Return the rules that `select.rules` names: a preset, a YAML file (`rules:`, optional `keep:`) or a mapping.
 
+    A mapping whose key `extends` names a preset or a file has that one's rules, in their order; a name of theirs with
+    another predicate replaces it, with null takes it away, and a name of its own is one more rule at the end.
+
     `where` is the config key of the rules, for messages; `keep` is the config's own order and wins over a file's.
 
     Raises: ConfigError for an unknown preset or file, RuleError for a predicate or an order that is not allowed.
     """
-    file_keep = None
-    origin, predicates = where, spec
-    if isinstance(spec, str):
-        path = _path(spec, where)
-        origin = str(path)
-        predicates, file_keep = _read_file(path)
-    checked = _checked(predicates, origin)
-    keep_origin = f"{where.rsplit('.', 1)[0]}.keep" if keep is not None or file_keep is None else f"{origin}: keep"
-    order = keep if keep is not None else file_keep if file_keep is not None else DEFAULT_KEEP
+    predicates, found, keep_origin = _read(spec, where, ())
+    origin = str(_path(spec, where)) if isinstance(spec, str) else where
+    if keep is not None or found is None:
+        keep_origin = f"{where.rsplit('.', 1)[0]}.keep"
+    order = keep if keep is not None else found if found is not None else DEFAULT_KEEP
     with query.sandbox() as connection:
-        named = {rule_at(origin, name): predicate for name, predicate in checked.items()}
+        named = {rule_at(origin, name): predicate for name, predicate in predicates.items()}
         trees = query.parse(connection, named, CONSTANT_FUNCTIONS)
         terms = query.parse_order(connection, order, keep_origin, CONSTANT_FUNCTIONS)
         texts = query.render(connection, [tree for tree, _ in terms])
     if any(constant_calls(tree) for tree, _ in terms):
         raise RuleError(f"{keep_origin}: {order!r} calls a function that only rules may call; write its column instead")
     rules = tuple(
-        Rule(name, predicate.strip(), tree) for (name, predicate), tree in zip(checked.items(), trees, strict=True)
+        Rule(name, predicate.strip(), tree) for (name, predicate), tree in zip(predicates.items(), trees, strict=True)
     )
     ordered = tuple(OrderTerm(text, descending, tree) for text, (tree, descending) in zip(texts, terms, strict=True))
     return RuleSet(rules, ordered, origin, keep_origin)
@@ -103,6 +107,47 @@ def constant_function(node: Node) -> str | None:
 def rule_at(origin: str, name: str) -> str:
     """Return how messages name a rule."""
     return f"{origin}: rule {name!r}"
+
+
+def _read(spec: str | Mapping[str, Any], where: str, above: tuple[Path, ...]) -> tuple[dict[str, str], str | None, str]:
+    """Return the predicates by name, the order of election where one is written, and where that stands.
+
+    `above`: the files that extend what is read.
+    """
+    if not isinstance(spec, str):
+        return _extended(spec, where, above)
+    path = _path(spec, where)
+    if path.resolve() in above:
+        raise ConfigError(f"{where}: {path} would extend itself; let one of the files extend nothing")
+    content, keep = _read_file(path)
+    predicates, inherited, keep_origin = _extended(content, str(path), (*above, path.resolve()))
+    return (predicates, inherited, keep_origin) if keep is None else (predicates, keep, f"{path}: keep")
+
+
+def _extended(predicates: Any, origin: str, above: tuple[Path, ...]) -> tuple[dict[str, str], str | None, str]:
+    """Return the rules of a mapping laid over those that its key `extends` names, with their order of election."""
+    own = _checked(predicates, origin)
+    if EXTENDS not in predicates:
+        for name, predicate in own.items():
+            if predicate is None:
+                hint = f"remove it, or name with `{EXTENDS}` what it is taken from"
+                raise RuleError(f"{rule_at(origin, name)}: null takes a rule away, and there is none to take; {hint}")
+        return {name: predicate for name, predicate in own.items() if predicate is not None}, None, ""
+    named = predicates[EXTENDS]
+    if not isinstance(named, str):
+        raise RuleError(f"{origin}: {EXTENDS} must be one preset's name or one file's path, got {named!r}")
+    base, keep, keep_origin = _read(named, f"{origin}.{EXTENDS}", above)
+    for name, predicate in own.items():
+        if name in base:
+            continue
+        if predicate is None:
+            hint = nearest(name, base) or f"; `gristmill rules show {named}` lists them"
+            raise RuleError(f"{rule_at(origin, name)}: {named} has no such rule to take away{hint}")
+        if near := difflib.get_close_matches(name, base, n=1, cutoff=_TOO_LIKE):
+            hint = "correct the name, or call a rule of your own something less like it"
+            raise RuleError(f"{rule_at(origin, name)}: {named} has no such rule (nearest: {near[0]!r}); {hint}")
+    changed = {**base, **own}
+    return {name: predicate for name, predicate in changed.items() if predicate is not None}, keep, keep_origin
 
 
 def _path(spec: str, where: str) -> Path:
@@ -138,8 +183,8 @@ def _read_file(path: Path) -> tuple[Any, str | None]:
     return content["rules"], keep
 
 
-def _checked(predicates: Any, origin: str) -> dict[str, str]:
-    """Return the predicates by name once names and types are as they must be."""
+def _checked(predicates: Any, origin: str) -> dict[str, str | None]:
+    """Return the predicates by name, without `extends`, once names and types are as they must be."""
     if not isinstance(predicates, Mapping):
         raise RuleError(f"{origin}: rules must be a mapping of names to SQL predicates, got {predicates!r}")
     for name, predicate in predicates.items():
@@ -149,6 +194,6 @@ def _checked(predicates: Any, origin: str) -> dict[str, str]:
             )
         if name in BUILT_IN:
             raise RuleError(f"{origin}: rule name {name!r} is built in; choose another")
-        if not isinstance(predicate, str):
+        if name != EXTENDS and predicate is not None and not isinstance(predicate, str):
             raise RuleError(f"{rule_at(origin, name)}: expected an SQL predicate as text, got {predicate!r}")
-    return dict(predicates)
+    return {name: predicate for name, predicate in predicates.items() if name != EXTENDS}

@@ -76,7 +76,7 @@ def guard() -> Iterator[None]:
             stream.reconfigure(errors="gristmill")
     sys.stderr = _Guarded(sys.stderr)
     if sys.stdout.isatty():
-        sys.stdout = _Guarded(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = _Guarded(sys.stdout)
     try:
         yield
     finally:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flows.engine import MAX_TASKS
-from tests.cli_runs import gristmill, running, started, write_config
+from flows.serve import serve
+from pipeline.table.errors import UsageError
+from tests.cli_runs import environment, gristmill, running, select, started, write_config
+from tests.docs.readme_file import FILES
 
 
 def ask(api: str, path: str, **body: Any) -> Any:
@@ -55,6 +66,99 @@ def test_a_user_s_server_shows_flows_tables_and_few_tasks(tmp_path: Path, prefec
     assert 2 <= len(tasks) <= MAX_TASKS
     # The server learns of a task's end from events, later than of the flow's, and it may lose some.
     assert {task["state"]["type"] for task in tasks} <= {"COMPLETED", "RUNNING", "PENDING"}
+
+
+def run_now(api: str, deployment: str) -> dict[str, Any]:
+    """Start a run of a deployment once it is there; return the run when it has ended."""
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            with urllib.request.urlopen(f"{api}/deployments/name/curate/{deployment}", timeout=30) as answer:
+                found = json.load(answer)
+            break
+        except urllib.error.HTTPError:
+            assert time.monotonic() < deadline, f"no deployment {deployment}"
+            time.sleep(0.2)
+    run = ask(api, f"deployments/{found['id']}/create_flow_run", state={"type": "SCHEDULED"})
+    while run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+        assert time.monotonic() < deadline, run
+        time.sleep(0.2)
+        (run,) = ask(api, "flow_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    return {**run, "cron": [each["schedule"]["cron"] for each in found["schedules"]]}
+
+
+def scheduled(folder: Path) -> Path:
+    """Write a small run's configuration and inputs."""
+    (folder / "few").mkdir()
+    inputs(folder / "few", 3)
+    config = {"workspace": str(folder / "ws"), "sources": {"few": {"inputs": [str(folder / "few")]}}}
+    return write_config(folder / "curate.yaml", config)
+
+
+def test_serve_runs_what_is_due_says_what_fails_and_ends(tmp_path: Path, prefect_api: str) -> None:
+    path = scheduled(tmp_path)
+    schedule = ("serve", "curate.yaml", "--cron", "0 2 * * *", "--name", "nightly")
+    with started(*schedule, cwd=tmp_path, PREFECT_API_URL=prefect_api) as command:
+        run = run_now(prefect_api, "nightly")
+        assert (run["state_type"], run["cron"]) == ("COMPLETED", ["0 2 * * *"]), command.err()
+        assert len(select(tmp_path / "ws", "FROM few.curated")) == 3
+        path.write_text(path.read_text() + "selekt: {}\n")
+        assert run_now(prefect_api, "nightly")["state_type"] == "FAILED"
+        command.wait_for(lambda err: "selekt" in err)
+        os.kill(command.process.pid, signal.SIGINT)
+        assert command.end(60)[0] == 130, command.err()
+        lines = command.err().splitlines()
+        assert "serving curate/nightly, next at " in lines[0]
+        assert any("unknown key 'selekt' (nearest: 'select')" in line for line in lines)
+        assert "stopped; `gristmill serve curate.yaml --cron '0 2 * * *'`" in lines[-1]
+        assert "Traceback" not in command.err()
+
+
+def test_sigterm_ends_a_schedule_and_our_server(tmp_path: Path, own_cache: Path) -> None:
+    scheduled(tmp_path)
+    schedule = ("serve", "curate.yaml", "--cron", "0 2 * * *")
+    with started(*schedule, cwd=tmp_path, XDG_CACHE_HOME=str(own_cache)) as command:
+        command.wait_for(lambda err: "serving curate/curate" in err)
+        os.kill(command.process.pid, signal.SIGTERM)
+        assert command.end(60)[0] == 143, command.err()
+        assert "Traceback" not in command.err()
+        assert running(command.mark) == {}
+
+
+def test_the_readmes_schedule_runs_when_it_is_saved_as_a_file(tmp_path: Path, prefect_api: str) -> None:
+    text = FILES["nightly.py"].replace("/data/curate.yaml", str(scheduled(tmp_path)))
+    (tmp_path / "nightly.py").write_text(text)
+    environ = environment(PREFECT_API_URL=prefect_api)
+    command = [sys.executable, "nightly.py"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as served:
+        try:
+            run = run_now(prefect_api, "nightly-web")
+        finally:
+            served.send_signal(signal.SIGINT)
+            printed, _ = served.communicate(timeout=60)
+        assert (run["state_type"], run["cron"]) == ("COMPLETED", ["0 2 * * *"]), printed.decode()
+    assert len(select(tmp_path / "ws", "FROM few.curated")) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--cron", "0 2 * *"), ["--cron '0 2 * *'", "five fields"]),
+        (("--cron", "nightly"), ["--cron 'nightly'", "five fields"]),
+        (("--cron", "0 2 31 2 *"), ["--cron '0 2 31 2 *'"]),
+        (("--cron", "0 2 * * *", "--name", "a/b"), ["--name 'a/b'"]),
+    ],
+)
+def test_a_bad_schedule_is_one_line_before_a_server_starts(
+    tmp_path: Path, option: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    options = dict(zip(option[::2], option[1::2], strict=True))
+    with pytest.raises(UsageError) as caught:
+        serve(str(scheduled(tmp_path)), options["--cron"], options.get("--name"))
+    assert [word for word in words if word not in str(caught.value)] == []
 
 
 def test_a_run_without_a_server_starts_its_own_and_ends_it(copied: Path, own_cache: Path) -> None:

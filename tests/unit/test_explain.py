@@ -13,14 +13,19 @@ import workspace_builder as wb
 from pipeline.dedup.config import DedupConfig
 from pipeline.dedup.minhash import sign_table
 from pipeline.select.explain import Explanation, explain
+from pipeline.select.margins import margins
 from pipeline.table import schema
 from pipeline.table.errors import WorkspaceError
+from pipeline.table.sql import connect
 from pipeline.table.storage import Storage
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return wb.build(str(tmp_path_factory.mktemp("explain")))
+
+
+JUDGED = ("rule", "sql", "resolved", "comparisons", "value")
 
 
 def only(explanation: Explanation) -> dict[str, Any]:
@@ -32,9 +37,11 @@ def test_a_dropped_document_tells_every_failed_rule_with_its_value(workspace: St
     explanation = explain(workspace, wb.doc_id(3))
     document = only(explanation)
     assert (document["source"], document["outcome"], document["duplicate_of"]) == ("web", "dropped", None)
+    compared = {"expression": "word_count", "wants": "at least", "value": 1.0, "bound": 3.0}
+    compared |= {"margin": -2.0, "relative": pytest.approx(-2 / 3), "holds": False}
     assert document["failed_rules"] == [
-        {"rule": "language", "sql": "language = 'en'", "resolved": "language = 'en'", "value": {"language": "fr"}},
-        {"rule": "words", "sql": "word_count >= 3", "resolved": "word_count >= 3", "value": {"word_count": 1}},
+        dict(zip(JUDGED, ["language", "language = 'en'", "language = 'en'", [], {"language": "fr"}], strict=True)),
+        dict(zip(JUDGED, ["words", "word_count >= 3", "word_count >= 3", [compared], {"word_count": 1}], strict=True)),
     ]
     assert document["signals"]["text_stats"] == {"word_count": 1, "estimated_tokens": 30}
     assert document["scores"]["quality"]["rank"] == 3
@@ -43,8 +50,57 @@ def test_a_dropped_document_tells_every_failed_rule_with_its_value(workspace: St
     assert document["input"] == {"name": "a.warc.gz", "url": "/crawl/a.warc.gz"}
     assert (document["text_length"], document["snippet"]) == (13, "one two three")
     text = explanation.as_text()
+    assert text.splitlines()[1].startswith("  failed language")
+    assert "word_count is 1, must be at least 3: 2 (66.7 %) too little" in text
     for said in ("dropped", "failed language", "language = 'en'", "/crawl/a.warc.gz", "word_count=1", "one two three"):
         assert said in text
+
+
+def test_a_kept_document_tells_the_rules_that_it_passed_by_little(workspace: Storage) -> None:
+    explanation = explain(workspace, wb.doc_id(6))
+    (near,) = only(explanation)["near_misses"]
+    assert (near["rule"], near["comparisons"][0]["margin"]) == ("words", 0.0)
+    line = "  passed by little words: word_count is 3, must be at least 3: 0 (0.0 %) to spare"
+    assert explanation.as_text().splitlines()[1] == line
+
+
+COMPARISONS = [
+    ("word_count >= 101", True, ["word_count is 100, must be at least 101: 1 (1.0 %) too little"]),
+    ("word_count > 100", True, ["word_count is 100, must be above 100: 0 (0.0 %) too little"]),
+    ("101 <= word_count", True, ["word_count is 100, must be at least 101: 1 (1.0 %) too little"]),
+    ("not word_count <= 100", True, ["word_count is 100, must be above 100: 0 (0.0 %) too little"]),
+    ("word_count between 1 and 50", True, ["word_count is 100, must be at most 50: 50 (50.0 %) too much"]),
+    ("word_count between 99 and 500", False, ["word_count is 100, must be at least 99: 1 (1.0 %) to spare"]),
+    ("not (word_count between 200 and 300)", False, ["word_count is 100, must be below 200: 100 (50.0 %) to spare"]),
+    (
+        "language = 'en' and word_count < 5 and url is not null and estimated_tokens / 10 > 9",
+        True,
+        [
+            "word_count is 100, must be below 5: 95 (95.0 %) too much",
+            "(estimated_tokens / 10) is 4, must be above 9: 5 (55.6 %) too little",
+        ],
+    ),
+    ("word_count >= 90 or word_count >= 99", False, ["word_count is 100, must be at least 90: 10 (10.0 %) to spare"]),
+    ("language = 'en' or word_count >= 99", False, []),
+    ("url > 'a'", False, []),
+    ("word_count < estimated_tokens", True, ["word_count is 100, must be below 40: 60 (60.0 %) too much"]),
+    ("component_number >= 5", True, []),
+    ("shares >= 5", True, ["shares or what it is compared with is null, and a null fails"]),
+    ("not a predicate", True, []),
+    ("read_text('/etc/passwd') > 5", True, []),
+]
+
+
+@pytest.mark.parametrize(("predicate", "fails", "told"), COMPARISONS, ids=[case[0] for case in COMPARISONS])
+def test_margins_of_a_rule(tmp_path: Path, predicate: str, fails: bool, told: list[str]) -> None:
+    storage = Storage.at(str(tmp_path / "ws"))
+    wb.write_group(storage, "web/documents", [[wb.document(1)]], schema.DOCUMENTS)
+    outcomes = wb.OUTCOMES.append(pa.field("shares", pa.float32()))
+    row = wb.outcome(1, word_count=100, estimated_tokens=40)
+    wb.write_group(storage, "web/outcomes", [[row]], outcomes)
+    with connect(storage) as session:
+        found = margins(session, "web", wb.doc_id(1), {"r": predicate}, ["r"] if fails else [])
+    assert [str(each) for each in found.get("r", [])] == told
 
 
 def test_a_copy_names_its_keeper_and_the_keeper_its_copies(workspace: Storage) -> None:

@@ -11,7 +11,7 @@ import workspace_builder as wb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.select.funnel import FunnelRow, as_json, as_text, funnel, reject_reasons
+from pipeline.select.funnel import FunnelRow, as_json, as_text, funnel, kept_by_shares, reject_reasons
 from pipeline.table import schema
 from pipeline.table.catalog import Catalog
 from pipeline.table.storage import Storage
@@ -42,6 +42,40 @@ def test_the_whole_funnel(tmp_path: Path) -> None:
     assert "near_duplicate" in text
     assert "rejects: empty 1, not_html 1" in text
     assert "25.0 %" in text
+
+
+def test_rules_that_took_nothing_are_counted_and_shown_on_request(tmp_path: Path) -> None:
+    storage = wb.build(str(tmp_path / "ws"))
+    rows = funnel(storage)
+    short, full = as_text(rows, {}), as_text(rows, {}, everything=True)
+    assert "exact_duplicate" not in short
+    assert short.splitlines()[-1] == "  1 rule that took nothing: --all shows them, too"
+    assert "exact_duplicate" in full
+    assert "--all" not in full
+    nothing = [FunnelRow("web", "extract", None, 0, 0, None, 0), FunnelRow("web", "select", "a", 0, 0, 0, 0)]
+    assert as_text(nothing, {}).splitlines()[-1].split()[:4] == ["select", "a", "0", "0"]
+
+
+def test_shares_tell_what_they_keep_of_documents_and_tokens(tmp_path: Path) -> None:
+    """Of documents 1 to 8 (their tokens: ten times the number) 1 fails `words`; `best` keeps 6, 7 and 8 of the rest."""
+    storage = Storage.at(str(tmp_path / "ws"))
+    failed = {1: ["words", "best"], 2: ["best"], 3: ["best", "near_duplicate"], 4: ["best", "most"], 5: ["best"]}
+    wb.write_group(storage, "web/documents", [[wb.document(n) for n in range(1, 9)]], schema.DOCUMENTS)
+    stats = [{"doc_id": wb.doc_id(n), "word_count": 3, "estimated_tokens": 10 * n} for n in range(1, 9)]
+    wb.write_group(storage, "web/signals/text_stats", [stats], wb.TEXT_STATS)
+    outcomes = [wb.outcome(n, [(rule, {}) for rule in failed.get(n, [])], estimated_tokens=10 * n) for n in range(1, 9)]
+    written = {"words": "word_count > 2", "best": "TOP_SHARE (x, 0.4)", "most": "top_token_share(x, 0.9)"}
+    details = {"rules": [{"name": name, "sql": sql} for name, sql in written.items()]}
+    details["rules"] += [{"name": "near_duplicate", "sql": None}]  # type: ignore[list-item]
+    wb.write_group(storage, "web/outcomes", [outcomes], wb.OUTCOMES, details)
+    whole = "of those that pass every rule without a share"
+    assert kept_by_shares(storage) == {
+        "web": [
+            f"best keeps 42.9 % of 7 documents and 60.0 % of their 350 tokens, {whole}",
+            f"most keeps 85.7 % of 7 documents and 88.6 % of their 350 tokens, {whole}",
+        ]
+    }
+    assert "best keeps 42.9 %" in as_text(funnel(storage), {}, kept_by_shares(storage))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.select.binding import BoundRules, check_rules
-from pipeline.select.rules import DEFAULT_KEEP, load_rules
+from pipeline.select.rules import DEFAULT_KEEP, RuleSet, load_rules
 from pipeline.table.errors import ConfigError, RuleError
 from pipeline.table.presets import preset_names, preset_path
 from pipeline.table.query import column_types
@@ -259,6 +259,68 @@ def test_missing_files_and_presets() -> None:
         load_rules("readmee", "select.rules")
     with pytest.raises(ConfigError, match="no preset"):
         load_rules("..", "select.rules")
+
+
+def named(rules: RuleSet) -> dict[str, str]:
+    return {rule.name: rule.sql for rule in rules.rules}
+
+
+def test_a_preset_changed_in_single_rules_keeps_its_order() -> None:
+    plain = named(load_rules("fineweb", "select.rules"))
+    changes = {"quality": "top_share(quality_score, 0.1)", "gopher_alpha_words": "alpha_word_ratio >= 0.7"}
+    changed = load_rules({"extends": "fineweb", **changes, "c4_curly_bracket": None}, "select.rules")
+    expected = {**plain, **changes}
+    del expected["c4_curly_bracket"]
+    assert list(named(changed).items()) == list(expected.items())
+    assert list(expected)[-1] == "quality"
+    assert [str(term) for term in changed.keep] == ["text_length desc", "url asc"]
+    assert changed.origin == "select.rules"
+
+
+def test_files_extend_files_and_hand_their_order_on(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.yaml", "rules: {a: word_count > 1, b: word_count > 2}\nkeep: quality_score desc\n")
+    middle = write(tmp_path / "middle.yaml", f"rules: {{c: word_count > 3, extends: {base}, a: null}}\n")
+    assert named(load_rules(middle, "select.rules")) == {"b": "word_count > 2", "c": "word_count > 3"}
+    last = load_rules({"extends": middle, "b": "word_count > 9"}, "select.rules")
+    assert named(last) == {"b": "word_count > 9", "c": "word_count > 3"}
+    assert ([str(term) for term in last.keep], last.keep_origin) == (["quality_score desc"], f"{base}: keep")
+    other = load_rules({"extends": middle}, "web.select.rules", "url asc")
+    assert ([str(term) for term in other.keep], other.keep_origin) == (["url asc"], "web.select.keep")
+    own = write(tmp_path / "own.yaml", f"rules: {{extends: {middle}}}\nkeep: url desc\n")
+    assert [str(term) for term in load_rules(own, "select.rules").keep] == ["url desc"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"gopher_alpha_word": "true"},
+            ["rule 'gopher_alpha_word'", "fineweb has no such rule", "'gopher_alpha_words'"],
+        ),
+        ({"curly_bracket": None}, ["rule 'curly_bracket'", "to take away", "nearest: 'c4_curly_bracket'"]),
+        ({"zzz": None}, ["rule 'zzz'", "to take away", "gristmill rules show fineweb"]),
+        ({"extends": "finweb"}, ["select.rules.extends", "no preset is named 'finweb'", "nearest: 'fineweb'"]),
+        ({"extends": ["c4", "gopher"]}, ["select.rules: extends must be one preset's name", "['c4', 'gopher']"]),
+        ({"extends": "absent.yaml"}, ["select.rules.extends", "absent.yaml is not a file"]),
+        ({"c4_sentences": 5}, ["rule 'c4_sentences'", "got 5"]),
+        ({"near_duplicate": None}, ["'near_duplicate' is built in"]),
+    ],
+)
+def test_changes_of_a_preset_that_are_refused(changes: dict[str, object], words: list[str]) -> None:
+    with pytest.raises((ConfigError, RuleError)) as caught:
+        load_rules({"extends": "fineweb", **changes}, "select.rules")  # type: ignore[dict-item]
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("select.rules")
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_null_without_a_preset_and_files_in_a_circle_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuleError, match="rule 'a': null takes a rule away, and there is none to take"):
+        load_rules({"a": None}, "select.rules")
+    write(tmp_path / "one.yaml", f"rules: {{extends: {tmp_path}/two.yaml}}\n")
+    two = write(tmp_path / "two.yaml", f"rules: {{extends: {tmp_path}/one.yaml}}\n")
+    with pytest.raises(ConfigError, match=r"one\.yaml\.extends: .*two\.yaml would extend itself"):
+        load_rules(two, "select.rules")
 
 
 def test_every_shipped_preset_parses() -> None:

@@ -1,0 +1,91 @@
+"""`gristmill serve`: curation on a schedule, as a deployment that people see, pause and start on Prefect's pages."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from cronsim import CronSim, CronSimError
+
+from flows.config import LAST, chosen_sources, load
+from flows.preflight import check_everything
+from flows.server import prefect_server
+from pipeline.table.errors import UsageError
+from pipeline.table.stages import GRACE_S, InterruptedRunError
+
+if TYPE_CHECKING:
+    from prefect.runner import Runner
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+
+def serve(path: str, cron: str, name: str | None) -> NoReturn:
+    """Run a configuration whenever `cron` says (in UTC), one run at a time, until Ctrl-C or SIGTERM.
+
+    The configuration is read anew for each run. A run that fails says so in one line; the next comes in its time.
+
+    Raises: UsageError for a bad cron expression or name, and for what would stop a run; GristmillError when the server
+    does not answer; InterruptedRunError in the end.
+    """
+    config = load(path)
+    check_everything(config, chosen_sources(config, ()), LAST)
+    chosen = name if name is not None else re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem)[:100] or "run"
+    if not _NAME.fullmatch(chosen):
+        raise UsageError(f"--name {chosen!r}: give letters, digits, '_', '.' and '-', 100 at most")
+    try:
+        first = next(CronSim(cron, datetime.now(UTC)))
+    except (CronSimError, StopIteration) as error:
+        hint = "write five fields such as '0 2 * * *': minute, hour, day of the month, month, day of the week"
+        raise UsageError(f"--cron {cron!r} is no time to run at; {hint}") from error
+    with prefect_server(threading.Event()):
+        from prefect.runner import Runner
+
+        from flows.curate import curate
+
+        runner = Runner(name=chosen, limit=1)
+        try:
+            runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)})
+        except ValueError as error:
+            raise UsageError(f"--cron {cron!r}: Prefect refuses it: {error}") from error
+        pages = os.environ["PREFECT_API_URL"].removesuffix("/api")
+        sys.stderr.write(f"serving curate/{chosen}, next at {first:%Y-%m-%d %H:%M} UTC; pages at {pages}\n")
+        stopped = _until_stopped(runner)
+    interrupted = InterruptedRunError(f"stopped; `gristmill serve {path} --cron {cron!r}` goes on from there")
+    interrupted.exit_code = 128 + stopped
+    raise interrupted
+
+
+def _until_stopped(runner: Runner) -> int:
+    """Poll for runs until Ctrl-C or SIGTERM; return the number of the signal once nothing of a run is left."""
+    received: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for child in multiprocessing.active_children():  # whatever they write, a kill does no harm
+            child.kill()
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        late = threading.Timer(2 * GRACE_S, os._exit, (128 + number,))
+        late.daemon = True
+        late.start()
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    runner.handle_sigterm = on_signal  # type: ignore[method-assign]  # it would put its own in place, which exits with 0
+    try:
+        asyncio.run(runner.start())
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return received[0] if received else signal.SIGINT

@@ -1,0 +1,174 @@
+"""How close a document came to each rule: every comparison of numbers in it, beside where it would turn."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from math import isnan
+
+from pipeline.table import query
+from pipeline.table.errors import RuleError, WorkspaceError
+from pipeline.table.query import Node, quote
+from pipeline.table.sql import Session
+
+NEAR = 0.05
+"""A rule is passed by little when its number lies within this share of where the rule would turn."""
+
+_WANTS = {
+    "COMPARE_GREATERTHANOREQUALTO": "at least",
+    "COMPARE_GREATERTHAN": "above",
+    "COMPARE_LESSTHANOREQUALTO": "at most",
+    "COMPARE_LESSTHAN": "below",
+}
+_OPPOSITE = {"at least": "below", "below": "at least", "at most": "above", "above": "at most"}
+_MIRRORED = {"at least": "at most", "at most": "at least", "above": "below", "below": "above"}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One comparison of a rule as it stands for one document. `value` is null where that is what fails.
+
+    `margin` is the distance to the bound, negative where the comparison fails; `relative` to the larger of both.
+    """
+
+    expression: str
+    wants: str
+    value: float | None
+    bound: float | None
+    margin: float | None
+    relative: float | None
+    holds: bool
+
+    def __str__(self) -> str:
+        if self.value is None or self.bound is None or self.margin is None or self.relative is None:
+            return f"{self.expression} or what it is compared with is null, and a null fails"
+        short = "too little" if self.wants in ("at least", "above") else "too much"
+        verdict = "to spare" if self.holds else short
+        by = f"{abs(self.margin):.6g} ({100 * abs(self.relative):.1f} %) {verdict}"
+        return f"{self.expression} is {self.value:.6g}, must be {self.wants} {self.bound:.6g}: {by}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A comparison that has not been looked up yet."""
+
+    left: Node
+    wants: str
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Parts of a predicate of which all must hold, or any; None is a part that compares no numbers."""
+
+    all_must_hold: bool
+    parts: tuple[_Compared | _Joined | None, ...]
+
+
+_Shape = _Compared | _Joined | None
+
+
+def margins(
+    session: Session, source: str, doc_id: str, predicates: Mapping[str, str], failed: Collection[str]
+) -> dict[str, list[Comparison]]:
+    """Return the comparisons of numbers that decided each rule about a document, for rules that have any.
+
+    Of a rule in `failed` those that fail; of any other the one that is closest to its bound. `predicates` are rules as
+    they ran, their constants in place.
+    """
+    shapes: dict[str, _Shape] = {}
+    with query.sandbox() as connection:
+        for name, predicate in predicates.items():
+            try:
+                (tree,) = query.parse(connection, {name: predicate})
+            except RuleError:  # an index that was written by hand or by another version
+                continue
+            shapes[name] = _shape(tree, negated=False)
+        compared = [each for shape in shapes.values() for each in _comparisons(shape)]
+        sides = query.render(connection, [side for each in compared for side in (each.left, each.right)])
+    if not compared:
+        return {}
+    asked = ", ".join(f"TRY({side}) AS s{number}" for number, side in enumerate(sides))
+    try:
+        rows = session.execute(f"SELECT {asked} FROM {quote(source)}.outcomes WHERE doc_id = ? LIMIT 1", [doc_id])
+    except WorkspaceError:  # a rule of then reads a column that the outcomes of now do not have
+        return {}
+    if not rows:
+        return {}
+    values = list(rows[0].values())
+    known = {
+        id(each): _comparison(sides[2 * number], each.wants, values[2 * number], values[2 * number + 1])
+        for number, each in enumerate(compared)
+    }
+    found = {}
+    for name, shape in shapes.items():
+        if name in failed:
+            standing = [known[id(each)] for each in _comparisons(shape)]
+            found[name] = [each for each in standing if each is not None and (each.margin is None or not each.holds)]
+        else:
+            closest = _closest(shape, known)
+            found[name] = [closest] if closest else []
+    return {name: each for name, each in found.items() if each}
+
+
+def _shape(node: Node, negated: bool) -> _Shape:
+    """Return the comparisons of a predicate, with NOT worked into them."""
+    kind = str(node.get("type"))
+    if node.get("class") == "CONJUNCTION":
+        parts = tuple(_shape(child, negated) for child in node["children"])
+        return _Joined((kind == "CONJUNCTION_AND") != negated, parts)
+    if kind == "OPERATOR_NOT":
+        return _shape(node["children"][0], not negated)
+    if node.get("class") == "BETWEEN":
+        limits = (("at least", node["lower"]), ("at most", node["upper"]))
+        return _Joined(
+            not negated,
+            tuple(_Compared(node["input"], _OPPOSITE[wants] if negated else wants, limit) for wants, limit in limits),
+        )
+    if node.get("class") != "COMPARISON" or kind not in _WANTS:
+        return None
+    wants = _OPPOSITE[_WANTS[kind]] if negated else _WANTS[kind]
+    if query.columns_read(node["left"]):
+        return _Compared(node["left"], wants, node["right"])
+    return _Compared(node["right"], _MIRRORED[wants], node["left"])
+
+
+def _comparisons(shape: _Shape) -> Iterator[_Compared]:
+    if isinstance(shape, _Compared):
+        yield shape
+    elif isinstance(shape, _Joined):
+        for part in shape.parts:
+            yield from _comparisons(part)
+
+
+def _comparison(expression: str, wants: str, value: object, bound: object) -> Comparison | None:
+    """Return a comparison of these values, or None when they are no numbers."""
+    if any(
+        isinstance(side, bool) or not isinstance(side, (int, float, Decimal, type(None))) for side in (value, bound)
+    ):
+        return None
+    left, right = (None if side is None or isnan(side) else float(side) for side in (value, bound))  # type: ignore[arg-type]
+    if left is None or right is None:
+        return Comparison(expression, wants, left, right, None, None, False)
+    margin = left - right if wants in ("at least", "above") else right - left
+    largest = max(abs(left), abs(right))
+    holds = margin > 0 or (margin == 0 and wants in ("at least", "at most"))
+    return Comparison(expression, wants, left, right, margin, margin / largest if largest else 0.0, holds)
+
+
+def _closest(shape: _Shape, known: Mapping[int, Comparison | None]) -> Comparison | None:
+    """Return the comparison that a predicate which holds would fail by first, or None when that cannot be told."""
+    if isinstance(shape, _Compared):
+        return known[id(shape)]
+    if shape is None:
+        return None
+    closest = [_closest(part, known) for part in shape.parts]
+    told = [each for each in closest if each is not None and each.relative is not None]
+    if shape.all_must_hold:
+        return min(told, key=_relative, default=None)
+    return max(told, key=_relative) if told and len(told) == len(closest) else None
+
+
+def _relative(comparison: Comparison) -> float:
+    return comparison.relative or 0.0
