@@ -94,6 +94,11 @@ def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON array")
     command.set_defaults(run=_funnel)
 
+    command = _command(commands, "check", "read every part and hold it against what its manifest says")
+    command.add_argument("workspace", metavar="WORKSPACE", help="path or URL of the workspace")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
+    command.set_defaults(run=_check)
+
     command = _command(commands, "gc", "delete the parts that no index lists: superseded ones and unfinished ones")
     command.add_argument("workspace", metavar="WORKSPACE")
     command.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
@@ -163,6 +168,12 @@ def _funnel(arguments: argparse.Namespace) -> int:
     from flows.inspection import print_funnel
 
     return print_funnel(arguments.workspace, arguments.json)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from flows.inspection import print_check
+
+    return print_check(arguments.workspace, arguments.json)
 
 
 def _gc(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Reading a workspace from the command line: `sql`, `explain`, `funnel`, `gc`. Never starts Prefect."""
+"""Reading a workspace from the command line: `sql`, `explain`, `funnel`, `check`, `gc`. Never starts Prefect."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"])
     Raises: WorkspaceError, QueryError.
     """
     from pipeline.table.format import write
-    from pipeline.table.sql import connect
+    from pipeline.table.sql import connect, reading
 
     if form == "csv":
         sys.stdout.reconfigure(newline="")  # type: ignore[union-attr]  # RFC 4180 wants its own line ends
-    with connect(Storage.at(workspace)) as session:
-        rows = write(session.query(sql), form, sys.stdout)
+
+    @reading
+    def ask() -> int:
+        with connect(Storage.at(workspace)) as session:
+            return write(session.query(sql), form, sys.stdout)
+
+    rows = ask()
     if form == "table":
         sys.stderr.write(f"{rows:,} {'row' if rows == 1 else 'rows'}\n")
     return 0
@@ -65,6 +70,27 @@ def _print_collapse(storage: Storage) -> None:
     for source in rephrased:
         rows = measure_collapse(Catalog.read(storage).group(source.name, "documents"))
         sys.stdout.write(f"\n{source.name}: how alike the rephrasings are\n{as_text(rows)}\n")
+
+
+def print_check(workspace: str, as_json: bool) -> int:
+    """Print what is damaged or missing in a workspace. Returns the exit code: 1 when anything is.
+
+    Raises: WorkspaceError when there is none.
+    """
+    from dataclasses import asdict
+
+    from pipeline.table.check import check
+    from pipeline.table.format import encode, text_table
+
+    checked = check(Storage.at(workspace))
+    problems = [problem for group in checked for problem in group.problems]
+    if as_json:
+        sys.stdout.write("[\n" + ",\n".join(encode(asdict(group)) for group in checked) + "\n]\n")
+    else:
+        rows = [asdict(group) | {"problems": len(group.problems)} for group in checked]
+        sys.stdout.write(text_table(rows) + "".join(f"{problem}\n" for problem in problems))
+    sys.stderr.write(f"{len(checked):,} groups checked, {len(problems):,} problems\n")
+    return 1 if problems else 0
 
 
 def collect_garbage(workspace: str, dry_run: bool) -> int:

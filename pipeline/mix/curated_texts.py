@@ -182,7 +182,7 @@ class _opened:
     def __enter__(self) -> pq.ParquetFile:
         try:
             self._stream = self._group.storage.open(self._group.path(self._name))
-            self._file = pq.ParquetFile(self._stream)
+            self._file = pq.ParquetFile(self._stream, page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise self._error(error) from error
         return self._file

@@ -17,7 +17,7 @@ from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import cell, encode, visible
 from pipeline.table.query import literal, quote
 from pipeline.table.schema import KEEP_COLUMNS
-from pipeline.table.sql import Session, connect, read_parts
+from pipeline.table.sql import Session, connect, read_parts, reading
 from pipeline.table.storage import Storage
 
 SNIPPET_CHARACTERS = 500
@@ -51,6 +51,7 @@ class Explanation:
         return "\n\n".join(blocks)
 
 
+@reading
 def explain(storage: Storage, query: str) -> Explanation:
     """Return what every stage recorded of the document with this doc_id, or of all documents and rejects of a URL.
 
@@ -111,9 +112,12 @@ def _with_input(session: Session, source: Source, folder: str, row: Mapping[str,
     """Return `row` with the input that its part's manifest names in place of the part's own file name."""
     result = {name: value for name, value in row.items() if name != "_part"}
     part = PurePosixPath(str(row["_part"])).name.removesuffix(".parquet")
-    manifest = session.catalog.group(source.name, folder).manifest(part)
-    inputs = manifest.inputs if manifest else []
-    named = [item for item in inputs if item.get("name") == row["origin"]["file"]]
+    group = session.catalog.group(source.name, folder)
+    manifest = group.manifest(part)
+    if manifest is None and session.catalog.storage.exists(group.manifest_path(part)):
+        where = session.catalog.storage.sql_path(group.manifest_path(part))
+        raise WorkspaceError(f"{where} is damaged; `gristmill run CONFIG` makes it anew")
+    named = [item for item in (manifest.inputs if manifest else []) if item.get("name") == row["origin"]["file"]]
     result["input"] = dict(named[0]) if named else None
     return result
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.table.catalog import Source
 from pipeline.table.format import encode, visible
 from pipeline.table.query import quote
-from pipeline.table.sql import Session, connect
+from pipeline.table.sql import Session, connect, reading
 from pipeline.table.storage import Storage
 
 BUILT_IN_RULES = ("exact_duplicate", "near_duplicate")
@@ -44,6 +44,7 @@ class _Share:
         return _Share(self.documents - other.documents, tokens)
 
 
+@reading
 def funnel(storage: Storage) -> list[FunnelRow]:
     """Return the funnel of every source, from units to curated documents, for the stages that have run.
 
@@ -63,6 +64,7 @@ def as_json(rows: Sequence[FunnelRow]) -> str:
     return f"[\n{lines}\n]"
 
 
+@reading
 def reject_reasons(storage: Storage) -> dict[str, dict[str, int]]:
     """Return how many rejects each source has by reason, most frequent first.
 

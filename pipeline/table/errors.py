@@ -46,6 +46,10 @@ class WorkspaceError(UsageError):
     """The workspace is unreadable, locked by another run, or lacks what was asked for."""
 
 
+class ReplacedError(WorkspaceError):
+    """A run replaced parts while they were read: whoever reads may begin again, with the index of now."""
+
+
 class SchemaError(GristmillError):
     """A table lacks a column or has one of another type than the schema says."""
 

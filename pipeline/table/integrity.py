@@ -22,7 +22,7 @@ VERIFIED = "_verified"
 """Folder of a workspace with what was found sound, a file a group; whoever deletes it pays with time alone."""
 _JUST_WRITTEN = ""
 """Stamp of what this process put behind a URL: asking for the real one would cost a request a file."""
-_THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, os.cpu_count() or 1)
 _memories: dict[str, Memory] = {}
 _opening = threading.Lock()
 
@@ -56,7 +56,7 @@ class Memory:
                 else:
                     asked.append(name)
         if asked:
-            with ThreadPoolExecutor(_THREADS) as pool:
+            with ThreadPoolExecutor(THREADS) as pool:
                 found.update(zip(asked, pool.map(measure, asked), strict=True))
             with self._lock:
                 self._seen |= {name: (stamps[name], expected[name]) for name in asked if found[name] == expected[name]}

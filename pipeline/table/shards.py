@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.table.errors import ConservationError, SchemaError, ShardError
+from pipeline.table.errors import ConservationError, GristmillError, ReplacedError, SchemaError, ShardError
 from pipeline.table.integrity import Memory, content, memory
 from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
@@ -497,8 +497,10 @@ def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
         yield file
 
 
-def _unreadable(group: Group, name: str, error: Exception) -> ShardError:
+def _unreadable(group: Group, name: str, error: Exception) -> GristmillError:
     where = group.storage.sql_path(group.path(name))
+    if isinstance(error, FileNotFoundError) and name not in {part.name for part in group.parts()}:
+        return ReplacedError(f"{where} was replaced by a run while it was read; do it again")
     return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
 
 

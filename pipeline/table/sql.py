@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from pipeline.table import schema
 from pipeline.table.catalog import Catalog, Source
-from pipeline.table.errors import QueryError, ShardError, WorkspaceError, nearest
+from pipeline.table.errors import QueryError, ReplacedError, ShardError, UsageError, WorkspaceError, nearest
 from pipeline.table.query import (
     check_statement,
     close_off,
@@ -33,7 +34,12 @@ from pipeline.table.query import (
 from pipeline.table.shards import Group, Index
 from pipeline.table.storage import Storage
 
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
 MAIN = "main"
+ATTEMPTS = 10
+"""How often a reader begins before it gives up on a workspace that changes all the time."""
 MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 2048
 """Rows fetched at a time: with their text some ten megabytes."""
@@ -112,9 +118,10 @@ class Session:
                 times = [number for number, row in enumerate(described) if _TIME_TYPE.fullmatch(row[1])]
                 answer = _with_times_as_text(cursor, sql, described) if times else cursor.execute(sql)
             description = answer.description or []
+            head = answer.fetchmany(BATCH_ROWS)  # nothing is told before the parts are open: it may be read again
         except duckdb.Error as error:
             raise self._query_error(error, sql) from error
-        rows = self._rows(answer, sql)
+        rows = self._rows(head, answer, sql)
         rows = (tuple(_iso(v) if n in times else v for n, v in enumerate(row)) for row in rows) if times else rows
         return Result([c[0] for c in description], [str(c[1]) for c in description], rows)
 
@@ -146,18 +153,30 @@ class Session:
             columns = [column[0] for column in answer.description or []]
             return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
         except duckdb.Error as error:
-            raise WorkspaceError(_unreadable(self.catalog.storage, error)) from error
+            raise self._replaced(error) or WorkspaceError(_unreadable(self.catalog.storage, error)) from error
 
-    def _rows(self, answer: duckdb.DuckDBPyConnection, sql: str) -> Iterator[tuple[Any, ...]]:
+    def _rows(
+        self, head: list[tuple[Any, ...]], answer: duckdb.DuckDBPyConnection, sql: str
+    ) -> Iterator[tuple[Any, ...]]:
         try:
-            while rows := answer.fetchmany(BATCH_ROWS):
+            rows = head
+            while rows:
                 yield from rows
+                rows = answer.fetchmany(BATCH_ROWS)
         except duckdb.Error as error:
-            raise self._query_error(error, sql) from error
+            raise QueryError(str(self._query_error(error, sql))) from error
         finally:
             answer.close()
 
-    def _query_error(self, error: Exception, sql: str) -> QueryError:
+    def _replaced(self, error: Exception) -> ReplacedError | None:
+        """Return what to raise when a part is gone because the index does not list it any more."""
+        if not isinstance(error, (duckdb.IOException, OSError)) or Catalog.read(self.catalog.storage) == self.catalog:
+            return None
+        return ReplacedError(f"workspace {self.catalog.storage.url}: a run replaced what was read; ask again")
+
+    def _query_error(self, error: Exception, sql: str) -> UsageError:
+        if replaced := self._replaced(error):
+            return replaced
         if isinstance(error, duckdb.CatalogException) and str(error).startswith("Catalog Error: Table with name"):
             for owner, table in named_tables(self.connection, sql):
                 if message := _absent(self, owner, table):
@@ -186,6 +205,8 @@ def connect(storage: Storage, memory_limit: str = MEMORY_LIMIT) -> Iterator[Sess
             # A pattern that escapes the folder's name is checked against the list as it is written.
             close_off(connection, list(dict.fromkeys(f(folder) for folder in folders for f in (literal, literal_path))))
             broken = _create_views(connection, catalog)
+            if broken and Catalog.read(storage) != catalog:
+                raise ReplacedError(f"workspace {storage.url}: a run replaced what was read; ask again")
             yield Session(connection, catalog, broken)
         finally:
             connection.close()
@@ -196,8 +217,31 @@ def run_sql(workspace: str, sql: str) -> Iterator[pa.RecordBatch]:
 
     Raises: WorkspaceError, QueryError.
     """
-    with connect(Storage.at(workspace)) as session:
-        yield from session.batches(sql)
+    told, attempts = False, 0
+    while True:
+        try:
+            with connect(Storage.at(workspace)) as session:
+                for batch in session.batches(sql):
+                    told = True
+                    yield batch
+            return
+        except ReplacedError:
+            attempts += 1
+            if told or attempts == ATTEMPTS:
+                raise
+
+
+def reading(read: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Let a function that reads a workspace begin again when a run replaced what it was reading."""
+
+    @wraps(read)
+    def again(*given: Given.args, **named: Given.kwargs) -> Answer:
+        for _ in range(ATTEMPTS - 1):
+            with suppress(ReplacedError):
+                return read(*given, **named)
+        return read(*given, **named)
+
+    return again
 
 
 def literal_path(path: str) -> str:

@@ -102,8 +102,7 @@ def test_no_module_imports_itself_in_a_circle():
 
 
 def test_no_chain_of_imports_is_long():
-    beyond = {name: chain(name) for name in graph() if chain(name) > MAX_CHAIN}
-    assert not beyond, f"longer than {MAX_CHAIN}: {beyond}"
+    assert not {name: chain(name) for name in graph() if chain(name) > MAX_CHAIN}
 
 
 def test_the_rules_see_modules():

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from flows.inspection import print_check
+from pipeline.select.funnel import funnel
 from pipeline.table.catalog import Catalog, adopt
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.schema import DOCUMENTS
-from pipeline.table.shards import Group, Identity, PartWriter, Tally, Work
-from pipeline.table.sql import run_sql
+from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work, read_batches
+from pipeline.table.sql import connect, reading, run_sql
 from pipeline.table.storage import Storage
 from tests.local_run import rows, run_all, write_jsonl
 
@@ -122,3 +129,86 @@ def test_a_file_of_someone_elses_is_not_moved(config: dict[str, Any]) -> None:
     mine.write_text('{"mine": true}')
     run_all(config)
     assert mine.exists()
+
+
+def test_a_query_begins_again_when_a_run_replaces_what_it_reads(config: dict[str, Any]) -> None:
+    run_all(config)
+    fewer = config | {"select": {"rules": {"words": "word_count > 60"}}}
+    begun = []
+
+    @reading
+    def count() -> list[tuple[Any, ...]]:
+        with connect(Storage.at(config["workspace"])) as session:
+            if not begun:
+                run_all(fewer)
+            begun.append(session)
+            return list(session.query("SELECT count(*) FROM curated").rows)
+
+    assert count() == [(0,)]
+    assert len(begun) == 2
+
+
+def test_readers_beside_runs_see_one_state_or_the_other(config: dict[str, Any]) -> None:
+    run_all(config)
+    storage, stop, states = Storage.at(config["workspace"]), threading.Event(), []
+    group = Group(storage, "web/curated")
+
+    def replace() -> None:
+        for number in itertools.count():
+            if stop.wait(0.5):  # a run replaces an index in seconds at best
+                break
+            parts = []
+            for stem in ("part-00000", "part-00001"):
+                with PartWriter(group, Work(stem, Identity("select", str(number)), ()), DOCUMENTS) as writer:
+                    writer.write(table.slice(0, number % 9 + 1))
+                parts.append(writer.finish(Tally(rows_in=number % 9 + 1)))
+            group.complete(parts, Index(stage="select", counts={"documents": 2 * (number % 9 + 1)}))
+            states.append(number)
+
+    table = pa.concat_tables(read_batches(group, group.parts()[0].name))
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        while len(states) < 8:
+            ((found),) = asked(config, "SELECT count(*) AS n FROM curated")[0].values()
+            assert found == 30 or found % 2 == 0
+            funnel(storage)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run_all(config)
+    capsys.readouterr()
+    source = Path(config["workspace"], "web")
+    assert print_check(config["workspace"], as_json=True) == 0
+    groups = {row["group"]: row for row in json.loads(capsys.readouterr().out)}
+    assert groups["documents"] | {"bytes": 0} == {
+        "source": "web",
+        "group": "documents",
+        "parts": 1,
+        "rows": 33,
+        "bytes": 0,
+        "problems": [],
+    }
+    assert {"rejects", "signals/language", "signatures", "duplicates", "outcomes", "curated"} < groups.keys()
+    (lost,) = source.glob("signatures/*.parquet")
+    lost.unlink()
+    (damaged,) = source.glob("curated/*.parquet")
+    stamp = damaged.stat()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    os.utime(damaged, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (manifest,) = source.glob("_manifests/documents/part-*.json")
+    manifest.write_text("{")
+    (source / "_manifests/outcomes/_index.json").write_text("{")
+    assert print_check(config["workspace"], as_json=False) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if str(source) in line]
+    for path, words in (
+        (lost, "is missing; run again"),
+        (damaged, "is damaged: its content is not what its manifest says; delete it and run again"),
+        (manifest, "is missing, damaged or another part's; run again"),
+        (source / "_manifests/outcomes/_index.json", "is damaged"),
+    ):
+        assert any(str(path) in line and words in line for line in lines), path
+    assert len(lines) == 4
