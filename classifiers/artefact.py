@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,9 +22,14 @@ from classifiers.config import Corpus, FastTextConfig, PreprocessConfig
 from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table.config import StageConfig, validate
+<<<<<<< HEAD
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.kept import write_file
 from pipeline.table.storage import open_file, read_file, write_failure
+=======
+from pipeline.table.errors import ConfigError, InputError, ShardError
+from pipeline.table.kept import create_file, write_file
+>>>>>>> 5aa28537c336c3c1e4b87fa63a8c8712b9d9b2c6
 
 MODEL = "model.bin"
 ARTEFACT = "artefact.json"
@@ -107,17 +113,17 @@ class Classifier:
 
 
 def save(folder: Path, model_file: Path, artefact: Artefact) -> None:
-    """Move `model_file` (on the same disk) into `folder` and write `artefact.json` last.
+    """Copy `model_file` into `folder` and write `artefact.json` last.
 
     Raises: InputError when the folder cannot be written.
     """
     text = json.dumps(artefact.model_dump(mode="json"), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        os.replace(model_file, folder / MODEL)
-    except OSError as error:
-        raise InputError(write_failure(str(folder), error)) from error
-    write_file(folder / ARTEFACT, text.encode())
+        with open(model_file, "rb") as source, create_file(folder / MODEL) as target:
+            shutil.copyfileobj(source, target)
+        write_file(folder / ARTEFACT, text.encode())
+    except ShardError as error:
+        raise InputError(str(error)) from error
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:

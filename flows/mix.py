@@ -170,15 +170,15 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     fitted, choice = chosen(mix, found, fitted, step)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
     shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
-    report = write_mix_report(mix, found, fitted, choice, shards)
-    lines = [text_summary(report.report)]
+    report, page = write_mix_report(mix, found, fitted, choice, shards)
+    lines = [text_summary(report)]
     if step == "verify" and choice.verification is not None:
         lines.append(choice.verification.text())
     if shards is not None:
         lines.append(f"token shards: {shards.folder} ({shards.tokens:,} tokens in {shards.shards} shards)")
     elif step == "run":
         lines.append(f"not verified on this suite, so no shards yet; next: {mix.command_of('verify')}, then mix sample")
-    lines += [_of(found, fitted), f"mixture: {mix.shown(mix.folder.mixture)}", f"report: {mix.shown(report.path)}"]
+    lines += [_of(found, fitted), f"mixture: {mix.shown(mix.folder.mixture)}", f"report: {mix.shown(page)}"]
     return _print("\n".join(lines))
 
 
@@ -190,14 +190,14 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
     """Write the report of what there is; nothing is trained for it."""
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
-        report = write_mix_report(mix, found, None, None, None)
-        return _print(f"no proposal yet: proxies are missing\nreport: {mix.shown(report.path)}")
+        _, page = write_mix_report(mix, found, None, None, None)
+        return _print(f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}")
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
     fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
-    report = write_mix_report(mix, found, fitted, choice, None)
-    return _print(f"{_of(found, fitted)}\nreport: {mix.shown(report.path)}")
+    _, page = write_mix_report(mix, found, fitted, choice, None)
+    return _print(f"{_of(found, fitted)}\nreport: {mix.shown(page)}")
 
 
 def _print_plan(path: str, assignments: Sequence[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +22,10 @@ from pipeline.report.mix import write_report
 from pipeline.report.values import Estimate, MixReport
 
 
-@dataclass(frozen=True)
-class WrittenReport:
-    """A report and its page."""
-
-    report: MixReport
-    path: Path
-
-
 def write_mix_report(
     mix: OpenMix, found: Material, fitted: Fitted | None, choice: Choice | None, sampled: SampleReport | None
-) -> WrittenReport:
-    """Write the page of everything that is known so far, beside the proposal that it is of."""
+) -> tuple[MixReport, Path]:
+    """Write the page of everything that is known so far, beside the proposal that it is of; return both."""
     results = fitted.results if fitted else None
     proposal = choice.proposal if choice else None
     verification = choice.verification if choice else None
@@ -71,7 +62,7 @@ def write_mix_report(
         sampled=_sampled(sampled) if sampled else None,
         warnings=_warnings(found, fitted, proposal, verification),
     )
-    return WrittenReport(report, write_report(report, fitted.folder.report if fitted else mix.folder.root / "report"))
+    return report, write_report(report, fitted.folder.report if fitted else mix.folder.root / "report")
 
 
 def _basis(mix: OpenMix, found: Material, fitted: Fitted | None, proposal: Proposal | None) -> dict[str, str]:

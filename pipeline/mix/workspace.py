@@ -130,6 +130,9 @@ def opened_mix(
         if stored and home.is_local:
             stored_config(folder, stored, config)  # a name that is wrong makes no folder
         held.enter_context(hold(home, command))
+        for part in ("", "swarm/", "slices/", "slices/late/", "proposals/*/", "proposals/*/*/"):
+            for left in folder.root.glob(f"{part}.*.tmp"):  # of killed writers
+                left.unlink(missing_ok=True)
         if folder.mirror is not None:
             held.enter_context(hold(Storage.at(str(folder.root)), command))
             folder.mirror.pull()

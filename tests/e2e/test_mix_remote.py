@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from pipeline.mix.workspace import mix_home
@@ -91,4 +90,8 @@ def test_a_file_url_is_a_local_mix(shared: Path, tmp_path: Path) -> None:
     edited(tmp_path, workspace=f"file://{tmp_path}/ws")
     done(tmp_path, "slices", "mix.yaml")
     assert (tmp_path / "ws/mix/mix/slices/prose/manifest.json").exists()
-    assert fsspec.filesystem("file").exists(f"{tmp_path}/ws/mix/mix/slices/tokenizer.json")
+    left = tmp_path / "ws/mix/mix/slices/late/.prose.json.killed.tmp"
+    left.parent.mkdir()
+    left.touch()
+    assert "slice " not in done(tmp_path, "slices", "mix.yaml").err
+    assert not left.exists()

@@ -55,8 +55,8 @@ def test_what_is_written_is_what_was_asked(
         counts: Counter[str] = Counter()
         begun: Counter[tuple[str, int]] = Counter()
         for number in range(report.shards):
-            tokens = shard_tokens(report.folder, number, form, "<u2")
-            rows = trace(report.folder, number)
+            tokens = shard_tokens(Path(report.folder), number, form, "<u2")
+            rows = trace(Path(report.folder), number)
             assert 0 < tokens.size <= 1_000
             assert [0, *(row["end"] for row in rows)] == [*(row["start"] for row in rows), tokens.size]
             for row in rows:

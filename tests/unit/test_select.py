@@ -18,6 +18,7 @@ from pipeline.table.errors import ConservationError, RuleError, SchemaError, Sha
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS, DUPLICATES, SCORES
 from pipeline.table.shards import Group
+from pipeline.table.stages import InterruptedRunError
 from pipeline.table.storage import Storage
 from tests.select_workspace import (
     FOLDERS,
@@ -256,16 +257,17 @@ def test_a_stop_keeps_the_parts_that_are_done(storage: Storage) -> None:
         def rows(self, count: int) -> None:
             seen.append(count)
             if self.stops:
-                raise InterruptedError
+                wanted.context.stop.set()
 
     seen: list[int] = []
     wanted = request(storage, {})
     progress = Counted(Reporter(), "web", "select", None, 2, "rows")
-    with pytest.raises(InterruptedError):
+    with pytest.raises(InterruptedRunError):
         select_stage(*wanted).complete((), Group.complete, progress)
     assert seen == [1]
     assert Group(storage, "web/outcomes").index() is None
     progress.stops = False
+    wanted.context.stop.clear()
     select_stage(*wanted).complete((), Group.complete, progress)
     assert seen == [1, 1]  # nothing but what the stop left undone
     assert len(Group(storage, "web/outcomes").parts()) == 2

@@ -18,7 +18,7 @@ from pipeline.mix.config import MAX_SLICES, ModelName
 from pipeline.mix.regression.fitting import Fit, Prediction, fit
 from pipeline.mix.regression.stored import load_fit, save_fit
 from pipeline.mix.types import Floats
-from pipeline.table.errors import InputError, nearest
+from pipeline.table.errors import InputError, ShardError, nearest
 from pipeline.table.format import text_table
 from pipeline.table.kept import write_file
 from pipeline.table.storage import read_file
@@ -239,8 +239,8 @@ def fit_files(
     )
     try:
         save_fit(fitted, out)
-    except OSError as error:
-        raise InputError(f"cannot write the fit to {out}: {error.strerror or error}") from error
+    except ShardError as error:
+        raise InputError(str(error)) from error
     return fitted
 
 
@@ -259,8 +259,8 @@ def predict_files(folder: str | Path, ratios: str | Path, out: str | Path | Text
     if isinstance(out, (str, os.PathLike)):
         try:
             write_file(Path(out), text.encode())
-        except OSError as error:
-            raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+        except ShardError as error:
+            raise InputError(str(error)) from error
     else:
         out.write(text)
     return len(table.index)
