@@ -22,14 +22,9 @@ from classifiers.config import Corpus, FastTextConfig, PreprocessConfig
 from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table.config import StageConfig, validate
-<<<<<<< HEAD
-from pipeline.table.errors import ConfigError, InputError
-from pipeline.table.kept import write_file
-from pipeline.table.storage import open_file, read_file, write_failure
-=======
 from pipeline.table.errors import ConfigError, InputError, ShardError
 from pipeline.table.kept import create_file, write_file
->>>>>>> 5aa28537c336c3c1e4b87fa63a8c8712b9d9b2c6
+from pipeline.table.storage import open_file, read_file
 
 MODEL = "model.bin"
 ARTEFACT = "artefact.json"
