@@ -90,14 +90,14 @@ def add_scaling(commands: Any, command: Command) -> None:
     fit.add_argument("--bootstrap", metavar="N", type=int, default=200, help="refits that intervals rest on")
     fit.add_argument("--seed", metavar="SEED", type=int, default=1, help="seed of the refits")
     fit.add_argument("--json", action="store_true", help="print one JSON object")
-    fit.set_defaults(run=_scaling_fit)
+    fit.set_defaults(run=_scaling, step="fit")
 
     predict = command(scaling, "predict", "predict a model's loss, with its 90-percent interval")
     predict.add_argument("--fit", metavar="DIR", required=True, help="folder that `scaling fit` wrote")
     predict.add_argument("--parameters", metavar="N", type=float, required=True, help="parameters of the model")
     predict.add_argument("--tokens", metavar="D", type=float, required=True, help="training tokens")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
-    predict.set_defaults(run=_scaling_predict)
+    predict.set_defaults(run=_scaling, step="predict")
 
     allocate = command(scaling, "allocate", "divide compute between parameters and tokens")
     allocate.add_argument("--fit", metavar="DIR", required=True, help="folder that `scaling fit` wrote")
@@ -106,7 +106,7 @@ def add_scaling(commands: Any, command: Command) -> None:
         "--served-tokens", metavar="T", type=float, default=0.0, help="tokens that the model will serve in its life"
     )
     allocate.add_argument("--json", action="store_true", help="print one JSON object")
-    allocate.set_defaults(run=_scaling_allocate)
+    allocate.set_defaults(run=_scaling, step="allocate")
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -146,19 +146,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     return predict_tables(arguments.fit, arguments.ratios, arguments.out)
 
 
-def _scaling_fit(arguments: argparse.Namespace) -> int:
-    from flows.tables import fit
+def _scaling(arguments: argparse.Namespace) -> int:
+    from flows import tables
 
-    return fit(arguments.runs, arguments.out, arguments.bootstrap, arguments.seed, arguments.json)
-
-
-def _scaling_predict(arguments: argparse.Namespace) -> int:
-    from flows.tables import predict
-
-    return predict(arguments.fit, arguments.parameters, arguments.tokens, arguments.json)
-
-
-def _scaling_allocate(arguments: argparse.Namespace) -> int:
-    from flows.tables import allocate
-
-    return allocate(arguments.fit, arguments.flops, arguments.served_tokens, arguments.json)
+    if arguments.step == "fit":
+        return tables.fit(arguments.runs, arguments.out, arguments.bootstrap, arguments.seed, arguments.json)
+    if arguments.step == "predict":
+        return tables.predict(arguments.fit, arguments.parameters, arguments.tokens, arguments.json)
+    return tables.allocate(arguments.fit, arguments.flops, arguments.served_tokens, arguments.json)

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
 from flows.progress import Reporter
 from pipeline.mix import scaling
 from pipeline.mix.config import ModelName
@@ -70,12 +68,9 @@ def predict(folder: str, parameters: float, tokens: float, as_json: bool) -> int
 
     Raises: InputError when the fit cannot be read or a number not used.
     """
-    found = scaling.predict_file(Path(folder), parameters, tokens)
-    if as_json:
-        value = {name: float(np.ravel(number)[0]) for name, number in asdict(found).items()}
-        sys.stdout.write(encode({"parameters": parameters, "tokens": tokens} | value) + "\n")
-    else:
-        sys.stdout.write(scaling.describe_predictions(Path(folder), parameters, tokens).rstrip("\n") + "\n")
+    values, said = scaling.predict_file(folder, parameters, tokens)
+    text = encode({"parameters": parameters, "tokens": tokens} | values) if as_json else said
+    sys.stdout.write(text.rstrip("\n") + "\n")
     return 0
 
 

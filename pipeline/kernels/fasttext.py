@@ -520,7 +520,7 @@ def embed(tables: Tables, text: tuple[Array, Array], limit: int, result: tuple[A
                 position += 1
             h &= _LOW_32
             is_open = position > start
-            if is_open and h == eos_hash and _is_eos(data, start, position):
+            if is_open and h == eos_hash and position - start == _EOS.size and _same(data, start, _EOS, 0, _EOS.size):
                 continue
             words[document] += is_open
             if is_open:
@@ -549,11 +549,6 @@ def embed(tables: Tables, text: tuple[Array, Array], limit: int, result: tuple[A
 @njit(nogil=True, cache=True, error_model="numpy")
 def _is_separator(byte: Any) -> bool:
     return byte <= 32 and (byte == 32 or (9 <= byte <= 13) or byte == 0)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _is_eos(data: Array, start: int, end: int) -> bool:
-    return end - start == _EOS.size and _same(data, start, _EOS, 0, _EOS.size)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -153,7 +153,8 @@ def read_dictionary(reader: Reader, header: Header) -> Dictionary:
     label_counts = counts[n_words:]
     possible = bool((label_counts >= 0).all()) and bool((label_counts < MAX_LABEL_COUNT).all())
     reader.check(possible, "dictionary", "a label's count is impossible")
-    labels = tuple(_label(blob, starts[i], lengths[i]) for i in range(n_words, size))
+    words = (blob[starts[i] : starts[i] + lengths[i]].tobytes() for i in range(n_words, size))
+    labels = tuple(word.decode("utf-8", "replace").removeprefix("__label__") for word in words)
     pruned = _read_pruned(reader, header, pruned_size)
     return Dictionary(blob, starts, lengths, counts, n_words, labels, pruned_size >= 0, pruned)
 
@@ -198,10 +199,6 @@ def _scan_entries(
         counts[entry] = np.int64(count)
         position = end + 10
     return starts.size, position
-
-
-def _label(blob: np.ndarray[Any, Any], start: int, length: int) -> str:
-    return blob[start : start + length].tobytes().decode("utf-8", "replace").removeprefix("__label__")
 
 
 def _read_pruned(reader: Reader, header: Header, size: int) -> np.ndarray[Any, Any]:

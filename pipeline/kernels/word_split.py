@@ -323,7 +323,9 @@ def _suffix_start(words: Words, low: int, size: int) -> int:
         last = _base_before(words, low, high)
         if not words.flags[last] & SYMBOL or _stays_behind(words, low, last):
             break
-        first = _dots_start(words, low, last)
+        first = last
+        while first > low and words.codes[first] == _DOT and words.codes[first - 1] == _DOT:
+            first -= 1
         if words.codes[last] == _DOT and first == last and _ends_abbreviation(words, low, last, high):
             break
         high = first
@@ -337,14 +339,6 @@ def _stays_behind(words: Words, low: int, k: int) -> bool:
     if code == _PLUS:
         return k == low or not words.flags[_base_before(words, low, k)] & DIGIT
     return code == _EQUALS or _is_joiner(code)
-
-
-@inlined
-def _dots_start(words: Words, low: int, k: int) -> int:
-    """Return where the run of full stops that ends at `k` begins; `k` for another character."""
-    while k > low and words.codes[k] == _DOT and words.codes[k - 1] == _DOT:
-        k -= 1
-    return k
 
 
 @inlined
@@ -447,10 +441,5 @@ def _stands_alone(words: Words, before: int, k: int, stop: int, high: int) -> bo
     is_sign = code in (_PLUS, _HYPHEN, _STAR, _CARET)
     if is_sign and before & DIGIT and (after & DIGIT or words.codes[stop] == _HYPHEN):
         return True
-    is_relation = code in (_COLON, _SLASH, _EQUALS, _LESS, _GREATER)
-    return bool((is_relation or _is_dash(code)) and before & (LETTER | DIGIT) and after & LETTER)
-
-
-@inlined
-def _is_dash(code: int) -> bool:
-    return code in (_HYPHEN, _EN_DASH, _EM_DASH, _TILDE)
+    parts = code in (_COLON, _SLASH, _EQUALS, _LESS, _GREATER) or code in (_HYPHEN, _EN_DASH, _EM_DASH, _TILDE)
+    return bool(parts and before & (LETTER | DIGIT) and after & LETTER)

@@ -91,43 +91,14 @@ class MixFolder:
         return RunFolder(self.root / "runs" / f"{spec.run_id[:16]}-{key[:8]}", key)
 
 
-@dataclass(frozen=True)
 class ProposalFolder:
     """What belongs to one proposal. `config` is the mix's configuration that led to it."""
 
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def fit(self) -> Path:
-        return self.path / "fit"
-
-    @property
-    def proposal(self) -> Path:
-        return self.path / "proposal.json"
-
-    @property
-    def verification(self) -> Path:
-        return self.path / "verification.json"
-
-    @property
-    def mixture(self) -> Path:
-        return self.path / "mixture.yaml"
-
-    @property
-    def shards(self) -> Path:
-        return self.path / "shards"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report"
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.config, self.proposal = path / "config.json", path / "proposal.json"
+        self.verification, self.mixture = path / "verification.json", path / "mixture.yaml"
+        self.fit, self.shards, self.report = path / "fit", path / "shards", path / "report"
 
 
 @dataclass(frozen=True)
@@ -213,8 +184,11 @@ class Mirror:
                 (self.root / name).unlink()
         for name in sorted(there, key=lambda name: (name.endswith((".json", ".yaml")), name)):
             if self.known.get(name) != [there[name], *here.get(name, ())]:
-                with self.remote.open(name) as source, create_file(self.root / name) as target:
-                    shutil.copyfileobj(source, target)
+                try:
+                    with self.remote.open(name) as source, create_file(self.root / name) as target:
+                        shutil.copyfileobj(source, target)
+                except OSError as error:
+                    raise ShardError(f"{self.remote.sql_path(name)} cannot be read: {error}; run it again") from error
                 self.known[name] = [there[name], *self._state(name)]
         self.known = {name: state for name, state in self.known.items() if name in there}
         write_json(self.root / _KNOWN, self.known)
@@ -261,6 +235,7 @@ def mix_folder(home: Storage) -> MixFolder:
     """Return the folder in which a mix is at work: its own, or the copy of a remote one."""
     if home.is_local:
         return MixFolder(Path(home.root))
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    cache = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
     root = Path(cache, "gristmill", "mixes", digest(home.url)[:16])
     return MixFolder(root, Mirror(home, root))

@@ -6,7 +6,7 @@ A file that holds a name and weights alone is a mixture too, so one can be writt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,10 +18,11 @@ from pydantic import Field, model_validator
 
 from pipeline.mix.config import Kind, Name
 from pipeline.mix.constraints import Constraints
-from pipeline.mix.proposal import Estimate, Proposal
+from pipeline.mix.proposal import Proposal
 from pipeline.mix.rounding import round_weights
 from pipeline.mix.types import Floats
 from pipeline.mix.verify import WEIGHTED, Evidence, Verification
+from pipeline.report.values import Estimate
 from pipeline.table.config import StageConfig, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.kept import write_file
@@ -366,20 +367,13 @@ def _dump(value: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(dict(value), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True))
 
 
-def load_mixture(path: Path, known: Iterable[str] | None = None) -> Mixture:
+def load_mixture(path: Path) -> Mixture:
     """Return the mixture of a file.
 
-    Raises: ConfigError, with one line that names file, line and key, when it is absent or no mixture, when its weights
-    do not sum to 1 within 1e-9, or when `known` slices are given and it names another.
+    Raises: ConfigError, with one line that names file, line and key, when it is absent or no mixture, or when its
+    weights do not sum to 1 within 1e-9.
     """
     if not path.exists():
         raise ConfigError(f"{path} does not exist; `gristmill mix propose` writes a mixture")
     value, lines = read_yaml(path)
-    mixture = validate(Mixture, value, str(path), lines)
-    names = None if known is None else list(known)
-    for name in mixture.weights:
-        if names is not None and name not in names:
-            line = lines.get(("weights", name), 0)
-            hint = nearest(name, names) or f" (known: {', '.join(names[:20])})"
-            raise ConfigError(f"{path}:{line}: weights.{name}: no slice has that name{hint}")
-    return mixture
+    return validate(Mixture, value, str(path), lines)

@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.mix.config import ProposeConfig
 from pipeline.mix.constraints import Constraints
-from pipeline.mix.proposal import Estimate
 from pipeline.mix.types import Floats
+from pipeline.report.values import Estimate
 from pipeline.table.errors import ConfigError
 
 UPPER_Z = 1.645

@@ -11,16 +11,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.mix.types import Floats
+from pipeline.report.values import Estimate
 from pipeline.table.errors import WorkspaceError
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

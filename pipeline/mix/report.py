@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.mix.mixture import Mixture
-from pipeline.mix.proposal import Estimate, Proposal
+from pipeline.mix.proposal import Proposal
 from pipeline.mix.sample import SampleReport
 from pipeline.mix.steps.choose import Choice, Fitted, models_of, observed
 from pipeline.mix.steps.material import Material
@@ -19,7 +20,7 @@ from pipeline.mix.verify import SizeResult, Verification
 from pipeline.mix.workspace import OpenMix
 from pipeline.report import values as show
 from pipeline.report.mix import write_report
-from pipeline.report.values import MixReport
+from pipeline.report.values import Estimate, MixReport
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def write_mix_report(
         quality=_quality(fitted) if fitted else (),
         noise=_noise(fitted) if fitted else (),
         sensitivity=_sensitivity(proposal) if proposal else (),
-        pulls=_pulls(proposal) if proposal else (),
+        pulls={name: answer.pulls for name, answer in proposal.slices.items()} if proposal else {},
         kl_records=[show.KlRecord(k.kl, k.promised, k.kept, k.kl == proposal.kl) for k in proposal.halves]
         if proposal
         else (),
@@ -107,11 +108,11 @@ def _baselines(found: Material, fitted: Fitted, choice: Choice) -> list[show.Mix
 
 def _changes(proposal: Proposal) -> list[show.Change]:
     gain = proposal.improvement
-    whole = show.Estimate(-gain.value, -gain.high, -gain.low)
+    whole = Estimate(-gain.value, -gain.high, -gain.low)
     changes = [show.Change("suite", whole, proposal.baselines["natural"].value)]
     for group, value in proposal.groups.items():
         natural = proposal.natural_groups[group]
-        changes.append(show.Change(group, show.Estimate(value - natural), natural))
+        changes.append(show.Change(group, Estimate(value - natural, math.nan, math.nan), natural))
     return changes
 
 
@@ -126,24 +127,16 @@ def _verification(size: SizeResult, verification: Verification, proposal: Propos
                 len(size.seeds[name]),
                 size.mean[name],
                 size.pooled_sd,
-                _shown(proposal.metric) if name == "proposal" and size.size == 1 else None,
-                expected=_shown(size.expected[name]),
+                proposal.metric if name == "proposal" and size.size == 1 else None,
+                expected=size.expected[name],
             )
             for name in names
         ],
         verdict=verification.why if is_last else f"Expected to be best is {size.best}.",
         evidence=verification.evidence if is_last else "likely",
         pooled_sd=size.pooled_sd,
-        differences={name: show.Estimate(d.value, d.low, d.high) for name, d in size.differences.items()},
+        differences={name: Estimate(d.value, d.low, d.high) for name, d in size.differences.items()},
     )
-
-
-def _shown(estimate: Estimate) -> show.Estimate:
-    return show.Estimate(estimate.value, estimate.low, estimate.high)
-
-
-def _pulls(proposal: Proposal) -> list[show.Pull]:
-    return [show.Pull(name, answer.pulls, sum(answer.pulls.values())) for name, answer in proposal.slices.items()]
 
 
 def _predictions(fitted: Fitted) -> list[show.Predicted]:
@@ -192,8 +185,8 @@ def _sensitivity(proposal: Proposal) -> list[show.Sensitivity]:
         rows.append(
             show.Sensitivity(
                 name,
-                show.Estimate(less.metric_change) if less else None,
-                show.Estimate(more.metric_change) if more else None,
+                Estimate(less.metric_change, math.nan, math.nan) if less else None,
+                Estimate(more.metric_change, math.nan, math.nan) if more else None,
                 (answer.flat_low, answer.flat_high),
             )
         )

@@ -256,13 +256,13 @@ def _delete_others(out: str | Path, current: str) -> None:
     """Delete earlier samples: folders named like ours that hold nothing but files named like ours."""
     storage = Storage.at(str(out))
     for name in storage.names("") - {current.rpartition("/")[2]}:
-        files = storage.files(name) if re.fullmatch(r"[0-9a-f]{8}", name) else []
-        if not files or not all(_OURS.fullmatch(file.partition("/")[2]) for file in files):
-            continue
-        for file in files:
-            storage.delete(file)
-        if storage.is_local:
-            os.rmdir(storage.path(name))
+        is_folder = not storage.is_local or os.path.isdir(storage.path(name))
+        files = storage.names(name) if is_folder else set()
+        if is_folder and re.fullmatch(r"[0-9a-f]{8}", name) and all(map(_OURS.fullmatch, files)):
+            for file in files:
+                storage.delete(f"{name}/{file}")
+            if storage.is_local:
+                os.rmdir(storage.path(name))
 
 
 def _digest_ids(ids: Collection[str] | None) -> str:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ import numpy as np
 
 from pipeline.mix import allocate as allocation
 from pipeline.mix.allocate import Allocation, Estimate
-from pipeline.mix.scaling_law import NAMES, Predicted, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
-from pipeline.mix.types import Floats
-from pipeline.table.errors import InputError, UsageError, nearest
-from pipeline.table.kept import write_file
+from pipeline.mix.scaling_law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
+from pipeline.table.errors import InputError, ShardError, UsageError, nearest
+from pipeline.table.kept import read_json, write_file
 
 FIT, PLOT = "fit.json", "isoflop.png"
 COLUMNS = {
@@ -51,7 +50,7 @@ def read_runs(path: str | Path) -> ScalingRuns:
     return ScalingRuns(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
 
 
-def fit_file(path: str | Path, out_dir: str | Path, bootstrap: int = 200, seed: int = 1, plot: bool = True) -> str:
+def fit_file(path: str | Path, out_dir: str | Path, bootstrap: int = 200, seed: int = 1) -> str:
     """Fit the law to a CSV of runs, write `fit.json` and `isoflop.png` to a folder, and return the report's text.
 
     Raises: InputError (see `read_runs`, `check_identifiable`); UsageError for a number of draws out of range.
@@ -64,45 +63,28 @@ def fit_file(path: str | Path, out_dir: str | Path, bootstrap: int = 200, seed: 
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     law = fit_law(runs, bootstrap, seed)
-    if plot:
-        isoflop_plot(law, runs, Path(out_dir, PLOT))
+    isoflop_plot(law, runs, Path(out_dir, PLOT))
     save(law, out_dir, {"runs_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), "seed": seed})
     return describe(law)
 
 
-def predict_file(
-    fit_dir: str | Path, parameters: Sequence[float] | float, tokens: Sequence[float] | float
-) -> Predicted:
-    """Predict losses, with 90 % intervals, from a folder that `fit_file` wrote; one value goes with many.
+def predict_file(fit_dir: str | Path, parameters: float, tokens: float) -> tuple[dict[str, float], str]:
+    """Predict a loss from a folder that `fit_file` wrote; return `Predicted` as numbers, and a text with notes.
 
-    Raises: UsageError for values that are not finite and above zero, or lists of two lengths.
+    Raises: InputError when the fit cannot be read; UsageError for values that are not finite and above zero.
     """
     law = load(fit_dir)
-    sizes, counts = _positive("parameters", parameters), _positive("tokens", tokens)
-    if sizes.size != counts.size and 1 not in (sizes.size, counts.size):
-        raise UsageError(
-            f"{sizes.size} values of parameters for {counts.size} of tokens; give as many, or one of either"
-        )
-    sizes, counts = np.broadcast_arrays(sizes, counts)
-    return predict(law, sizes, counts)
-
-
-def describe_predictions(
-    fit_dir: str | Path, parameters: Sequence[float] | float, tokens: Sequence[float] | float
-) -> str:
-    """Return one line a prediction: the loss, its 90 % interval, that of a single run, and whether it is far out."""
-    law = load(fit_dir)
-    predicted = predict_file(fit_dir, parameters, tokens)
-    sizes, counts = np.broadcast_arrays(_positive("parameters", parameters), _positive("tokens", tokens))
-    lines = []
-    for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-        lines.append(
-            f"parameters {size:.4g}, tokens {count:.4g}: loss {predicted.loss[i]:.4f} "
-            f"(90 % interval {predicted.lo[i]:.4f} to {predicted.hi[i]:.4f}; "
-            f"of a single run {predicted.run_lo[i]:.4f} to {predicted.run_hi[i]:.4f})"
-        )
-        lines += [f"  note: {note}" for note in extrapolation(law, float(size), float(count))]
-    return "\n".join(lines)
+    for name, value in (("parameters", parameters), ("tokens", tokens)):
+        if not (np.isfinite(value) and value > 0):
+            raise UsageError(f"{name}: {value:g}; give finite numbers above zero")
+    found = asdict(predict(law, np.array([parameters]), np.array([tokens])))
+    values = {name: float(number[0]) for name, number in found.items()}
+    said = (
+        f"parameters {parameters:.4g}, tokens {tokens:.4g}: loss {values['loss']:.4f} "
+        f"(90 % interval {values['lo']:.4f} to {values['hi']:.4f}; "
+        f"of a single run {values['run_lo']:.4f} to {values['run_hi']:.4f})"
+    )
+    return values, "\n".join([said, *(f"  note: {note}" for note in extrapolation(law, parameters, tokens))])
 
 
 def allocate(
@@ -209,11 +191,11 @@ def load(fit_dir: str | Path) -> ScalingLaw:
     """
     path = Path(fit_dir, FIT)
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there; make it with `gristmill scaling fit`") from error
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except (OSError, ShardError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    if content is None:
+        raise InputError(f"{path} is not there; make it with `gristmill scaling fit`")
     try:
         law = _from_json(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -304,15 +286,6 @@ def _row(row: list[str], places: list[int], line: int, path: str | Path) -> list
         if not (np.isfinite(value) and value > 0):
             raise InputError(f"{path}, line {line}: {column} is {cell[:40]!r}; give a finite number above zero")
         values.append(value)
-    return values
-
-
-def _positive(name: str, given: Sequence[float] | float) -> Floats:
-    values = np.atleast_1d(np.asarray(given, np.float64))
-    bad = values[~(np.isfinite(values) & (values > 0))]
-    if bad.size or not values.size:
-        shown = f"{bad[0]:g}" if bad.size else "empty"
-        raise UsageError(f"{name}: {shown}; give finite numbers above zero")
     return values
 
 

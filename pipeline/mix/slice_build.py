@@ -34,7 +34,7 @@ from pipeline.mix.curated_texts import Keys, Located, held_out, id_keys, id_stri
 from pipeline.mix.tokenizer import MixTokenizer
 from pipeline.mix.types import ChosenDocuments, ResolvedSlice, SliceTokens, Task
 from pipeline.table.errors import ConservationError, InputError, ShardError
-from pipeline.table.kept import clear_temporary, create_file, done, read_json, write_json
+from pipeline.table.kept import clear_temporary, create_file, done, write_json
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 from pipeline.table.storage import write_failure
@@ -175,15 +175,14 @@ def _keys(session: Session, request: SliceRequest, number: int) -> tuple[str, st
 
 
 def _kept(request: SliceRequest, keys: Sequence[tuple[str, str]]) -> dict[int, BuiltSlice]:
-    return {number: found for number, key in enumerate(keys) if (found := _finished(request, number, *key))}
-
-
-def _finished(request: SliceRequest, number: int, text_key: str, key: str) -> BuiltSlice | None:
-    """Return a slice's store when its manifest matches and its files are as large as it says."""
-    name = request.slices[number].name
-    folder = request.folder / name
-    manifest = done(folder / _MANIFEST, {"text_key": text_key} if request.keep_filtered else {"key": key})
-    return None if manifest is None else _built(folder, name, manifest)
+    """Return the stores that are there, by number: with `keep_filtered` those of the same texts and tokens, too."""
+    found = {}
+    for number, (text_key, key) in enumerate(keys):
+        folder = request.folder / request.slices[number].name
+        manifest = done(folder / _MANIFEST, {"text_key": text_key} if request.keep_filtered else {"key": key})
+        if manifest is not None:
+            found[number] = _built(folder, folder.name, manifest)
+    return found
 
 
 def _built(folder: Path, name: str, manifest: Mapping[str, Any]) -> BuiltSlice:
@@ -404,7 +403,7 @@ def shared_text(
     for task in tasks:
         if task.key in known:
             continue
-        kept = read_json(_path(folder, built, task, words))
+        kept = done(_path(folder, built, task, words), {})
         if kept is None:
             open_tasks.append(task)
         else:

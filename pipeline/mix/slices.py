@@ -105,15 +105,11 @@ def _expand(session: Session, relation: str, name: str, config: SliceConfig) -> 
     slices = []
     for row in values:
         equal = " AND ".join(f"{text} = {literal(value)}" for text, value in zip(texts, row, strict=True))
-        full = "_".join([name, *(_sanitised(value) for value in row)])
+        full = "_".join([name, *(re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_") or "none" for value in row)])
         slices.append(ResolvedSlice(full, f"(\n{config.where}\n) AND {equal}", config, 0))
     if not slices:
         raise InputError(f"slices.{name}: no kept document that it chooses has a value for every expression of `by`")
     return slices
-
-
-def _sanitised(value: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_") or "none"
 
 
 def _check_names(slices: Sequence[ResolvedSlice]) -> None:

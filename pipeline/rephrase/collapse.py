@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.kernels import minhash
 from pipeline.table.shards import Group, read_batches
@@ -113,7 +112,10 @@ def self_similarity(texts: Sequence[str], seed: int = 1) -> float | None:
     if len(signatures) < 2:
         return None
     pairs = len(signatures) * (len(signatures) - 1) // 2
-    agreeing = sum(_equal_pairs(signatures[:, column]) for column in range(NUM_PERM))
+    agreeing = 0
+    for column in range(NUM_PERM):
+        counts = np.unique(signatures[:, column], return_counts=True)[1].astype(np.int64)
+        agreeing += int((counts * (counts - 1) // 2).sum())
     return agreeing / (pairs * NUM_PERM)
 
 
@@ -184,11 +186,6 @@ def _place(metadata: str | None) -> tuple[str, int]:
         return "", 0
     style, start = (value.get("style"), value.get("body_start")) if isinstance(value, dict) else (None, None)
     return (style if isinstance(style, str) else ""), (start if isinstance(start, int) and start >= 0 else 0)
-
-
-def _equal_pairs(values: NDArray[np.uint32]) -> int:
-    counts = np.unique(values, return_counts=True)[1].astype(np.int64)
-    return int((counts * (counts - 1) // 2).sum())
 
 
 def _words(text: str, most: int) -> list[str]:

@@ -98,25 +98,17 @@ def inherit(parent: str | None, model: str | None) -> Inherited:
     if model is None:
         return Inherited(parent, conflict)
     stricter = model if strictness(model) > strictness(parent) else parent
-    return Inherited(stricter, conflict or _at_odds(parent, model))
+    if not conflict and any(
+        one != other and _clash(one, other) for one in _binding(parent) for other in _binding(model)
+    ):
+        conflict = f"the parent's {parent} and the model's {model} cannot both be obeyed"
+    return Inherited(stricter, conflict)
 
 
 def _no_derivatives(licence: str | None, whose: str) -> str | None:
-    if licence is None or not any(map(_allows_none, _binding(licence))):
+    if licence is None or not any(re.search(r"^cc-.*\bnd\b", identifier) for identifier in _binding(licence)):
         return None
     return f"{whose} {licence} allows no derivatives"
-
-
-def _allows_none(identifier: str) -> bool:
-    return re.search(r"^cc-.*\bnd\b", identifier) is not None
-
-
-def _at_odds(parent: str, model: str) -> str | None:
-    for one in _binding(parent):
-        for other in _binding(model):
-            if one != other and _clash(one, other):
-                return f"the parent's {parent} and the model's {model} cannot both be obeyed"
-    return None
 
 
 def _clash(one: str, other: str) -> bool:

@@ -399,24 +399,23 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def measure_with(model: str, detect: Callable[[str], str | None] | None = None) -> Measure:
-    """Return the function that judges rows: `model` is what its column says, `detect` tells a text's language."""
-    return lambda rows: verdicts(rows, model, detect)
+    """Return the function that judges rows as a table of `VERDICTS`, row for row; no row can drop.
 
-
-def verdicts(rows: Sequence[Rephrased], model: str, detect: Callable[[str], str | None] | None = None) -> pa.Table:
-    """Return the verdicts on rows as a table of `VERDICTS`, row for row; no row can drop.
-
-    What is judged is the model's own text against its segment: of a style that appends, the segment before it is not
-    part of what is judged.
+    `model` is what its column says, `detect` tells a text's language. The model's own text is judged against its
+    segment: of a style that appends, the segment before it is not part of what is judged.
     """
-    judged = verdict_table(_pair(row, detect) for row in rows)
-    described = pa.Table.from_pylist([_described(row, model) for row in rows], DESCRIPTION)
-    # The marker was looked for before post-processing removed it, and with Markdown around it.
-    found = pa.array([row.has_marker for row in rows], pa.bool_())
-    columns = {name: judged[name] for name in SCHEMA.names} | {"marker_found": found}
-    ids = pa.array([row.doc_id for row in rows], pa.string())
-    arrays = [ids, *(described[name] for name in DESCRIPTION.names), *(columns[name] for name in SCHEMA.names)]
-    return pa.Table.from_arrays(arrays, schema=VERDICTS)
+
+    def verdicts(rows: Sequence[Rephrased]) -> pa.Table:
+        judged = verdict_table(_pair(row, detect) for row in rows)
+        described = pa.Table.from_pylist([_described(row, model) for row in rows], DESCRIPTION)
+        # The marker was looked for before post-processing removed it, and with Markdown around it.
+        found = pa.array([row.has_marker for row in rows], pa.bool_())
+        columns = {name: judged[name] for name in SCHEMA.names} | {"marker_found": found}
+        ids = pa.array([row.doc_id for row in rows], pa.string())
+        arrays = [ids, *(described[name] for name in DESCRIPTION.names), *(columns[name] for name in SCHEMA.names)]
+        return pa.Table.from_arrays(arrays, schema=VERDICTS)
+
+    return verdicts
 
 
 def _pair(row: Rephrased, detect: Callable[[str], str | None] | None) -> Pair:

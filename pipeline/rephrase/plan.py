@@ -114,9 +114,8 @@ def make_plan(config: RephraseConfig, count: CountTokens | None = None) -> Plan:
     endpoint = config.endpoint[0]
     for style in styles.values():
         check_kind(style, endpoint)
-    licences = [e.licence for e in config.endpoint if e.licence is not None]
     strictest = None
-    for licence in licences:
+    for licence in [e.licence for e in config.endpoint if e.licence is not None]:
         strictest = licence if strictest is None else inherit(strictest, licence).licence
     return Plan(
         source=config.source,
@@ -144,7 +143,9 @@ def plan_requests(documents: Iterable[SourceDocument], plan: Plan) -> Iterator[P
         if document.doc_id <= last:
             raise ConservationError(f"{plan.source}: document {document.doc_id} comes after {last}; sort by doc_id")
         last = document.doc_id
-        yield from _of_document(document, plan)
+        for segment, style in _tasks(document, plan):
+            for sample in range(plan.samples):
+                yield Planned(document, segment, style, sample, _request(document, segment, style, sample, plan))
 
 
 def count_requests(documents: Iterable[SourceDocument], plan: Plan) -> int:
@@ -160,12 +161,6 @@ def requests(planned: Iterable[Planned]) -> Iterator[Request]:
 def styles_of(document: SourceDocument, plan: Plan) -> list[Style]:
     """Return the styles of a document: those of its routes in their order, each once."""
     return list({style.name: style for route in document.routes for style in plan.routes[route]}.values())
-
-
-def _of_document(document: SourceDocument, plan: Plan) -> Iterator[Planned]:
-    for segment, style in _tasks(document, plan):
-        for sample in range(plan.samples):
-            yield Planned(document, segment, style, sample, _request(document, segment, style, sample, plan))
 
 
 def _tasks(document: SourceDocument, plan: Plan) -> list[tuple[Segment, Style]]:
@@ -255,19 +250,15 @@ def estimate(planned: Iterable[Planned], config: RephraseConfig, model_licence: 
         counted.requests += 1
         counted.input_tokens += each.request.estimated_prompt_tokens
         counted.max_input_tokens += each.request.reserved_tokens - each.request.max_tokens
-        counted.output_tokens += _typical_output(each)
+        low, high = each.style.length_ratio
+        typical = math.ceil(each.segment.tokens * (math.sqrt(low * high) or high / 2))
+        counted.output_tokens += min(each.request.max_tokens, typical)
         counted.max_output_tokens += each.request.max_tokens
         if each.parent.doc_id != last:
             documents, segments, last, places = documents + 1, segments + len(places), each.parent.doc_id, set()
         places.add((each.segment.start, each.segment.end))
         conflicts += inherit(each.parent.licence, model_licence).conflict is not None
     return _summed(styles, config, documents, segments + len(places), conflicts)
-
-
-def _typical_output(planned: Planned) -> int:
-    low, high = planned.style.length_ratio
-    middle = math.sqrt(low * high) or high / 2
-    return min(planned.request.max_tokens, math.ceil(planned.segment.tokens * middle))
 
 
 def _summed(

@@ -84,17 +84,13 @@ def find_marker(marker: Marker, answer: str) -> tuple[int, int] | None:
 
     Case and Markdown around it do not matter. Where it may be any line, the first one counts.
     """
-    text = _pattern(marker.text)
+    words = r"[ \t]+".join(re.escape(word) for word in marker.text.rstrip(":").split())
+    text = rf"[#>*_ \t]{{0,16}}{words}(?!\w)[*_ \t]{{0,16}}:?[*_ \t]{{0,16}}"
     if marker.at == "start":
         match = re.compile(r"\s{0,64}" + text, re.IGNORECASE).match(answer)
     else:
         match = re.compile("^" + text, re.IGNORECASE | re.MULTILINE).search(answer)
     return (match.start(), match.end()) if match else None
-
-
-def _pattern(text: str) -> str:
-    words = r"[ \t]+".join(re.escape(word) for word in text.rstrip(":").split())
-    return rf"[#>*_ \t]{{0,16}}{words}(?!\w)[*_ \t]{{0,16}}:?[*_ \t]{{0,16}}"
 
 
 def _apply(step: str, style: Style, body: str, is_cut_off: bool) -> str:

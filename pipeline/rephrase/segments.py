@@ -49,7 +49,9 @@ def split(text: str, budget_tokens: int, count: CountTokens | None = None) -> li
     what a tokenizer that never joins words over whitespace gives for the whole. A single code point above the budget
     stays whole. Time is linear in the text.
     """
-    measure = _bytes_tokens if count is None else count
+    measure: Callable[[str], float] = count or (
+        lambda piece: len(piece.encode("utf-8", "surrogatepass")) / BYTES_A_TOKEN
+    )
     first = len(text) - len(text.lstrip())
     if first == len(text):
         return [Segment(0, 0, len(text), 0)]
@@ -64,10 +66,6 @@ def split(text: str, budget_tokens: int, count: CountTokens | None = None) -> li
         segments.append(Segment(index, start, chosen[-1].end, -int(-tokens // 1)))
         start, low = chosen[-1].end, high
     return segments
-
-
-def _bytes_tokens(text: str) -> float:
-    return (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))) / BYTES_A_TOKEN
 
 
 def _pieces(

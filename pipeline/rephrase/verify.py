@@ -118,8 +118,7 @@ class Expectations:
 
     min_length_ratio: float | None = None
     max_length_ratio: float | None = None
-    marker: str | None = None  # must stand in the answer
-    answer: str | None = None  # the raw answer, where post-processing has removed the marker from the rephrased text
+    marker: str | None = None  # must stand in the rephrased text
     finish_reason: str | None = None
     language: str | None = None  # of the source, as ISO 639-1 or 639-3, perhaps with a script (`eng_Latn`)
     detect: Callable[[str], str | None] | None = None  # the language of a text, in the same codes
@@ -150,10 +149,11 @@ def verify(source: str, rephrased: str, expectations: Expectations = Expectation
     unrelated = overlap is not None and overlap < LEAST_OVERLAP
     copied, repeated, echoed = copy_shares(_utf8(source), _utf8(rephrased), _utf8(expected.instructions or ""))
     ratio = len(rephrased) / len(source) if source else None
+    ended = None if expected.finish_reason is None else ending(expected.finish_reason)
     return Verdicts(
-        finish_reason_ok=_ended_by_itself(expected.finish_reason),
-        marker_found=_marker_found(rephrased, expected),
-        format_ok=None if expected.format is None else meets(expected.format, rephrased, _is_cut_off(expected)),
+        finish_reason_ok=None if ended is None else ended == "complete",
+        marker_found=None if expected.marker is None else expected.marker in rephrased,
+        format_ok=None if expected.format is None else meets(expected.format, rephrased, ended == "cut_off"),
         length_ratio=ratio,
         length_ok=_length_ok(ratio, expected),
         same_language=same_language,
@@ -215,12 +215,7 @@ _close_of_source = lru_cache(maxsize=8)(_close_words)
 
 def verdict_table(pairs: Iterable[Pair]) -> pa.Table:
     """Return the verdicts of `pairs` as a table of `SCHEMA`, one row a pair, in order."""
-    rows = [verify(pair.source, pair.rephrased, pair.expectations) for pair in pairs]
-    return verdicts_to_table(rows)
-
-
-def verdicts_to_table(rows: Iterable[Verdicts]) -> pa.Table:
-    """Return `rows` as a table of `SCHEMA`, in order."""
+    rows = (verify(pair.source, pair.rephrased, pair.expectations) for pair in pairs)
     columns = list(zip(*map(attrgetter(*SCHEMA.names), rows), strict=True)) or [()] * len(SCHEMA)
     arrays = [
         pa.array([*map(_plain, column)] if field.name in _ROUNDED else column, field.type)
@@ -288,21 +283,6 @@ def _plain(value: Any) -> Any:
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _ended_by_itself(finish_reason: str | None) -> bool | None:
-    ended = None if finish_reason is None else ending(finish_reason)
-    return None if ended is None else ended == "complete"
-
-
-def _is_cut_off(expected: Expectations) -> bool:
-    return expected.finish_reason is not None and ending(expected.finish_reason) == "cut_off"
-
-
-def _marker_found(rephrased: str, expected: Expectations) -> bool | None:
-    if expected.marker is None:
-        return None
-    return expected.marker in (rephrased if expected.answer is None else expected.answer)
 
 
 def _length_ok(ratio: float | None, expected: Expectations) -> bool | None:

@@ -141,9 +141,8 @@ def whiskers(axes: Axes, x: Floats, interval: tuple[Floats, Floats] | None, rows
 def estimates(axes: Axes, values: Sequence[Estimate], rows: Floats, **options: Any) -> None:
     """Draw estimates as `whiskers` does; one without an interval has no bar."""
     x = np.array([e.value for e in values], np.float64)
-    low = np.array([e.value if e.low is None else e.low for e in values], np.float64)
-    high = np.array([e.value if e.high is None else e.high for e in values], np.float64)
-    whiskers(axes, x, (low, high), rows, **options)
+    low, high = (np.array([getattr(e, end) for e in values], np.float64) for end in ("low", "high"))
+    whiskers(axes, x, (np.where(np.isnan(low), x, low), np.where(np.isnan(high), x, high)), rows, **options)
 
 
 def bar_lengths(value: Floats, low: Floats, high: Floats) -> Floats:

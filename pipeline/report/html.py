@@ -111,7 +111,7 @@ def estimate(value: Estimate | None) -> str:
     """Return a number with its interval, both to the same decimal."""
     if value is None:
         return NONE
-    if value.low is None or value.high is None or not all(map(math.isfinite, (value.value, value.low, value.high))):
+    if not all(map(math.isfinite, (value.value, value.low, value.high))):
         return number(value.value)
     width = value.high - value.low
     places = min(max(1 - math.floor(math.log10(width)), 0), 8) if width > 0 else 4
@@ -211,8 +211,11 @@ def _optimism(report: MixReport) -> str:
 def _pulls(report: MixReport) -> str:
     if not report.pulls:
         return ""
-    tasks = list(dict.fromkeys(task for pull in report.pulls for task in pull.tasks))
-    rows = [[text(p.slice), *(_signed(p.tasks.get(t)) for t in tasks), _signed(p.cost)] for p in report.pulls]
+    tasks = list(dict.fromkeys(task for pulls in report.pulls.values() for task in pulls))
+    rows = [
+        [text(name), *(_signed(pulls.get(task)) for task in tasks), _signed(sum(pulls.values()))]
+        for name, pulls in report.pulls.items()
+    ]
     note = (
         "What five points more of a slice (the others keeping their ratios) do to the suite's metric in "
         "bits per byte, task by task, as the regression predicts it: below zero, the task asks for more."

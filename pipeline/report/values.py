@@ -17,11 +17,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval (90 %), where one is known."""
+    """A number with its 90 % interval; NaN where none is known."""
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -148,18 +148,6 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
-class Pull:
-    """What five points more of a slice do to the weighted metric through each task: below zero, the task asks for more.
-
-    `cost` is their sum: what the five points cost.
-    """
-
-    slice: str
-    tasks: Mapping[str, float]
-    cost: float
-
-
-@dataclass(frozen=True)
 class KlRecord:
     """What proposals from half of the runs promised with a KL penalty, and what the other half says they keep."""
 
@@ -233,7 +221,8 @@ class MixReport:
     quality: Sequence[FitQuality] = ()
     noise: Sequence[SignalToNoise] = ()
     sensitivity: Sequence[Sensitivity] = ()
-    pulls: Sequence[Pull] = ()
+    pulls: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What five points more of each slice do to the weighted metric through each task; below zero, it asks for more."""
     kl_records: Sequence[KlRecord] = ()
     optimism: float | None = None
     """What the proposal's prediction was lowered by."""

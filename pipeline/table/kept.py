@@ -39,7 +39,7 @@ def kept(
     found = load(manifest) if manifest is not None else None
     if found is None:
         found, told = make()
-        write_json(path, {**told, **key})
+        write_json(path, {**key, **told})
     return found
 
 
@@ -51,12 +51,13 @@ def done(path: str | Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or any(manifest.get(name) != value for name, value in key.items()):
         return None
-    return manifest if lie_there(str(path).rpartition("/")[0], manifest.get("files", {})) else None
+    files = manifest.get("files", {})
+    return manifest if isinstance(files, dict) and lie_there(str(path).rpartition("/")[0], files) else None
 
 
 def lie_there(folder: str | Path, files: Mapping[str, Any]) -> bool:
     """Tell whether files lie in a folder in these sizes; `files` holds a size, or {bytes: size}, by name."""
-    sizes = {name: file["bytes"] if isinstance(file, dict) else file for name, file in files.items()}
+    sizes = {name: file.get("bytes") if isinstance(file, dict) else file for name, file in files.items()}
     return all(size_of(f"{folder}/{name}") == size for name, size in sizes.items())
 
 
@@ -82,15 +83,14 @@ def read_json(path: str | Path) -> Any | None:
 
     Raises: ShardError when it is damaged.
     """
+    storage, name = _place(path)
     try:
-        size = size_of(path)
-        if size is None:
-            return None
-        if size > MAX_JSON_BYTES:
-            raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
-        storage, name = _place(path)
-        return json.loads(storage.read_bytes(name))
-    except FileNotFoundError:
+        with storage.open(name) as file:
+            if file.seek(0, os.SEEK_END) > MAX_JSON_BYTES:
+                raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
+            file.seek(0)
+            return json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error

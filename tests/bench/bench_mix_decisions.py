@@ -24,11 +24,12 @@ import numpy as np
 import yaml
 from scipy.stats import t
 
-from flows.mix import draw, run_step, trainer
+from flows.mix import MixDesk, run_step
+from flows.progress import Reporter
 from pipeline.mix.mixture import load_mixture
 from pipeline.mix.steps.choose import fit_results, observed, propose_mixture
 from pipeline.mix.steps.material import material
-from pipeline.mix.steps.train import train_and_measure
+from pipeline.mix.steps.train import draw, train_and_measure, trainer
 from pipeline.mix.workspace import opened_mix
 
 FIRST_SEED = 50_000
@@ -68,13 +69,16 @@ def variant(config: str, settings: list[str], seeds: int) -> dict[str, object]:
         code = run_step("run", config, settings)
     if code:
         raise SystemExit(errors.getvalue())
-    with redirect_stderr(StringIO()), opened_mix(config, settings, "bench", threading.Event()) as mix:
+    with (
+        redirect_stderr(StringIO()),
+        opened_mix(config, settings, "bench", MixDesk(Reporter(), threading.Event())) as mix,
+    ):
         found = material(mix)
         drawn = draw(mix, found)
         own = trainer(mix, found)
         fitted = fit_results(mix, found, train_and_measure(own, drawn.runs, found.tasks, "swarm"), drawn.space)
         proposal = propose_mixture(mix, found, fitted)
-        written = load_mixture(fitted.folder.mixture, found.names)
+        written = load_mixture(fitted.folder.mixture)
         names = ["written", "proposal", *observed(found, fitted)]
         points = np.stack([written.vector, proposal.vector, *observed(found, fitted).values()])
         tasks = [task for task in found.tasks if task.name in found.suite_tasks]

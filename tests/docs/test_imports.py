@@ -24,9 +24,6 @@ MAY_IMPORT = dict.fromkeys(ROOMS, GROUND_FLOOR) | {
 }
 MAX_CHAIN = 16
 """Modules that import each other one after the other. The rooms are to bring it to 12."""
-CYCLES: set[tuple[str, ...]] = set()
-BEYOND_MAX_CHAIN = {"flows.cli", "flows.cli_mix"}
-"""What is still against the rules. Both tables are to shrink: an entry that is not needed fails."""
 
 MODULES = sorted(path for top in ("pipeline", "classifiers", "flows", "configs") for path in (ROOT / top).rglob("*.py"))
 
@@ -101,12 +98,11 @@ def test_no_module_imports_itself_in_a_circle():
         for name, found in reached().items()
         if name in found
     }
-    assert circles == CYCLES
+    assert not circles
 
 
 def test_no_chain_of_imports_is_long():
-    beyond = {name: chain(name) for name in graph() if chain(name) > MAX_CHAIN}
-    assert beyond.keys() == BEYOND_MAX_CHAIN, f"longer than {MAX_CHAIN}: {beyond}"
+    assert not {name: chain(name) for name in graph() if chain(name) > MAX_CHAIN}
 
 
 def test_the_rules_see_modules():

@@ -73,7 +73,7 @@ CONFIG_MISTAKES: list[tuple[str, Mapping[str, Any], list[str]]] = [
     ("both tokenizers", {"tokenizer": {"train": {}, "file": "t.json"}}, ["tokenizer", "either `train` or `file`"]),
     ("workspace that does not exist", {"workspace": "nothing"}, ["nothing does not exist", "gristmill run"]),
     ("workspace that is none", {"workspace": "eval"}, ["eval", "workspace"]),
-    ("remote workspace", {"workspace": "memory://ws"}, ["memory://ws", "local workspace", "copy"]),
+    ("remote workspace that is none", {"workspace": "memory://ws"}, ["memory://ws does not exist", "gristmill run"]),
     ("no such suite", {"suite": "prosa.yaml"}, ["suite 'prosa.yaml'", "no such file", "presets: code"]),
     ("suite preset mistyped", {"suite": "cod"}, ["suite 'cod'", "nearest: 'code'"]),
     ("suite that is no suite", {"suite": "mix.yaml"}, ["mix.yaml", "unknown key"]),

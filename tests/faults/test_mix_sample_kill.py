@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,30 +29,52 @@ def stores_in(folder: Path) -> list[SliceTokens]:
     return [make_slice(folder, name, rng.integers(2, 500, 4_000).tolist()) for name in ("web", "code")]
 
 
-def run(stores: list[SliceTokens], out: Path, form: str) -> SampleReport:
+def run(
+    stores: list[SliceTokens], out: Path, form: str, on_progress: Callable[[int], None] = lambda tokens: None
+) -> SampleReport:
     config = SampleConfig.model_validate({"format": form, "shard_tokens": 40_000})
-    caps, weights = np.full(2, 4.0), np.array([0.6, 0.4])
-    return sample(stores, weights, TOKENS, out, config, max_epochs=caps, vocabulary=1000, eos=EOS, key="k", workers=2)
+    return sample(
+        stores,
+        np.array([0.6, 0.4]),
+        TOKENS,
+        out,
+        config,
+        max_epochs=np.full(2, 4.0),
+        vocabulary=1000,
+        eos=EOS,
+        key="k",
+        workers=2,
+        on_progress=on_progress,
+    )
 
 
-def worker(folder: str, out: str, form: str) -> None:
-    """The process that is killed: the stores are there, it reads them and samples."""
-    stores = []
+def worker(folder: str, out: str, form: str, tokens: str) -> None:
+    """The process that is killed: the stores are there, it reads them and samples, and stops at so many tokens."""
+    stores, left = [], int(tokens)
     for name in ("web", "code"):
         path = Path(folder) / f"{name}.npy"
         size = np.load(path, mmap_mode="r").size
         stores.append(SliceTokens(name, path, path.with_suffix(".parquet"), 4_000, size, 4 * size))
-    run(stores, Path(out), form)
+
+    def stop_at(written: int) -> None:
+        nonlocal left
+        is_there = 0 < left <= written
+        left -= written
+        if is_there:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    run(stores, Path(out), form, stop_at)
 
 
 def killed(folder: Path, out: Path, form: str, shards: int, chance: random.Random) -> bool:
-    """Kill a run when it has finished some more shards, or a little later; tell whether it was still at work."""
-    done = len(list(out.glob("*/shard-*.json")))
-    enough = chance.randint(done, max(done, shards - 2))
-    process = subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(out), form], cwd=ROOT)
-    while process.poll() is None and len(list(out.glob("*/shard-*.json"))) < max(enough, 1):
-        time.sleep(0.001)
-    time.sleep(chance.uniform(0, 0.03))
+    """Kill a run once it has written some more tokens, then or a little later; tell whether it was still at work."""
+    done = len(list(out.glob("*/shard-*.json"))) / shards
+    tokens = str(int(TOKENS * chance.uniform(done + 0.02, max(done + 0.1, 0.8))))
+    process = subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(out), form, tokens], cwd=ROOT)
+    os.waitpid(process.pid, os.WUNTRACED)
+    if chance.random() < 0.5:
+        process.send_signal(signal.SIGCONT)
+        time.sleep(chance.uniform(0, 0.01))
     process.kill()
     process.wait()
     return process.returncode != 0 and not (out / "index.json").exists()

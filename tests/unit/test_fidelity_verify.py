@@ -69,7 +69,7 @@ def test_a_refusal_and_an_empty_text_are_not_faithful() -> None:
 def test_expectations_decide_their_verdicts_and_are_null_otherwise() -> None:
     plain = verify(SOURCE, SOURCE)
     assert (plain.finish_reason_ok, plain.marker_found, plain.length_ok, plain.same_language) == (None,) * 4
-    expected = Expectations(0.9, 1.1, "<done>", SOURCE + "<done>", "length", "en", lambda text: "de")
+    expected = Expectations(0.9, 1.1, SOURCE[:9], "length", "en", lambda text: "de")
     full = verify(SOURCE, SOURCE, expected)
     assert (full.finish_reason_ok, full.marker_found, full.length_ok, full.same_language) == (False, True, True, False)
     assert verify(SOURCE, SOURCE, Expectations(max_length_ratio=0.5)).length_ok is False

@@ -21,8 +21,8 @@ from pipeline.mix.steps.choose import Fitted, observed, suite_results
 from pipeline.mix.steps.material import Material
 from pipeline.mix.steps.train import Job, Results, Trainer, _runs_a_process, missing
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
-from pipeline.mix.workspace import checked_mix, mix_root
-from pipeline.table.errors import ConfigError, UsageError
+from pipeline.mix.workspace import checked_mix, mix_home
+from pipeline.table.errors import UsageError
 from pipeline.table.storage import Storage
 from tests.mix_sample_stores import EOS, make_slice
 
@@ -176,13 +176,14 @@ def test_every_candidate_keeps_the_bounds_of_groups() -> None:
 
 def test_a_mix_lies_in_its_workspace_under_its_name(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
-    assert mix_root(Storage.at(str(tmp_path / "ws")), "code") == tmp_path / "ws" / "mix" / "code"
+    assert mix_home(Storage.at(str(tmp_path / "ws")), "code").root == str(tmp_path / "ws" / "mix" / "code")
+    assert mix_home(Storage.at("memory://ws"), "code").url == "memory://ws/mix/code"
 
 
 def test_checking_a_mix_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "My Mix.yaml"
     path.write_text("workspace: memory://ws\nslices: {a: {where: 'true'}}\nsuite: s\nbudget_tokens: 1000\n")
-    with pytest.raises(ConfigError, match=r"memory://ws.*local workspace"):
+    with pytest.raises(UsageError, match="memory://ws does not exist"):
         checked_mix(str(path), [])
     with pytest.raises(UsageError, match="none does not exist"):
         checked_mix(str(path), [f"workspace={tmp_path}/none"])

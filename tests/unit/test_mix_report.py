@@ -73,12 +73,12 @@ def whole_report() -> MixReport:
         baselines=[Mixture("uniform", np.array([0.5, 0.5]))],
         changes=[
             Change("suite", Estimate(-0.031, -0.045, -0.018), 1.4),
-            Change("knowledge", Estimate(-0.05)),
-            Change("arc", Estimate(-0.07)),
+            Change("knowledge", Estimate(-0.05, np.nan, np.nan)),
+            Change("arc", Estimate(-0.07, np.nan, np.nan)),
         ],
         verifications=[Verification("At proxy size", verified, "It beats natural by 8.9 sd.", "confirmed", 0.0045)],
         noise=[SignalToNoise("arc", 0.08, 0.01, 8.0, False, 1.0), SignalToNoise("gsm", 0.02, 0.01, 2.0, True, 0.5)],
-        sensitivity=[Sensitivity("wiki", Estimate(0.01, 0.0, 0.02), Estimate(0.003), (0.5, 0.65))],
+        sensitivity=[Sensitivity("wiki", Estimate(0.01, 0.0, 0.02), Estimate(0.003, np.nan, np.nan), (0.5, 0.65))],
         pareto=Pareto(["knowledge", "maths"], np.array([[1.1, 1.3], [1.2, 1.2]]), np.array([1.15, 1.25])),
         curves=[
             Curve("r0", "natural", tokens, np.array([5.0, 3.0, 2.5])),
@@ -107,7 +107,7 @@ def hostile_report() -> MixReport:
         predictions=[replace(full.predictions[0], metric=bad)],
         quality=[FitQuality(bad, bad, 3)],
         noise=[SignalToNoise(bad, 1, 1, 1, True)],
-        sensitivity=[Sensitivity(bad, Estimate(0.1))],
+        sensitivity=[Sensitivity(bad, Estimate(0.1, np.nan, np.nan))],
         pareto=replace(full.pareto, groups=[bad, bad]) if full.pareto else None,
         curves=[replace(full.curves[0], run=bad, kind=bad)],
         costs=[replace(full.costs[0], run=bad, kind=bad)],
@@ -356,7 +356,7 @@ def test_numbers(value: float | None, said: str):
         (Estimate(0.12345, 0.1, 0.15), "0.123 (0.100 to 0.150)"),
         (Estimate(1234.5, 1000, 1500), "1,234 (1,000 to 1,500)"),
         (Estimate(2.0, 2.0, 2.0), "2.0000 (2.0000 to 2.0000)"),
-        (Estimate(0.5, 0.4, None), "0.5000"),
+        (Estimate(0.5, 0.4, np.nan), "0.5000"),
         (None, "–"),
     ],
 )

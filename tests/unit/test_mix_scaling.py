@@ -200,10 +200,9 @@ def test_a_csv_becomes_a_fit_that_predicts_and_allocates(tmp_path):
     content = json.loads((tmp_path / "fit" / "fit.json").read_text())
     assert content["values"]["E"]["lo"] < 1.69 < content["values"]["E"]["hi"]
     law = fit_law(chinchilla_runs(0.003), bootstrap=32)
-    said = scaling.predict_file(tmp_path / "fit", [1e9, 2e9], 1e11)
-    expected = predict(law, np.array([1e9, 2e9]), np.array([1e11, 1e11]))
-    np.testing.assert_array_equal(said.loss, expected.loss)
-    np.testing.assert_array_equal(said.hi, expected.hi)
+    said, _ = scaling.predict_file(tmp_path / "fit", 1e9, 1e11)
+    expected = predict(law, np.array([1e9]), np.array([1e11]))
+    assert (said["loss"], said["hi"]) == (expected.loss[0], expected.hi[0])
     found = scaling.allocate(tmp_path / "fit", 1e21, served_tokens=1e11)
     assert list(found) == ["compute_optimal", "same_loss", "same_budget"]
     text = scaling.describe_allocations(tmp_path / "fit", found, 1e11)
@@ -272,8 +271,8 @@ def test_an_absent_table_or_fit_is_said(tmp_path):
 
 def test_far_predictions_are_called_extrapolations(tmp_path):
     scaling.save(exact_law(), tmp_path, {})
-    near = scaling.describe_predictions(tmp_path, 5e10, 1e12)
-    far = scaling.describe_predictions(tmp_path, [2e11, 1e9, 1e6], [1e11, 1e11, 1e13])
+    _, near = scaling.predict_file(tmp_path, 5e10, 1e12)
+    far = "".join(scaling.predict_file(tmp_path, *each)[1] for each in ((2e11, 1e11), (1e9, 1e11), (1e6, 1e13)))
     assert "extrapolation" not in near
     assert "parameters 2e+11 is 20 times the largest fitted" in far
     assert "parameters 1e+06 is 1/40 of the smallest fitted" in far
@@ -283,9 +282,9 @@ def test_far_predictions_are_called_extrapolations(tmp_path):
 def test_predictions_for_what_is_no_size_are_refused(tmp_path):
     scaling.save(exact_law(), tmp_path, {})
     with pytest.raises(UsageError, match="parameters: -1"):
-        scaling.predict_file(tmp_path, [1e9, -1], 1e10)
-    with pytest.raises(UsageError, match="2 values of parameters for 3"):
-        scaling.predict_file(tmp_path, [1e9, 2e9], [1e9, 1e9, 1e9])
+        scaling.predict_file(tmp_path, -1, 1e10)
+    with pytest.raises(UsageError, match="tokens: inf"):
+        scaling.predict_file(tmp_path, 1e9, float("inf"))
 
 
 def test_a_folder_that_is_a_file_is_said(tmp_path):

@@ -341,7 +341,7 @@ def test_a_store_made_for_another_suite_stays_and_its_texts_tell_which_items_to_
     assert (kept, digests(tmp_path / "s")) == (first, before)
     with connect(storage) as session:
         found = shared_text(session, kept, [new], 13, tmp_path)["new"]
-    assert (found.items, len(found.documents)) == ((1,), 10)
+    assert (found.items, len(found.documents)) == ((1,), 18)
 
 
 def test_curated_that_lacks_a_kept_document(tokenizer, tmp_path):

@@ -62,7 +62,9 @@ def read_tables(ratios: str | Path, metrics: str | Path) -> RunTable:
     Raises: InputError when a table is not what it should be, or rows lack a partner.
     """
     (left, seeds), right = _taken_apart(_read(ratios)), _read(metrics)
-    if clash := sorted(name for name in right.names if name == "index" or _is_bound(name, right.names)):
+    if clash := sorted(
+        name for name in right.names if name == "index" or (name.endswith(("_lo", "_hi")) and name[:-3] in right.names)
+    ):
         raise InputError(f"{metrics}: column {clash[0]!r} is a name that predictions need for intervals; rename it")
     place = {key: row for row, key in enumerate(right.index)}
     known = set(left.index)
@@ -130,10 +132,6 @@ def match_slices(table: Table, slice_names: tuple[str, ...]) -> Floats:
         raise InputError(f"{table.path}: {' and '.join(parts)}; {len(missing)} missing, {len(extra)} extra in all")
     place = {name: column for column, name in enumerate(table.names)}
     return table.values[:, [place[name] for name in slice_names]]
-
-
-def _is_bound(name: str, names: tuple[str, ...]) -> bool:
-    return name.endswith(("_lo", "_hi")) and name[:-3] in names
 
 
 def _read(path: str | Path) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from pipeline.mix.mixture import (
 from pipeline.mix.noise import Noise, measure_noise, seed_noise
 from pipeline.mix.objective import Problem
 from pipeline.mix.optimism import Means, split_rows
-from pipeline.mix.proposal import Estimate, Proposal, SliceAnswer
+from pipeline.mix.proposal import Proposal, SliceAnswer
 from pipeline.mix.propose import SeedNoise, beliefs, propose
 from pipeline.mix.regression.fitting import Fit, fit
 from pipeline.mix.regression.laws import one_blas_thread
@@ -39,8 +38,9 @@ from pipeline.mix.swarm import run_id
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.mix.workspace import OpenMix, stage_mixture
+from pipeline.report.values import Estimate
 from pipeline.table.errors import InputError
-from pipeline.table.kept import read_json, write_file, write_json
+from pipeline.table.kept import done, kept, write_file, write_json
 from pipeline.table.shards import digest
 
 FRESH_SEEDS = 1_000
@@ -139,15 +139,16 @@ def _folder(mix: OpenMix, material: Material, weights: Mapping[str, float], fit_
 def _known_fit(mix: OpenMix, folder: ProposalFolder, key: str) -> Fit | None:
     """Return the fit of this key: this proposal's own, or that of another which differs in what is asked of it."""
     for each in (folder, *mix.folder.proposals()):
-        if read_json(each.fit / "key.json") == {"key": key}:
+        if done(each.fit / "key.json", {"key": key}) is not None:
             try:
                 found = load_fit(each.fit)
             except InputError as error:
                 mix.desk.line(f"{error}: it is made anew")
                 (each.fit / "key.json").unlink(missing_ok=True)
                 continue
-            if each != folder:
-                shutil.copytree(each.fit, folder.fit, dirs_exist_ok=True)
+            for path in sorted(each.fit.iterdir(), key=lambda path: path.name == "key.json"):
+                if each.path != folder.path:
+                    write_file(folder.fit / path.name, path.read_bytes())
             return found
     return None
 
@@ -188,15 +189,18 @@ def propose_mixture(mix: OpenMix, material: Material, fitted: Fitted) -> Proposa
     Raises: ConfigError when constraints leave no mixture.
     """
     path = fitted.folder.proposal
-    known = read_json(path)
-    if isinstance(known, dict) and known.get("version") == FIT_VERSION and "proposal" in known:
-        return Proposal.from_json(known["proposal"], str(path))
-    problem = _problem(material, fitted)
-    with one_blas_thread():
-        found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
-    proposal = _expanded(found, material, fitted.space)
-    write_json(path, {"version": FIT_VERSION, "proposal": proposal.to_json()})
-    return proposal
+
+    def make() -> tuple[Proposal, dict[str, Any]]:
+        problem = _problem(material, fitted)
+        with one_blas_thread():
+            found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
+        proposal = _expanded(found, material, fitted.space)
+        return proposal, {"proposal": proposal.to_json()}
+
+    def load(known: dict[str, Any]) -> Proposal | None:
+        return Proposal.from_json(known["proposal"], str(path)) if "proposal" in known else None
+
+    return kept(path, {"version": FIT_VERSION}, make, load)
 
 
 def _problem(material: Material, fitted: Fitted) -> Problem:
@@ -252,7 +256,6 @@ def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
     """Return a proposal over all slices: those of a frozen block share what the block has."""
     if space.names == material.names:
         return proposal
-    weights = proposal.vector @ space.expand
     slices: dict[str, SliceAnswer] = {}
     for i, name in enumerate(material.names):
         block = int(np.argmax(space.expand[:, i]))
@@ -267,14 +270,13 @@ def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
             flat_low=answer.flat_low * ratio,
             flat_high=answer.flat_high * ratio,
         )
-    pareto = tuple(replace(point, weights=_expand_named(point.weights, material, space)) for point in proposal.pareto)
-    named = {name: float(weight) for name, weight in zip(material.names, weights, strict=True)}
-    return replace(proposal, weights=named, slices=slices, pareto=pareto)
 
+    def named(inner: Mapping[str, float]) -> dict[str, float]:
+        full = np.array([inner[name] for name in space.names]) @ space.expand
+        return dict(zip(material.names, full.tolist(), strict=True))
 
-def _expand_named(weights: Mapping[str, float], material: Material, space: Space) -> dict[str, float]:
-    full = np.array([weights[name] for name in space.names]) @ space.expand
-    return {name: float(weight) for name, weight in zip(material.names, full, strict=True)}
+    pareto = tuple(replace(point, weights=named(point.weights)) for point in proposal.pareto)
+    return replace(proposal, weights=named(proposal.weights), slices=slices, pareto=pareto)
 
 
 def observed(material: Material, fitted: Fitted) -> dict[str, Floats]:
@@ -352,10 +354,8 @@ def _verification_key(mix: OpenMix, proposal: Proposal) -> str:
 def known_verification(mix: OpenMix, fitted: Fitted, proposal: Proposal) -> Verification | None:
     """Return the verdict on this proposal, or None when there is none yet, or it was asked for otherwise."""
     path = fitted.folder.verification
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("key") != _verification_key(mix, proposal) or "verdict" not in value:
-        return None
-    return Verification.from_json(value["verdict"], str(path))
+    known = done(path, {"key": _verification_key(mix, proposal)})
+    return Verification.from_json(known["verdict"], str(path)) if known and "verdict" in known else None
 
 
 def was_ever_verified(mix: OpenMix) -> bool:
@@ -427,21 +427,16 @@ def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tu
     if not mix.config.stages:
         return ()
     first = 1 - sum(stage.share for stage in mix.config.stages)
-    made = [_stage("pretraining", first, mix, str(material.suite.path), material.suite_hash, weights)]
+    told = [("pretraining", first, str(material.suite.path), material.suite_hash, weights)]
     for stage in mix.config.stages:
         config, other = stage_mixture(stage)
         known = other.provenance
         suite, suite_hash = (known.suite, known.suite_hash) if known else (config.suite, "")
-        made.append(_stage(stage.name, stage.share, mix, suite, suite_hash, other.weights))
-    return tuple(made)
-
-
-def _stage(
-    name: str, share: float, mix: OpenMix, suite: str, suite_hash: str, weights: Mapping[str, float]
-) -> MixtureStage:
-    tokens = round(share * mix.config.budget_tokens)
-    return MixtureStage(
-        name=name, share=share, tokens=tokens, suite=suite, suite_hash=suite_hash, weights=dict(weights)
+        told.append((stage.name, stage.share, suite, suite_hash, other.weights))
+    budget = mix.config.budget_tokens
+    return tuple(
+        MixtureStage(name=n, share=s, tokens=round(s * budget), suite=suite, suite_hash=key, weights=dict(w))
+        for n, s, suite, key, w in told
     )
 
 

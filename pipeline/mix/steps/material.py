@@ -118,7 +118,7 @@ def kept_material(mix: OpenMix) -> Material | None:
     suites, tasks = _suites(config)
     with connect(mix.storage) as session:
         slices, documents = _slices(session, config, suites)
-        tokenizer, _ = kept_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
+        tokenizer = kept_tokenizer(session, config.tokenizer, documents, config.held_out, mix.folder.slices)
         built = None
         if tokenizer is not None:
             built = kept_slices(session, _request(mix, slices, documents, tokenizer, tasks))
@@ -225,6 +225,8 @@ def _material(
     counts = [each.tokens.n_tokens for each in built]
     bounds = weight_bounds(configs, counts, config.budget_tokens)
     main = {task.name: task for task in tasks}
+    own = suites[0].config.weights()
+    ordered = [main[name] for name in own] + [task for task in tasks if task.name not in own]
     return Material(
         names=tuple(configs),
         slices=slices,
@@ -237,7 +239,7 @@ def _material(
         data=_data(mix, built, tokenizer),
         suite=suites[0],
         suite_hash=suites[0].hash_with([main[each.name] for each in suites[0].config.held_out]),
-        tasks=tuple(_token_task(task, items[task.name], tokenizer) for task in _suite_first(suites[0], tasks)),
+        tasks=tuple(_token_task(task, items[task.name], tokenizer) for task in ordered),
         left_out={name: len(positions) for name, positions in items.items() if positions},
         excluded=tuple(frozenset(i for found in each.values() for i in found.documents) for each in shared),
     )
@@ -263,12 +265,6 @@ def _held_out_configs(suites: Sequence[Suite], names: Sequence[str]) -> list[Hel
                 raise ConfigError(f"{suite.path}: held_out: no slice is named {each.slice!r}{hint}")
             by_name.setdefault(each.name, each)
     return list(by_name.values())
-
-
-def _suite_first(suite: Suite, tasks: Sequence[Task]) -> list[Task]:
-    own = suite.config.weights()
-    by_name = {task.name: task for task in tasks}
-    return [by_name[name] for name in own] + [task for task in tasks if task.name not in own]
 
 
 def _token_task(task: Task, left_out: Sequence[int], tokenizer: MixTokenizer) -> TokenTask:

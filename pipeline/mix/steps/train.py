@@ -119,7 +119,8 @@ def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> 
                 advance()
             elif trainer.config.kind != "ngram":  # a line for each of thousands of runs that take no time tells nothing
                 speed = f"{trained.tokens:,} tokens, {trained.cpu_s:.0f} CPU s"
-                trainer.desk.line(f"{why}: {_describe(job.run)}: {speed}, measured on {len(job.tasks)} tasks")
+                run = f"{job.run.kind} {job.run.run_id[:8]} seed {job.run.seed}"
+                trainer.desk.line(f"{why}: {run}: {speed}, measured on {len(job.tasks)} tasks")
 
         if isinstance(trainer.proxy, NgramProxy):
             _count_all(trainer, trainer.proxy, jobs, finish)
@@ -196,10 +197,6 @@ def _bits(trainer: Trainer, run: RunSpec, task: TokenTask) -> float:
         where = trainer.at(run).path
         raise ShardError(f"{where} lost its measure of {task.name} while it was read; run the same command again")
     return measure.bits_per_byte
-
-
-def _describe(run: RunSpec) -> str:
-    return f"{run.kind} {run.run_id[:8]} seed {run.seed}"
 
 
 # The swarm ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.polarity import YES_NO, Polarity, Reading, blurred_around, count_around
+from pipeline.rephrase.fidelity.polarity import YES_NO, Reading
 from pipeline.rephrase.fidelity.text import Finding, Text
 from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Token, low_at
 
@@ -27,7 +27,13 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
         if not aligned or aligned[0][0] < _ALIGNED or copied[k]:
             continue
         least = aligned[0][0] * (0.75 if aligned[0][0] >= _VERBATIM else 0.4)
-        known = [(share, _reading(source, j)) for share, j in aligned if share >= least]
+        known: list[tuple[float, Reading]] = []
+        for share, j in aligned:
+            if share >= least:
+                kept = source.kept.get(j)
+                if not isinstance(kept, Reading):
+                    kept = source.kept[j] = Reading(source.sentences[j])
+                known.append((share, kept))
         own = Reading(sentence)
         flip = _flip(own, known)
         if flip:
@@ -39,14 +45,6 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
     return found
 
 
-def _reading(source: Text, k: int) -> Reading:
-    """Return sentence `k` of `source`, which keeps what is worked out of it."""
-    kept = source.kept.get(k)
-    if not isinstance(kept, Reading):
-        kept = source.kept[k] = Reading(source.sentences[k])
-    return kept
-
-
 def _flip(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     """Return the words of a flipped negation, or None."""
     sentence = own.sentence
@@ -54,7 +52,7 @@ def _flip(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     flags = sentence.flags | best.sentence.flags
     if not flags & (DENYING | OPPOSITE) or (sentence.question and sentence.tokens[0].low in YES_NO):
         return None
-    if not own.polarity.heads and not best.polarity.heads and (own.polarity.cues or not flags & OPPOSITE):
+    if not own.heads and not best.heads and (own.cues or not flags & OPPOSITE):
         return None
     if len(own.bases.keys() & best.bases.keys()) < min(2, len(sentence.stems)):
         return None
@@ -69,31 +67,31 @@ def _flip(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
 
 def _denied_here(own: Reading, known: list[tuple[float, Reading]], verbatim: bool) -> str | None:
     """Return a denial of something that every close source sentence affirms."""
-    for at in own.polarity.heads:
+    for at in own.heads:
         places = _places(own, at, known)
         if places and all(_differs(own, at, other, j, verbatim) for other, j in places):
-            return _shown(own.sentence.tokens, own.polarity, at)
+            return _shown(own, at)
     return None
 
 
 def _denied_there(own: Reading, best: Reading, known: list[tuple[float, Reading]], verbatim: bool) -> str | None:
     """Return something affirmed that the source denies wherever it speaks of it."""
-    if own.polarity.cues and not verbatim:
+    if own.cues and not verbatim:
         return None
-    for j in best.polarity.heads:
-        base = best.sentence.tokens[j].base
+    for j in best.heads:
+        base = best.tokens[j].base
         mine = own.bases.get(base, [])
         if not mine:
             continue
         places = _places(own, mine[0], known)
         if places and all(_differs(own, at, other, i, verbatim) for at in mine for other, i in places):
-            return own.sentence.tokens[mine[0]].shown
+            return own.tokens[mine[0]].shown
     return None
 
 
 def _places(own: Reading, at: int, known: list[tuple[float, Reading]]) -> list[tuple[Reading, int]]:
     """Return where the close source sentences speak of position `at`: the clauses that share most with its own."""
-    base = own.sentence.tokens[at].base
+    base = own.tokens[at].base
     places = [
         (reading, j)
         for _, reading in known
@@ -111,16 +109,14 @@ def _differs(own: Reading, at: int, other: Reading, j: int, verbatim: bool) -> b
     """Whether position `at` and position `j` of the other sentence have opposite signs beyond doubt."""
     if own.sign(at) == other.sign(j):
         return False
-    if blurred_around(own.sentence.tokens, own.polarity, at) != blurred_around(
-        other.sentence.tokens, other.polarity, j
-    ):
+    if own.blurred(at) != other.blurred(j):
         return False
-    return verbatim or min(count_around(own.polarity, at), count_around(other.polarity, j)) == 0
+    return verbatim or min(own.denials(at), other.denials(j)) == 0
 
 
 def _opposite(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     """Return a word whose listed opposite the source has in its place, where neither sentence denies anything."""
-    if own.polarity.cues:
+    if own.cues:
         return None
     best = known[0][1]
     if not (own.sentence.flags | best.sentence.flags) & OPPOSITE:
@@ -128,30 +124,30 @@ def _opposite(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     for base, mine in own.bases.items():
         if len(mine) > 1 or base not in best.bases:
             continue
-        polarity = own.sentence.tokens[mine[0]].polarity
+        polarity = own.tokens[mine[0]].polarity
         places = _places(own, mine[0], known)
         if places and all(
-            reading.sentence.tokens[j].polarity == -polarity and _differs(own, mine[0], reading, j, False)
+            reading.tokens[j].polarity == -polarity and _differs(own, mine[0], reading, j, False)
             for reading, j in places
         ):
-            return own.sentence.tokens[mine[0]].shown
+            return own.tokens[mine[0]].shown
     return None
 
 
 def _inserted(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     """Return a denial in a sentence whose every close source sentence denies nothing in any way."""
-    if not own.polarity.heads or known[0][0] < _CLOSE:
+    if not own.heads or known[0][0] < _CLOSE:
         return None
-    if any(reading.polarity.negative for share, reading in known if share >= 0.5 * known[0][0]):
+    if any(reading.negative for share, reading in known if share >= 0.5 * known[0][0]):
         return None
     if len(own.sentence.stems & known[0][1].sentence.stems) < 3:
         return None
-    return _shown(own.sentence.tokens, own.polarity, own.polarity.heads[0])
+    return _shown(own, own.heads[0])
 
 
-def _shown(tokens: list[Token], polarity: Polarity, at: int) -> str:
-    cue = max((k for k in polarity.cues if k < at), default=at)
-    return " ".join(token.shown for token in tokens[max(0, cue - 1) : at + 1])
+def _shown(own: Reading, at: int) -> str:
+    cue = max((k for k in own.cues if k < at), default=at)
+    return " ".join(token.shown for token in own.tokens[max(0, cue - 1) : at + 1])
 
 
 # --- roles
@@ -185,7 +181,7 @@ def roles_exchanged(own: Reading, sources: list[Reading]) -> str | None:
     """Return the relation whose two sides the sentence exchanges against each of `sources` that has it, or None."""
     if not sources or _same_order(own, sources[0]):
         return None
-    tokens = own.sentence.tokens
+    tokens = own.tokens
     for k, token in enumerate(tokens):
         if not token.content or (token.cap and k) or token.number or token.stem in _SYMMETRIC:
             continue
@@ -206,7 +202,7 @@ def _same_order(own: Reading, source: Reading) -> bool:
     """Whether the words that both have follow each other in the same order, and neither is in the passive alone."""
     places = source.places
     last = -1
-    for token in own.sentence.tokens:
+    for token in own.tokens:
         if token.content:
             at = places.get(token.key, last)
             if at < last:
@@ -217,20 +213,19 @@ def _same_order(own: Reading, source: Reading) -> bool:
 
 def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | None:
     """Return the words when exchanged, False when both agree, None when it cannot be told."""
-    source = reading.sentence
-    stem = tokens[k].stem
-    at = [j for j, token in enumerate(source.tokens) if token.key == stem]
-    if len(at) != 1 or not _relates(source.tokens, at[0]):
+    theirs, stem = reading.tokens, tokens[k].stem
+    at = [j for j, token in enumerate(theirs) if token.key == stem]
+    if len(at) != 1 or not _relates(theirs, at[0]):
         return None
     agents, patients = _sides(tokens, k)
-    known_agents, known_patients = _sides(source.tokens, at[0])
+    known_agents, known_patients = _sides(theirs, at[0])
     names = reading.names
-    pronoun = any(low_at(t, j + 1) in ("it", "him", "her", "them") for t, j in ((tokens, k), (source.tokens, at[0])))
+    pronoun = any(low_at(t, j + 1) in ("it", "him", "her", "them") for t, j in ((tokens, k), (theirs, at[0])))
     for mine, known, kept in (
         (agents & names, known_agents & names, patients & known_patients),
         (patients & names, known_patients & names, agents & known_agents),
     ):
-        if (kept or pronoun) and mine and known and mine.isdisjoint(known) and not _linked(source.tokens, mine, known):
+        if (kept or pronoun) and mine and known and mine.isdisjoint(known) and not _linked(theirs, mine, known):
             return f"{' '.join(sorted(mine))}: {tokens[k].shown}"
     if agents & known_agents or patients & known_patients:
         return False
@@ -318,7 +313,7 @@ def _route_exchanged(tokens: list[Token], sources: list[Reading]) -> str | None:
     if not routes:
         return None
     for start, end in routes:
-        known = [route for source in sources for route in _routes(source.sentence.tokens)]
+        known = [route for source in sources for route in _routes(source.tokens)]
         if any(start & other_start or end & other_end for other_start, other_end in known):
             continue
         if any(start & other_end and end & other_start for other_start, other_end in known):

@@ -366,17 +366,15 @@ def _expanded(tokens: list[Token], k: int, names: Names) -> bool:
         or (tokens[end].low in ("of", "for", "and", "the") and end + 1 < len(tokens) and tokens[end + 1].cap)
     ):
         end += 1
-    run = list(tokens[start:end])
-    short = "".join(token.low[0] for token in run if token.cap)
-    full = "".join(token.low[0] for token in run)
+    place = sum(token.cap for token in tokens[start:k])
+    short = "".join(token.low[0] for token in tokens[start:end] if token.cap)
+    full = "".join(token.low[0] for token in tokens[start:end])
     for letters in (short, full):
         for i in range(len(letters)):
             for j in range(i + 2, len(letters) + 1):
-                if i <= len([t for t in tokens[start:k] if t.cap]) < j and letters[i:j] in names.capitals:
+                if i <= place < j and letters[i:j] in names.capitals:
                     return True
-    return any(
-        word in names.lows and k_low in EXPANSIONS[word].split() for word in EXPANSIONS for k_low in [tokens[k].low]
-    )
+    return any(word in names.lows and tokens[k].low in meaning.split() for word, meaning in EXPANSIONS.items())
 
 
 def _crossed(neighbours: list[list[Token]], names: Names, seen: set[str]) -> list[Finding]:
@@ -416,43 +414,32 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
         aligned = matches[n]
         if not aligned or aligned[0][0] < _ALIGNED or copied[n]:
             continue
-        best = source.sentences[aligned[0][1]]
-        positions = [k for k, token in enumerate(sentence.tokens) if token.cap and k]
-        if not positions and not (sentence.tokens[0].cap and not sentence.tokens[0].common):
+        best, tokens = source.sentences[aligned[0][1]], sentence.tokens
+        positions = [k for k, token in enumerate(tokens) if token.cap and k]
+        if not positions and not (tokens[0].cap and not tokens[0].common):
             continue
         lows = set(map(_LOW, best.tokens))
-        extra = [
-            k for k in (0, *positions) if _may_be_name(sentence.tokens[k], k) and sentence.tokens[k].low not in lows
-        ]
+        extra = [k for k in (0, *positions) if _may_be_name(tokens[k], k) and tokens[k].low not in lows]
         if extra and len(aligned) > 1:
             near = {
                 t.low for share, k in aligned[1:] if share >= 0.7 * aligned[0][0] for t in source.sentences[k].tokens
             }
-            extra = [k for k in extra if sentence.tokens[k].low not in near]
+            extra = [k for k in extra if tokens[k].low not in near]
         if not extra:
             continue
         names = names or names_of(source)
-        own = {token.low for token in sentence.tokens}
+        own = set(map(_LOW, tokens))
         missing = [k for k, token in enumerate(best.tokens) if _may_be_name(token, k) and token.low not in own]
         for k in extra:
-            if (
-                sentence.tokens[k].low in lex.FUNCTION_WORDS
-                or sentence.tokens[k].low in lex.HONORIFICS
-                or sentence.tokens[k - 1].shown in ('"', ":", "(", "'")
-            ):
+            token, low = tokens[k], tokens[k].low
+            if low in lex.FUNCTION_WORDS or low in lex.HONORIFICS or tokens[k - 1].shown in ('"', ":", "(", "'"):
                 continue
-            known = sentence.tokens[k].low in names.capitals
-            if not known and (
-                not sentence.tokens[k].common
-                or sentence.tokens[k].acronym
-                or sentence.heading
-                or sentence.tokens[k].low in names.lows
-            ):
+            known = low in names.capitals
+            if not known and (not token.common or token.acronym or sentence.heading or low in names.lows):
                 continue  # reported as unsupported, if it is a name
-            token = sentence.tokens[k]
             others = [j for j in missing if _same_place(sentence, k, best, j, both=not known)]
             if any(not _same_person(token, best.tokens[j], names) for j in others):
-                found.append(Finding("name", sentence.tokens[k].shown))
+                found.append(Finding("name", token.shown))
                 break
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, WORD, Sentence, Token, lazy
@@ -20,61 +19,6 @@ YES_NO = lex.words(
     "doesn't didn't whether true weren't won't can't couldn't wouldn't shouldn't"
 )
 _DEGREE = lex.words("very particularly especially really fully entirely completely always often also even ever")
-
-
-class Polarity(NamedTuple):
-    """Where a sentence denies: positions of the words that do, of what each denies first, the clauses."""
-
-    cues: list[int]
-    heads: list[int]
-    clauses: list[int]
-    blurs: list[int]
-    negative: bool  # anything at all that denies, in whatever way
-
-
-_PLAIN = Polarity([], [], [], [], False)
-_NO_WORDS: frozenset[str] = frozenset()
-
-
-def read_polarity(sentence: Sentence) -> Polarity:
-    """Return where and what `sentence` denies."""
-    if not sentence.flags & (DENYING | OPPOSITE):
-        return _PLAIN
-    tokens = sentence.tokens
-    cues: list[int] = []
-    blurs: list[int] = []
-    negative = False
-    for k, token in [(k, token) for k, token in enumerate(tokens) if token.flags & (DENYING | OPPOSITE)]:
-        if token.deny:
-            if token.deny == 2:
-                blurs.append(k)
-            elif _denies(tokens, k):
-                cues.append(k)
-        elif token.polarity < 0:
-            negative = True
-    heads = [head for k in cues[:_MAX_CUES] if (head := _head(tokens, k)) is not None]
-    return Polarity(
-        cues, heads, clauses_of(tokens) if cues or blurs else [], blurs, negative or bool(cues) or bool(blurs)
-    )
-
-
-def count_around(polarity: Polarity, at: int) -> int:
-    """Return how many words of negation stand in the clause of position `at`, close to it."""
-    if not polarity.cues:
-        return 0
-    clause = polarity.clauses[at]
-    return sum(0 < abs(k - at) <= WINDOW and polarity.clauses[k] == clause for k in polarity.cues)
-
-
-def blurred_around(tokens: list[Token], polarity: Polarity, at: int) -> frozenset[str]:
-    """Return the words close to position `at`, and not there, that make its polarity hard to tell."""
-    return frozenset(
-        [
-            tokens[k].stem
-            for k in polarity.blurs
-            if 0 < abs(k - at) <= WINDOW and polarity.clauses[k] == polarity.clauses[at]
-        ]
-    )
 
 
 def _denies(tokens: list[Token], k: int) -> bool:
@@ -96,17 +40,6 @@ def _denies(tokens: list[Token], k: int) -> bool:
     return True
 
 
-def clauses_of(tokens: list[Token]) -> list[int]:
-    """Return the number of the clause that each token belongs to."""
-    numbers: list[int] = []
-    clause = 0
-    for token in tokens:
-        if token.low in _CLAUSE:
-            clause += 1
-        numbers.append(clause)
-    return numbers
-
-
 def _head(tokens: list[Token], k: int) -> int | None:
     """Return the content word that the cue at `k` denies first; an adverb only where nothing else follows."""
     adverb: int | None = None
@@ -124,64 +57,96 @@ def _head(tokens: list[Token], k: int) -> int | None:
 
 
 class Reading:
-    """A sentence with its polarity and where each base stands."""
+    """A sentence with its words of negation and where each base stands, each part worked out when it is first needed.
+
+    Positions are those of `tokens`.
+    """
 
     def __init__(self, sentence: Sentence) -> None:
         """Read `sentence`."""
         self.sentence = sentence
+        self.tokens = sentence.tokens
 
     @lazy
-    def polarity(self) -> Polarity:
-        """Where and what the sentence denies."""
-        return read_polarity(self.sentence)
+    def cues(self) -> list[int]:
+        """Where the words stand that deny."""
+        return [k for k in self._flagged if self.tokens[k].deny == 1 and _denies(self.tokens, k)]
+
+    @lazy
+    def blurs(self) -> list[int]:
+        """Where the words stand around which polarity is not judged."""
+        return [k for k in self._flagged if self.tokens[k].deny == 2]
+
+    @lazy
+    def _flagged(self) -> list[int]:
+        if not self.sentence.flags & (DENYING | OPPOSITE):
+            return []
+        return [k for k, token in enumerate(self.tokens) if token.flags & (DENYING | OPPOSITE)]
+
+    @lazy
+    def heads(self) -> list[int]:
+        """Where that stands which each of the first cues denies first."""
+        return [head for k in self.cues[:_MAX_CUES] if (head := _head(self.tokens, k)) is not None]
+
+    @lazy
+    def negative(self) -> bool:
+        """Whether anything at all denies, in whatever way."""
+        opposite = any(not self.tokens[k].deny and self.tokens[k].polarity < 0 for k in self._flagged)
+        return opposite or bool(self.cues or self.blurs)
 
     @lazy
     def bases(self) -> dict[str, list[int]]:
-        """Where each base of a content word stands."""
+        """Where each base of a content word stands, but for the words that deny."""
         bases: defaultdict[str, list[int]] = defaultdict(list)
-        for k, token in enumerate(self.sentence.tokens):
-            if token.content:
+        for k, token in enumerate(self.tokens):
+            if token.content and k not in self.cues:
                 bases[token.base].append(k)
-        for k in self.polarity.cues:
-            base = self.sentence.tokens[k].base
-            if self.sentence.tokens[k].content:
-                bases[base].remove(k)
-                if not bases[base]:
-                    del bases[base]
         return dict(bases)
 
     @lazy
     def places(self) -> dict[str, int]:
         """Where each stem of a content word stands last; an empty stem stands for all other words."""
-        return {token.key: k for k, token in enumerate(self.sentence.tokens)}
+        return {token.key: k for k, token in enumerate(self.tokens)}
 
     @lazy
     def by(self) -> bool:
         """Whether it says `by`."""
-        return "by" in [token.low for token in self.sentence.tokens]
+        return "by" in [token.low for token in self.tokens]
 
     @lazy
     def names(self) -> frozenset[str]:
         """The stems of its names."""
-        return frozenset(
-            [
-                token.stem
-                for token in self.sentence.tokens
-                if token.cap and not token.common and not token.number and token.low not in lex.HONORIFICS
-            ]
-        )
+        named = [t for t in self.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS]
+        return frozenset([token.stem for token in named])
 
     @lazy
     def clauses(self) -> list[int]:
-        """The clause of each token."""
-        return self.polarity.clauses or clauses_of(self.sentence.tokens)
+        """The number of the clause that each token belongs to."""
+        numbers: list[int] = []
+        clause = 0
+        for token in self.tokens:
+            if token.low in _CLAUSE:
+                clause += 1
+            numbers.append(clause)
+        return numbers
 
     def clause_of(self, at: int) -> set[str]:
         """Return the bases of the content words in the clause of position `at`."""
         clause = self.clauses[at]
-        return {t.base for k, t in enumerate(self.sentence.tokens) if t.content and self.clauses[k] == clause}
+        return {t.base for k, t in enumerate(self.tokens) if t.content and self.clauses[k] == clause}
 
     def sign(self, at: int) -> int:
         """Return +1 or -1: what is affirmed or denied at position `at`."""
-        polarity = self.sentence.tokens[at].polarity
-        return -polarity if count_around(self.polarity, at) % 2 else polarity
+        return -self.tokens[at].polarity if self.denials(at) % 2 else self.tokens[at].polarity
+
+    def denials(self, at: int) -> int:
+        """Return how many words of negation stand in the clause of position `at`, close to it."""
+        return len(self._close(self.cues, at))
+
+    def blurred(self, at: int) -> frozenset[str]:
+        """Return the words close to position `at`, and not there, that make its polarity hard to tell."""
+        return frozenset([self.tokens[k].stem for k in self._close(self.blurs, at)])
+
+    def _close(self, known: list[int], at: int) -> list[int]:
+        clauses = self.clauses if known else []
+        return [k for k in known if 0 < abs(k - at) <= WINDOW and clauses[k] == clauses[at]]

@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from pipeline.rephrase.fidelity import lexicon as lex
-
 Date = tuple[int | None, int | None, int | None]
 """Year, month, day; None for what is not said."""
 
@@ -198,7 +196,8 @@ def _read_units(table: str) -> dict[str, Unit]:
 
 UNITS = _read_units(_TABLE)
 CURRENCY_SIGNS = {sign: UNITS[sign] for sign in "$€£¥₹"}
-SHORT = lex.words("m g t l s h v w j k n min bar mi au nm cal ha sec kn cl stone stones pa ms mb kb gb tb")
+_SHORT = "m g t l s h v w j k n min bar mi au nm cal ha sec kn cl stone stones pa ms mb kb gb tb"
+SHORT = frozenset(_SHORT.split())
 """Spellings that are units only right after a number."""
 FRACTION = Unit("fraction", "ratio", 1.0)
 DEGREE_SCALES = {"c": UNITS["celsius"], "f": UNITS["fahrenheit"], "k": UNITS["kelvin"]} | {
