@@ -93,7 +93,7 @@ def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
     """
     bound: list[BoundRule] = []
     unresolved: dict[str, Node] = {}
-    with query.checking(columns) as connection:
+    with query.checking(columns, rules.origin) as connection:
         for rule in rules.rules:
             where = rule_at(rules.origin, rule.name)
             tree = query.spelled(rule.tree, columns, where, _WIDE)
@@ -104,7 +104,7 @@ def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
         places = [f"{rules.keep_origin} ({term})" for term in rules.keep]
         trees = [query.spelled(t.tree, columns, place, _WIDE) for t, place in zip(rules.keep, places, strict=True)]
         query.check_bound(connection, unresolved)
-        query.types_of(connection, dict(zip(places, trees, strict=True)))
+        query.check_bound(connection, dict(zip(places, trees, strict=True)), predicates=False)
     keep = tuple(OrderTerm(t.sql, t.descending, tree) for t, tree in zip(rules.keep, trees, strict=True))
     return BoundRules(rules, tuple(bound), keep, dict(columns))
 

@@ -13,6 +13,7 @@ import difflib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ TABLE = "documents"
 MAX_EXPRESSION_CHARS = 10_000
 MAX_STATEMENT_CHARS = 1_000_000
 MAX_DEPTH = 100
+MAX_BRACKETS = 200
+"""How deep brackets may lie in one another: for thousands that are not closed DuckDB parses for minutes."""
 MAX_SIZE = 10_000
 """The most that a call may ask for that makes text or a list as long as it is told."""
 CHECK_S = 10.0
@@ -164,8 +167,12 @@ def _engine() -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def checking(columns: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a sandbox whose table has `columns` (name to DuckDB type) and one row of nulls, for `CHECK_S` seconds."""
+def checking(columns: Mapping[str, str], where: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a sandbox whose table has `columns` (name to DuckDB type) and one row of nulls, for `CHECK_S` seconds.
+
+    Raises: RuleError, beginning with `where`, when what is checked takes longer.
+    """
+    started = time.monotonic()
     with sandbox() as connection:
         described = ", ".join(f"{quote(name)} {type_}" for name, type_ in columns.items())
         connection.execute(f"CREATE TEMP TABLE {TABLE} ({described})")
@@ -175,9 +182,14 @@ def checking(columns: Mapping[str, str]) -> Iterator[duckdb.DuckDBPyConnection]:
         timer.start()
         try:
             yield connection
+            is_late = time.monotonic() - started > CHECK_S  # an interrupt between two statements is lost
+        except duckdb.InterruptException:
+            is_late = True
         finally:
             timer.cancel()
             timer.join()
+    if is_late:
+        raise RuleError(f"{where}: takes more than {CHECK_S:g} s for one document; simplify it")
 
 
 def column_types(schema: pa.Schema) -> dict[str, str]:
@@ -198,7 +210,7 @@ def check(texts: Mapping[str, str], columns: Mapping[str, str], *, predicates: b
 
     Raises: RuleError in one line for what is not allowed, does not bind or cannot mean what it says.
     """
-    with checking(columns) as connection:
+    with checking(columns, ", ".join(texts)) as connection:
         trees = parse(connection, texts)
         canonical = {where: spelled(tree, columns, where) for where, tree in zip(texts, trees, strict=True)}
         check_bound(connection, canonical, predicates=predicates)
@@ -253,6 +265,8 @@ def _selects(connection: duckdb.DuckDBPyConnection, texts: Mapping[str, str], te
             raise RuleError(f"{where}: expected an SQL expression, got {shown(text)}")
         if len(text) > MAX_EXPRESSION_CHARS:
             raise RuleError(f"{where}: {len(text)} characters; at most {MAX_EXPRESSION_CHARS} are allowed")
+        if _nesting(text) > MAX_BRACKETS:
+            raise RuleError(f"{where}: nested too deeply: {shown(text)}")
     rows = connection.execute(
         "SELECT json_serialize_sql(s, skip_default := true, skip_empty := true, skip_null := true)"
         " FROM (SELECT unnest($1::VARCHAR[]) AS s)",
@@ -272,6 +286,15 @@ def _selects(connection: duckdb.DuckDBPyConnection, texts: Mapping[str, str], te
         if len(statements) != 1 or not plain or node.get("cte_map") or not _SELECT_KEYS.issuperset(node):
             raise RuleError(f"{where}: expected one expression, got {shown(text)}")
         yield node
+
+
+def _nesting(sql: str) -> int:
+    """Return how deep brackets lie in one another, those in strings left out."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[][(){}]", re.sub(r"'[^']*'", "", sql)):
+        depth = depth + 1 if bracket in "([{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _without_positions(pairs: list[tuple[str, Any]]) -> Node:
@@ -452,8 +475,8 @@ def _tried(connection: duckdb.DuckDBPyConnection, statement: str, trees: Mapping
     try:
         selected = ", ".join(render(connection, list(trees.values())))
         return connection.execute(statement.format(selected)).fetchall()
-    except duckdb.InterruptException as error:
-        raise RuleError(f"{', '.join(trees)}: takes more than {CHECK_S:g} s for one document; simplify it") from error
+    except duckdb.InterruptException:
+        raise
     except duckdb.Error as error:
         if len(trees) == 1:
             raise RuleError(f"{next(iter(trees))}: {first_line(error)}") from error
@@ -520,6 +543,8 @@ def check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise QueryError(f"{len(sql)} characters of SQL; at most {MAX_STATEMENT_CHARS} are allowed")
     if "\0" in sql:
         raise QueryError("the statement has a NUL character; remove it")
+    if _nesting(sql) > MAX_BRACKETS:
+        raise QueryError(f"brackets lie more than {MAX_BRACKETS} deep in one another; simplify the statement")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise QueryError(f"{len(statements)} statements given, but {_ONE_SELECT}")
