@@ -499,7 +499,8 @@ def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
 
 def _unreadable(group: Group, name: str, error: Exception) -> GristmillError:
     where = group.storage.sql_path(group.path(name))
-    if isinstance(error, FileNotFoundError) and name not in {part.name for part in group.parts()}:
+    index = group.index() if isinstance(error, FileNotFoundError) else None
+    if index is not None and name not in {part.name for part in index.parts}:
         return ReplacedError(f"{where} was replaced by a run while it was read; do it again")
     return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
 
