@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from pytest import CaptureFixture, MonkeyPatch
 
 from flows.cli import main
 from pipeline.table.sql import connect
@@ -126,7 +125,7 @@ def test_a_run_leaves_no_secret(bucket: str, tmp_path: Path, own_cache: Path) ->
     assert {path.stat().st_mode & 0o777 for path in home.iterdir() if path.is_file()} <= {0o600}
 
 
-def test_another_signature_extracts_nothing_again(bucket: str, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_another_signature_extracts_nothing_again(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first, *_ = run_all(configuration(signed(bucket)), "extract")
     with connect(Storage.at("ws")) as session:
@@ -138,7 +137,7 @@ def test_another_signature_extracts_nothing_again(bucket: str, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("command", [["sql"], ["funnel"], ["gc"], ["explain"]])
-def test_a_workspace_s_url_is_not_repeated(command: list[str], capsys: CaptureFixture[str]) -> None:
+def test_a_workspace_s_url_is_not_repeated(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     argument = {"sql": ["SELECT 1"], "explain": ["x"]}.get(command[0], [])
     for url in (f"s3://me:{PASSWORD}@bucket/ws", f"s3://bucket/ws?X-Amz-Signature={PASSWORD}"):
         with pytest.raises(SystemExit) as ended:
