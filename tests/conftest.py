@@ -161,25 +161,25 @@ class _server:
     """A Prefect server on a free port; ends with the block, and with this process."""
 
     def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
         self.home = home
 
     def __enter__(self) -> str:
         from flows.server import OFFLINE
 
         environment = {**os.environ, **OFFLINE, "PREFECT_HOME": str(self.home)}
-        with (self.home / "server.log").open("wb") as log:
+        with (self.home / "server.log").open("wb") as log, socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(self.port), str(os.getpid())],
+                [sys.executable, "-m", "flows.server", str(listener.fileno()), str(os.getpid())],
                 env=environment,
+                pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        url = f"http://127.0.0.1:{self.port}/api"
+        url = f"http://127.0.0.1:{port}/api"
         deadline = time.monotonic() + 120
         while True:
             assert self.process.poll() is None, (self.home / "server.log").read_text()

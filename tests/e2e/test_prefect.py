@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -170,3 +171,66 @@ def test_a_run_without_a_server_starts_its_own_and_ends_it(copied: Path, own_cac
         code, _ = command.end(120)
         assert code == 0, command.err()
         assert running(command.mark) == {}
+
+
+_SERVER = """
+import json, os, signal, sys, urllib.error, urllib.request
+from flows.server import prefect_server
+from pipeline.table.stages import Stop
+
+def status(path, **headers):
+    body = b"{}" if path.endswith("filter") else None
+    request = urllib.request.Request(os.environ["PREFECT_API_URL"] + path, body, headers)
+    try:
+        return urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+stop = Stop()
+with prefect_server(stop):
+    from prefect import flow
+
+    @flow
+    def killed():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @flow
+    def done():
+        return 1
+
+    @flow
+    def stopped():
+        stop.set()
+        raise RuntimeError("stopped")
+
+    if sys.argv[1] == "kill":
+        done()
+        killed()
+    told = {path: status(path) for path in ("/flow_runs/filter", "/admin/version", "/health")}
+    told["wrong"] = status("/flow_runs/filter", Authorization="Basic Z3Jpc3RtaWxsOng=")
+    print(json.dumps([told, os.environ["PREFECT_API_AUTH_STRING"]]), flush=True)
+    try:
+        stopped()
+    except RuntimeError:
+        pass
+assert "PREFECT_API_AUTH_STRING" not in os.environ
+"""
+
+
+def test_our_server_asks_for_a_token_and_knows_how_runs_ended(tmp_path: Path, own_cache: Path) -> None:
+    """A killed run's flow has crashed, as the next start finds out; a stopped one's is cancelled."""
+    command = [sys.executable, "-c", _SERVER]
+    given = environment(XDG_CACHE_HOME=str(own_cache))
+    killed = subprocess.run([*command, "kill"], cwd=tmp_path, env=given, capture_output=True, timeout=200, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    ended = subprocess.run([*command, "stop"], cwd=tmp_path, env=given, capture_output=True, timeout=200, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told, token = json.loads(ended.stdout)
+    assert told == {"/flow_runs/filter": 401, "/admin/version": 401, "/health": 200, "wrong": 401}
+    (home,) = (own_cache / "gristmill").glob("prefect-*")
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert not [path for path in home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    with sqlite3.connect(home / "prefect.db") as database:
+        query = "SELECT flow.name, state_type FROM flow_run JOIN flow ON flow.id = flow_run.flow_id"
+        states = dict(database.execute(query).fetchall())
+    assert states == {"killed": "CRASHED", "done": "COMPLETED", "stopped": "CANCELLED"}

@@ -16,6 +16,7 @@ import yaml
 
 from flows import quickstart
 from tests.cli_runs import Ran, Started, assert_same, gristmill, running, select, started, survivors, write_config
+from tests.local_run import rows, run_all, write_jsonl
 
 EXIT_LIMIT_S = 5.0
 """From Ctrl-C to the end of the process."""
@@ -175,3 +176,28 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
     resumed = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
     assert resumed.code == 0, resumed.err
     assert_same(small_disk / "ws", finished / "ws")
+
+
+# Commands that only read ----------------------------------------------------------------------------------------------
+
+_ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(100000000) b"
+"""DuckDB hears of no interrupt while it joins these."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_long_query_ends_at_once_and_leaves_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+    write_jsonl(tmp_path / "a.jsonl", rows(3))
+    run_all({"workspace": str(tmp_path / "ws"), "sources": {"a": {"inputs": [str(tmp_path / "a.jsonl")]}}}, "extract")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with started("sql", "ws", _ENDLESS, cwd=tmp_path, TMPDIR=str(temporary)) as command:
+        deadline = time.monotonic() + 60
+        while not list(temporary.iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.0)
+        command.process.send_signal(number)
+        code, elapsed_s = command.end(20)
+    assert (code, command.err()) == (128 + number, "gristmill: stopped\n")
+    assert elapsed_s < 2.0 + LOADED_S
+    assert list(temporary.iterdir()) == []

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
 import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 import pytest
@@ -202,3 +207,55 @@ def test_names_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
 def test_entries_that_cannot_be_listed(entry: str, crawl: Path) -> None:
     with pytest.raises(InputError, match=r"sources\.web\.inputs: "):
         names(entry)
+
+
+class _Web(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        query = dict(parse_qsl(urlsplit(self.path).query))
+        status = int(query.get("status", "200"))
+        body = self.path.split("?")[0].encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("ETag", f'"{query.get("key")}"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Web) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_web_address_that_gives_nothing_says_why(web: str) -> None:
+    for url, said in {
+        f"{web}/a?status=404": "does not exist (the server answered 404)",
+        f"{web}/a?status=403": "the server answered 403: its signature may have expired",
+        f"{web}/a?status=500": "the server answered 500",
+        "http://127.0.0.1:1/a": "its host refuses the connection",
+        "http://no.such.host.invalid/a?token=hunter2": "its host's name is not known: no network",
+    }.items():
+        with pytest.raises(InputError, match=re.escape(said)) as refused:
+            resolve([url], "inputs")
+        assert "hunter2" not in str(refused.value)
+
+
+def test_a_file_under_another_signature_is_the_same_file(web: str) -> None:
+    first, second = (f"{web}/d/a.gz?X-Amz-Signature={sign}&X-Amz-Date={sign}" for sign in ("first/1", "second/2"))
+    (found,), (again,), (both,) = resolve([first], "i"), resolve([second], "i"), resolve([first, second], "i")
+    assert found.name == again.name == both.name == "a.gz?X-Amz-Signature=***&X-Amz-Date=***"
+    assert found.shown_url == again.shown_url
+    assert "first/1" not in repr(found)
+    with found.open() as stream:
+        assert stream.read() == b"/d/a.gz"
+    with pytest.raises(InputError, match="differ only in a key"):  # two files, as their ETags say
+        resolve([f"{web}/get?key=a", f"{web}/get?key=b"], "i")
