@@ -92,7 +92,8 @@ class Measured(StageConfig):
         elif self.auc_high - self.auc_low > WIDE:
             found.append(f"how good it is is not known: {rests}; add texts or raise `hold_out`")
         if self.close_share is not None and self.close_share > MOSTLY:
-            near = f"{100 * self.close_share:.0f} % of the held-out texts have scores within {CLOSE} of one another ({counts})"
+            share = f"{100 * self.close_share:.0f} % of the held-out texts"
+            near = f"{share} have scores within {CLOSE} of one another ({counts})"
             found.append(f"its scores do not spread: {near}; raise fasttext.epochs or fasttext.learning_rate")
         low, high = self.length_low or 0.0, self.length_high or 0.0
         if low > STRONG or high < -STRONG:
