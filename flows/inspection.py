@@ -23,7 +23,8 @@ def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"],
         # RFC 4180 wants its own line ends, and has no way to write what the encoding lacks.
         sys.stdout.reconfigure(newline="", errors="strict")  # type: ignore[union-attr]
 
-    if re.match(r"\s*(select|with|from|describe|summarize|show|explain|values)\s", f"{workspace} ", re.IGNORECASE):
+    is_sql = re.match(r"\s*(select|with|from|describe|summarize|show|explain|values)\s+\S", workspace, re.IGNORECASE)
+    if is_sql and not Path(workspace).exists():
         raise WorkspaceError(f"{workspace!r} is SQL and not a workspace: gristmill sql WORKSPACE SQL, in this order")
 
     @reading

@@ -81,6 +81,7 @@ def reject_reasons(storage: Storage) -> dict[str, dict[str, int]]:
         }
 
 
+@reading
 def kept_by_shares(storage: Storage) -> dict[str, list[str]]:
     """Return a line for every rule of a source that keeps a share: what share of documents and of tokens it keeps.
 
@@ -97,6 +98,7 @@ def kept_by_shares(storage: Storage) -> dict[str, list[str]]:
         }
 
 
+@reading
 def doubts(storage: Storage) -> dict[str, list[str]]:
     """Return, for each source, a line for every reason not to rely on the scores that its classifiers gave.
 
