@@ -47,7 +47,7 @@ What to try next (see configs/quickstart.yaml and the README):
   $(BIN)/gristmill sql $(WS) "SELECT * FROM readmes.curated LIMIT 3" --format json
   $(BIN)/gristmill mix verify configs/mixes/quickstart.yaml                                      # predictions held against fresh proxies
   $(BIN)/gristmill mix explain configs/mixes/quickstart.yaml                                     # which tasks pull which slice
-  $(BIN)/gristmill mix report configs/mixes/quickstart.yaml                                      # a page with the plots of the mix
+  $(BIN)/gristmill mix report configs/mixes/quickstart.yaml                                      # a page about the mix; its plots need: $(BIN)/pip install -e '.[plots]'
   $(BIN)/gristmill init web > curate.yaml                                                        # a config for your own crawl
 endef
 export NEXT

@@ -29,6 +29,8 @@ from pipeline.table.storage import open_file, read_file
 MODEL = "model.bin"
 ARTEFACT = "artefact.json"
 POSITIVE, NEGATIVE = "positive", "negative"
+CLOSE, MOSTLY, WIDE, STRONG = 0.02, 0.8, 0.1, 0.5
+"""Scores so close count as equal; a larger share of equal scores, a wider interval, a stronger correlation is said."""
 _MAX_JSON_BYTES = 16 << 20
 _RETRAIN = "train it again with `gristmill classifier train`"
 
@@ -60,7 +62,11 @@ class ClassRecord(StageConfig):
 
 
 class Measured(StageConfig):
-    """Area under the ROC curve on held-out texts with its 95 % interval, and the balanced Brier score."""
+    """How well scores tell texts apart that were never trained on: numbers with their 95 % intervals.
+
+    `brier` is the mean squared error of probabilities, both classes weighing the same. What an older artefact lacks is
+    null.
+    """
 
     auc: float
     auc_low: float
@@ -68,6 +74,34 @@ class Measured(StageConfig):
     brier: float
     n_positives: int
     n_negatives: int
+    close_share: float | None = Field(
+        None, description=f"most of the texts, with equal classes, whose scores lie within {CLOSE} of one another"
+    )
+    length_correlation: float | None = Field(None, description="rank correlation (Spearman) of score and bytes of text")
+    length_low: float | None = None
+    length_high: float | None = None
+    length_auc: float | None = Field(None, description="AUC of the length alone, longer texts above shorter ones")
+
+    def doubts(self) -> list[str]:
+        """Return a line for each reason not to rely on the scores; none where they are sound."""
+        found = []
+        counts = f"{self.n_positives:,} positives and {self.n_negatives:,} negatives"
+        rests = f"AUC {self.auc:.2f} (95 % interval {self.auc_low:.2f} to {self.auc_high:.2f}) rests on {counts}"
+        if self.auc_low <= 0.5:
+            found.append(f"it may be no better than guessing: {rests}; add texts, or texts that differ more")
+        elif self.auc_high - self.auc_low > WIDE:
+            found.append(f"how good it is is not known: {rests}; add texts or raise `hold_out`")
+        if self.close_share is not None and self.close_share > MOSTLY:
+            share = f"{100 * self.close_share:.0f} % of the held-out texts"
+            near = f"{share} have scores within {CLOSE} of one another ({counts})"
+            found.append(f"its scores do not spread: {near}; raise fasttext.epochs or fasttext.learning_rate")
+        low, high = self.length_low or 0.0, self.length_high or 0.0
+        if low > STRONG or high < -STRONG:
+            interval = f"95 % interval {low:.2f} to {high:.2f}"
+            alone = f"length alone has AUC {self.length_auc or 0.0:.2f}"
+            told = f"rank correlation {self.length_correlation or 0.0:.2f}, {interval}; {alone}; {counts}"
+            found.append(f"its scores follow the length of texts ({told}); give both classes texts of like lengths")
+        return found
 
 
 class Training(StageConfig):

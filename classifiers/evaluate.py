@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from classifiers import corpus
-from classifiers.artefact import Classifier
+from classifiers.artefact import CLOSE, Classifier, Measured
 from classifiers.config import Corpus, EvaluateConfig
 from classifiers.preprocess import preprocess
 from classifiers.score import score_texts
@@ -23,30 +23,27 @@ _Z = 1.959963984540054  # 95 %, two-sided
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """`auc_low` and `auc_high` bound the 95 % interval; `brier` is the mean squared error with equal classes."""
-
-    auc: float
-    auc_low: float
-    auc_high: float
-    brier: float
-    n_positives: int
-    n_negatives: int
-
-
-def evaluate(classifier: Classifier, positives: Iterable[pa.Array], negatives: Iterable[pa.Array]) -> Evaluation:
+def evaluate(classifier: Classifier, positives: Iterable[pa.Array], negatives: Iterable[pa.Array]) -> Measured:
     """Return how well `classifier` separates two sets of texts, given as string arrays.
 
     Raises: InputError when either set has fewer than two texts.
     """
-    sides = [[score_texts(texts, classifier) for texts in arrays] for arrays in (positives, negatives)]
-    raw = [np.concatenate([np.empty(0), *(scores for scores, _ in side)]) for side in sides]
-    calibrated = [np.concatenate([np.empty(0), *(probability for _, probability in side)]) for side in sides]
-    return measure((raw[0], raw[1]), (calibrated[0], calibrated[1]))
+    sides = [
+        [(*score_texts(texts, classifier), _lengths(texts)) for texts in arrays] for arrays in (positives, negatives)
+    ]
+    raw, calibrated, lengths = (
+        tuple(np.concatenate([np.empty(0), *(values[column] for values in side)]) for side in sides)
+        for column in range(3)
+    )
+    return measure((raw[0], raw[1]), (calibrated[0], calibrated[1]), (lengths[0], lengths[1]))
 
 
-def evaluate_corpora(classifier: Classifier, config: EvaluateConfig, run_sql: corpus.RunSql) -> Evaluation:
+def _lengths(texts: pa.Array) -> Floats:
+    counts = pc.fill_null(pc.binary_length(texts), 0)
+    return np.asarray(counts.to_numpy(zero_copy_only=False), np.float64)
+
+
+def evaluate_corpora(classifier: Classifier, config: EvaluateConfig, run_sql: corpus.RunSql) -> Measured:
     """Return how well `classifier` separates corpora; with `held_out`, only texts that it set aside for its test.
 
     Raises: InputError when a corpus cannot be read or a class has fewer than two texts.
@@ -73,8 +70,10 @@ def _texts(
             left = None if left is None else max(0, left - len(texts))
 
 
-def measure(scores: tuple[Floats, Floats], probabilities: tuple[Floats, Floats]) -> Evaluation:
-    """Return the evaluation of scores and probabilities, each (of positives, of negatives).
+def measure(
+    scores: tuple[Floats, Floats], probabilities: tuple[Floats, Floats], lengths: tuple[Floats, Floats]
+) -> Measured:
+    """Return the evaluation of scores, probabilities and bytes of texts, each (of positives, of negatives).
 
     Raises: InputError when either class has fewer than two.
     """
@@ -84,7 +83,44 @@ def measure(scores: tuple[Floats, Floats], probabilities: tuple[Floats, Floats])
             raise InputError(f"{name}: {values.size} texts to evaluate on; an interval needs at least 2, add texts")
     auc, low, high = auc_interval(positives, negatives)
     brier = 0.5 * float(np.mean((1 - probabilities[0]) ** 2)) + 0.5 * float(np.mean(probabilities[1] ** 2))
-    return Evaluation(auc, low, high, brier, positives.size, negatives.size)
+    correlation, least, most = rank_correlation(np.concatenate(scores), np.concatenate(lengths))
+    return Measured(
+        auc=auc,
+        auc_low=low,
+        auc_high=high,
+        brier=brier,
+        n_positives=positives.size,
+        n_negatives=negatives.size,
+        close_share=_close_share(positives, negatives),
+        length_correlation=correlation,
+        length_low=least,
+        length_high=most,
+        length_auc=auc_interval(*lengths)[0],
+    )
+
+
+def _close_share(positives: Floats, negatives: Floats) -> float:
+    """Return the largest share of texts whose scores lie within `CLOSE` of one another; both classes weigh the same."""
+    scores = np.concatenate([positives, negatives])
+    weights = np.concatenate([np.full(side.size, 0.5 / side.size) for side in (positives, negatives)])
+    order = np.argsort(scores, kind="stable")
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    ends = np.searchsorted(scores[order], scores[order] + CLOSE, side="right")
+    return round(float(np.max(below[ends] - below[:-1])), 6)
+
+
+def rank_correlation(left: Floats, right: Floats) -> tuple[float, float, float]:
+    """Return Spearman's correlation and its 95 % interval; 0 where either side is constant.
+
+    Source: Fisher's transformation with the variance of Fieller, Hartley and Pearson 1957.
+    """
+    ranks = [_midranks(side) - (side.size + 1) / 2 for side in (left, right)]
+    scale = float(np.sqrt(np.sum(ranks[0] ** 2) * np.sum(ranks[1] ** 2)))
+    found = float(np.sum(ranks[0] * ranks[1])) / scale if scale else 0.0
+    if left.size < 5:
+        return round(found, 6), -1.0, 1.0
+    centre, error = np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12)), _Z * np.sqrt(1.06 / (left.size - 3))
+    return round(found, 6), round(float(np.tanh(centre - error)), 6), round(float(np.tanh(centre + error)), 6)
 
 
 def auc_interval(positives: Floats, negatives: Floats) -> tuple[float, float, float]:

@@ -99,15 +99,18 @@ def classify_stage(context: Context, source: str, models: Mapping[str, str], cou
         maps.publish("classify", results, publish)
         for item in stale:
             context.check()
-            _rank(item, publish)
+            doubts = trained[item.name].artefact.training.measured.doubts()
+            for doubt in doubts:
+                context.reporter.line(f"warning: {source} classify {item.name}: {doubt}")
+            _rank(item, doubts, publish)
         return Totals(maps.rows, maps.rows)
 
     done = maps.shards_done + len(ranked) - len(stale)  # each classifier's ranks are one more shard of work
     return Stage(source, "classify", maps.jobs, done, complete, make_rows, len(stale), maps.rows_to_do)
 
 
-def _rank(item: Ranked, publish: Publish) -> None:
-    """Write a source's scores with their ranks and publish them."""
+def _rank(item: Ranked, doubts: Sequence[str], publish: Publish) -> None:
+    """Write a source's scores with their ranks and publish them; the index says what speaks against the classifier."""
     key = item.key()
     thresholds = ranks.rank_thresholds(partial(_weighted, item))
     parts = []
@@ -118,7 +121,8 @@ def _rank(item: Ranked, publish: Publish) -> None:
                 rank = ranks.apply_thresholds(table["score"], thresholds)
                 writer.write(table.append_column("rank", rank).cast(schema.SCORES))
         parts.append(writer.finish(Tally(rows_in=predictions.rows)))
-    details = {"rank_thresholds": [float(value) if value < float("inf") else None for value in thresholds]}
+    found = [float(value) if value < float("inf") else None for value in thresholds]
+    details = {"rank_thresholds": found, "doubts": list(doubts)}
     publish(item.scores, parts, Index(stage="classify", key=key, details=details))
 
 

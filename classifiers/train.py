@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +24,7 @@ from classifiers import artefact, calibration, corpus, preprocess
 from classifiers.artefact import NEGATIVE, POSITIVE, Artefact, ClassRecord, Measured, SourceRecord, Training
 from classifiers.calibration import Calibration
 from classifiers.config import Corpus, TrainConfig
-from classifiers.evaluate import Evaluation, measure
+from classifiers.evaluate import measure
 from classifiers.score import score_lines
 from classifiers.texts import Gathered, Span, Spans, gather
 from pipeline.kernels import fasttext as kernel
@@ -56,7 +56,7 @@ class Made:
 
     repeats: tuple[float, float]
     calibration: Calibration
-    evaluation: Evaluation
+    evaluation: Measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class TrainReport:
     trained_positives: int
     trained_negatives: int
     conflicting: int
-    evaluation: Evaluation
+    evaluation: Measured
 
 
 def train(config: TrainConfig, run_sql: corpus.RunSql) -> TrainReport:
@@ -99,7 +99,8 @@ def _train(config: TrainConfig, run_sql: corpus.RunSql, folder: Path, scratch: P
     if fitted.method == "identity":
         logger.warning("%s: held-out positives do not score higher than negatives; not calibrated", config.name)
     probabilities = [calibration.calibrate(fitted, scores) for scores in tested]
-    evaluation = measure((tested[0], tested[1]), (probabilities[0], probabilities[1]))
+    lengths = [np.array([spans[key].size for key in side.test], np.float64) for side, spans in (positives, negatives)]
+    evaluation = measure((tested[0], tested[1]), (probabilities[0], probabilities[1]), (lengths[0], lengths[1]))
     sides = (positives[0], negatives[0])
     record = _artefact(config, scratch / artefact.MODEL, sides, Made(repeats, fitted, evaluation))
     artefact.save(folder, scratch / artefact.MODEL, record)
@@ -230,7 +231,6 @@ def _scores(model: FastTextModel, digests: Sequence[bytes], spans: Spans, spill:
 
 def _artefact(config: TrainConfig, model_file: Path, sides: tuple[Side, Side], made: Made) -> Artefact:
     classes = [_class_record(side, times) for side, times in zip(sides, made.repeats, strict=True)]
-    evaluation = made.evaluation
     return Artefact(
         name=config.name,
         preprocess_version=preprocess.VERSION,
@@ -244,7 +244,7 @@ def _artefact(config: TrainConfig, model_file: Path, sides: tuple[Side, Side], m
             fasttext_version=version("fasttext-community"),
             positives=classes[0],
             negatives=classes[1],
-            measured=Measured.model_validate(asdict(evaluation)),
+            measured=made.evaluation,
         ),
         model_hash=artefact.file_hash(model_file),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Literal
 
+from pipeline.table.errors import WorkspaceError
 from pipeline.table.storage import Storage
 
 
@@ -20,6 +22,10 @@ def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"],
     if form == "csv":
         # RFC 4180 wants its own line ends, and has no way to write what the encoding lacks.
         sys.stdout.reconfigure(newline="", errors="strict")  # type: ignore[union-attr]
+
+    is_sql = re.match(r"\s*(select|with|from|describe|summarize|show|explain|values)\s+\S", workspace, re.IGNORECASE)
+    if is_sql and not Path(workspace).exists():
+        raise WorkspaceError(f"{workspace!r} is SQL and not a workspace: gristmill sql WORKSPACE SQL, in this order")
 
     @reading
     def ask() -> int:
@@ -58,8 +64,9 @@ def print_funnel(workspace: str, as_json: bool, everything: bool) -> int:
     if as_json:
         sys.stdout.write(funnel.as_json(rows) + "\n")
         return 0
-    reasons, shares = funnel.reject_reasons(storage), funnel.kept_by_shares(storage)
-    sys.stdout.write(funnel.as_text(rows, reasons, shares, everything) + "\n")
+    shares, doubts = funnel.kept_by_shares(storage), funnel.doubts(storage)
+    notes = {source: [*shares.get(source, []), *doubts[source]] for source in doubts}
+    sys.stdout.write(funnel.as_text(rows, funnel.reject_reasons(storage), notes, everything) + "\n")
     _print_collapse(storage)
     return 0
 

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -18,8 +19,9 @@ from cronsim import CronSim, CronSimError
 
 from flows.config import LAST, chosen_sources, load
 from flows.preflight import check_everything
-from flows.server import prefect_server
+from flows.server import end_flow_runs, prefect_server
 from pipeline.table.errors import UsageError
+from pipeline.table.redaction import redact
 from pipeline.table.stages import GRACE_S, InterruptedRunError
 
 if TYPE_CHECKING:
@@ -46,19 +48,22 @@ def serve(path: str, cron: str, name: str | None) -> NoReturn:
     except (CronSimError, StopIteration) as error:
         hint = "write five fields such as '0 2 * * *': minute, hour, day of the month, month, day of the week"
         raise UsageError(f"--cron {cron!r} is no time to run at; {hint}") from error
+    where = f" on {redact(named)}" if (named := os.environ.get("PREFECT_API_URL")) else ""
     with prefect_server(threading.Event()):
         from prefect.runner import Runner
+        from prefect.states import Cancelled
 
         from flows.curate import curate
 
         runner = Runner(name=chosen, limit=1)
+        tag = f"serve:{uuid.uuid4().hex[:8]}"
         try:
-            runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)})
+            runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
         except ValueError as error:
             raise UsageError(f"--cron {cron!r}: Prefect refuses it: {error}") from error
-        pages = os.environ["PREFECT_API_URL"].removesuffix("/api")
-        sys.stderr.write(f"serving curate/{chosen}, next at {first:%Y-%m-%d %H:%M} UTC; pages at {pages}\n")
+        sys.stderr.write(f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC\n")
         stopped = _until_stopped(runner)
+        end_flow_runs(Cancelled(message="the schedule was stopped"), lambda tags: tag in tags)
     interrupted = InterruptedRunError(f"stopped; `gristmill serve {path} --cron {cron!r}` goes on from there")
     interrupted.exit_code = 128 + stopped
     raise interrupted

@@ -116,9 +116,7 @@ def _our_flow_runs(stop: threading.Event) -> Iterator[None]:
     def cancel() -> None:
         from prefect.states import Cancelled
 
-        _end_flow_runs(
-            Cancelled(message="the run was stopped"), lambda marks: mark in marks, over=("FAILED", "CRASHED")
-        )
+        end_flow_runs(Cancelled(message="the run was stopped"), lambda marks: mark in marks, over=("FAILED", "CRASHED"))
 
     if isinstance(stop, Stop):
         stop.last_acts.append(cancel)
@@ -140,10 +138,10 @@ def _settle_orphans() -> None:
         ours = [mark for mark in marks if mark.startswith(f"{_MARK}:{socket.gethostname()}:")]
         return any(_mark(int(mark.split(":")[2])) != mark for mark in ours)
 
-    _end_flow_runs(Crashed(message="the process of the run was killed"), is_dead)
+    end_flow_runs(Crashed(message="the process of the run was killed"), is_dead)
 
 
-def _end_flow_runs(state: Any, chosen: Callable[[Collection[str]], bool], over: Sequence[str] = ()) -> None:
+def end_flow_runs(state: Any, chosen: Callable[[Collection[str]], bool], over: Sequence[str] = ()) -> None:
     """Give a final state to flow runs that lack one (or have one of those in `over`) and whose tags are `chosen`."""
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.mix import allocate as allocation
 from pipeline.mix.allocate import Allocation, Estimate
 from pipeline.mix.scaling_law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
+from pipeline.report.drawing import can_draw
 from pipeline.table.errors import InputError, ShardError, UsageError, nearest
 from pipeline.table.kept import read_json, write_file
 from pipeline.table.storage import read_file
@@ -64,7 +65,8 @@ def fit_file(path: str | Path, out_dir: str | Path, bootstrap: int = 200, seed: 
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     law = fit_law(runs, bootstrap, seed)
-    isoflop_plot(law, runs, Path(out_dir, PLOT))
+    if can_draw():
+        isoflop_plot(law, runs, Path(out_dir, PLOT))
     save(law, out_dir, {"runs_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), "seed": seed})
     return describe(law)
 

@@ -189,7 +189,8 @@ def load_tokenizer(path: Path, end_of_document: str | None = None) -> MixTokeniz
     try:
         text = read_file(path, MAX_FILE_BYTES).decode("utf-8")
     except OSError as error:
-        raise InputError(f"tokenizer: {path}: {error.strerror or error}; name a tokenizers file (.json)") from error
+        hint = "name a tokenizers file (.json); `hf download MODEL tokenizer.json --local-dir DIR` fetches one"
+        raise InputError(f"tokenizer: {path}: {error.strerror or error}; {hint}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"tokenizer: {path} is not a tokenizers file: not UTF-8 at byte {error.start}") from error
     return _from_text(text, f"tokenizer: {path}", end_of_document)

@@ -5,7 +5,9 @@ Colours are Okabe and Ito's, told apart with any colour vision; what matters als
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from pipeline.table.format import cut, display_width, visible
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 DPI = 160
 WIDTH = 7.2  # inches
@@ -51,6 +55,14 @@ _SETTINGS: dict[str, Any] = {
     "legend.fontsize": 8,
     "text.parse_math": False,  # a name may hold a dollar sign
 }
+
+
+def can_draw() -> bool:
+    """Tell whether matplotlib is installed; where it is not, say once what brings it."""
+    if importlib.util.find_spec("matplotlib") is not None:
+        return True
+    log.warning("plots are left out: matplotlib is not installed; pip install 'gristmill[plots]'")
+    return False
 
 
 @contextmanager

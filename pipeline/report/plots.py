@@ -40,8 +40,10 @@ class Plot:
 
 
 def draw(report: MixReport) -> dict[str, Plot]:
-    """Return every plot that the report has values for, by name, in the page's order."""
+    """Return every plot that the report has values for, by name, in the page's order; none without matplotlib."""
     plots: dict[str, Plot] = {}
+    if not drawing.can_draw():
+        return plots
     with drawing.style():
         for name, (title, drawer) in _DRAWERS.items():
             drawn = drawer(report)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.table.catalog import Source
+from pipeline.table.catalog import Catalog, Source
 from pipeline.table.format import encode, visible
 from pipeline.table.query import quote
 from pipeline.table.sql import Session, connect, reading
@@ -81,6 +81,7 @@ def reject_reasons(storage: Storage) -> dict[str, dict[str, int]]:
         }
 
 
+@reading
 def kept_by_shares(storage: Storage) -> dict[str, list[str]]:
     """Return a line for every rule of a source that keeps a share: what share of documents and of tokens it keeps.
 
@@ -97,28 +98,44 @@ def kept_by_shares(storage: Storage) -> dict[str, list[str]]:
         }
 
 
+@reading
+def doubts(storage: Storage) -> dict[str, list[str]]:
+    """Return, for each source, a line for every reason not to rely on the scores that its classifiers gave.
+
+    Raises: WorkspaceError when there is no workspace.
+    """
+    return {
+        source.name: [
+            f"warning: classifier {visible(name)}: {visible(str(doubt))}"
+            for name in source.nested("scores")
+            for doubt in source.groups[f"scores/{name}"].details.get("doubts", [])
+        ]
+        for source in Catalog.read(storage).sources
+    }
+
+
 def as_text(
     rows: Sequence[FunnelRow],
     reasons: Mapping[str, Mapping[str, int]],
-    shares: Mapping[str, Sequence[str]] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
     everything: bool = False,
 ) -> str:
     """Return a table for people, a block a source, with what each row kept of its own input and of the units.
 
     Rules that took nothing are left out and counted, unless `everything` is asked for. `reasons` are those of
-    `reject_reasons`, `shares` the lines of `kept_by_shares`.
+    `reject_reasons`, `notes` lines such as those of `kept_by_shares` and `doubts`.
     """
     blocks = []
     for source in dict.fromkeys(row.source for row in rows):
         all_rows = [row for row in rows if row.source == source]
         shown = [row for row in all_rows if everything or row.stage != "select" or row is all_rows[-1] or _took(row)]
-        notes = list(shares.get(source, ()) if shares else ())
+        lines = list(notes.get(source, ()) if notes else ())
         if len(shown) < len(all_rows):
             hidden = len(all_rows) - len(shown)
-            notes.append(f"{hidden} {'rule' if hidden == 1 else 'rules'} that took nothing: --all shows them, too")
+            lines.append(f"{hidden} {'rule' if hidden == 1 else 'rules'} that took nothing: --all shows them, too")
         rejects = ", ".join(f"{visible(reason)} {units:,}" for reason, units in reasons.get(source, {}).items())
-        notes += [f"rejects: {rejects}"] if rejects else []
-        blocks.append("\n  ".join([_block(source, shown), *notes]))
+        lines += [f"rejects: {rejects}"] if rejects else []
+        blocks.append("\n  ".join([_block(source, shown), *lines]))
     return "\n\n".join(blocks)
 
 

@@ -64,7 +64,10 @@ def load_tokenizer(path: str) -> Tokenizer:
     try:
         content = read_file(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise InputError(f"annotate.tokenizer: {path}: {error.strerror or error}; name a tokenizer file") from error
+        hint = "give the path of a file"
+        if not path.endswith((".json", ".tiktoken")):  # the name of a model, as the Hub has it
+            hint = f"{hint}: `hf download {path} tokenizer.json --local-dir DIR` fetches that of a model on the Hub"
+        raise InputError(f"annotate.tokenizer: {path}: {error.strerror or error}; {hint}") from error
     content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
     count = _tokenizers(path, content) if content.lstrip()[:1] == b"{" else _tiktoken(path, content)
     return Tokenizer(count, content_hash)

@@ -109,7 +109,7 @@ def test_serve_runs_what_is_due_says_what_fails_and_ends(tmp_path: Path, prefect
         os.kill(command.process.pid, signal.SIGINT)
         assert command.end(60)[0] == 130, command.err()
         lines = command.err().splitlines()
-        assert "serving curate/nightly, next at " in lines[0]
+        assert f"serving curate/nightly on {prefect_api}, next at " in lines[0]
         assert any("unknown key 'selekt' (nearest: 'select')" in line for line in lines)
         assert "stopped; `gristmill serve curate.yaml --cron '0 2 * * *'`" in lines[-1]
         assert "Traceback" not in command.err()

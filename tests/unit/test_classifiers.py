@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from classifiers import artefact, calibration, corpus, evaluate
+from classifiers.artefact import Measured
 from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, PreprocessConfig, TrainConfig, evaluation
 from classifiers.preprocess import preprocess
 from classifiers.score import score
@@ -358,3 +359,61 @@ def test_calibration_keeps_order_and_range(positives, negatives):
     assert (np.diff(grid) >= 0).all()
     assert grid[0] >= 0.0
     assert grid[-1] <= 1.0
+
+
+# Doubts --------------------------------------------------------------------------------------------------------------
+
+
+def measured(positives: list[float], negatives: list[float], lengths: tuple[list[int], list[int]]) -> Measured:
+    sides = np.array(positives), np.array(negatives)
+    longs = np.array(lengths[0], np.float64), np.array(lengths[1], np.float64)
+    return evaluate.measure(sides, sides, longs)
+
+
+SPREAD = [n / 100 for n in range(100)]
+HIGH, LOW = [0.6 + s / 3 for s in SPREAD], [s / 2 for s in SPREAD]
+MIXED, RISING, LONGER = [(37 * n) % 100 for n in range(100)], list(range(100)), [n + 200 for n in range(100)]
+FALLING, SHORTER = LONGER[::-1], RISING[::-1]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (measured(HIGH, LOW, (MIXED, MIXED)), []),
+        (measured([1.0] * 100, [0.0] * 300, (MIXED, MIXED * 3)), []),
+        (measured([0.9, 0.8, 0.7], [0.1, 0.2, 0.3], ([1, 2, 3], [3, 1, 2])), ["guessing: AUC 1.00", "3 positives and"]),
+        (measured(SPREAD, SPREAD, (MIXED, MIXED)), ["guessing: AUC 0.50"]),
+        (
+            measured(SPREAD[45:65], SPREAD[30:55], (MIXED[:20], MIXED[:25])),
+            ["not known: AUC 0.90 (95 % interval 0.7", "20 positives and"],
+        ),
+        (
+            measured([0.51 + s / 100 for s in HIGH], [0.51 + s / 100 for s in LOW], (MIXED, MIXED)),
+            ["do not spread: 100 % of the held-out texts have scores within 0.02", "100 positives and 100 negatives"],
+        ),
+        (measured(HIGH, LOW, (LONGER, RISING)), ["follow the length", "correlation 1.00", "length alone has AUC 1.00"]),
+        (measured(HIGH, LOW, (SHORTER, FALLING)), ["correlation -1.00, 95 % interval -1.00 to -1.00", "has AUC 0.00"]),
+    ],
+)
+def test_doubts_say_why_and_how_sure(found: Measured, words: list[str]) -> None:
+    doubts = " | ".join(found.doubts())
+    assert bool(doubts) == bool(words)
+    assert [word for word in words if word not in doubts] == []
+
+
+def test_what_an_earlier_version_measured_is_read_and_doubted() -> None:
+    old = {"auc": 1.0, "auc_low": 0.3, "auc_high": 1.0, "brier": 0.1, "n_positives": 3, "n_negatives": 3}
+    (doubt,) = Measured.model_validate(old).doubts()
+    assert "no better than guessing" in doubt
+
+
+def test_rank_correlation_is_scipys_with_fishers_interval() -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(1)
+    left, right = rng.integers(0, 20, 60).astype(np.float64), rng.integers(0, 20, 60).astype(np.float64)
+    found, low, high = evaluate.rank_correlation(left + right, right)
+    assert found == pytest.approx(spearmanr(left + right, right).statistic, abs=1e-6)
+    assert low < found < high
+    assert evaluate.rank_correlation(left, np.ones(60))[0] == 0.0
+    assert evaluate.rank_correlation(left[:4], right[:4])[1:] == (-1.0, 1.0)
