@@ -15,8 +15,7 @@ import zstandard
 
 from classifiers.config import Corpus
 from pipeline.table.errors import InputError, QueryError, ShardError, nearest
-from pipeline.table.inputs import resolve
-from pipeline.table.storage import InputFile
+from pipeline.table.inputs import InputFile, resolve
 
 RunSql = Callable[[str, str], Iterator[pa.RecordBatch]]
 """Runs a statement over a workspace: (workspace, sql) -> record batches."""

@@ -17,10 +17,10 @@ from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, page_pool
 from pipeline.select.binding import BoundRules
 from pipeline.table.catalog import adopt
-from pipeline.table.inputs import resolve
+from pipeline.table.inputs import InputFile, resolve
 from pipeline.table.lock import hold
 from pipeline.table.stages import Context
-from pipeline.table.storage import InputFile, Storage
+from pipeline.table.storage import Storage
 
 _current: ContextVar[Run | None] = ContextVar("gristmill_run", default=None)
 

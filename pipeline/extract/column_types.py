@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from pipeline.extract.config import KeepColumn
 from pipeline.extract.rows import Keys, find, to_fields
 from pipeline.table.errors import InputError, nearest
+from pipeline.table.inputs import InputFile
 from pipeline.table.schema import KeptType
-from pipeline.table.storage import InputFile
 
 MAX_OPENED = 100
 """Files of a source that are opened to see which types its columns have."""

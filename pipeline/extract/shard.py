@@ -31,9 +31,10 @@ from pipeline.extract.units import Document, Page, Reject
 from pipeline.extract.warc import read_warc
 from pipeline.table import schema
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
+from pipeline.table.inputs import InputFile
 from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
-from pipeline.table.storage import InputFile, Storage
+from pipeline.table.storage import Storage
 
 VERSION = "extract_v2"
 MAX_UNITS = 200_000

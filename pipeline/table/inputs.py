@@ -9,20 +9,21 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import io
 import os
 import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, Literal, cast
 
 from fsspec.utils import glob_translate
 
-from pipeline.table.errors import InputError, UnreadableInputError, UsageError
+from pipeline.table.errors import InputError, ShardError, UnreadableInputError, UsageError
 from pipeline.table.redaction import shown
 from pipeline.table.schema import RejectReason
-from pipeline.table.storage import InputFile, filesystem, is_local, printable, remote_errors, remote_identity
+from pipeline.table.storage import filesystem, is_local, open_file, printable, remote_errors, remote_identity
 
 _CHUNK_BYTES = 1 << 20
 _SPECIAL = {
@@ -43,6 +44,83 @@ class _Found:
     identity: str
     problem: tuple[RejectReason, str] | None = None
     inode: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One raw input: where it is, the name that documents carry, and what tells that it changed.
+
+    `name` is relative to the folder, glob or list that named it, never an absolute path: ids must not depend on where
+    a crawl lies. `identity` is ETag or modification time (nanoseconds), or a content hash when the user asked for one.
+    `problem` is why it cannot be read, where that was seen when it was listed: a reason of rejection, and what it is.
+    """
+
+    url: str = field(repr=False)
+    name: str
+    size: int
+    identity: str
+    problem: tuple[RejectReason, str] | None = None
+
+    @property
+    def shown_url(self) -> str:
+        """The URL for manifests and messages: without its secrets, and as UTF-8, which a local path need not be."""
+        return shown(printable(self.url))
+
+    def open(self) -> BinaryIO:
+        """Open for reading.
+
+        Raises: UnreadableInputError for what can never be read, or vanished since it was listed; ShardError for others.
+        """
+        if self.problem is not None:
+            raise UnreadableInputError(f"{self.shown_url}: {self.problem[1]}")
+        fs, path = filesystem(self.url)
+        try:
+            if is_local(fs):
+                return open_file(path)
+            with remote_errors():
+                return cast(BinaryIO, io.BufferedReader(_RemoteFile(fs.open(path, "rb")), _REMOTE_BUFFER_BYTES))
+        except FileNotFoundError as error:
+            raise UnreadableInputError(f"{self.shown_url} is gone; it was there when the run began") from error
+        except OSError as error:
+            kind = UnreadableInputError if is_local(fs) and error.errno in _LASTING else ShardError
+            hint = "; make it readable" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            raise kind(f"{self.shown_url} cannot be read: {error.strerror or error}{hint}") from error
+
+
+_REMOTE_BUFFER_BYTES = 1 << 16
+_LASTING = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR, errno.ENOTDIR)
+"""Errors of a file of its own: others, such as too many open files, would meet the next one as well."""
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote file whose errors, of whichever library, are those of a file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        with remote_errors():
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with remote_errors():
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "content"] = "stat") -> list[InputFile]:

@@ -26,9 +26,9 @@ from flows.preflight import check_inputs
 from pipeline.extract.content import identify
 from pipeline.extract.shard import ExtractJob, extract_input, read
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import resolve
+from pipeline.table.inputs import InputFile, resolve
 from pipeline.table.sql import run_sql
-from pipeline.table.storage import InputFile, Storage
+from pipeline.table.storage import Storage
 from tests.local_run import run_all
 
 ROWS = [{"text": f"document number {number}, naïve and 10 €"} for number in range(50)]

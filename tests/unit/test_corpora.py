@@ -31,8 +31,7 @@ from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.rows import UNFIT, RowItem, fit, to_date
 from pipeline.extract.units import Document, Reject
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import resolve
-from pipeline.table.storage import InputFile
+from pipeline.table.inputs import InputFile, resolve
 
 LIMITS = ExtractLimits(record_bytes=10_000)
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

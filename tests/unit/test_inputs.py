@@ -15,8 +15,7 @@ import fsspec
 import pytest
 
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import resolve
-from pipeline.table.storage import InputFile
+from pipeline.table.inputs import InputFile, resolve
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import fsspec
 import pytest
 
 from pipeline.table.errors import InputError, MissingDependencyError, ShardError, WorkspaceError
-from pipeline.table.storage import TEMPORARY, InputFile, Storage, filesystem, write_failure
+from pipeline.table.inputs import InputFile
+from pipeline.table.storage import TEMPORARY, Storage, filesystem, write_failure
 
 
 @pytest.fixture(params=["path", "file URL", "memory URL"])

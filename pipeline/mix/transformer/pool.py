@@ -14,15 +14,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from pipeline.mix.transformer import worker as protocol
+from pipeline.mix.config import ProxyConfig
 from pipeline.mix.transformer.proxy import TransformerProxy
-from pipeline.mix.types import Measure, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table import errors
 from pipeline.table.errors import GristmillError, ShardError
 from pipeline.table.storage import scratch_folder
@@ -95,8 +95,38 @@ def _write_tasks(folder: Path, jobs: Sequence[Job]) -> dict[int, str]:
         for task in job.tasks:
             if id(task) not in paths:
                 paths[id(task)] = str(folder / f"{len(paths)}.npz")
-                protocol.write_task(Path(paths[id(task)]), task)
+                write_task(Path(paths[id(task)]), task)
     return paths
+
+
+def encode_proxy(config: ProxyConfig, data: ProxyData) -> dict[str, Any]:
+    """Return the first line that a worker is sent."""
+    slices = [
+        asdict(s) | {"tokens_path": str(s.tokens_path), "documents_path": str(s.documents_path)} for s in data.slices
+    ]
+    pool = [int(tokens) for tokens in data.pool_tokens]
+    return {
+        "config": config.model_dump(mode="json"),
+        "data": {"slices": slices, "pool_tokens": pool, "vocabulary": data.vocabulary, "eos": data.eos},
+    }
+
+
+def encode_run(run: RunSpec) -> dict[str, Any]:
+    """Return a run as JSON; floats come back as they were."""
+    return {"run_id": run.run_id, "kind": run.kind, "weights": [float(w) for w in run.weights], "seed": run.seed}
+
+
+def write_task(path: Path, task: TokenTask) -> None:
+    """Write a task where workers can read it: its items' tokens one after another."""
+    tokens = [np.asarray(item.tokens, np.int32) for item in task.items]
+    np.savez(
+        path,
+        about=np.array(json.dumps([task.name, task.key])),
+        tokens=np.concatenate([np.zeros(0, np.int32), *tokens]),
+        lengths=np.array([len(t) for t in tokens], np.int64),
+        starts=np.array([item.start for item in task.items], np.int64),
+        n_bytes=np.array([item.n_bytes for item in task.items], np.int64),
+    )
 
 
 class _Died(Exception):
@@ -107,7 +137,7 @@ class _Pool:
     """The jobs that are left, the workers at work, and what they answered."""
 
     def __init__(self, proxy: TransformerProxy, jobs: Sequence[Job], task_paths: dict[int, str]) -> None:
-        self._first_line = protocol.encode_proxy(proxy.config, proxy.data)
+        self._first_line = encode_proxy(proxy.config, proxy.data)
         self._paths = task_paths
         self._left: queue.SimpleQueue[Job] = queue.SimpleQueue()
         for job in jobs:
@@ -181,7 +211,7 @@ class _Pool:
             if self._ended:
                 raise _Died
             process = subprocess.Popen(
-                [sys.executable, "-m", protocol.__name__],
+                [sys.executable, "-m", "pipeline.mix.transformer.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -197,7 +227,7 @@ class _Pool:
         self._tell(
             process,
             {
-                "run": protocol.encode_run(job.run),
+                "run": encode_run(job.run),
                 "folder": str(job.folder.absolute()),
                 "until": job.until,
                 "tasks": [self._paths[id(task)] for task in job.tasks],

@@ -29,18 +29,6 @@ from pipeline.table.errors import GristmillError
 PROGRESS_EVERY_S = 0.5
 
 
-def encode_proxy(config: ProxyConfig, data: ProxyData) -> dict[str, Any]:
-    """Return the first line that a worker is sent."""
-    slices = [
-        asdict(s) | {"tokens_path": str(s.tokens_path), "documents_path": str(s.documents_path)} for s in data.slices
-    ]
-    pool = [int(tokens) for tokens in data.pool_tokens]
-    return {
-        "config": config.model_dump(mode="json"),
-        "data": {"slices": slices, "pool_tokens": pool, "vocabulary": data.vocabulary, "eos": data.eos},
-    }
-
-
 def decode_proxy(value: Mapping[str, Any]) -> TransformerProxy:
     """Return the proxy of a worker's first line."""
     data = value["data"]
@@ -53,27 +41,9 @@ def decode_proxy(value: Mapping[str, Any]) -> TransformerProxy:
     return TransformerProxy(config, ProxyData(slices, pool, data["vocabulary"], data["eos"]))
 
 
-def encode_run(run: RunSpec) -> dict[str, Any]:
-    """Return a run as JSON; floats come back as they were."""
-    return {"run_id": run.run_id, "kind": run.kind, "weights": [float(w) for w in run.weights], "seed": run.seed}
-
-
 def decode_run(value: Mapping[str, Any]) -> RunSpec:
     """Return the run of `encode_run`."""
     return RunSpec(value["run_id"], value["kind"], np.array(value["weights"], np.float64), value["seed"])
-
-
-def write_task(path: Path, task: TokenTask) -> None:
-    """Write a task where workers can read it: its items' tokens one after another."""
-    tokens = [np.asarray(item.tokens, np.int32) for item in task.items]
-    np.savez(
-        path,
-        about=np.array(json.dumps([task.name, task.key])),
-        tokens=np.concatenate([np.zeros(0, np.int32), *tokens]),
-        lengths=np.array([len(t) for t in tokens], np.int64),
-        starts=np.array([item.start for item in task.items], np.int64),
-        n_bytes=np.array([item.n_bytes for item in task.items], np.int64),
-    )
 
 
 @cache
