@@ -41,5 +41,5 @@ class ExtractConfig(StageConfig):
     metadata: Literal["light", "full"] = Field(
         "light", description="full: trafilatura's own date search, at twice the time"
     )
-    part_bytes: int = Field(1 << 30, ge=1 << 16, description="decoded input bytes that go into one shard")
+    part_bytes: int = Field(256 << 20, ge=1 << 16, description="decoded input bytes that go into one shard")
     limits: ExtractLimits = ExtractLimits()
