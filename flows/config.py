@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.dedup.config import DedupConfig
-from pipeline.extract.config import ExtractConfig, KeepColumn
+from pipeline.extract.config import ExtractConfig, InputsConfig
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
@@ -24,9 +24,6 @@ STAGES = ("extract", "annotate", "dedup", "classify", "select")
 """What every source goes through."""
 LAST = "rephrase"
 """What comes after all of them: a new source, which then goes through all but `extract`."""
-COLUMNS = ("text", "url", "title", "date", "licence", "id")
-"""Our columns that an existing corpus can be mapped to."""
-Format = Literal["auto", "warc", "jsonl", "parquet", "csv"]
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -42,18 +39,6 @@ def _source_name(name: str) -> str:
         raise ValueError(f"source name {name!r} must be an identifier in lower case: it becomes an SQL schema")
     if name in RESERVED_SOURCES:
         raise ValueError(f"source name {name!r} is reserved; choose another")
-    return name
-
-
-def _column_name(name: str) -> str:
-    if name not in COLUMNS:
-        raise ValueError(f"unknown column {name!r}{nearest(name, COLUMNS)}; known: {', '.join(COLUMNS)}")
-    return name
-
-
-def _kept_name(name: str) -> str:
-    if not _IDENTIFIER.fullmatch(name) or len(name) > 63:
-        raise ValueError(f"column {name!r} must be an identifier in lower case: rules read it")
     return name
 
 
@@ -73,8 +58,6 @@ def _built_in_columns(classifiers: Iterable[str]) -> frozenset[str]:
 
 ClassifierName = Annotated[str, AfterValidator(_classifier_name)]
 SourceName = Annotated[str, AfterValidator(_source_name)]
-ColumnName = Annotated[str, AfterValidator(_column_name)]
-KeptName = Annotated[str, AfterValidator(_kept_name)]
 
 
 class ClassifierUse(StageConfig):
@@ -93,38 +76,8 @@ class StageConfigs(StageConfig):
     select: SelectConfig = SelectConfig()
 
 
-class SourceConfig(StageConfigs):
+class SourceConfig(StageConfigs, InputsConfig):
     """One source: where its raw inputs are, and its stages' settings (the common ones with its own on top)."""
-
-    format: Format = Field("auto", description="auto: each input is read as what its content is")
-    inputs: tuple[Address, ...] = Field(min_length=1)
-    columns: dict[ColumnName, str] = Field(default_factory=dict)
-    keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
-    identity: Literal["stat", "content"] = Field(
-        "stat", description="content: hash inputs instead of trusting their dates"
-    )
-
-    @field_validator("inputs", mode="before")
-    @classmethod
-    def _one_input_is_a_list_of_one(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("keep_columns", mode="before")
-    @classmethod
-    def _a_path_alone_is_a_column(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        for name, column in value.items():
-            if not isinstance(column, (str, dict)):
-                raise ValueError(f"{name}: write a path such as meta.stars, or {{path: meta.stars, type: int}}")
-        return {name: {"path": column} if isinstance(column, str) else column for name, column in value.items()}
-
-    @model_validator(mode="after")
-    def _columns_fit_the_format(self) -> SourceConfig:
-        for key in ("columns", "keep_columns"):
-            if getattr(self, key) and self.format == "warc":
-                raise ValueError(f"{key}: a WARC has none; they are for jsonl, parquet and csv")
-        return self
 
     @model_validator(mode="after")
     def _kept_columns_have_names_of_their_own(self) -> SourceConfig:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from threading import Event
-
-import pyarrow.parquet as pq
 
 from flows.config import RunConfig
 from flows.progress import Reporter
 from flows.runs import Run
 from flows.stages import TABLE, steps
-from pipeline.extract.exchange import HtmlOptions
-from pipeline.extract.pages import extract_pages
-from pipeline.extract.shard import ExtractJob, documents_table, format_of, html_options, read
-from pipeline.extract.units import Document, Page
-from pipeline.table import schema
-from pipeline.table.shards import write_options
+from pipeline.extract.shard import ExtractJob
+from pipeline.extract.stage import sample
 
-SAMPLE_UNITS = 48
 MAX_SAMPLED = 20
 """Inputs that are tried for one that has units."""
-_SIGNAL_BYTES = 400
-"""Narrow columns of a document on disk: language, statistics, outcome (measured on web pages)."""
-_CURATED_AGAIN = 2.0
-"""Text is written twice: as documents and, at most all of it, as curated shards."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What the first units of an input say: seconds and bytes on disk for each raw byte."""
-
-    units: int
-    elapsed_s: float
-    bytes_on_disk: float
 
 
 def print_plan(config: RunConfig, only: Sequence[str], until: str) -> None:
@@ -78,7 +54,9 @@ def _print_estimate(run: Run, source: str) -> None:
     if not total:
         return
     sound = [job for job in jobs if not job.input.problem][:MAX_SAMPLED]
-    job, sampled = next(((job, found) for job in sound if (found := _sample(run, job)) is not None), (jobs[0], None))
+    job, sampled = next(
+        ((job, found) for job in sound if (found := sample(job, run.pages)) is not None), (jobs[0], None)
+    )
     if sampled is None:
         return
     seconds, size = sampled.elapsed_s * total, sampled.bytes_on_disk * total
@@ -105,29 +83,3 @@ def _bytes(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e3:.1f} kB"
-
-
-def _sample(run: Run, job: ExtractJob) -> Estimate | None:
-    """Extract the first units of an input; times and sizes come back per raw byte."""
-    started = time.monotonic()
-    with job.input.open() as stream:
-        is_parquet = format_of(stream, job) == "parquet"
-        items = list(itertools.islice((i for i in read(stream, job, 0, ()) if i.result is not None), SAMPLE_UNITS + 1))
-        raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and not is_parquet else job.input.size
-        results = [item.result for item in items[:SAMPLE_UNITS] if item.result is not None]
-    if not results or not raw_bytes:
-        return None
-    if any(isinstance(result, Page) for result in results):
-        pool = run.pages(job.config)
-        list(extract_pages(pool, results[:1], HtmlOptions()))  # the workers' start is not the sample's
-        started = time.monotonic()
-        done = list(extract_pages(pool, results, html_options(job.config)))
-    else:
-        done = [result for result in results if not isinstance(result, Page)]
-    elapsed_s = time.monotonic() - started
-    documents = [result for result in done if isinstance(result, Document)]
-    table = documents_table(job.source, documents, schema.documents_schema(job.kept_types))
-    sink = io.BytesIO()
-    pq.write_table(table, sink, **write_options(table.schema))
-    size = sink.tell() * _CURATED_AGAIN + len(documents) * _SIGNAL_BYTES
-    return Estimate(len(results), elapsed_s / raw_bytes, size / raw_bytes)

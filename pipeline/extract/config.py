@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.table.config import StageConfig
+from pipeline.table.errors import nearest
+from pipeline.table.redaction import Address
 from pipeline.table.schema import KeptType
 
+COLUMNS = ("text", "url", "title", "date", "licence", "id")
+"""Our columns that an existing corpus can be mapped to."""
+Format = Literal["auto", "warc", "jsonl", "parquet", "csv"]
 Favor = Literal["precision", "balanced", "recall"]
+
+
+def _column_name(name: str) -> str:
+    if name not in COLUMNS:
+        raise ValueError(f"unknown column {name!r}{nearest(name, COLUMNS)}; known: {', '.join(COLUMNS)}")
+    return name
+
+
+def _kept_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > 63:
+        raise ValueError(f"column {name!r} must be an identifier in lower case: rules read it")
+    return name
+
+
+ColumnName = Annotated[str, AfterValidator(_column_name)]
+KeptName = Annotated[str, AfterValidator(_kept_name)]
 
 
 class ExtractLimits(StageConfig):
@@ -43,3 +65,37 @@ class ExtractConfig(StageConfig):
     )
     part_bytes: int = Field(256 << 20, ge=1 << 16, description="decoded input bytes that go into one shard")
     limits: ExtractLimits = ExtractLimits()
+
+
+class InputsConfig(StageConfig):
+    """What a source is made of: its raw inputs, and which of their fields become which columns."""
+
+    format: Format = Field("auto", description="auto: each input is read as what its content is")
+    inputs: tuple[Address, ...] = Field(min_length=1)
+    columns: dict[ColumnName, str] = Field(default_factory=dict)
+    keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
+    identity: Literal["stat", "content"] = Field(
+        "stat", description="content: hash inputs instead of trusting their dates"
+    )
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _one_input_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("keep_columns", mode="before")
+    @classmethod
+    def _a_path_alone_is_a_column(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name, column in value.items():
+            if not isinstance(column, (str, dict)):
+                raise ValueError(f"{name}: write a path such as meta.stars, or {{path: meta.stars, type: int}}")
+        return {name: {"path": column} if isinstance(column, str) else column for name, column in value.items()}
+
+    @model_validator(mode="after")
+    def _columns_fit_the_format(self) -> InputsConfig:
+        for key in ("columns", "keep_columns"):
+            if getattr(self, key) and self.format == "warc":
+                raise ValueError(f"{key}: a WARC has none; they are for jsonl, parquet and csv")
+        return self

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipeline.extract.config import ExtractConfig
+from pipeline.extract.exchange import HtmlOptions
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.shard import ExtractJob, Shard, extract_input
+from pipeline.extract.pages import extract_pages
+from pipeline.extract.shard import (
+    ExtractJob,
+    Shard,
+    documents_table,
+    extract_input,
+    format_of,
+    html_options,
+    read,
+)
+from pipeline.extract.units import Document, Page
+from pipeline.table import schema
 from pipeline.table.catalog import group_folders
 from pipeline.table.schema import KEEP_COLUMNS
-from pipeline.table.shards import Index, Part
+from pipeline.table.shards import Index, Part, write_options
 from pipeline.table.stages import Context, Made, Progress, Publish, Stage, Totals
 
+SAMPLE_UNITS = 48
+_SIGNAL_BYTES = 400
+"""Narrow columns of a document on disk: language, statistics, outcome (measured on web pages)."""
+_CURATED_AGAIN = 2.0
+"""Text is written twice: as documents and, at most all of it, as curated shards."""
 MAX_NAMED = 5
 """Inputs that a warning names."""
 
@@ -131,3 +153,38 @@ def _reasons(shards: Sequence[Shard]) -> str:
         elif kind == "null" and counts[key] == documents:
             notes.append(f"{name} is null everywhere")
     return ", ".join(notes)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the first units of an input say: seconds and bytes on disk for each raw byte."""
+
+    units: int
+    elapsed_s: float
+    bytes_on_disk: float
+
+
+def sample(job: ExtractJob, pages: Callable[[ExtractConfig], WorkerPool]) -> Estimate | None:
+    """Extract the first units of an input; times and sizes come back per raw byte."""
+    started = time.monotonic()
+    with job.input.open() as stream:
+        is_parquet = format_of(stream, job) == "parquet"
+        items = list(itertools.islice((i for i in read(stream, job, 0, ()) if i.result is not None), SAMPLE_UNITS + 1))
+        raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and not is_parquet else job.input.size
+        results = [item.result for item in items[:SAMPLE_UNITS] if item.result is not None]
+    if not results or not raw_bytes:
+        return None
+    if any(isinstance(result, Page) for result in results):
+        pool = pages(job.config)
+        list(extract_pages(pool, results[:1], HtmlOptions()))  # the workers' start is not the sample's
+        started = time.monotonic()
+        done = list(extract_pages(pool, results, html_options(job.config)))
+    else:
+        done = [result for result in results if not isinstance(result, Page)]
+    elapsed_s = time.monotonic() - started
+    documents = [result for result in done if isinstance(result, Document)]
+    table = documents_table(job.source, documents, schema.documents_schema(job.kept_types))
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **write_options(table.schema))
+    size = sink.tell() * _CURATED_AGAIN + len(documents) * _SIGNAL_BYTES
+    return Estimate(len(results), elapsed_s / raw_bytes, size / raw_bytes)
