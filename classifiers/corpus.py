@@ -15,7 +15,13 @@ import zstandard
 
 from classifiers.config import Corpus
 from pipeline.table.errors import InputError, QueryError, ShardError, nearest
+<<<<<<< HEAD
 from pipeline.table.inputs import InputFile, resolve
+=======
+from pipeline.table.inputs import resolve
+from pipeline.table.parquet import read_group
+from pipeline.table.storage import InputFile
+>>>>>>> 560d35c1eb475d84b9b6080ed04bfc6ea19219ae
 
 RunSql = Callable[[str, str], Iterator[pa.RecordBatch]]
 """Runs a statement over a workspace: (workspace, sql) -> record batches."""
@@ -68,8 +74,14 @@ def _read_parquet(stream: BinaryIO, column: str, place: str) -> Iterator[pa.Arra
     names = file.schema_arrow.names
     if column not in names:
         raise InputError(_no_column(column, names, place))
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[column]):
-        yield _column(batch, column, place)
+    for group in range(file.num_row_groups):
+        left_out, batches = read_group(file, stream, group, [column], only=True)
+        if column in left_out:
+            raise InputError(
+                f"{place}: column {column!r} has pages that take too much memory; write it with smaller ones"
+            )
+        for batch in batches:
+            yield _column(batch, column, place)
 
 
 def _column(batch: pa.RecordBatch, column: str, place: str) -> pa.Array:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import re
+=======
+import resource
+>>>>>>> 560d35c1eb475d84b9b6080ed04bfc6ea19219ae
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.storage import Storage
+
+QUERY_BYTES = 2 << 30
+"""Memory that `gristmill sql` may take beside the program's own: DuckDB's limit, and text that it does not count."""
 
 
 def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"], defuse: bool = False) -> int:
@@ -29,13 +38,26 @@ def print_query(workspace: str, sql: str, form: Literal["table", "csv", "json"],
 
     @reading
     def ask() -> int:
-        with connect(Storage.at(workspace)) as session:
+        with connect(Storage.at(workspace)) as session, _limited_memory():
             return write(session.query(sql), form, sys.stdout, defuse=defuse)
 
     rows = ask()
     if form == "table":
         sys.stderr.write(f"{rows:,} {'row' if rows == 1 else 'rows'}\n")
     return 0
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Let this process allocate no more than twice DuckDB's limit, whose functions on text do not ask it."""
+    used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (used + QUERY_BYTES, soft, hard) if limit >= 0]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def print_explanation(workspace: str, document: str, as_json: bool) -> int:

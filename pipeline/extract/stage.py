@@ -37,6 +37,8 @@ _SIGNAL_BYTES = 400
 """Narrow columns of a document on disk: language, statistics, outcome (measured on web pages)."""
 _CURATED_AGAIN = 2.0
 """Text is written twice: as documents and, at most all of it, as curated shards."""
+FORMER_PART_BYTES = 1 << 30
+"""The default until 0.2.0."""
 MAX_NAMED = 5
 """Inputs that a warning names."""
 
@@ -111,9 +113,14 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
     listed = context.group(source, "documents").present(), context.group(source, "rejects").present()
     done: dict[str, Parts] = {}
     for job in jobs:
-        names = [job.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
-        if names and all(name in parts for name in names for parts in listed):
-            done[job.input.name] = [listed[0][name] for name in names], [listed[1][name] for name in names]
+        sized = [job]
+        if "part_bytes" not in job.config.model_fields_set:  # nobody asked for these: larger ones are as good
+            sized.append(replace(job, config=job.config.model_copy(update={"part_bytes": FORMER_PART_BYTES})))
+        for each in sized:
+            names = [each.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
+            if names and all(name in parts for name in names for parts in listed):
+                done[job.input.name] = [listed[0][name] for name in names], [listed[1][name] for name in names]
+                break
     return done
 
 

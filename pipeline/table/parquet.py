@@ -56,18 +56,19 @@ class _Column:
 
 
 def read_group(
-    parquet: pq.ParquetFile, stream: BinaryIO, group: int, asked: Collection[str]
+    parquet: pq.ParquetFile, stream: BinaryIO, group: int, asked: Collection[str], *, only: bool = False
 ) -> tuple[list[str], Iterator[pa.RecordBatch]]:
     """Return the paths of the columns that are left out of a row group, and its rows in batches of bounded memory.
 
-    What is at, below or above a path of `asked` is read before other columns. Text may come as a dictionary.
+    What is at, below or above a path of `asked` is read before other columns, or `only` that, and then no text comes as
+    a dictionary.
 
     Raises: OSError and ArrowException when it is damaged, also while batches are read.
     """
-    kept = [_weigh(parquet, stream, group, index, asked) for index in range(parquet.metadata.num_columns)]
+    kept = [_weigh(parquet, stream, group, index, asked, only) for index in range(parquet.metadata.num_columns)]
     paths = [column.path for column in kept]
     kept.sort(key=lambda column: not column.asked)  # stable: else in the order of the file
-    del kept[sum(column.asked for column in kept) + MAX_COLUMNS :]
+    del kept[sum(column.asked for column in kept) + (0 if only else MAX_COLUMNS) :]
     _drop_until(kept, NESTED_BYTES, lambda column: column.nested_bytes)
     _drop_until(kept, FLAT_BYTES, lambda column: column.flat_bytes(1))
     rows = BATCH_ROWS
@@ -94,10 +95,14 @@ def _drop_until(columns: list[_Column], limit: int, weight: Callable[[_Column], 
             total -= weight(column)
 
 
-def _weigh(parquet: pq.ParquetFile, stream: BinaryIO, group: int, index: int, asked: Collection[str]) -> _Column:
+def _weigh(
+    parquet: pq.ParquetFile, stream: BinaryIO, group: int, index: int, asked: Collection[str], only: bool
+) -> _Column:
     leaf = parquet.metadata.schema.column(index)
     chunk = parquet.metadata.row_group(group).column(index)
     is_asked = any(f"{leaf.path}.".startswith(f"{path}.") or path.startswith(f"{leaf.path}.") for path in asked)
+    if only and not is_asked:
+        return _Column(index, leaf.path, False)
     is_text = leaf.physical_type == "BYTE_ARRAY"
     width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(leaf.physical_type, 0)
     sizes, counts, dictionary_bytes, encodings = [0], [], 0, set()
@@ -112,7 +117,7 @@ def _weigh(parquet: pq.ParquetFile, stream: BinaryIO, group: int, index: int, as
     repeats = page_bytes if _DELTA_BYTE_ARRAY in encodings and is_text else 0  # a value may repeat that before it
     words = dictionary_bytes if encodings & _DICTIONARY and is_text else 0
     copies = count if leaf.max_repetition_level else BATCH_ROWS
-    as_dictionary = words * copies > _DENSE_BYTES and encodings <= {_PLAIN, *_DICTIONARY}
+    as_dictionary = not only and words * copies > _DENSE_BYTES and encodings <= {_PLAIN, *_DICTIONARY}
     row_bytes = width + repeats + (4 if as_dictionary else words)
     if not leaf.max_repetition_level:
         page_rows = max(1, min(counts[:-1] or counts, default=1))
