@@ -15,13 +15,8 @@ import zstandard
 
 from classifiers.config import Corpus
 from pipeline.table.errors import InputError, QueryError, ShardError, nearest
-<<<<<<< HEAD
 from pipeline.table.inputs import InputFile, resolve
-=======
-from pipeline.table.inputs import resolve
 from pipeline.table.parquet import read_group
-from pipeline.table.storage import InputFile
->>>>>>> 560d35c1eb475d84b9b6080ed04bfc6ea19219ae
 
 RunSql = Callable[[str, str], Iterator[pa.RecordBatch]]
 """Runs a statement over a workspace: (workspace, sql) -> record batches."""

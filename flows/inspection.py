@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import re
-=======
 import resource
->>>>>>> 560d35c1eb475d84b9b6080ed04bfc6ea19219ae
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
