@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 
 import duckdb
@@ -95,10 +95,12 @@ def _in_this_process(run: Run, only: Sequence[str], until: str) -> list[StageRep
 def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
     from flows.server import prefect_server
 
-    run.reporter.line("starting Prefect ...")
-    with prefect_server(run.stop), ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
-        from flows.curate import curate
+    with ExitStack() as stack:
+        with run.reporter.waiting("starting Prefect ..."):
+            stack.enter_context(prefect_server(run.stop))
+            from flows.curate import curate
 
+        thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow"))
         # In the main thread Prefect would take SIGTERM over, and the run would go on until the page at hand ends.
         try:
             return list(thread.submit(copy_context().run, curate, run.config, only, until).result())

@@ -60,6 +60,19 @@ class Reporter:
         rows = at.counted - at.kept
         return f"{begun}; {f'about {rows:,} rows' if rows > 0 else 'what was under way'} will be done again"
 
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Print a line, and on a terminal show a clock until the block ends."""
+        if self.bars is None:
+            self.line(what)
+            yield
+            return
+        task = self.bars.add_task(what, total=None, rows=0, shards=0, of=0, unit="rows")
+        try:
+            yield
+        finally:
+            self.bars.remove_task(task)
+
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
         with self._lock:

@@ -93,10 +93,13 @@ def _serving(home: Path, stop: threading.Event) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:
-        import prefect  # noqa: F401  # takes as long as the server's start; and now, that it finds the address
+        # Importing takes as long as the server's start; and only now, so that it finds the address.
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         _wait_until_healthy(process, port, log, stop)
-        yield
+        # Each flow would wait a second for the end of its heartbeat, which tells nobody here: the server ends with us.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
