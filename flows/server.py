@@ -148,12 +148,15 @@ def end_flow_runs(state: Any, chosen: Callable[[Collection[str]], bool], over: S
     """Give a final state to flow runs that lack one (or have one of those in `over`) and whose tags are `chosen`."""
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
 
     kinds = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING", *over)
     wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
     try:
         with get_client(sync_client=True) as client:
-            for run in client.read_flow_runs(flow_run_filter=wanted):
+            for run in client.read_flow_runs(
+                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200
+            ):
                 if chosen(run.tags):
                     client.set_flow_run_state(run.id, state, force=True)
     except Exception as error:  # noqa: BLE001 - a server that is gone is no reason to fail: it only shows what happened
