@@ -113,6 +113,16 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
 
 
 @contextmanager
+def unwatched() -> Iterator[None]:
+    """Leave signals to the block, which knows how to end and may take longer than commands that only read."""
+    before = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+
+
+@contextmanager
 def _watching(act: Callable[[int], None], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Call `act` from a thread at every signal, and `handler` in the main thread when it gets there."""
     if threading.current_thread() is not threading.main_thread():  # only there can signals be handled

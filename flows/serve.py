@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from cronsim import CronSim, CronSimError
 
 from flows.config import LAST, chosen_sources, load
+from flows.interrupts import unwatched
 from flows.preflight import check_everything
 from flows.server import end_flow_runs, prefect_server
 from pipeline.table.errors import UsageError
@@ -87,7 +88,8 @@ def _until_stopped(runner: Runner) -> int:
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     runner.handle_sigterm = on_signal  # type: ignore[method-assign]  # it would put its own in place, which exits with 0
     try:
-        asyncio.run(runner.start())
+        with unwatched():
+            asyncio.run(runner.start())
     except KeyboardInterrupt:
         pass
     finally:
