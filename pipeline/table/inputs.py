@@ -159,7 +159,8 @@ def _expand(entry: str, where: str) -> list[_Found]:
             raise InputError(f"{where}: {entry} does not exist ({error.strerror or error}); correct it") from error
         raise InputError(f"{where}: {entry} does not exist ({_here()}); correct the path") from error
     except PermissionError as error:
-        raise InputError(f"{where}: {entry}: {error.strerror or error}; make it readable") from error
+        hint = "" if "://" in entry else "; make it readable"
+        raise InputError(f"{where}: {entry}: {error.strerror or error}{hint}") from error
     except (OSError, ValueError) as error:  # a NUL in a path, a `**` inside a name, no network
         reason = getattr(error, "strerror", None) or error
         if "://" in entry:

@@ -1,7 +1,9 @@
 """From bytes to answers, classes of errors, waiting times, the limit of concurrency."""
 
+import base64
 import json
 import random
+from urllib.parse import quote
 
 import pytest
 
@@ -316,3 +318,39 @@ def test_how_an_answer_ended(reason, expected):
 def test_a_parameter_that_is_not_taken_is_named(status, body, expected):
     sent = ("max_tokens", "temperature", "top_k", "seed")
     assert policies.not_taken(status, json.dumps(body).encode(), sent) == expected
+
+
+KEY = "sk-live_9f8e7d/6c5b+4a3Z=2y1x0w"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        KEY,
+        quote(KEY, safe=""),
+        "".join(f"%{ord(c):02X}" for c in KEY),
+        "".join(f"\\u{ord(c):04x}" for c in KEY),
+        "".join(f"&#{ord(c)};" for c in KEY),
+        KEY.replace("/", "\\/"),
+        KEY.encode().hex(),
+        f"{KEY[:9]}\\n{KEY[9:]}",
+        *(base64.b64encode(f"{user}{KEY}".encode()).decode() for user in ("", "u:", "me:", "you:")),
+        base64.urlsafe_b64encode(f"u:{KEY}".encode()).decode(),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 4_080, 4_090])
+def test_a_key_is_taken_out_before_anything_is_cut(written: str, before: int) -> None:
+    body = b"x" * before + f" {written} and more".encode()
+    assert policies.holds_key(body, KEY)
+    left = policies.without_key(body, KEY).decode()
+    assert "***" in left
+    assert not any(written[at : at + 8] in left for at in range(8, len(written) - 16))
+    message = policies.message_of(401, body.lstrip(b"x"), KEY)
+    assert not any(KEY[at : at + 6] in message for at in range(len(KEY) - 6))
+
+
+def test_what_is_no_key_stays() -> None:
+    assert policies.without_key(b"an EMPTY answer", "sk-live_9f8e7d") == b"an EMPTY answer"
+    assert not policies.holds_key(b"an EMPTY answer", "EMPTY")
+    long = policies.without_key(b"y" * (1 << 15) + KEY.encode() * 2, KEY)
+    assert KEY[:6].encode() not in long
