@@ -29,7 +29,7 @@ import numpy as np
 
 from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
-from pipeline.table.kept import create_file, done, read_json, write_file, write_json
+from pipeline.table.kept import as_written, create_file, done, read_json, write_file, write_json
 from pipeline.table.lock import LOCK
 from pipeline.table.shards import digest
 from pipeline.table.storage import Storage
@@ -113,9 +113,9 @@ class RunFolder:
         value = done(self.path / RUN, {"key": self.key})
         if value is None:
             return None
-        return TrainedRun(
-            **{**value["trained"], "curve": [(int(t), float(loss)) for t, loss in value["trained"]["curve"]]}
-        )
+        with as_written(self.path / RUN):
+            curve = [(int(t), float(loss)) for t, loss in value["trained"]["curve"]]
+            return TrainedRun(**{**value["trained"], "curve": curve})
 
     def finish(self, spec: RunSpec, names: tuple[str, ...], trained: TrainedRun) -> None:
         """Write the manifest: from now on the run is done."""
@@ -126,7 +126,8 @@ class RunFolder:
     def stopped_at(self) -> float | None:
         """Return the share of its tokens at which early stopping ended the run, or None."""
         value = read_json(self.path / STOPPED)
-        return float(value["at"]) if isinstance(value, dict) and "at" in value else None
+        with as_written(self.path / STOPPED):
+            return float(value["at"]) if value is not None else None
 
     def stop(self, at: float) -> None:
         """Write down that the run ends at this share of its tokens; it is not trained any further."""

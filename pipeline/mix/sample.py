@@ -27,7 +27,7 @@ from pipeline.mix.sample_shards import Manifest, ShardWork, trace_path, write_sh
 from pipeline.mix.token_store import Stores
 from pipeline.mix.types import Floats, SliceTokens
 from pipeline.table.errors import ConfigError, ConservationError, InputError, ShardError
-from pipeline.table.kept import clear_temporary, done, lie_there, local_copy, read_json, write_json
+from pipeline.table.kept import as_written, clear_temporary, done, lie_there, local_copy, read_json, write_json
 from pipeline.table.shards import digest
 from pipeline.table.storage import Storage
 
@@ -149,12 +149,14 @@ def locate(out: str | Path, shard: int, position: int) -> TraceRow:
     index = read_json(f"{out}/{INDEX}")
     if index is None:
         raise InputError(f"{out}: no sample is here ({INDEX} is missing); name the folder that shards were written to")
-    if not 0 <= shard < len(index["shards"]):
-        raise InputError(f"{out}: no shard {shard}; there are {len(index['shards'])}, counted from 0")
-    tokens = index["shards"][shard]["tokens"]
+    with as_written(f"{out}/{INDEX}"):
+        counts, folder = [int(each["tokens"]) for each in index["shards"]], str(index["folder"])
+    if not 0 <= shard < len(counts):
+        raise InputError(f"{out}: no shard {shard}; there are {len(counts)}, counted from 0")
+    tokens = counts[shard]
     if not 0 <= position < tokens:
         raise InputError(f"{out}: shard {shard} has no token {position}; it has {tokens}, counted from 0")
-    path = trace_path(f"{out}/{index['folder']}", shard)
+    path = trace_path(f"{out}/{folder}", shard)
     with local_copy(path) as trace:
         rows = pq.read_table(trace, filters=[("start", "<=", position), ("end", ">", position)]).to_pylist()
     if len(rows) != 1:

@@ -20,7 +20,7 @@ from pipeline.mix.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
-from pipeline.table.kept import local_copy, read_json, size_of
+from pipeline.table.kept import as_written, local_copy, read_json, size_of
 from pipeline.table.lock import hold
 from pipeline.table.stages import Engine
 from pipeline.table.storage import Storage
@@ -177,5 +177,6 @@ def stored_config(folder: MixFolder, proposal: str, config: MixConfig) -> MixCon
         known = f"; there are {', '.join(names)}" if names else ""
         raise UsageError(f"--proposal {proposal}: {folder.root / 'proposals'} has none of that name{known}")
     path = folder.proposal(proposal).config
-    value = {**(read_json(path) or {}), "workspace": config.workspace, "name": config.name}
+    with as_written(path):
+        value = {**(read_json(path) or {}), "workspace": config.workspace, "name": config.name}
     return validate(MixConfig, value, str(path), {})

@@ -36,11 +36,24 @@ def kept(
     Raises: ShardError when the manifest is damaged or cannot be written.
     """
     manifest = done(path, key)
-    found = load(manifest) if manifest is not None else None
+    with as_written(path):
+        found = load(manifest) if manifest is not None else None
     if found is None:
         found, told = make()
         write_json(path, {**key, **told})
     return found
+
+
+@contextmanager
+def as_written(path: str | Path) -> Iterator[None]:
+    """Take what is wrong within the block for a file of ours that holds JSON, but not what was written.
+
+    Raises: ShardError.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ShardError(f"{path} is damaged ({error!r}); delete it and run again") from error
 
 
 def done(path: str | Path, key: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -142,7 +142,7 @@ def _pages(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[in
             fields = header[_HEADERS[kind]] if kind in _HEADERS else {}
             values = fields[1] if kind in (_DATA_PAGE, _DATA_PAGE_V2) else 0
             encoding = fields[2 if kind == _DATA_PAGE else 4] if values else 0
-            if min(size, stored_bytes, values) < 0:
+            if min(size, stored_bytes, values, encoding) < 0:
                 raise ValueError
         except (LookupError, TypeError, ValueError) as error:
             raise OSError(f"a damaged page at byte {position}") from error

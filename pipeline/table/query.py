@@ -66,9 +66,13 @@ _MACROS = frozenset(
     }
 )
 # What these make is as long as they are told, and DuckDB's memory limit does not count it.
-_SIZED = frozenset(
-    {*("array_resize", "bitstring", "generate_series", "list_resize", "lpad", "range", "repeat", "rpad")}
-)
+_FORMATS = ("fmt", "format", "printf")
+# By the arguments that say so.
+_SIZED = {
+    **dict.fromkeys(("array_resize", "bitstring", "list_resize", "lpad", "repeat", "rpad"), slice(1, 2)),
+    **{"generate_series": slice(3), "range": slice(3), "bar": slice(3, 4), "to_base": slice(2, 3)},
+    **dict.fromkeys(_FORMATS, slice(1)),
+}
 _SELECT_KEYS = frozenset({"type", "select_list", "from_table", "aggregate_handling", "cte_map", "modifiers"})
 _POSITION_KEYS = frozenset({"query_location", "query_location_length"})
 
@@ -331,16 +335,22 @@ def _check_function(node: Node, where: str, calls: Collection[str]) -> None:
         if node.get(key):
             raise RuleError(f"{where}: {key.upper()} inside {name}() is not allowed")
     if name.lower() in _SIZED:
-        given = arguments(node) if name.lower() in {"range", "generate_series"} else arguments(node)[1:2]
-        if not all(_is_small(size) for size in given):
+        if not all(_is_small(size, name.lower()) for size in arguments(node)[_SIZED[name.lower()]]):
             raise RuleError(f"{where}: {name}() must be given its size as a number between 0 and {MAX_SIZE}")
         if any(inner is not node and str(inner.get("function_name", "")).lower() in _SIZED for inner in walk(node)):
             raise RuleError(f"{where}: {name}() cannot contain another call that makes a value of a given size")
 
 
-def _is_small(node: Node) -> bool:
+def _is_small(node: Node, function: str) -> bool:
+    """Tell whether an argument is a small number, or a format whose widths are."""
     value = node.get("literal", {})
     text = str(value.get("text", ""))
+    if function in _FORMATS:  # a width could also be an argument
+        return (
+            value.get("kind") == "STRING"
+            and all(len(number) < 5 for number in re.findall(r"\d+", text))
+            and not re.search(r"\*|\{[^}]*\{", text)
+        )
     return value.get("kind") == "INTEGER" and len(text) <= 6 and 0 <= int(text) <= MAX_SIZE
 
 

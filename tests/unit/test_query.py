@@ -232,6 +232,13 @@ EXPRESSIONS = [
     "len(generate_series(1, 1e9::BIGINT)) > word_count",
     "len(list_resize([word_count], 1000000000)) > 1",
     "bit_count(bitstring('0', 1000000000)) > word_count",
+    "printf('%2000000000d', word_count) = url",
+    "printf('%*d', word_count, 1) = url",
+    "format('{:>2000000000}', url) = url",
+    "format('{:>{}}', url, word_count) = url",
+    "format(url, 1) = url",
+    "to_base(word_count, 2, 2000000000) = url",
+    "bar(word_count, 0, 1, 2000000000) = url",
 ]
 
 

@@ -10,7 +10,7 @@ from pipeline.mix.proposal import Proposal
 from pipeline.mix.workspace import OpenMix
 from pipeline.table.errors import UsageError, nearest
 from pipeline.table.format import encode, text_table
-from pipeline.table.kept import read_json
+from pipeline.table.kept import as_written, read_json
 
 
 def explain_mixture(mix: OpenMix, slice_name: str | None, as_json: bool) -> str:
@@ -24,7 +24,9 @@ def explain_mixture(mix: OpenMix, slice_name: str | None, as_json: bool) -> str:
     value = read_json(folder.proposal)
     if not isinstance(value, dict) or not folder.mixture.is_file():
         raise UsageError(f"mix explain: {folder.path} is not finished; make it with {mix.command_of('propose')}")
-    proposal, mixture = Proposal.from_json(value["proposal"], str(folder.proposal)), load_mixture(folder.mixture)
+    with as_written(folder.proposal):
+        proposal = Proposal.from_json(value["proposal"], str(folder.proposal))
+    mixture = load_mixture(folder.mixture)
     if slice_name is not None and slice_name not in mixture.weights:
         raise UsageError(f"mix explain: no slice is named {slice_name!r}{nearest(slice_name, mixture.weights)}")
     names = [slice_name] if slice_name else sorted(mixture.weights, key=lambda name: -mixture.weights[name])

@@ -23,7 +23,7 @@ from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, Token
 from pipeline.mix.workspace import Desk, OpenMix
 from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
-from pipeline.table.kept import read_json, write_json
+from pipeline.table.kept import as_written, read_json, write_json
 from pipeline.table.stages import Engine, stop_if_asked
 
 CHUNKS_A_WORKER = 4
@@ -396,9 +396,10 @@ def training_lines(mix: OpenMix, found: Material) -> list[str]:
     kinds = f"{sum(run.kind == 'swarm' for run in drawn.runs)} mixtures and the baselines"
     lines = [f"swarm: {kinds} over {mix.config.swarm.replicates} seeds: {count} runs, {to_train} to train"]
     before: list[dict[str, Any]] = []
-    with suppress(ShardError):  # a damaged list of the last swarm is written anew
+    drawn_before: set[str] = set()
+    with suppress(ShardError), as_written(mix.folder.swarm):  # a damaged list of the last swarm is written anew
         before = read_json(mix.folder.swarm) or []
-    drawn_before = {row["run"] for row in before} & {run.run_id for run in drawn.runs}
+        drawn_before = {row["run"] for row in before} & {run.run_id for run in drawn.runs}
     if before and len(drawn_before) < min(len(before), count):
         lines.append(
             f"the swarm is another than the last, which had {len(drawn_before)} of these {count} runs: a pinned weight "
