@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import re
@@ -12,7 +13,6 @@ import threading
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from cronsim import CronSim, CronSimError
@@ -73,24 +73,24 @@ def _until_stopped(runner: Runner) -> int:
     """Poll for runs until Ctrl-C or SIGTERM; return the number of the signal once nothing of a run is left."""
     received: list[int] = []
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        for child in multiprocessing.active_children():  # whatever they write, a kill does no harm
-            child.kill()
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        late = threading.Timer(2 * GRACE_S, os._exit, (128 + number,))
-        late.daemon = True
-        late.start()
-        raise KeyboardInterrupt
+    async def poll() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    runner.handle_sigterm = on_signal  # type: ignore[method-assign]  # it would put its own in place, which exits with 0
-    try:
-        asyncio.run(runner.start())
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        def stop(number: int) -> None:
+            for child in multiprocessing.active_children():  # whatever they write, a kill does no harm
+                child.kill()
+            if received:
+                os._exit(128 + number)
+            received.append(number)
+            loop.call_later(2 * GRACE_S, os._exit, 128 + number)
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, stop, signal.SIGINT)
+        # Its own handler, which it sets at the start, would end the process with 0.
+        runner.handle_sigterm = lambda number, frame: loop.call_soon_threadsafe(stop, number)  # type: ignore[method-assign]
+        with contextlib.suppress(asyncio.CancelledError):
+            await runner.start()
+
+    asyncio.run(poll())
     return received[0] if received else signal.SIGINT
