@@ -61,15 +61,14 @@ def serve(path: str, cron: str, name: str | None) -> NoReturn:
             runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
         except ValueError as error:
             raise UsageError(f"--cron {cron!r}: Prefect refuses it: {error}") from error
-        sys.stderr.write(f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC\n")
-        stopped = _until_stopped(runner)
+        stopped = _until_stopped(runner, f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC")
         end_flow_runs(Cancelled(message="the schedule was stopped"), lambda tags: tag in tags)
     interrupted = InterruptedRunError(f"stopped; `gristmill serve {path} --cron {cron!r}` goes on from there")
     interrupted.exit_code = 128 + stopped
     raise interrupted
 
 
-def _until_stopped(runner: Runner) -> int:
+def _until_stopped(runner: Runner, greeting: str) -> int:
     """Poll for runs until Ctrl-C or SIGTERM; return the number of the signal once nothing of a run is left."""
     received: list[int] = []
 
@@ -86,9 +85,11 @@ def _until_stopped(runner: Runner) -> int:
             if task is not None:
                 task.cancel()
 
-        loop.add_signal_handler(signal.SIGINT, stop, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
         # Its own handler, which it sets at the start, would end the process with 0.
         runner.handle_sigterm = lambda number, frame: loop.call_soon_threadsafe(stop, number)  # type: ignore[method-assign]
+        sys.stderr.write(f"{greeting}\n")
         with contextlib.suppress(asyncio.CancelledError):
             await runner.start()
 
