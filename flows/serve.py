@@ -13,7 +13,7 @@ import threading
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cronsim import CronSim, CronSimError
 
@@ -87,8 +87,11 @@ def _until_stopped(runner: Runner, greeting: str) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
-        # Its own handler, which it sets at the start, would end the process with 0.
-        runner.handle_sigterm = lambda number, frame: loop.call_soon_threadsafe(stop, number)  # type: ignore[method-assign]
+
+        def terminated(*signalled: Any) -> None:
+            loop.call_soon_threadsafe(stop, signal.SIGTERM)
+
+        runner.handle_sigterm = terminated  # type: ignore[method-assign]  # its own, set at the start, ends with 0
         sys.stderr.write(f"{greeting}\n")
         with contextlib.suppress(asyncio.CancelledError):
             await runner.start()
