@@ -29,7 +29,7 @@ from pipeline.table.storage import open_file, read_file
 MODEL = "model.bin"
 ARTEFACT = "artefact.json"
 POSITIVE, NEGATIVE = "positive", "negative"
-CLOSE, MOSTLY, WIDE, STRONG = 0.02, 0.8, 0.1, 0.5
+CLOSE, MOSTLY, WIDE, STRONG = 0.02, 0.8, 0.15, 0.5
 """Scores so close count as equal; a larger share of equal scores, a wider interval, a stronger correlation is said."""
 _MAX_JSON_BYTES = 16 << 20
 _RETRAIN = "train it again with `gristmill classifier train`"

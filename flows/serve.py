@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import re
@@ -12,8 +13,7 @@ import threading
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cronsim import CronSim, CronSimError
 
@@ -62,37 +62,41 @@ def serve(path: str, cron: str, name: str | None) -> NoReturn:
             runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
         except ValueError as error:
             raise UsageError(f"--cron {cron!r}: Prefect refuses it: {error}") from error
-        sys.stderr.write(f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC\n")
-        stopped = _until_stopped(runner)
+        stopped = _until_stopped(runner, f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC")
         end_flow_runs(Cancelled(message="the schedule was stopped"), lambda tags: tag in tags)
     interrupted = InterruptedRunError(f"stopped; `gristmill serve {path} --cron {cron!r}` goes on from there")
     interrupted.exit_code = 128 + stopped
     raise interrupted
 
 
-def _until_stopped(runner: Runner) -> int:
+def _until_stopped(runner: Runner, greeting: str) -> int:
     """Poll for runs until Ctrl-C or SIGTERM; return the number of the signal once nothing of a run is left."""
     received: list[int] = []
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        for child in multiprocessing.active_children():  # whatever they write, a kill does no harm
-            child.kill()
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        late = threading.Timer(2 * GRACE_S, os._exit, (128 + number,))
-        late.daemon = True
-        late.start()
-        raise KeyboardInterrupt
+    async def poll() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    runner.handle_sigterm = on_signal  # type: ignore[method-assign]  # it would put its own in place, which exits with 0
-    try:
-        with unwatched():
-            asyncio.run(runner.start())
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        def stop(number: int) -> None:
+            for child in multiprocessing.active_children():  # whatever they write, a kill does no harm
+                child.kill()
+            if received:
+                os._exit(128 + number)
+            received.append(number)
+            loop.call_later(2 * GRACE_S, os._exit, 128 + number)
+            if task is not None:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+
+        def terminated(*signalled: Any) -> None:
+            loop.call_soon_threadsafe(stop, signal.SIGTERM)
+
+        runner.handle_sigterm = terminated  # type: ignore[method-assign]  # its own, set at the start, ends with 0
+        sys.stderr.write(f"{greeting}\n")
+        with contextlib.suppress(asyncio.CancelledError):
+            await runner.start()
+
+    with unwatched():
+        asyncio.run(poll())
     return received[0] if received else signal.SIGINT
