@@ -15,9 +15,8 @@ from pipeline.rephrase.config import RephraseConfig
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
-from pipeline.table.config import StageConfig, override, read_yaml, validate
+from pipeline.table.config import Address, StageConfig, override, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.redaction import Address
 from pipeline.table.schema import RESERVED_SOURCES
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pipeline.table.config import StageConfig
+from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import nearest
-from pipeline.table.redaction import Address
 from pipeline.table.schema import KeptType
 
 COLUMNS = ("text", "url", "title", "date", "licence", "id")

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.table.config import StageConfig
-from pipeline.table.redaction import Address
+from pipeline.table.config import Address, StageConfig
 
 Kind = Literal["ngram", "transformer"]
 ModelName = Literal["auto", "linear", "log_linear", "effective_data", "gp", "lightgbm"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipeline.table.config import StageConfig
-from pipeline.table.redaction import Address
+from pipeline.table.config import Address, StageConfig
 
 
 class AnnotateConfig(StageConfig):

@@ -6,13 +6,13 @@ import os
 import re
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
 
 from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.redaction import redact
+from pipeline.table.redaction import check_address, redact, shown
 from pipeline.table.storage import read_file
 
 _MAX_BYTES = 1 << 20
@@ -28,6 +28,8 @@ _MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
 Model = TypeVar("Model", bound=BaseModel)
 _Path = tuple[str, ...]
 Lines = dict[_Path, int]
+Address = Annotated[str, AfterValidator(check_address), PlainSerializer(shown)]
+"""A path or URL of a configuration. Whoever writes the configuration down (a manifest, Prefect) gets it redacted."""
 
 
 class StageConfig(BaseModel):

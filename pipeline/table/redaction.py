@@ -8,9 +8,6 @@ once: they would be in shell histories and in the configuration itself. Addresse
 from __future__ import annotations
 
 import re
-from typing import Annotated
-
-from pydantic import AfterValidator, PlainSerializer
 
 HIDDEN = "***"
 _WHERE_THEY_BELONG = (
@@ -95,7 +92,3 @@ def _is_a_name(match: re.Match[str]) -> bool:
         and protocol in _NAMED_BEFORE_AT
         and (":" not in match["info"] or protocol == "github")
     )
-
-
-Address = Annotated[str, AfterValidator(check_address), PlainSerializer(shown)]
-"""A path or URL of a configuration. Whoever writes the configuration down (a manifest, Prefect) gets it redacted."""
