@@ -412,8 +412,8 @@ def _main(arguments: Sequence[str] | None) -> int:
             sys.stderr.write(f"gristmill: argument {argument[:100]!r}: {hint}\n")
             return 2
     namespace = parser().parse_args(arguments)
-    from flows.interrupts import ending_on_signals
     from pipeline.table.errors import GristmillError
+    from pipeline.table.interrupts import ending_on_signals
     from pipeline.table.redaction import redact
 
     code: int

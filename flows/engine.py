@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.table.errors import GristmillError
-from pipeline.table.stages import Job, Result, stop_if_asked
+from pipeline.table.interrupts import stop_if_asked
+from pipeline.table.stages import Job, Result
 
 MAX_TASKS = 100
 """Batches that one stage gives Prefect at most: its server slows and drops rows with thousands of task runs."""

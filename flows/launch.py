@@ -13,14 +13,14 @@ from contextvars import copy_context
 import duckdb
 
 from flows.config import LAST, chosen_sources, load
-from flows.interrupts import stopping_on_signals
 from flows.preflight import check_everything
 from flows.runs import Run, opened
 from flows.stages import TABLE, steps
 from pipeline.table.catalog import check_layout
 from pipeline.table.errors import ShardError, UsageError
+from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.query import one_line
-from pipeline.table.stages import StageReport, Stop, run_stage
+from pipeline.table.stages import StageReport, run_stage
 from pipeline.table.storage import Storage
 
 SMALL_BYTES = 16 << 20

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.engine import LocalEngine, PrefectEngine
-from flows.interrupts import stopping_on_signals
 from flows.progress import Reporter, reporter
 from flows.tables import print_fit
 from pipeline.mix.config import ProxyConfig
@@ -47,6 +46,7 @@ from pipeline.mix.steps.train import (
 )
 from pipeline.mix.workspace import OpenMix, glanced_mix, opened_mix
 from pipeline.report.mix import text_summary
+from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.stages import Engine, ShardReport
 
 SECONDS_OF_WORK = 10.0

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColu
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.table.stages import KEPT, ShardReport, StageReport
+from pipeline.table.interrupts import KEPT
+from pipeline.table.stages import ShardReport, StageReport
 from pipeline.table.terminal import escaped, raw
 
 Unit = Literal["rows", "bytes"]

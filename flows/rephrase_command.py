@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 
 from flows.config import LAST, RephraseRun, RunConfig, load
-from flows.interrupts import stopping_on_signals
 from flows.preflight import check_rephrase
 from flows.runs import Run, opened
 from flows.stages import TABLE
@@ -18,8 +17,9 @@ from pipeline.rephrase.stage import answers, ask, failed_requests
 from pipeline.rephrase.verify import verify_file
 from pipeline.table.errors import ConfigError, UsageError
 from pipeline.table.format import encode
+from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.sql import connect
-from pipeline.table.stages import Stop, run_stage
+from pipeline.table.stages import run_stage
 from pipeline.table.storage import Storage
 
 WIDTH = 58

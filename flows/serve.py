@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cronsim import CronSim, CronSimError
 
 from flows.config import LAST, chosen_sources, load
-from flows.interrupts import unwatched
 from flows.preflight import check_everything
 from flows.server import end_flow_runs, prefect_server
 from pipeline.table.errors import UsageError
+from pipeline.table.interrupts import GRACE_S, InterruptedRunError, unwatched
 from pipeline.table.redaction import redact
-from pipeline.table.stages import GRACE_S, InterruptedRunError
 
 if TYPE_CHECKING:
     from prefect.runner import Runner

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.table.errors import GristmillError
+from pipeline.table.interrupts import Stop, stop_if_asked
 from pipeline.table.redaction import redact
-from pipeline.table.stages import Stop, stop_if_asked
 from pipeline.table.storage import scratch_folder
 
 START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for

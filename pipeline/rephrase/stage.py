@@ -21,10 +21,11 @@ from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_request
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.table.catalog import ANSWERS
 from pipeline.table.errors import ConfigError
+from pipeline.table.interrupts import giving
 from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group
 from pipeline.table.sql import connect
-from pipeline.table.stages import Context, Progress, Publish, Stage, Totals, giving
+from pipeline.table.stages import Context, Progress, Publish, Stage, Totals
 from pipeline.table.storage import Storage
 
 if TYPE_CHECKING:

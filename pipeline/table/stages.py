@@ -13,58 +13,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pipeline.table.errors import GristmillError
+from pipeline.table.interrupts import stop_if_asked
 from pipeline.table.shards import Group, Index, Part, RowMap, finished, map_part
 from pipeline.table.storage import Storage
 
-KEPT = "finished shards are kept"
-GRACE_S = 4.0
-"""Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-class InterruptedRunError(GristmillError):
-    """The user stopped the run; what was finished is kept."""
-
-    exit_code = 130
-
-
-class Stop(threading.Event):
-    """Set once the user asks to stop; `grace_s` is how long what is under way may then take."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grace_s = GRACE_S
-        self.standing: Callable[[], str] = lambda: KEPT
-        """What a run that is stopped now keeps, and what it will do again."""
-        self.last_acts: list[Callable[[], None]] = []
-        """What is done, within a second, before the process ends without unwinding."""
-
-
-@contextmanager
-def giving(stop: threading.Event, grace_s: float) -> Iterator[None]:
-    """Let the block take so long, and some seconds to store what it has, where the user stops the run in it."""
-    if not isinstance(stop, Stop):
-        yield
-        return
-    stop.grace_s = grace_s + GRACE_S
-    try:
-        yield
-    finally:
-        stop.grace_s = GRACE_S
-
-
-def stop_if_asked(stop: threading.Event) -> None:
-    """Raise InterruptedRunError once the user has asked the run to stop."""
-    if stop.is_set():
-        raise InterruptedRunError("stopped")
 
 
 @dataclass(frozen=True)

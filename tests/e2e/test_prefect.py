@@ -176,7 +176,7 @@ def test_a_run_without_a_server_starts_its_own_and_ends_it(copied: Path, own_cac
 _SERVER = """
 import json, os, signal, sys, urllib.error, urllib.request
 from flows.server import prefect_server
-from pipeline.table.stages import Stop
+from pipeline.table.interrupts import Stop
 
 def status(path, **headers):
     body = b"{}" if path.endswith("filter") else None

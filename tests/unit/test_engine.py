@@ -14,7 +14,7 @@ import pytest
 from flows import engine
 from flows.engine import LocalEngine, is_transient
 from pipeline.table.errors import ShardError
-from pipeline.table.stages import InterruptedRunError
+from pipeline.table.interrupts import InterruptedRunError
 
 
 @pytest.fixture
@@ -142,12 +142,12 @@ def test_a_stop_ends_the_wait_for_another_attempt(monkeypatch: pytest.MonkeyPatc
 
 _STOPPED = """
 import os, signal, sys, time
-from pipeline.table import stages
-stages.GRACE_S = 0.3
-from flows import interrupts
-stop = stages.Stop()
+from pipeline.table import interrupts
+interrupts.GRACE_S = 0.3
+from pipeline.table import interrupts
+stop = interrupts.Stop()
 with interrupts.stopping_on_signals(stop, "gristmill run x.yaml"):
-    with stages.giving(stop, float(sys.argv[1])):
+    with interrupts.giving(stop, float(sys.argv[1])):
         for _ in range(int(sys.argv[2])):
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1.0)

@@ -15,10 +15,10 @@ from pipeline.select.narrow import narrow_source, planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SourceSelection, select_stage
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
+from pipeline.table.interrupts import InterruptedRunError
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS, DUPLICATES, SCORES
 from pipeline.table.shards import Group
-from pipeline.table.stages import InterruptedRunError
 from pipeline.table.storage import Storage
 from tests.select_workspace import (
     FOLDERS,

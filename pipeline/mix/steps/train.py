@@ -23,8 +23,9 @@ from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, Token
 from pipeline.mix.workspace import Desk, OpenMix
 from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
+from pipeline.table.interrupts import stop_if_asked
 from pipeline.table.kept import as_written, read_json, write_json
-from pipeline.table.stages import Engine, stop_if_asked
+from pipeline.table.stages import Engine
 
 CHUNKS_A_WORKER = 4
 """Runs go to a worker process in chunks: each new process loads torch again, and a long chunk leaves others idle."""

@@ -16,14 +16,55 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.table.stages import GRACE_S, KEPT, InterruptedRunError, Stop
+from pipeline.table.errors import GristmillError
 from pipeline.table.storage import remove_scratch
+
+KEPT = "finished shards are kept"
+GRACE_S = 4.0
+"""Seconds that shards in progress get after Ctrl-C. What they had not finished is done again by the next run."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READING_GRACE_S = 1.0
 """Seconds that a command which only reads gets to unwind."""
 _LAST_ACTS_S = 1.5
 _SHOW_CURSOR = "\x1b[?25h"
+
+
+class InterruptedRunError(GristmillError):
+    """The user stopped the run; what was finished is kept."""
+
+    exit_code = 130
+
+
+class Stop(threading.Event):
+    """Set once the user asks to stop; `grace_s` is how long what is under way may then take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grace_s = GRACE_S
+        self.standing: Callable[[], str] = lambda: KEPT
+        """What a run that is stopped now keeps, and what it will do again."""
+        self.last_acts: list[Callable[[], None]] = []
+        """What is done, within a second, before the process ends without unwinding."""
+
+
+@contextmanager
+def giving(stop: threading.Event, grace_s: float) -> Iterator[None]:
+    """Let the block take so long, and some seconds to store what it has, where the user stops the run in it."""
+    if not isinstance(stop, Stop):
+        yield
+        return
+    stop.grace_s = grace_s + GRACE_S
+    try:
+        yield
+    finally:
+        stop.grace_s = GRACE_S
+
+
+def stop_if_asked(stop: threading.Event) -> None:
+    """Raise InterruptedRunError once the user has asked the run to stop."""
+    if stop.is_set():
+        raise InterruptedRunError("stopped")
 
 
 @contextmanager
