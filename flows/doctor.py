@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.table.errors import GristmillError
+from pipeline.table.redaction import redact
 
 _PACKAGES = (
     "gristmill",
@@ -120,7 +121,7 @@ def _prefect() -> Iterator[str]:
     started = time.monotonic()
     named = os.environ.get("PREFECT_API_URL")
     with prefect_server(threading.Event()):
-        yield named or f"our own server answered in {time.monotonic() - started:.1f} s"
+        yield redact(named or "") or f"our own server answered in {time.monotonic() - started:.1f} s"
 
 
 def _home() -> Iterator[str]:

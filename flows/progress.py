@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.table.interrupts import KEPT
+from pipeline.table.redaction import redact
 from pipeline.table.stages import ShardReport, StageReport
 from pipeline.table.terminal import escaped, raw
 
@@ -77,7 +78,7 @@ class Reporter:
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
         with self._lock:
-            self.console.print(escaped(text), markup=False, emoji=False)
+            self.console.print(escaped(redact(text)), markup=False, emoji=False)
 
     def table(self, reports: list[StageReport]) -> None:
         """Print the closing table, below the bars."""

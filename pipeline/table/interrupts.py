@@ -17,6 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from pipeline.table.errors import GristmillError
+from pipeline.table.redaction import redact
 from pipeline.table.storage import remove_scratch
 
 KEPT = "finished shards are kept"
@@ -197,7 +198,7 @@ def _watching(act: Callable[[int], None], handler: Callable[[int, FrameType | No
 def _leave(number: int, message: str) -> NoReturn:
     """End the process without unwinding it: temporary folders go, everything else is left as a kill would."""
     with suppress(OSError, ValueError):  # the terminal may be gone
-        sys.stderr.write(f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}gristmill: {message}\n")
+        sys.stderr.write(f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}gristmill: {redact(message)}\n")
         sys.stderr.flush()
     remove_scratch()
     os._exit(128 + number)
