@@ -253,7 +253,7 @@ def decode(kind: int, key: bytes, payload: bytes) -> Answer | Failure | None:
     try:
         fields = json.loads(payload)
         return Answer(key, *fields) if kind == ANSWER else Failure(key, *fields)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 from pipeline.table.errors import GristmillError
 from pipeline.table.redaction import redact
 from pipeline.table.storage import remove_scratch
+from pipeline.table.terminal import escaped, raw
 
 KEPT = "finished shards are kept"
 GRACE_S = 4.0
@@ -198,7 +199,8 @@ def _watching(act: Callable[[int], None], handler: Callable[[int, FrameType | No
 def _leave(number: int, message: str) -> NoReturn:
     """End the process without unwinding it: temporary folders go, everything else is left as a kill would."""
     with suppress(OSError, ValueError):  # the terminal may be gone
-        sys.stderr.write(f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}gristmill: {redact(message)}\n")
-        sys.stderr.flush()
+        stream = raw(sys.stderr)
+        stream.write(f"{_SHOW_CURSOR if stream.isatty() else ''}gristmill: {escaped(redact(message))}\n")
+        stream.flush()
     remove_scratch()
     os._exit(128 + number)
