@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import re
@@ -15,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import httpx
 from cronsim import CronSim, CronSimError
 
 from flows.config import LAST, chosen_sources, load
 from flows.preflight import check_everything
 from flows.server import end_flow_runs, prefect_server
-from pipeline.table.errors import UsageError
+from pipeline.table.errors import GristmillError, UsageError
 from pipeline.table.interrupts import GRACE_S, InterruptedRunError, unwatched
 from pipeline.table.redaction import redact
 
@@ -93,8 +93,13 @@ def _until_stopped(runner: Runner, greeting: str) -> int:
 
         runner.handle_sigterm = terminated  # type: ignore[method-assign]  # its own, set at the start, ends with 0
         sys.stderr.write(f"{greeting}\n")
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await runner.start()
+        except asyncio.CancelledError:
+            return
+        except (httpx.HTTPError, ExceptionGroup) as error:
+            hint = "start it, and the same command again"
+            raise GristmillError(f"Prefect's server answers no more ({redact(str(error))}); {hint}") from error
 
     with unwatched():
         asyncio.run(poll())
