@@ -54,13 +54,15 @@ def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = LAST)
 
     A configuration's path is read and checked as `gristmill run` does.
     """
+    bound = None
     if isinstance(config, str):
         loaded = load(config)
         only = chosen_sources(loaded, only)
-        check_everything(loaded, only, until)
+        bound = check_everything(loaded, only, until)
     else:
         loaded = config
     with opened(loaded, "curate flow") as run:
+        run.bound = bound or run.bound
         reports = []
         for stage, sources in steps(loaded, only, until):
             run.check()

@@ -132,6 +132,7 @@ def _counted(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -
     sums = ", ".join(f"count_if({flag})" for flag in flags)
     statement = f"SELECT count(*), count_if({times} = 0), count_if({times} > 1), {sums} FROM {table}"
     try:
+        session.verify(statement)
         ((kept, unchosen, twice, *counts),) = session.connection.execute(statement).fetchall()
     except duckdb.Error as error:
         _name_the_culprit(session, relation, slices)
@@ -173,6 +174,7 @@ def _name_the_culprit(session: Session, relation: str, slices: Sequence[Resolved
 
 def _rows(session: Session, statement: str, where: str) -> list[tuple[Any, ...]]:
     try:
+        session.verify(statement)
         return session.connection.execute(statement).fetchall()
     except duckdb.Error as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error
@@ -180,6 +182,7 @@ def _rows(session: Session, statement: str, where: str) -> list[tuple[Any, ...]]
 
 def _batches(session: Session, statement: str) -> Iterator[pa.RecordBatch]:
     try:
+        session.verify(statement)
         yield from session.connection.cursor().sql(statement).to_arrow_reader(BATCH_ROWS * 16)
     except (duckdb.Error, OSError, pa.ArrowException) as error:
         raise ConfigError(f"slices: {first_line(error)}") from error

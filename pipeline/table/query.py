@@ -576,6 +576,19 @@ def explained(sql: str) -> str | None:
     return sql[match.end() :] if match else None
 
 
+def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, str]] | None:
+    """Return (schema or '', table) for every table that a statement may read; None where that cannot be told."""
+    text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [explained(sql) or sql]).fetchall()[0][0]
+    try:
+        nodes = list(walk(json.loads(text)))
+    except RecursionError:
+        return None
+    functions = {node["function"]["function_name"] for node in nodes if node.get("type") == "TABLE_FUNCTION"}
+    if any(node.get("error") for node in nodes) or not functions <= {"range", "generate_series", "unnest"}:
+        return None
+    return named_tables(connection, sql)
+
+
 def named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, str]]:
     """Return (schema or '', table) for every table that a statement names, in reading order."""
     text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [explained(sql) or sql]).fetchall()[0][0]

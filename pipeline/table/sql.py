@@ -29,6 +29,7 @@ from pipeline.table.query import (
     one_line,
     open_database,
     quote,
+    tables_read,
 )
 from pipeline.table.shards import Group, Index
 from pipeline.table.storage import Storage, scratch_folder
@@ -100,6 +101,22 @@ class Session:
     catalog: Catalog
     broken: dict[tuple[str, str], str] = field(default_factory=dict)
     """Views that could not be made, by schema and name, and why."""
+    unverified: dict[tuple[str, str], list[tuple[Group, Index]]] = field(default_factory=dict)
+    """What stands behind each view, by schema and name, until a statement reads it."""
+
+    def verify(self, sql: str) -> None:
+        """Hold what a statement reads against its manifests, once; views that it does not name cost nothing.
+
+        Raises: ShardError when a part is damaged.
+        """
+        named = tables_read(self.connection, sql) if self.unverified else []
+        views = {(owner.lower(), table.lower()) for owner, table in named or ()}
+        for owner, view in list(self.unverified):
+            if named is None or views & {(owner.lower(), view), (MAIN, view), ("", view)}:
+                for group, index in self.unverified[owner, view]:
+                    group.verify(index.parts)
+                    group.memory.save()
+                del self.unverified[owner, view]
 
     def query(self, sql: str) -> Result:
         """Run a user's statement and return its rows.
@@ -109,6 +126,7 @@ class Session:
         cursor = self.connection.cursor()
         try:
             check_statement(self.connection, sql)
+            self.verify(sql)
             times: list[int] = []
             if explained(sql) is not None:
                 answer = cursor.execute(sql)
@@ -118,6 +136,8 @@ class Session:
                 answer = _with_times_as_text(cursor, sql, described) if times else cursor.execute(sql)
             description = answer.description or []
             head = answer.fetchmany(BATCH_ROWS)  # nothing is told before the parts are open: it may be read again
+        except ShardError as error:
+            raise QueryError(str(error)) from error
         except duckdb.Error as error:
             raise self._query_error(error, sql) from error
         rows = self._rows(head, answer, sql)
@@ -131,6 +151,7 @@ class Session:
         """
         try:
             check_statement(self.connection, sql)
+            self.verify(sql)
             reader = self.connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS)
             empty = True
             for batch in reader:
@@ -138,6 +159,8 @@ class Session:
                 yield batch
             if empty:
                 yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+        except ShardError as error:
+            raise QueryError(str(error)) from error
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             # Through Arrow's C stream an error of DuckDB arrives as an OSError.
             raise self._query_error(error, sql) from error
@@ -148,9 +171,12 @@ class Session:
         Raises: WorkspaceError when a part cannot be read.
         """
         try:
+            self.verify(sql)
             answer = self.connection.execute(sql, values if isinstance(values, dict) else list(values))
             columns = [column[0] for column in answer.description or []]
             return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+        except ShardError as error:
+            raise WorkspaceError(str(error)) from error
         except duckdb.Error as error:
             raise self._replaced(error) or WorkspaceError(_unreadable(self.catalog.storage, error)) from error
 
@@ -206,7 +232,7 @@ def connect(storage: Storage, memory_limit: str = MEMORY_LIMIT) -> Iterator[Sess
             broken = _create_views(connection, catalog)
             if broken and Catalog.read(storage) != catalog:
                 raise ReplacedError(f"workspace {storage.url}: a run replaced what was read; ask again")
-            yield Session(connection, catalog, broken)
+            yield Session(connection, catalog, broken, _behind_views(catalog))
         finally:
             connection.close()
 
@@ -261,6 +287,10 @@ def read_parts(group: Group, index: Index, options: str = "") -> str:
         group.memory.save()
     except ShardError as error:
         raise WorkspaceError(str(error)) from error
+    return _table_of(group, index, options)
+
+
+def _table_of(group: Group, index: Index, options: str = "") -> str:
     paths = ", ".join(literal_path(group.storage.sql_path(group.path(part.name))) for part in index.parts)
     return f"read_parquet([{paths}], hive_partitioning = false{options})"
 
@@ -330,6 +360,18 @@ def _views(source: Source) -> dict[str, str]:
     return views
 
 
+def _behind_views(catalog: Catalog) -> dict[tuple[str, str], list[tuple[Group, Index]]]:
+    """Return the groups that stand behind each view of a source."""
+    return {
+        (source.name, view): [
+            (catalog.group(source.name, behind), source.groups[behind])
+            for behind in dict.fromkeys([folder, *(["documents"] if view == "everything" else [])])
+        ]
+        for source in catalog.sources
+        for view, folder in _views(source).items()
+    }
+
+
 def _create_view(
     connection: duckdb.DuckDBPyConnection, catalog: Catalog, source: Source, view: str, folder: str
 ) -> None:
@@ -337,8 +379,12 @@ def _create_view(
     if view == "everything":
         connection.execute(f"CREATE VIEW {name} AS {_everything(connection, source.name)}")
     elif source.groups[folder].parts:
-        parts = read_parts(catalog.group(source.name, folder), source.groups[folder])
-        connection.execute(f"CREATE VIEW {name} AS FROM {parts}")
+        group, index = catalog.group(source.name, folder), source.groups[folder]
+        try:
+            connection.execute(f"CREATE VIEW {name} AS FROM {_table_of(group, index)}")
+        except duckdb.Error:
+            read_parts(group, index)  # says which file it is, and what to do
+            raise
     else:
         kept = source.groups["documents"].details.get(schema.KEEP_COLUMNS, {}) if "documents" in source.groups else {}
         own = list(schema.documents_schema(kept))[len(schema.DOCUMENTS) :] if folder in _WITH_KEPT else []
