@@ -86,8 +86,8 @@ class MixDesk:
         from flows.server import prefect_server
 
         if not self.is_up:
-            self.line("starting Prefect ...")
-            self.opened.enter_context(prefect_server(self.stop))
+            with self.reporter.waiting("starting Prefect ..."):
+                self.opened.enter_context(prefect_server(self.stop))
             self.is_up = True
         with ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
             # In the main thread Prefect would take SIGTERM over, and the run would go on until its chunk ends.
