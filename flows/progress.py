@@ -41,7 +41,7 @@ class Reporter:
         task = None
         if self.bars is not None:
             task = self.bars.add_task(f"{source} {stage}", total=work or None, rows=0, shards=0, of=shards, unit=unit)
-        elif shards:
+        elif shards and work:  # what only completes says itself how far it is
             self.line(f"{source} {stage}: {shards} {'shard' if shards == 1 else 'shards'} to do")
         self.current = StageProgress(self, source, stage, task, shards, unit)
         try:

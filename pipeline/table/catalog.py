@@ -55,12 +55,12 @@ class Catalog:
         """
         try:
             sources = [source for name in source_folders(storage) if (source := _source(storage, name))]
+            check_layout(storage)
         except ShardError as error:
             raise WorkspaceError(str(error)) from error
         except OSError as error:
             reason = error.strerror or error
             raise WorkspaceError(f"workspace {storage.url} cannot be read: {reason}; make it readable") from error
-        check_layout(storage)
         if not sources:
             raise WorkspaceError(_why_empty(storage))
         return cls(storage, tuple(sources))

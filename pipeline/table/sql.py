@@ -107,15 +107,14 @@ class Session:
     def verify(self, sql: str) -> None:
         """Hold what a statement reads against its manifests, once; views that it does not name cost nothing.
 
-        Raises: ShardError when a part is damaged.
+        Raises: WorkspaceError when a part is damaged, or cannot be read.
         """
         named = tables_read(self.connection, sql) if self.unverified else []
         views = {(owner.lower(), table.lower()) for owner, table in named or ()}
         for owner, view in list(self.unverified):
             if named is None or views & {(owner.lower(), view), (MAIN, view), ("", view)}:
                 for group, index in self.unverified[owner, view]:
-                    group.verify(index.parts)
-                    group.memory.save()
+                    _verify(group, index)
                 del self.unverified[owner, view]
 
     def query(self, sql: str) -> Result:
@@ -136,7 +135,7 @@ class Session:
                 answer = _with_times_as_text(cursor, sql, described) if times else cursor.execute(sql)
             description = answer.description or []
             head = answer.fetchmany(BATCH_ROWS)  # nothing is told before the parts are open: it may be read again
-        except ShardError as error:
+        except WorkspaceError as error:
             raise QueryError(str(error)) from error
         except duckdb.Error as error:
             raise self._query_error(error, sql) from error
@@ -159,7 +158,7 @@ class Session:
                 yield batch
             if empty:
                 yield pa.RecordBatch.from_pylist([], schema=reader.schema)
-        except ShardError as error:
+        except WorkspaceError as error:
             raise QueryError(str(error)) from error
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             # Through Arrow's C stream an error of DuckDB arrives as an OSError.
@@ -175,8 +174,6 @@ class Session:
             answer = self.connection.execute(sql, values if isinstance(values, dict) else list(values))
             columns = [column[0] for column in answer.description or []]
             return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
-        except ShardError as error:
-            raise WorkspaceError(str(error)) from error
         except duckdb.Error as error:
             raise self._replaced(error) or WorkspaceError(_unreadable(self.catalog.storage, error)) from error
 
@@ -282,12 +279,18 @@ def read_parts(group: Group, index: Index, options: str = "") -> str:
 
     Raises: WorkspaceError when one of them is damaged.
     """
+    _verify(group, index)
+    return _table_of(group, index, options)
+
+
+def _verify(group: Group, index: Index) -> None:
     try:
         group.verify(index.parts)
         group.memory.save()
     except ShardError as error:
         raise WorkspaceError(str(error)) from error
-    return _table_of(group, index, options)
+    except OSError as error:
+        raise WorkspaceError(_unreadable(group.storage, error)) from error
 
 
 def _table_of(group: Group, index: Index, options: str = "") -> str:
@@ -383,7 +386,7 @@ def _create_view(
         try:
             connection.execute(f"CREATE VIEW {name} AS FROM {_table_of(group, index)}")
         except duckdb.Error:
-            read_parts(group, index)  # says which file it is, and what to do
+            _verify(group, index)  # says which file it is, and what to do
             raise
     else:
         kept = source.groups["documents"].details.get(schema.KEEP_COLUMNS, {}) if "documents" in source.groups else {}
