@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 
 BATCH_ROWS = 256
 FLAT_BYTES = 384 << 20  # of all columns with one value a row, for a batch of one row
+HONEST_BYTES = 1 << 30  # the same of columns whose pages are in the file what they decode to, but for compression
 NESTED_BYTES = 384 << 20  # of all lists and maps, in a row group: how much of it a row has cannot be known before
 MAX_COLUMNS = 4096  # read besides those that were asked for
 _BATCH_BYTES = 128 << 20  # of a batch of more rows, which are copied, and become Python's
+_HONEST_RATIO = 16  # of decompressed to stored bytes; PyArrow puts 1,024 values in a page, of books that is much
 _DENSE_BYTES = 8 << 20  # above it, the words of a dictionary are not copied to every row
 _ITEM_BYTES = 32  # of an item of a list, at least, once it is Python's
 _HEADER_BYTES = 1 << 20
@@ -48,6 +50,11 @@ class _Column:
     row_bytes: int = 0
     """What every row may have, beyond its share of the pages: a fixed width, or the longest word that can repeat."""
     as_dictionary: bool = False
+    is_honest: bool = False
+
+    def burden(self) -> int:
+        """Return what the column takes of `FLAT_BYTES`."""
+        return self.flat_bytes(1) * FLAT_BYTES // HONEST_BYTES if self.is_honest else self.flat_bytes(1)
 
     def flat_bytes(self, rows: int) -> int:
         """Return at most how much so many rows take; 0 of lists and maps."""
@@ -70,7 +77,7 @@ def read_group(
     kept.sort(key=lambda column: not column.asked)  # stable: else in the order of the file
     del kept[sum(column.asked for column in kept) + (0 if only else MAX_COLUMNS) :]
     _drop_until(kept, NESTED_BYTES, lambda column: column.nested_bytes)
-    _drop_until(kept, FLAT_BYTES, lambda column: column.flat_bytes(1))
+    _drop_until(kept, FLAT_BYTES, _Column.burden)
     rows = BATCH_ROWS
     while rows > 1 and sum(column.flat_bytes(rows) for column in kept) > _BATCH_BYTES:
         rows //= 2
@@ -105,9 +112,10 @@ def _weigh(
         return _Column(index, leaf.path, False)
     is_text = leaf.physical_type == "BYTE_ARRAY"
     width = leaf.length if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(leaf.physical_type, 0)
-    sizes, counts, dictionary_bytes, encodings = [0], [], 0, set()
-    for kind, size, values, encoding in _pages(stream, chunk):
+    sizes, counts, dictionary_bytes, encodings, is_honest = [0], [], 0, set(), True
+    for kind, size, stored_bytes, values, encoding in _pages(stream, chunk):
         sizes.append(size)
+        is_honest = is_honest and (size <= _HONEST_RATIO * stored_bytes or size < _DENSE_BYTES)
         if kind == _DICTIONARY_PAGE:
             dictionary_bytes = size
         elif values:
@@ -121,13 +129,15 @@ def _weigh(
     row_bytes = width + repeats + (4 if as_dictionary else words)
     if not leaf.max_repetition_level:
         page_rows = max(1, min(counts[:-1] or counts, default=1))
-        return _Column(index, leaf.path, is_asked, 0, page_bytes, len(counts), page_rows, row_bytes, as_dictionary)
+        return _Column(
+            index, leaf.path, is_asked, 0, page_bytes, len(counts), page_rows, row_bytes, as_dictionary, is_honest
+        )
     nested_bytes = sum(sizes) + count * (row_bytes + _ITEM_BYTES)
     return _Column(index, leaf.path, is_asked, nested_bytes, as_dictionary=as_dictionary)
 
 
-def _pages(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[int, int, int, int]]:
-    """Yield kind, decompressed size, number of values and encoding of a chunk's pages, as far as its values go.
+def _pages(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield kind, decompressed and stored bytes, values and encoding of a chunk's pages, as far as its values go.
 
     Raises: OSError when a header is damaged.
     """
@@ -148,7 +158,7 @@ def _pages(stream: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[in
             raise OSError(f"a damaged page at byte {position}") from error
         position += header_bytes + stored_bytes
         left -= values
-        yield kind, size, values, encoding
+        yield kind, size, stored_bytes, values, encoding
 
 
 def _read_header(stream: BinaryIO, position: int) -> tuple[dict[int, Any], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import struct
 import sys
 from collections import Counter
@@ -39,7 +40,7 @@ LONG = "a" * 5_000_000
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits of memory and of expansion, a hundred times lower, so that small attacks meet them."""
-    for name in ("FLAT_BYTES", "NESTED_BYTES", "_BATCH_BYTES"):
+    for name in ("FLAT_BYTES", "HONEST_BYTES", "NESTED_BYTES", "_BATCH_BYTES"):
         monkeypatch.setattr(parquet, name, getattr(parquet, name) // 100)
     monkeypatch.setattr(members, "EXPANSION_BYTES", members.EXPANSION_BYTES // 100)
 
@@ -147,6 +148,15 @@ def test_a_page_that_cannot_be_bounded_is_damage_when_it_is_the_text() -> None:
     (found,) = rows(pa.table({"text": [LONG] * 4}), use_dictionary=False)
     assert isinstance(found, Reject)
     assert "pages of over" in found.detail
+
+
+@pytest.mark.usefixtures("tight")
+def test_a_page_of_long_books_is_read() -> None:
+    """PyArrow puts 1,024 values in a page, however long they are; the file is as large as they are."""
+    books = [random.Random(number).randbytes(110_000).hex() for number in range(42)]
+    assert sum(map(len, books)) > max(parquet.FLAT_BYTES, 8 << 20)
+    found = rows(pa.table({"text": books}), use_dictionary=False)
+    assert [document.text for document in found] == books
 
 
 def test_more_columns_than_are_read() -> None:
