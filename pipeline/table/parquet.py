@@ -115,7 +115,7 @@ def _weigh(
     sizes, counts, dictionary_bytes, encodings, is_honest = [0], [], 0, set(), True
     for kind, size, stored_bytes, values, encoding in _pages(stream, chunk):
         sizes.append(size)
-        is_honest = is_honest and (size <= _HONEST_RATIO * stored_bytes or size < _DENSE_BYTES)
+        is_honest = is_honest and size <= _HONEST_RATIO * stored_bytes + (64 << 10)
         if kind == _DICTIONARY_PAGE:
             dictionary_bytes = size
         elif values:
