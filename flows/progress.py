@@ -58,9 +58,9 @@ class Reporter:
         at = self.current
         if at is None:
             return KEPT
-        begun = f"{at.source} {at.stage} has {at.shards:,} of {at.of:,} shards done, which are kept"
-        rows = at.counted - at.kept
-        return f"{begun}; {f'about {rows:,} rows' if rows > 0 else 'what was under way'} will be done again"
+        rows = at.counted - at.kept  # the finished parts of a large input are kept, too
+        again = f"up to {rows:,} rows are done again" if rows > 0 else "what was under way is done again"
+        return f"{KEPT} ({at.shards:,} of {at.of:,} of {at.source} {at.stage}), {again}"
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
