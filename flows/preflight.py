@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from flows.config import LAST, RunConfig, SourceConfig
+from flows.config import LAST, STAGES, RunConfig, SourceConfig
 from flows.runs import settled_columns
 from flows.stages import TABLE, expected_columns, rules_of, stages_until
 from pipeline.extract.shard import ExtractJob, Item, format_of, read
@@ -42,6 +42,8 @@ def check_everything(config: RunConfig, only: Sequence[str], until: str) -> dict
         check_one_order({source: bound[source] for source in group if source in bound})
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
         check_rephrase(config, storage, measured=columns[config.rephrase.source])
+        for stage in STAGES[1:]:  # its models, too, before a language model is paid
+            TABLE[stage].check("rephrase", config.rephrase)
         output = config.rephrase.output_source
         bound[output] = check_rules(rules_of(output, config.rephrase), expected_columns(config.rephrase, {}))
     return bound

@@ -47,7 +47,7 @@ class Reporter:
         try:
             yield self.current
             if task is not None and self.bars is not None:
-                self.bars.update(task, total=work or 1, completed=work or 1)
+                self.bars.update(task, total=work or 1, completed=work or 1, shards=shards)
             self.current = None
         finally:
             if task is not None and self.bars is not None:

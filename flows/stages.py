@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from classifiers.stage import classifier, classify_stage
-from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs
 from flows.runs import Run
 from pipeline.dedup.stage import Scope, dedup_stage
 from pipeline.extract.stage import extract_stage
@@ -86,7 +86,7 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 
 def _check_extract(where: str, config: StageConfigs) -> None:
-    if isinstance(config, SourceConfig) and config.extract.language_gate:
+    if config.extract.language_gate:
         lid_model_path()
 
 

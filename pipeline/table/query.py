@@ -576,28 +576,20 @@ def explained(sql: str) -> str | None:
     return sql[match.end() :] if match else None
 
 
-def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, str]] | None:
-    """Return (schema or '', table) for every table that a statement may read; None where that cannot be told."""
+def named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[tuple[str, str]], bool]:
+    """Return (schema or '', table) for every table that a statement names, in reading order, and whether it reads no
+    others: a table function may read any, and a name may be a file's.
+    """
     text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [explained(sql) or sql]).fetchall()[0][0]
     try:
         nodes = list(walk(json.loads(text)))
     except RecursionError:
-        return None
-    functions = {node["function"]["function_name"] for node in nodes if node.get("type") == "TABLE_FUNCTION"}
-    if any(node.get("error") for node in nodes) or not functions <= {"range", "generate_series", "unnest"}:
-        return None
-    return named_tables(connection, sql)
-
-
-def named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, str]]:
-    """Return (schema or '', table) for every table that a statement names, in reading order."""
-    text = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [explained(sql) or sql]).fetchall()[0][0]
-    try:
-        tree = json.loads(text)
-    except RecursionError:
-        return []
-    return [
+        return [], False
+    named = [
         (str(node.get("schema_name", "")), str(node["table_name"]))
-        for node in walk(tree)
+        for node in nodes
         if node.get("type") in {"BASE_TABLE", "SHOW_REF"} and node.get("table_name")
     ]
+    functions = {node["function"]["function_name"] for node in nodes if node.get("type") == "TABLE_FUNCTION"}
+    are_all = not any(node.get("error") for node in nodes) and not any("." in table for _, table in named)
+    return named, are_all and functions <= {"range", "generate_series", "unnest"}

@@ -29,7 +29,6 @@ from pipeline.table.query import (
     one_line,
     open_database,
     quote,
-    tables_read,
 )
 from pipeline.table.shards import Group, Index
 from pipeline.table.storage import Storage, scratch_folder
@@ -109,10 +108,12 @@ class Session:
 
         Raises: WorkspaceError when a part is damaged, or cannot be read.
         """
-        named = tables_read(self.connection, sql) if self.unverified else []
-        views = {(owner.lower(), table.lower()) for owner, table in named or ()}
+        if not self.unverified:
+            return
+        named, are_all = named_tables(self.connection, sql)
+        views = {(owner.lower(), table.lower()) for owner, table in named}
         for owner, view in list(self.unverified):
-            if named is None or views & {(owner.lower(), view), (MAIN, view), ("", view)}:
+            if not are_all or views & {(owner.lower(), view), (MAIN, view), ("", view)}:
                 for group, index in self.unverified[owner, view]:
                     _verify(group, index)
                 del self.unverified[owner, view]
@@ -200,7 +201,7 @@ class Session:
         if replaced := self._replaced(error):
             return replaced
         if isinstance(error, duckdb.CatalogException) and str(error).startswith("Catalog Error: Table with name"):
-            for owner, table in named_tables(self.connection, sql):
+            for owner, table in named_tables(self.connection, sql)[0]:
                 if message := _absent(self, owner, table):
                     return QueryError(message)
         if isinstance(error, duckdb.IOException):

@@ -172,7 +172,7 @@ def run_stage(stage: Stage[Any, Any], context: Context) -> StageReport:
         context.check()
         totals = stage.complete(results, _publish, progress)
         elapsed_s = time.monotonic() - started
-        for _ in range(stage.whole):
+        if stage.whole:
             progress.shard(ShardReport(stage.source, totals.rows_in, totals.rows_out, 0, elapsed_s, totals.notes))
     made, done = totals.shards, totals.shards_done_before
     return StageReport(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import workspace_builder as wb
 
@@ -241,6 +242,40 @@ def test_a_damaged_part_breaks_only_its_views(tmp_path: Path) -> None:
         for view in ("web.outcomes", "web.everything", "outcomes", "everything"):
             with pytest.raises(QueryError, match=r"outcomes/part-0-\w+\.parquet is damaged: .*delete it and run again"):
                 opened.query(f"FROM {view}")
+
+
+WAYS_TO_A_VIEW = [
+    "FROM web.outcomes",
+    "FROM outcomes",
+    "SELECT 1 FROM WEB.OUTCOMES",
+    'SELECT count(*) FROM "memory"."web"."outcomes"',
+    "WITH chosen AS (FROM web.outcomes) SELECT count(*) FROM chosen",
+    "SELECT (SELECT count(*) FROM web.outcomes)",
+    "SELECT 1 WHERE EXISTS (FROM main.everything)",
+    "FROM web.documents SEMI JOIN web.outcomes USING (doc_id)",
+    "FROM query('FROM web.' || 'outcomes')",
+    "FROM query_table('web.outcomes')",
+    "SUMMARIZE web.outcomes",
+    "EXPLAIN ANALYZE FROM web.outcomes",
+    "FROM (PIVOT web.outcomes ON outcome IN ('kept') USING count(*))",
+    "FROM (FROM web.everything LIMIT 1)",
+    "FROM read_parquet('{path}')",
+    "FROM '{path}'",
+]
+
+
+@pytest.mark.parametrize("statement", WAYS_TO_A_VIEW)
+def test_no_way_to_a_part_goes_round_its_digest(tmp_path: Path, statement: str) -> None:
+    """Another readable file in its place: nothing but the digest tells, so no statement may read it unverified."""
+    storage = wb.build(str(tmp_path / "ws"))
+    group = Catalog.read(storage).group("web", "outcomes")
+    path = Path(storage.path(group.path(group.parts()[0].name)))
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(table.slice(1), path)
+    with connect(storage) as opened:
+        assert rows(opened, "SELECT count(*) FROM documents") == [(6,)]
+        with pytest.raises(QueryError, match="is damaged"):
+            rows(opened, statement.format(path=path))
 
 
 def test_a_part_that_vanished_is_named(tmp_path: Path) -> None:
