@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,10 @@ from typing import Any
 import pytest
 
 from tests.cli_runs import Ran, gristmill, once, write_config
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell without job control starts background commands deaf to Ctrl-C, and the processes of the tests after them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PAGES = """
     argparse base64 bisect calendar cmd code codecs configparser contextlib copy csv dataclasses datetime difflib dis

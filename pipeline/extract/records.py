@@ -159,7 +159,8 @@ class RecordReader:
             rest = self._stream.peek(PREFIX_BYTES)  # nonsense behind the record may be the record's own bad data
             if self._stream.failure is not None:
                 return self._lost(record, self._stream.failure)
-        if newlines.count(b"\n") >= self._separator_lines:
+        # An end before some blank line proves nothing when the block holds a record's header: it swallowed that record.
+        if newlines.count(b"\n") >= self._separator_lines and not self._search.search(record.block):
             return record
         wrong = f"content length {record.length} is wrong: {rest[:16]!r} follows"
         return self._damaged(record, wrong, header_bytes)

@@ -7,8 +7,9 @@ import io
 import random
 
 import lz4.frame
+import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract.config import ExtractLimits
@@ -117,8 +118,20 @@ def test_reading_from_any_item_gives_the_same_rest(
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["gzip", "plain"]), SIZES, st.integers(-400, 70_000), st.data())
 def test_a_wrong_content_length_costs_one_record(codec: str, sizes: list[int], error: int, data: st.DataObject) -> None:
-    parts = members(codec, sizes)
     wrong = data.draw(st.integers(0, len(sizes) - 1))
+    later = [len(record(number, body(number, sizes[number]))) for number in range(wrong + 1, len(sizes))]
+    # A block that ends where a later record ends may as well be a record that holds others: nothing tells them apart.
+    assume(codec != "plain" or not any(0 <= error - sum(later[:count]) <= 4 for count in range(1, len(later) + 1)))
+    check_wrong_length(codec, sizes, error, wrong)
+
+
+@pytest.mark.parametrize("error", [147, 191, 360, 404])  # each ends before a blank line inside a later record
+def test_a_length_that_ends_before_a_blank_line_swallows_no_record(error: int) -> None:
+    check_wrong_length("plain", [40, 0, 0], error, 0)
+
+
+def check_wrong_length(codec: str, sizes: list[int], error: int, wrong: int) -> None:
+    parts = members(codec, sizes)
     right = 44 + len(body(wrong, sizes[wrong]))
     length = max(0, right + error)
     parts[wrong] = CODECS[codec](record(wrong, body(wrong, sizes[wrong]), length=length))
