@@ -44,7 +44,7 @@ from pipeline.mix.steps.train import (
     trainer,
     training_lines,
 )
-from pipeline.mix.workspace import OpenMix, glanced_mix, opened_mix
+from pipeline.mix.steps.workspace import OpenMix, glanced_mix, opened_mix
 from pipeline.report.mix import text_summary
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.stages import Engine, ShardReport

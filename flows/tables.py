@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import cast
 
 from flows.progress import Reporter
-from pipeline.mix import scaling
 from pipeline.mix.config import ModelName
 from pipeline.mix.regression.fitting import Fit
 from pipeline.mix.regression.tables import fit_files, predict_files, render_report
+from pipeline.mix.scaling import table as scaling
 from pipeline.table.errors import UsageError
 from pipeline.table.format import encode
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.mix.mixture import Mixture
-from pipeline.mix.proposal import Proposal
-from pipeline.mix.sample import SampleReport
+from pipeline.mix.shards.sample import SampleReport
 from pipeline.mix.steps.choose import Choice, Fitted, models_of, observed
 from pipeline.mix.steps.material import Material
 from pipeline.mix.steps.train import Results
-from pipeline.mix.swarm import unjudged_slices
-from pipeline.mix.verify import SizeResult, Verification
-from pipeline.mix.workspace import OpenMix
+from pipeline.mix.steps.workspace import OpenMix
+from pipeline.mix.weights.mixture import Mixture
+from pipeline.mix.weights.proposal import Proposal
+from pipeline.mix.weights.swarm import unjudged_slices
+from pipeline.mix.weights.verify import SizeResult, Verification
 from pipeline.report import values as show
 from pipeline.report.mix import write_report
 from pipeline.report.values import Estimate, MixReport

@@ -5,7 +5,8 @@ Shapes: `n` runs or mixtures, `k` slices, `m` tasks (metrics). A metric is alway
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -167,3 +168,16 @@ class Proxy(Protocol):
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
         """Measure a trained run on tasks, in order."""
         ...
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread, for the whole process while inside; a decorator as well.
+
+    Small matrices gain nothing from more: on a busy machine BLAS's threads wait for one another, spinning.
+    """
+    import scipy.linalg  # noqa: F401  # it brings a BLAS of its own, which only a loaded library lets be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield

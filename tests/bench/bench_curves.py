@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import EarlyStopping
-from pipeline.mix.curves import LearningCurves, best_count, extrapolated, measured_shares, stop_decisions
+from pipeline.mix.proxies.curves import LearningCurves, best_count, extrapolated, measured_shares, stop_decisions
 from pipeline.mix.types import Floats
 
 

@@ -26,11 +26,11 @@ from scipy.stats import t
 
 from flows.mix import MixDesk, run_step
 from flows.progress import Reporter
-from pipeline.mix.mixture import load_mixture
 from pipeline.mix.steps.choose import fit_results, observed, propose_mixture
 from pipeline.mix.steps.material import material
 from pipeline.mix.steps.train import draw, train_and_measure, trainer
-from pipeline.mix.workspace import opened_mix
+from pipeline.mix.steps.workspace import opened_mix
+from pipeline.mix.weights.mixture import load_mixture
 
 FIRST_SEED = 50_000
 """Behind every seed of a swarm and of verification."""

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
-from pipeline.mix.contamination import contaminated_documents, index_items
-from pipeline.mix.tokenizer import _library_encode, load_tokenizer, train_tokenizer
+from pipeline.mix.material.contamination import contaminated_documents, index_items
+from pipeline.mix.material.tokenizer import _library_encode, load_tokenizer, train_tokenizer
 from pipeline.mix.types import Item, Task
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -21,8 +21,8 @@ import zstandard
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.ngram import SMOOTHING, NgramProxy
-from pipeline.mix.ngram_tasks import build_trie, count_nodes
+from pipeline.mix.proxies.ngram import SMOOTHING, NgramProxy
+from pipeline.mix.proxies.ngram_tasks import build_trie, count_nodes
 from pipeline.mix.types import ProxyData, SliceTokens, TokenItem, TokenTask
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

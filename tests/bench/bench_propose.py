@@ -15,10 +15,10 @@ import time
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.constraints import Constraints
-from pipeline.mix.objective import Objective, Problem
-from pipeline.mix.propose import CANDIDATES, propose
-from pipeline.mix.search import Space, TrustRegion
+from pipeline.mix.weights.objective import Objective, Problem
+from pipeline.mix.weights.propose import CANDIDATES, propose
+from pipeline.mix.weights.search import Space, TrustRegion
+from pipeline.mix.weights.space import Constraints
 from tests.mix_law import PowerLaw, swarm
 
 

@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer import checkpoint, model, shape, training
-from pipeline.mix.transformer.data import MixStream
-from pipeline.mix.transformer.proxy import TransformerProxy
-from pipeline.mix.transformer.shape import Shape
+from pipeline.mix.proxies.transformer import checkpoint, model, shape, training
+from pipeline.mix.proxies.transformer.data import MixStream
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
+from pipeline.mix.proxies.transformer.shape import Shape
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens
 
 VOCABULARY = 4096

@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample import sample
-from pipeline.mix.sample_plan import Documents, make_plan, tokens_asked
+from pipeline.mix.shards.plan import Documents, make_plan, tokens_asked
+from pipeline.mix.shards.sample import sample
 from pipeline.mix.types import SliceTokens
 
 VOCABULARY, EOS = 32_000, 0

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.mix.allocate import compute_optimal
-from pipeline.mix.scaling_law import ScalingRuns, evaluate, fit_law, predict
+from pipeline.mix.scaling.allocate import compute_optimal
+from pipeline.mix.scaling.law import ScalingRuns, evaluate, fit_law, predict
 from pipeline.mix.types import Floats
 
 DESIGNS = {"few": 0.003, "random": 0.005, "heavy": 0.005, "grid": 0.005, "isoflop": 0.003}

@@ -25,7 +25,7 @@ from flows.stages import expected_columns, rules_of
 from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.units import Document
 from pipeline.mix.config import MixConfig, SuiteConfig
-from pipeline.mix.workspace import load_mix
+from pipeline.mix.steps.workspace import load_mix
 from pipeline.select.binding import check_rules
 from pipeline.select.narrow import planned_columns
 from pipeline.select.rules import load_rules

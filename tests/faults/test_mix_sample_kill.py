@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample import SampleReport, sample
+from pipeline.mix.shards.sample import SampleReport, sample
 from pipeline.mix.types import SliceTokens
 from tests.mix_sample_stores import EOS, contents, make_slice
 

@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer import training
-from pipeline.mix.transformer.proxy import TransformerProxy
+from pipeline.mix.proxies.transformer import training
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens
 
 slices = tuple(SliceTokens(n, Path(f"{n}.npy"), Path(f"{n}.parquet"), 60, 6000, 6000) for n in ("a", "b"))

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.ngram import NgramProxy
-from pipeline.mix.ngram_tasks import build_trie, count_nodes, followed
+from pipeline.mix.proxies.ngram import NgramProxy
+from pipeline.mix.proxies.ngram_tasks import build_trie, count_nodes, followed
 from pipeline.mix.types import ProxyData, SliceTokens, TokenItem, TokenTask
 
 VOCABULARY, END, ORDER, BLOCKS = 5, 0, 4, 8

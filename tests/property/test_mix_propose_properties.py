@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mix.constraints import Constraints, GroupLimit
-from pipeline.mix.search import Space, TrustRegion
+from pipeline.mix.weights.search import Space, TrustRegion
+from pipeline.mix.weights.space import Constraints, GroupLimit
 from tests.mix_law import swarm
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample import sample
-from pipeline.mix.sample_plan import borders
+from pipeline.mix.shards.plan import borders
+from pipeline.mix.shards.sample import sample
 from pipeline.table.errors import ConfigError
 from tests.mix_sample_stores import EOS, documents_of, make_slice, shard_tokens, trace
 

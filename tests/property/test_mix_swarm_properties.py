@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.mix.config import SliceConfig, SwarmConfig
-from pipeline.mix.constraints import natural_weights, weight_bounds
-from pipeline.mix.swarm import draw_swarm, run_id
+from pipeline.mix.weights.space import natural_weights, weight_bounds
+from pipeline.mix.weights.swarm import draw_swarm, run_id
 from pipeline.table.errors import ConfigError
 
 

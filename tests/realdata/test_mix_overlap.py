@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from pipeline.mix.config import SuiteConfig, TaskConfig
-from pipeline.mix.contamination import contaminated_documents, contaminated_items, index_items
-from pipeline.mix.suites import load_suite
+from pipeline.mix.material.contamination import contaminated_documents, contaminated_items, index_items
+from pipeline.mix.material.suites import load_suite
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 LISTED = {

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.mix.config import GroupBounds, SliceConfig
-from pipeline.mix.constraints import (
+from pipeline.mix.weights.rounding import round_weights
+from pipeline.mix.weights.space import (
     Constraints,
     GroupLimit,
     constraints_of,
@@ -13,7 +14,6 @@ from pipeline.mix.constraints import (
     reduced_constraints,
     whole_space,
 )
-from pipeline.mix.rounding import round_weights
 from pipeline.table.errors import ConfigError
 from tests.property.test_mix_propose_properties import limits
 

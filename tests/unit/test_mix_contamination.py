@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels import ngram_hits
-from pipeline.mix import contamination
-from pipeline.mix.contamination import contaminated_documents, contaminated_items, index_items, shared_runs
+from pipeline.mix.material import contamination
+from pipeline.mix.material.contamination import contaminated_documents, contaminated_items, index_items, shared_runs
 from pipeline.mix.types import Item, Task
 
 SENTENCE = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.mix.config import EarlyStopping
-from pipeline.mix.curves import (
+from pipeline.mix.proxies.curves import (
     LearningCurves,
     chance_among_best,
     extrapolated,

@@ -14,14 +14,14 @@ import pytest
 from flows.mix import MixDesk, is_worth_prefect
 from flows.progress import Reporter
 from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
-from pipeline.mix.constraints import Constraints, GroupLimit
 from pipeline.mix.folder import MixFolder
-from pipeline.mix.ngram import NgramProxy
+from pipeline.mix.proxies.ngram import NgramProxy
 from pipeline.mix.steps.choose import Fitted, observed, suite_results
 from pipeline.mix.steps.material import Material
 from pipeline.mix.steps.train import Job, Results, Trainer, _runs_a_process, missing
+from pipeline.mix.steps.workspace import checked_mix, mix_home
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
-from pipeline.mix.workspace import checked_mix, mix_home
+from pipeline.mix.weights.space import Constraints, GroupLimit
 from pipeline.table.errors import UsageError
 from pipeline.table.storage import Storage
 from tests.mix_sample_stores import EOS, make_slice

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.constraints import Constraints, GroupLimit
-from pipeline.mix.mixture import (
+from pipeline.mix.weights.mixture import (
     Context,
     Mixture,
     MixtureStage,
@@ -21,11 +20,12 @@ from pipeline.mix.mixture import (
     mixture_text,
     write_mixture,
 )
-from pipeline.mix.objective import Problem
-from pipeline.mix.proposal import Proposal
-from pipeline.mix.propose import propose
-from pipeline.mix.rounding import round_weights, sums_to_one
-from pipeline.mix.verify import Replicate, Verification, verify_proposal
+from pipeline.mix.weights.objective import Problem
+from pipeline.mix.weights.proposal import Proposal
+from pipeline.mix.weights.propose import propose
+from pipeline.mix.weights.rounding import round_weights, sums_to_one
+from pipeline.mix.weights.space import Constraints, GroupLimit
+from pipeline.mix.weights.verify import Replicate, Verification, verify_proposal
 from pipeline.table.errors import ConfigError
 from tests.mix_law import PowerLaw, swarm
 

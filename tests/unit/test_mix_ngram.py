@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.ngram import REPEATS, SMOOTHING, NgramProxy, worth
+from pipeline.mix.proxies.ngram import REPEATS, SMOOTHING, NgramProxy, worth
 from pipeline.mix.types import Proxy, ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask
 from pipeline.table.errors import InputError, ShardError, UsageError
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.constraints import Constraints
-from pipeline.mix.objective import Problem
-from pipeline.mix.optimism import Halves, Means, measure_halves, split_rows
-from pipeline.mix.proposal import Kept
-from pipeline.mix.propose import propose
-from pipeline.mix.search import Space
 from pipeline.mix.types import Floats, RunSpec
+from pipeline.mix.weights.objective import Problem
+from pipeline.mix.weights.optimism import Halves, Means, measure_halves, split_rows
+from pipeline.mix.weights.proposal import Kept
+from pipeline.mix.weights.propose import propose
+from pipeline.mix.weights.search import Space
+from pipeline.mix.weights.space import Constraints
 from tests.mix_law import Linear, swarm
 
 K, TASKS = 4, ("t0", "t1")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline.mix.config import GroupBounds, ProposeConfig, SliceConfig
-from pipeline.mix.constraints import Constraints, GroupLimit, constraints_of
-from pipeline.mix.objective import Problem
-from pipeline.mix.proposal import Proposal
-from pipeline.mix.propose import propose, undominated
-from pipeline.mix.search import TrustRegion
+from pipeline.mix.weights.objective import Problem
+from pipeline.mix.weights.proposal import Proposal
+from pipeline.mix.weights.propose import propose, undominated
+from pipeline.mix.weights.search import TrustRegion
+from pipeline.mix.weights.space import Constraints, GroupLimit, constraints_of
 from pipeline.table.errors import ConfigError, WorkspaceError
 from tests.mix_law import Linear, PowerLaw, swarm
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.mix import sample_shards
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample import SampleReport, locate, sample
-from pipeline.mix.sample_plan import borders
+from pipeline.mix.shards import write as sample_shards
+from pipeline.mix.shards.plan import borders
+from pipeline.mix.shards.sample import SampleReport, locate, sample
 from pipeline.mix.types import SliceTokens
 from pipeline.table.errors import ConfigError, ConservationError, GristmillError, InputError, ShardError
 from tests.mix_sample_stores import EOS, contents, documents_of, make_slice, shard_tokens, trace
@@ -384,7 +384,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample import sample
+from pipeline.mix.shards.sample import sample
 from pipeline.mix.types import SliceTokens
 from pipeline.table.errors import ShardError
 folder, tokens = Path(sys.argv[1]), int(sys.argv[2])

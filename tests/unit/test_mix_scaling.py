@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from pipeline.mix import allocate as allocation
-from pipeline.mix import scaling
-from pipeline.mix.scaling_law import ScalingLaw, ScalingRuns, evaluate, fit_law, predict
+from pipeline.mix.scaling import allocate as allocation
+from pipeline.mix.scaling import table as scaling
+from pipeline.mix.scaling.law import ScalingLaw, ScalingRuns, evaluate, fit_law, predict
 from pipeline.table.errors import InputError, ShardError, UsageError
 from tests.bench.bench_scaling import WHAT, covered, generate
 

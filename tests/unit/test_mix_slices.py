@@ -18,20 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.mix import slice_build
-from pipeline.mix import tokenizer as sampling
 from pipeline.mix.config import MixConfig, TokenizerConfig, TokenizerTraining
-from pipeline.mix.curated_texts import _matches, held_out, id_keys, id_strings
-from pipeline.mix.slice_build import (
+from pipeline.mix.material import build as slice_build
+from pipeline.mix.material import tokenizer as sampling
+from pipeline.mix.material.build import (
     BuiltSlice,
     SliceRequest,
     build_slices,
     shared_text,
     slice_table,
 )
-from pipeline.mix.slices import chosen_documents, resolve_slices
-from pipeline.mix.suites import task_key
-from pipeline.mix.tokenizer import MixTokenizer, slices_tokenizer, tokenizer_sample, train_tokenizer
+from pipeline.mix.material.slices import chosen_documents, resolve_slices
+from pipeline.mix.material.suites import task_key
+from pipeline.mix.material.texts import _matches, held_out, id_keys, id_strings
+from pipeline.mix.material.tokenizer import MixTokenizer, slices_tokenizer, tokenizer_sample, train_tokenizer
 from pipeline.mix.types import Item, ResolvedSlice, Task
 from pipeline.table import schema
 from pipeline.table.errors import ConfigError, InputError, QueryError, SchemaError, WorkspaceError
@@ -409,8 +409,8 @@ def test_a_trained_tokenizer_is_kept_until_its_text_changes(storage, tmp_path, m
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.mix import slice_build
-from pipeline.mix.tokenizer import load_tokenizer
+from pipeline.mix.material import build as slice_build
+from pipeline.mix.material.tokenizer import load_tokenizer
 from pipeline.table.storage import Storage
 from tests.unit.test_mix_slices import TWO, build
 

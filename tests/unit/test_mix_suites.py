@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline.mix import suites
 from pipeline.mix.config import HeldOutConfig, SuiteConfig, TaskConfig
-from pipeline.mix.suites import held_out_task, load_suite, suite_hash, task_key, tokenise_task
-from pipeline.mix.tokenizer import train_tokenizer
+from pipeline.mix.material import suites
+from pipeline.mix.material.suites import held_out_task, load_suite, suite_hash, task_key, tokenise_task
+from pipeline.mix.material.tokenizer import train_tokenizer
 from pipeline.mix.types import Item, Task
 from pipeline.table.errors import ConfigError, InputError, ShardError
 

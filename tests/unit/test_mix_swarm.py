@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix.config import SliceConfig, SwarmConfig
-from pipeline.mix.constraints import (
+from pipeline.mix.types import RunSpec, SliceTokens
+from pipeline.mix.weights.noise import measure_noise
+from pipeline.mix.weights.space import (
     Bounds,
     frozen_space,
     natural_weights,
@@ -18,9 +20,7 @@ from pipeline.mix.constraints import (
     weight_bounds,
     whole_documents,
 )
-from pipeline.mix.noise import measure_noise
-from pipeline.mix.swarm import draw_swarm, mixture_id, run_id, unimax, unjudged_slices
-from pipeline.mix.types import RunSpec, SliceTokens
+from pipeline.mix.weights.swarm import draw_swarm, mixture_id, run_id, unimax, unjudged_slices
 from pipeline.table.errors import ConfigError, InputError
 
 NAMES = ("web", "wiki", "code", "books")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline.kernels import byte_pieces
-from pipeline.mix.tokenizer import END_OF_DOCUMENT, MixTokenizer, load_tokenizer, train_tokenizer
+from pipeline.mix.material.tokenizer import END_OF_DOCUMENT, MixTokenizer, load_tokenizer, train_tokenizer
 from pipeline.table.errors import ConfigError, InputError
 
 WORDS = ["the", "mill", "grinds", "slowly,", "don't", "we'll", "1984", "naïve", "磨坊", "x = y;\n", "  ", "\t", "she's"]
@@ -86,8 +86,8 @@ def test_text_that_spells_the_end_of_a_document_does_not_end_it(trained):
 
 def test_full_tables_and_long_texts_change_no_token(trained, monkeypatch):
     texts = [*TEXTS, " ".join(f"w{i}" for i in range(3000))]
-    monkeypatch.setattr("pipeline.mix.tokenizer._PIECES", 700)
-    monkeypatch.setattr("pipeline.mix.tokenizer._CHUNK_BYTES", 500)
+    monkeypatch.setattr("pipeline.mix.material.tokenizer._PIECES", 700)
+    monkeypatch.setattr("pipeline.mix.material.tokenizer._CHUNK_BYTES", 500)
     small = train_tokenizer(TEXTS, 400)
     assert [tokens.tolist() for tokens in small.encode_batch(texts)] == expected(trained, texts)
 
@@ -100,7 +100,7 @@ def test_arrays_sliced_and_with_nulls(trained):
 
 TRAIN = """
 import sys
-from pipeline.mix.tokenizer import train_tokenizer
+from pipeline.mix.material.tokenizer import train_tokenizer
 from tests.unit.test_mix_tokenizer import TEXTS
 print(train_tokenizer(TEXTS if sys.argv[1] == "0" else TEXTS[::-1], 400).content_hash)
 """

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer import checkpoint, pool
-from pipeline.mix.transformer.data import MixStream, SliceStream
-from pipeline.mix.transformer.proxy import TransformerProxy
-from pipeline.mix.transformer.shape import layout, schedule_for, shape_for
+from pipeline.mix.proxies.transformer import checkpoint, pool
+from pipeline.mix.proxies.transformer.data import MixStream, SliceStream
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
+from pipeline.mix.proxies.transformer.shape import layout, schedule_for, shape_for
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask, TrainedRun
 from pipeline.table.errors import GristmillError, InputError, MissingDependencyError, ShardError
 
@@ -134,7 +134,7 @@ def test_schedule_covers_the_tokens_and_decays_to_nearly_nothing(config: ProxyCo
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
 def test_the_handwritten_gradient_is_the_models(dtype: torch.dtype, bound: float) -> None:
-    from pipeline.mix.transformer import hand, model
+    from pipeline.mix.proxies.transformer import hand, model
 
     shape = shape_for(60_000, 512, CONTEXT)
     generator = torch.Generator().manual_seed(3)
@@ -154,7 +154,7 @@ def test_the_handwritten_gradient_is_the_models(dtype: torch.dtype, bound: float
 
 
 def test_the_gpus_gradient_is_the_models_too(proxy: TransformerProxy) -> None:
-    from pipeline.mix.transformer import hand, model, training
+    from pipeline.mix.proxies.transformer import hand, model, training
 
     flat = model.initial_weights(proxy.shape, 1, 1)
     rows = torch.randint(0, VOCABULARY, (3, CONTEXT + 1), generator=torch.Generator().manual_seed(3))
@@ -175,7 +175,7 @@ def test_passes_are_equal_parts_of_a_step(batch_tokens: int, expected: int) -> N
 
 
 def test_initial_weights_depend_on_the_seeds_alone() -> None:
-    from pipeline.mix.transformer import model
+    from pipeline.mix.proxies.transformer import model
 
     shape = shape_for(20_000, VOCABULARY, CONTEXT)
     first = model.initial_weights(shape, 1, 1)
@@ -185,7 +185,7 @@ def test_initial_weights_depend_on_the_seeds_alone() -> None:
 
 
 def test_optimiser_is_torchs_adamw() -> None:
-    from pipeline.mix.transformer import shape, training
+    from pipeline.mix.proxies.transformer import shape, training
 
     generator = torch.Generator().manual_seed(5)
     flat = torch.randn(50, generator=generator)
@@ -367,7 +367,7 @@ def test_an_impossible_share_is_refused(proxy: TransformerProxy, tmp_path: Path,
 
 
 def test_a_loss_that_explodes_is_an_error(config: ProxyConfig, data: ProxyData, tmp_path: Path) -> None:
-    from pipeline.mix.transformer import training
+    from pipeline.mix.proxies.transformer import training
 
     proxy = TransformerProxy(config, data)
     trainer = training.Trainer(proxy._plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT))
@@ -393,7 +393,8 @@ def test_without_torch_the_error_says_how_to_install_it(
 
 
 def test_the_package_imports_without_torch() -> None:
-    code = "import sys, pipeline.mix.transformer.pool, pipeline.mix.transformer.proxy; sys.exit('torch' in sys.modules)"
+    modules = "pipeline.mix.proxies.transformer.pool, pipeline.mix.proxies.transformer.proxy"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -403,7 +404,7 @@ def test_the_package_imports_without_torch() -> None:
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65, 200])
 @pytest.mark.parametrize("start_share", [0.0, 0.5, 0.9])
 def test_windows_score_each_token_once_with_half_a_context_of_history(length: int, start_share: float) -> None:
-    from pipeline.mix.transformer import evaluation
+    from pipeline.mix.proxies.transformer import evaluation
 
     start = int(start_share * length)
     tokens = np.arange(1, length + 1, dtype=np.int32)  # each token tells its position
@@ -421,7 +422,7 @@ def test_windows_score_each_token_once_with_half_a_context_of_history(length: in
 def test_a_measure_is_the_losses_of_the_scored_tokens_whatever_is_measured_beside_it(
     proxy: TransformerProxy, tmp_path: Path
 ) -> None:
-    from pipeline.mix.transformer import model
+    from pipeline.mix.proxies.transformer import model
 
     run = run_of(0.5, 0.3, 0.2)
     proxy.train(run, tmp_path, 0.2)
@@ -506,7 +507,7 @@ def workers_of(parent: int) -> list[int]:
             command = (status.parent / "cmdline").read_text()
         except OSError:
             continue  # it ended while we looked
-        if int(fields[1]) == parent and "pipeline.mix.transformer.worker" in command:
+        if int(fields[1]) == parent and "pipeline.mix.proxies.transformer.worker" in command:
             found.append(int(status.parent.name))
     return found
 

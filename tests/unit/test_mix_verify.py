@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.mix.verify import WEIGHTED, Belief, Replicate, Verification, pooled_sd, verify_proposal
+from pipeline.mix.weights.verify import WEIGHTED, Belief, Replicate, Verification, pooled_sd, verify_proposal
 from pipeline.report.values import Estimate
 from pipeline.table.errors import InputError, WorkspaceError
 

@@ -13,7 +13,7 @@ import workspace_builder as wb
 from classifiers import corpus
 from classifiers.config import Corpus
 from pipeline.mix.config import MixConfig
-from pipeline.mix.slices import resolve_slices
+from pipeline.mix.material.slices import resolve_slices
 from pipeline.rephrase.config import RouteConfig
 from pipeline.rephrase.sources import check_routes, resolve_routes
 from pipeline.select.binding import check_rules

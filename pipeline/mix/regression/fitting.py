@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, ModelName
 from pipeline.mix.regression.choice import LAWFUL, Choice, calibrate, choose, scores
-from pipeline.mix.regression.laws import Data, one_blas_thread
+from pipeline.mix.regression.laws import Data
 from pipeline.mix.regression.models import Model, Single, fit_models, with_refits
 from pipeline.mix.regression.seeds import SeedEffects, seed_effects
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Floats, one_blas_thread
 from pipeline.table.errors import InputError, nearest
 
 LEAST_RUNS, MOST_RUNS = 3, 100_000

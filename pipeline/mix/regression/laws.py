@@ -9,8 +9,7 @@ Shapes: B problems, n mixtures, k slices, p = n_shape + k parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,19 +21,6 @@ from pipeline.mix.types import Floats
 _CHUNK_NUMBERS = 4_000_000  # of the largest array, so that many problems take no more memory than a few
 _LONGEST_STEP = 2.0
 _GIVEN_UP = 1e7
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread, for the whole process while inside; a decorator as well.
-
-    Small matrices gain nothing from more: on a busy machine BLAS's threads wait for one another, spinning.
-    """
-    import scipy.linalg  # noqa: F401  # it brings a BLAS of its own, which only a loaded library lets be limited
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix.constraints import TOLERANCE, Space, reduced_constraints
 from pipeline.mix.folder import ProposalFolder
-from pipeline.mix.mixture import (
+from pipeline.mix.regression.fitting import Fit, fit
+from pipeline.mix.regression.stored import load_fit, save_fit
+from pipeline.mix.shards.sample import SampleReport, sample
+from pipeline.mix.steps.material import Material
+from pipeline.mix.steps.train import Results, Trainer, train_and_measure, trainer
+from pipeline.mix.steps.workspace import OpenMix, stage_mixture
+from pipeline.mix.types import Floats, RunSpec, one_blas_thread
+from pipeline.mix.weights.mixture import (
     Context,
     Mixture,
     MixtureStage,
@@ -21,23 +27,16 @@ from pipeline.mix.mixture import (
     make_mixture,
     write_mixture,
 )
-from pipeline.mix.noise import Noise, measure_noise, seed_noise
-from pipeline.mix.objective import Problem
-from pipeline.mix.optimism import Means, split_rows
-from pipeline.mix.proposal import Proposal, SliceAnswer
-from pipeline.mix.propose import SeedNoise, beliefs, propose
-from pipeline.mix.regression.fitting import Fit, fit
-from pipeline.mix.regression.laws import one_blas_thread
-from pipeline.mix.regression.stored import load_fit, save_fit
-from pipeline.mix.rounding import round_weights
-from pipeline.mix.sample import SampleReport, sample
-from pipeline.mix.search import Ints
-from pipeline.mix.steps.material import Material
-from pipeline.mix.steps.train import Results, Trainer, train_and_measure, trainer
-from pipeline.mix.swarm import run_id
-from pipeline.mix.types import Floats, RunSpec
-from pipeline.mix.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
-from pipeline.mix.workspace import OpenMix, stage_mixture
+from pipeline.mix.weights.noise import Noise, measure_noise, seed_noise
+from pipeline.mix.weights.objective import Problem
+from pipeline.mix.weights.optimism import Means, split_rows
+from pipeline.mix.weights.proposal import Proposal, SliceAnswer
+from pipeline.mix.weights.propose import SeedNoise, beliefs, propose
+from pipeline.mix.weights.rounding import round_weights
+from pipeline.mix.weights.search import Ints
+from pipeline.mix.weights.space import TOLERANCE, Space, reduced_constraints
+from pipeline.mix.weights.swarm import run_id
+from pipeline.mix.weights.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
 from pipeline.report.values import Estimate
 from pipeline.table.errors import InputError
 from pipeline.table.kept import done, kept, write_file, write_json

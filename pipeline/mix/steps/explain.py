@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.mix.mixture import Mixture, load_mixture
-from pipeline.mix.proposal import Proposal
-from pipeline.mix.workspace import OpenMix
+from pipeline.mix.steps.workspace import OpenMix
+from pipeline.mix.weights.mixture import Mixture, load_mixture
+from pipeline.mix.weights.proposal import Proposal
 from pipeline.table.errors import UsageError, nearest
 from pipeline.table.format import encode, text_table
 from pipeline.table.kept import as_written, read_json

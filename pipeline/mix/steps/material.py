@@ -12,17 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.config import MAX_SLICES, HeldOutConfig, MixConfig, ModelName
-from pipeline.mix.constraints import (
-    Bounds,
-    Constraints,
-    constraints_of,
-    natural_weights,
-    pool_tokens,
-    weight_bounds,
-    whole_documents,
-)
-from pipeline.mix.mixture import load_mixture
-from pipeline.mix.slice_build import (
+from pipeline.mix.material.build import (
     BuiltSlice,
     SharedText,
     SliceRequest,
@@ -31,11 +21,21 @@ from pipeline.mix.slice_build import (
     shared_text,
     slice_table,
 )
-from pipeline.mix.slices import chosen_documents, resolve_slices
-from pipeline.mix.suites import Suite, held_out_task, load_suite, tokenise_task
-from pipeline.mix.tokenizer import MixTokenizer, kept_tokenizer, slices_tokenizer
+from pipeline.mix.material.slices import chosen_documents, resolve_slices
+from pipeline.mix.material.suites import Suite, held_out_task, load_suite, tokenise_task
+from pipeline.mix.material.tokenizer import MixTokenizer, kept_tokenizer, slices_tokenizer
+from pipeline.mix.steps.workspace import OpenMix, stage_mixture
 from pipeline.mix.types import ChosenDocuments, Floats, ProxyData, ResolvedSlice, RunSpec, Task, TokenTask
-from pipeline.mix.workspace import OpenMix, stage_mixture
+from pipeline.mix.weights.mixture import load_mixture
+from pipeline.mix.weights.space import (
+    Bounds,
+    Constraints,
+    constraints_of,
+    natural_weights,
+    pool_tokens,
+    weight_bounds,
+    whole_documents,
+)
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError, nearest
 from pipeline.table.format import text_table
 from pipeline.table.shards import digest
@@ -137,7 +137,7 @@ def refuse_early(config: MixConfig, step: str) -> None:
     if step not in STEPS_THAT_TRAIN:
         return
     if config.proxy.kind == "transformer":
-        from pipeline.mix.transformer.proxy import chosen_device, require_torch
+        from pipeline.mix.proxies.transformer.proxy import chosen_device, require_torch
 
         require_torch()
         chosen_device(config.proxy)

@@ -11,16 +11,23 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.config import EarlyStopping, ProxyConfig, SwarmConfig
-from pipeline.mix.constraints import Space, frozen_space, pool_tokens, reduced_constraints, whole_documents, whole_space
-from pipeline.mix.curves import LearningCurves, extrapolated, measured_shares, stop_decisions
 from pipeline.mix.folder import RUN, MixFolder, RunFolder
-from pipeline.mix.mixture import load_mixture
-from pipeline.mix.ngram import NgramProxy
-from pipeline.mix.noise import measure_noise, seed_noise
+from pipeline.mix.proxies.curves import LearningCurves, extrapolated, measured_shares, stop_decisions
+from pipeline.mix.proxies.ngram import NgramProxy
 from pipeline.mix.steps.material import Material, require_runs
-from pipeline.mix.swarm import draw_swarm, unjudged_slices
+from pipeline.mix.steps.workspace import Desk, OpenMix
 from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
-from pipeline.mix.workspace import Desk, OpenMix
+from pipeline.mix.weights.mixture import load_mixture
+from pipeline.mix.weights.noise import measure_noise, seed_noise
+from pipeline.mix.weights.space import (
+    Space,
+    frozen_space,
+    pool_tokens,
+    reduced_constraints,
+    whole_documents,
+    whole_space,
+)
+from pipeline.mix.weights.swarm import draw_swarm, unjudged_slices
 from pipeline.table.errors import ShardError
 from pipeline.table.format import text_table
 from pipeline.table.interrupts import stop_if_asked
@@ -145,8 +152,8 @@ Finish = Callable[[Job, TrainedRun, Sequence[Measure]], None]
 
 def _train_chunk(trainer: Trainer, chunk: Sequence[Job], finish: Finish) -> None:
     """Train and measure some runs, one after the other, in a worker process of their own."""
-    from pipeline.mix.transformer import pool
-    from pipeline.mix.transformer.proxy import TransformerProxy
+    from pipeline.mix.proxies.transformer import pool
+    from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 
     assert isinstance(trainer.proxy, TransformerProxy)
     by_run = {job.run.run_id: job for job in chunk}
@@ -256,7 +263,7 @@ def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
     if config.kind == "ngram":
         proxy = NgramProxy(config, data, mix.folder.root / "runs" / "ngram_counts")
     else:
-        from pipeline.mix.transformer.proxy import TransformerProxy
+        from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 
         proxy = TransformerProxy(config, data)
     return Trainer(config, proxy, data, found.data_keys, mix.folder, mix.desk)

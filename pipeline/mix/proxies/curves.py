@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import EarlyStopping
-from pipeline.mix.regression.laws import one_blas_thread
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Floats, one_blas_thread
 from pipeline.table.errors import InputError
 
 MIN_RUNS = 8

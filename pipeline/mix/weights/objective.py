@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.constraints import Constraints
 from pipeline.mix.types import Floats
+from pipeline.mix.weights.space import Constraints
 from pipeline.report.values import Estimate
 from pipeline.table.errors import ConfigError
 

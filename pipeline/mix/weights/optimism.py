@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.mix.objective import Problem
-from pipeline.mix.proposal import Kept
-from pipeline.mix.search import Ints, Space
 from pipeline.mix.types import Floats, RunSpec
+from pipeline.mix.weights.objective import Problem
+from pipeline.mix.weights.proposal import Kept
+from pipeline.mix.weights.search import Ints, Space
 
 Means = Callable[[Floats], Floats]
 """A fit of some runs: mixtures (q, k) to expected metrics (q, m)."""

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer.proxy import TransformerProxy
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table import errors
 from pipeline.table.errors import GristmillError, ShardError
@@ -211,7 +211,7 @@ class _Pool:
             if self._ended:
                 raise _Died
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.mix.transformer.worker"],
+                [sys.executable, "-m", "pipeline.mix.proxies.transformer.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

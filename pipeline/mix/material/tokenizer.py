@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.mix.config import TokenizerConfig
-from pipeline.mix.curated_texts import held_out, locate, read_texts, sample_order
+from pipeline.mix.material.texts import held_out, locate, read_texts, sample_order
 from pipeline.mix.types import ChosenDocuments
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError
 from pipeline.table.kept import done, kept, write_file

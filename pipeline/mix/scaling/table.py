@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix import allocate as allocation
-from pipeline.mix.allocate import Allocation, Estimate
-from pipeline.mix.scaling_law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
+from pipeline.mix.scaling import allocate as allocation
+from pipeline.mix.scaling.allocate import Allocation, Estimate
+from pipeline.mix.scaling.law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
 from pipeline.report.drawing import can_draw
 from pipeline.table.errors import InputError, ShardError, UsageError, nearest
 from pipeline.table.kept import read_json, write_file

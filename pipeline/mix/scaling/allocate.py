@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.mix.scaling_law import ScalingLaw, quantiles
+from pipeline.mix.scaling.law import ScalingLaw, quantiles
 from pipeline.mix.types import Floats
 from pipeline.table.errors import UsageError
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.mix.transformer import model
-from pipeline.mix.transformer.shape import Shape
+from pipeline.mix.proxies.transformer import model
+from pipeline.mix.proxies.transformer.shape import Shape
 from pipeline.mix.types import Measure, TokenItem, TokenTask
 from pipeline.table.errors import InputError
 

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample_plan import Documents, Integers, make_plan, read_documents, tokens_asked
-from pipeline.mix.sample_shards import Manifest, ShardWork, trace_path, write_shards
-from pipeline.mix.token_store import Stores
+from pipeline.mix.shards.plan import Documents, Integers, make_plan, read_documents, tokens_asked
+from pipeline.mix.shards.token_store import Stores
+from pipeline.mix.shards.write import Manifest, ShardWork, trace_path, write_shards
 from pipeline.mix.types import Floats, SliceTokens
 from pipeline.table.errors import ConfigError, ConservationError, InputError, ShardError
 from pipeline.table.kept import as_written, clear_temporary, done, lie_there, local_copy, read_json, write_json

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.regression.laws import one_blas_thread
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Floats, one_blas_thread
 from pipeline.table.errors import InputError
 
 NAMES = ("E", "A", "alpha", "B", "beta")

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.ngram_counts import BLOCKS, LANES, interpolate, item_nats, mix_contexts
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.ngram_tasks import (
+from pipeline.mix.proxies.ngram_tasks import (
     Counts,
     TaskModel,
     Trie,

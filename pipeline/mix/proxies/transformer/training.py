@@ -15,10 +15,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from pipeline.mix.transformer import checkpoint, model, shape
-from pipeline.mix.transformer.data import MixStream
-from pipeline.mix.transformer.hand import HandWritten
-from pipeline.mix.transformer.shape import Schedule, Shape
+from pipeline.mix.proxies.transformer import checkpoint, model, shape
+from pipeline.mix.proxies.transformer.data import MixStream
+from pipeline.mix.proxies.transformer.hand import HandWritten
+from pipeline.mix.proxies.transformer.shape import Schedule, Shape
 from pipeline.table.errors import GristmillError
 from pipeline.table.kept import clear_temporary
 

@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.sample_plan import Integers, Plan, Rows, borders
-from pipeline.mix.token_store import Stores
+from pipeline.mix.shards.plan import Integers, Plan, Rows, borders
+from pipeline.mix.shards.token_store import Stores
 from pipeline.table.errors import ConservationError, ShardError
 from pipeline.table.kept import create_file, done, local_copy, write_json
 

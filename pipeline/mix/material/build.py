@@ -28,10 +28,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.mix import contamination
-from pipeline.mix.contamination import ItemIndex, contaminated_documents, contaminated_items, index_items
-from pipeline.mix.curated_texts import Keys, Located, held_out, id_keys, id_strings, locate, read_texts, training_order
-from pipeline.mix.tokenizer import MixTokenizer
+from pipeline.mix.material import contamination
+from pipeline.mix.material.contamination import ItemIndex, contaminated_documents, contaminated_items, index_items
+from pipeline.mix.material.texts import Keys, Located, held_out, id_keys, id_strings, locate, read_texts, training_order
+from pipeline.mix.material.tokenizer import MixTokenizer
 from pipeline.mix.types import ChosenDocuments, ResolvedSlice, SliceTokens, Task
 from pipeline.table.errors import ConservationError, InputError, ShardError
 from pipeline.table.kept import clear_temporary, create_file, done, write_json

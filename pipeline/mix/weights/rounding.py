@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.constraints import TOLERANCE, Constraints
 from pipeline.mix.types import Floats
+from pipeline.mix.weights.space import TOLERANCE, Constraints
 from pipeline.table.errors import ConfigError
 
 MAX_DIGITS = 9

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer import checkpoint
-from pipeline.mix.transformer.data import MixStream, checked_weights
-from pipeline.mix.transformer.shape import Schedule, Shape, schedule_for, shape_for
+from pipeline.mix.proxies.transformer import checkpoint
+from pipeline.mix.proxies.transformer.data import MixStream, checked_weights
+from pipeline.mix.proxies.transformer.shape import Schedule, Shape, schedule_for, shape_for
 from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from pipeline.mix.transformer.training import Plan
+    from pipeline.mix.proxies.transformer.training import Plan
 
 VERSION = "1"
 """Raised when the same settings give another model."""
@@ -76,7 +76,7 @@ class TransformerProxy:
         known = self.progress(run, folder)
         if known is not None and known.step >= self.schedule.steps_until(until):
             return known.trained()
-        from pipeline.mix.transformer import training
+        from pipeline.mix.proxies.transformer import training
 
         stream = MixStream(self.data, run, self.config.seed, self.config.context)
         return training.train(self._plan(run), stream, folder, until, on_progress or _ignore).trained()
@@ -88,7 +88,7 @@ class TransformerProxy:
         """
         import torch
 
-        from pipeline.mix.transformer import evaluation, shape, training
+        from pipeline.mix.proxies.transformer import evaluation, shape, training
 
         with training.one_thread():
             flat = torch.empty(shape.layout(self.shape)[-1].stop)
@@ -129,7 +129,7 @@ class TransformerProxy:
         }
 
     def _plan(self, run: RunSpec) -> Plan:
-        from pipeline.mix.transformer.training import Plan
+        from pipeline.mix.proxies.transformer.training import Plan
 
         return Plan(
             run.run_id,

@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import SwarmConfig
-from pipeline.mix.constraints import Bounds, Space, project, reduced_bounds, whole_space
 from pipeline.mix.types import Floats, RunKind, RunSpec
+from pipeline.mix.weights.space import Bounds, Space, project, reduced_bounds, whole_space
 from pipeline.table.errors import ConfigError
 
 logger = logging.getLogger(__name__)

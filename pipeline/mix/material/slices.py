@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
-from pipeline.mix.curated_texts import Keys, id_keys
+from pipeline.mix.material.texts import Keys, id_keys
 from pipeline.mix.types import ChosenDocuments, ResolvedSlice
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.query import check, first_line, literal, shown

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.constraints import Constraints
 from pipeline.mix.types import Floats
+from pipeline.mix.weights.space import Constraints
 
 Ints = NDArray[np.int64]
 Score = Callable[[Floats, Ints], Floats]

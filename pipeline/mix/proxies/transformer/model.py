@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipeline.mix.transformer import shape as shapes
-from pipeline.mix.transformer.shape import Shape
+from pipeline.mix.proxies.transformer import shape as shapes
+from pipeline.mix.proxies.transformer.shape import Shape
 
 EPSILON = 1e-6
 

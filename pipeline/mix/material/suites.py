@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipeline.mix.config import HeldOutConfig, SuiteConfig, TaskConfig
-from pipeline.mix.curated_texts import held_out_order, id_keys
-from pipeline.mix.tokenizer import MixTokenizer
+from pipeline.mix.material.texts import held_out_order, id_keys
+from pipeline.mix.material.tokenizer import MixTokenizer
 from pipeline.mix.types import Item, Task, TokenItem, TokenTask
 from pipeline.table.config import read_yaml, validate
 from pipeline.table.errors import ConfigError, InputError, ShardError, nearest

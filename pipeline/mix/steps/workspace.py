@@ -16,7 +16,7 @@ from typing import Protocol
 
 from pipeline.mix.config import MixConfig, ProxyConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder, mix_folder
-from pipeline.mix.mixture import Mixture, load_mixture
+from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError

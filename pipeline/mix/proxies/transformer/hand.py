@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.mix.transformer import model
-from pipeline.mix.transformer.shape import Shape
+from pipeline.mix.proxies.transformer import model
+from pipeline.mix.proxies.transformer.shape import Shape
 
 HEAD_TOKENS = 512
 HEAD_LOGITS = 1 << 22

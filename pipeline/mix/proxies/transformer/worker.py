@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.transformer.proxy import TransformerProxy
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask
 from pipeline.table.errors import GristmillError
 

@@ -1,0 +1,1 @@
+"""What a mix is made from: slices, their texts, the tokenizer, evaluation suites, contamination."""

@@ -1,0 +1,1 @@
+"""Small models trained on mixtures: n-gram models and transformers, and what their curves say."""

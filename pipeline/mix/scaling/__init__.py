@@ -1,0 +1,1 @@
+"""Scaling laws fitted to runs, and compute allocated by them."""

@@ -1,0 +1,1 @@
+"""Token shards drawn from the slices by a mixture's weights."""

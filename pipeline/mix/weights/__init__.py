@@ -1,0 +1,1 @@
+"""Mixtures: the swarm, bounds, objective, proposal and its verification."""
