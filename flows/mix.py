@@ -21,7 +21,7 @@ from flows.engine import LocalEngine, PrefectEngine
 from flows.progress import Reporter, reporter
 from flows.tables import print_fit
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.report import write_mix_report
+from pipeline.mix.report import MixReport, text_summary, write_mix_report
 from pipeline.mix.steps.choose import (
     Fitted,
     chosen,
@@ -45,7 +45,6 @@ from pipeline.mix.steps.train import (
     training_lines,
 )
 from pipeline.mix.steps.workspace import OpenMix, glanced_mix, opened_mix
-from pipeline.report.mix import text_summary
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.stages import Engine, ShardReport
 
@@ -170,7 +169,8 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     fitted, choice = chosen(mix, found, fitted, step)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
     shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
-    report, page = write_mix_report(mix, found, fitted, choice, shards)
+    report = MixReport(mix, found, fitted, choice, shards)
+    page = write_mix_report(report)
     lines = [text_summary(report)]
     if step == "verify" and choice.verification is not None:
         lines.append(choice.verification.text())
@@ -190,13 +190,13 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
     """Write the report of what there is; nothing is trained for it."""
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
-        _, page = write_mix_report(mix, found, None, None, None)
+        page = write_mix_report(MixReport(mix, found))
         return _print(f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}")
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
     fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
-    _, page = write_mix_report(mix, found, fitted, choice, None)
+    page = write_mix_report(MixReport(mix, found, fitted, choice))
     return _print(f"{_of(found, fitted)}\nreport: {mix.shown(page)}")
 
 
