@@ -10,9 +10,7 @@ import numpy as np
 
 from pipeline.mix.shards.sample import SampleReport
 from pipeline.mix.steps.choose import Choice, Fitted, models_of, observed
-from pipeline.mix.steps.material import Material
-from pipeline.mix.steps.train import Results
-from pipeline.mix.steps.workspace import OpenMix
+from pipeline.mix.steps.types import Material, OpenMix, Results
 from pipeline.mix.weights.mixture import Mixture
 from pipeline.mix.weights.proposal import Proposal
 from pipeline.mix.weights.swarm import unjudged_slices
@@ -72,7 +70,7 @@ def _basis(mix: OpenMix, found: Material, fitted: Fitted | None, proposal: Propo
         "workspace": mix.config.workspace,
         "suite": f"{found.suite.path} ({found.suite_hash[:12]})",
         "proxy": f"{proxy.kind}{size}, {proxy.tokens:,} tokens",
-        "tokenizer": f"{found.tokenizer.vocabulary:,} tokens ({found.tokenizer.content_hash[:12]})",
+        "tokenizer": f"{found.data.vocabulary:,} tokens ({found.tokenizer_hash[:12]})",
         "objective": mix.config.propose.objective + (f", KL weight {proposal.kl:g}" if proposal else ""),
         "proposal": fitted.folder.name if fitted else "none yet",
     } | {stage.name: f"{stage.config}, {stage.share:.0%} of the tokens" for stage in mix.config.stages}
