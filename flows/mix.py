@@ -31,12 +31,10 @@ from pipeline.mix.steps.choose import (
     save_mixture,
 )
 from pipeline.mix.steps.explain import explain_mixture
-from pipeline.mix.steps.material import Material, kept_material, material, refuse_early, slices_text
+from pipeline.mix.steps.material import kept_material, material, refuse_early, slices_text
 from pipeline.mix.steps.train import (
-    Drawn,
     draw,
     missing,
-    ngram_ranks,
     results_text,
     swarm_text,
     train,
@@ -44,7 +42,8 @@ from pipeline.mix.steps.train import (
     trainer,
     training_lines,
 )
-from pipeline.mix.steps.workspace import OpenMix, glanced_mix, opened_mix
+from pipeline.mix.steps.types import Drawn, Material, OpenMix
+from pipeline.mix.steps.workspace import glanced_mix, opened_mix
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.stages import Engine, ShardReport
 
@@ -157,7 +156,7 @@ def run_step(
             return _report_alone(mix, found, drawn)
         results = train(mix, found, drawn.runs)
         if step == "train":
-            return _print(results_text(results, ngram_ranks(mix, found, results)))
+            return _print(results_text(mix, found, results))
         fitted = fit_results(mix, found, results, drawn.space)
         if step == "fit":
             return print_fit(fitted.fit, as_json)
