@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.kernels.copy_share import copy_shares
+from pipeline.kernels.minhash import copy_shares
 from pipeline.llm.answers import ending
 from pipeline.rephrase.fidelity import lexicon
 from pipeline.rephrase.fidelity.check import check
