@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.config import RephraseConfig
-from pipeline.rephrase.output import OutputJob, is_done, measure_with, output_key, write_output
+from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
 from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.table.catalog import ANSWERS
@@ -52,9 +52,7 @@ def rephrase_stage(
     Each planned request becomes one document or one reject. `detect` tells a text's language.
     """
     plan = make_plan(settings)
-    job = OutputJob(
-        context.storage, plan, measure_with(plan.endpoint.model, detect), f"{verify.VERSION}-{lid_model_hash()}"
-    )
+    job = OutputJob(context.storage, plan, detect, f"{verify.VERSION}-{lid_model_hash()}")
     parents = [part for folder in ("outcomes", "curated") for part in context.group(settings.source, folder).parts()]
     key = output_key(plan, settings, parents, job.verdicts_version)
     to_do = int(not is_done(job, key, retry_failed=settings.client.retry_failed))
