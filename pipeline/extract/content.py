@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipeline.extract.lines import HEAD_BYTES, read_head
+from pipeline.extract.corpora.lines import HEAD_BYTES, read_head
 from pipeline.extract.members import RawInput, detect
-from pipeline.extract.records import starts_arc, starts_warc
+from pipeline.extract.warc.records import starts_arc, starts_warc
 from pipeline.table.schema import RejectReason
 
 Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "damaged", "unreadable"]

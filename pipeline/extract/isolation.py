@@ -4,7 +4,7 @@ Requests and answers are bytes. An item whose worker ends unexpectedly costs its
 a fresh worker, and blamed when that ends too; the others of its batch go on elsewhere. The nets (CPU time, memory, no
 progress) are for what the caller's own limits missed; `WorkerPool.nets` counts how often they caught something.
 
-    with WorkerPool("pipeline.extract.html:make_handler", size=2) as pool:
+    with WorkerPool("pipeline.extract.html.text:make_handler", size=2) as pool:
         for tag, answer in pool.imap((page, encode(page)) for page in pages):
             ...
 

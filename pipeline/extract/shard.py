@@ -19,16 +19,16 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, identify
-from pipeline.extract.exchange import HtmlOptions
+from pipeline.extract.corpora.columnar import read_csv, read_parquet
+from pipeline.extract.corpora.jsonl import read_jsonl
+from pipeline.extract.corpora.rows import file_reject, row_damage
+from pipeline.extract.html.exchange import HtmlOptions
+from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
-from pipeline.extract.jsonl import read_jsonl
-from pipeline.extract.pages import HANDLER, extract_pages
-from pipeline.extract.rows import file_reject, row_damage
 from pipeline.extract.units import Document, Page, Reject
-from pipeline.extract.warc import read_warc
+from pipeline.extract.warc.archive import read_warc
 from pipeline.table import schema
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
 from pipeline.table.inputs import InputFile

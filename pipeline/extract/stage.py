@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import ExtractConfig
-from pipeline.extract.exchange import HtmlOptions
+from pipeline.extract.html.exchange import HtmlOptions
+from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.pages import extract_pages
 from pipeline.extract.shard import (
     ExtractJob,
     Shard,

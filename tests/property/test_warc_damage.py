@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import WarcItem, read_warc
+from pipeline.extract.warc.archive import WarcItem, read_warc
 
 LIMITS = ExtractLimits()
 CODECS = {

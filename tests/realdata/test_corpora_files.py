@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.extract.columnar import read_csv
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.corpora.columnar import read_csv
+from pipeline.extract.corpora.jsonl import read_jsonl
 from pipeline.extract.units import Document
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

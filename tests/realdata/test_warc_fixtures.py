@@ -13,7 +13,7 @@ from warcio.exceptions import ArchiveLoadFailed
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import UNIT_TYPES, WarcItem, read_warc
+from pipeline.extract.warc.archive import UNIT_TYPES, WarcItem, read_warc
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "web"
 FIXTURES = sorted((DATA / "warc-fixtures").glob("*")) if DATA.is_dir() else []

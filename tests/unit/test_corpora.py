@@ -24,11 +24,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract import members
-from pipeline.extract.column_types import settle_types
-from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.jsonl import read_jsonl
-from pipeline.extract.rows import UNFIT, RowItem, fit, to_date
+from pipeline.extract.corpora.column_types import settle_types
+from pipeline.extract.corpora.columnar import read_csv, read_parquet
+from pipeline.extract.corpora.jsonl import read_jsonl
+from pipeline.extract.corpora.rows import UNFIT, RowItem, fit, to_date
 from pipeline.extract.units import Document, Reject
 from pipeline.table.errors import InputError
 from pipeline.table.inputs import InputFile, resolve

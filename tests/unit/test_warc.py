@@ -14,10 +14,10 @@ import pytest
 import zstandard
 from fastwarc.stream_io import BrotliWriter
 
-from pipeline.extract import http
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import WarcItem, parse_date, read_warc
+from pipeline.extract.warc import http
+from pipeline.extract.warc.archive import WarcItem, parse_date, read_warc
 from pipeline.table.errors import InputError
 from tests.local_run import run_all
 

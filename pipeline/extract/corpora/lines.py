@@ -15,7 +15,7 @@ from itertools import chain
 from typing import BinaryIO, Literal
 
 from pipeline.extract.members import UNIT_BYTES, DamagedMember, DecodedStream, RawInput, detect
-from pipeline.extract.records import starts_warc
+from pipeline.extract.warc.records import starts_warc
 from pipeline.table.errors import InputError
 
 BOM = codecs.BOM_UTF8

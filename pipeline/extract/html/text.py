@@ -1,7 +1,7 @@
 """HTML to text as it runs in an isolated worker: limits, language gate, metadata, then trafilatura or Resiliparse.
 
 Keep this module and all it imports free of pyarrow, Numba and pydantic: every worker holds it in memory. The parent's
-side is `pipeline.extract.pages`.
+side is `pipeline.extract.html.pages`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from trafilatura.metadata import Document, extract_metadata
 from trafilatura.utils import HTML_PARSER, load_html, normalize_unicode
 from trafilatura.xml import process_element
 
-from pipeline.extract.charset import Decoded, decode
-from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
-from pipeline.extract.mend import accompany, mend, release, spare_lists, without_held
-from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
+from pipeline.extract.html.charset import Decoded, decode
+from pipeline.extract.html.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
+from pipeline.extract.html.mend import accompany, mend, release, spare_lists, without_held
+from pipeline.extract.html.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.table.models import lid_model_path
 
 RESET_CACHES_EVERY_PAGES = 500

@@ -19,7 +19,7 @@ import zstandard
 from fastwarc.stream_io import BrotliReader
 
 from pipeline.extract.members import MAGIC, MAX_ZSTD_WINDOW
-from pipeline.extract.records import parse_header
+from pipeline.extract.warc.records import parse_header
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
 MAX_CODINGS = 4

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import BinaryIO, Literal
 
-from pipeline.extract import http
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.members import MAGIC, DamagedMember, Format, Member, RawInput, candidates, detect
-from pipeline.extract.records import Record, RecordReader, starts_arc, starts_warc
 from pipeline.extract.units import Origin, Page, Reject
+from pipeline.extract.warc import http
+from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
 from pipeline.table.errors import InputError
 from pipeline.table.schema import RejectReason
 

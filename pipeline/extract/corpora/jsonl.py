@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.lines import BOM, Line, is_json_array, read_elements, read_lines
-from pipeline.extract.rows import MAX_DEPTH, NOTHING_KEPT, RowItem, row_damage, row_reject, to_fields, to_item
+from pipeline.extract.corpora.lines import BOM, Line, is_json_array, read_elements, read_lines
+from pipeline.extract.corpora.rows import MAX_DEPTH, NOTHING_KEPT, RowItem, row_damage, row_reject, to_fields, to_item
 
 MAX_BLANK = 4096
 

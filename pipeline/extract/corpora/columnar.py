@@ -11,12 +11,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.extract.cells import values
-from pipeline.extract.column_types import find_type, natural_type, open_parquet, paths, shown
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.lines import BOM, Line, read_lines
-from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput
-from pipeline.extract.rows import (
+from pipeline.extract.corpora.cells import values
+from pipeline.extract.corpora.column_types import find_type, natural_type, open_parquet, paths, shown
+from pipeline.extract.corpora.lines import BOM, Line, read_lines
+from pipeline.extract.corpora.rows import (
     MAX_NAMED,
     NOTHING_KEPT,
     UNREADABLE,
@@ -27,6 +26,7 @@ from pipeline.extract.rows import (
     to_fields,
     to_item,
 )
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput
 from pipeline.extract.units import Document
 from pipeline.table.errors import InputError, nearest
 from pipeline.table.parquet import FLAT_BYTES, read_group

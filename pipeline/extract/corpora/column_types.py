@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import KeepColumn
-from pipeline.extract.rows import Keys, find, to_fields
+from pipeline.extract.corpora.rows import Keys, find, to_fields
 from pipeline.table.errors import InputError, nearest
 from pipeline.table.inputs import InputFile
 from pipeline.table.schema import KeptType

@@ -1,4 +1,4 @@
-"""Pages to documents through isolated workers: the parent's side of `pipeline.extract.html`.
+"""Pages to documents through isolated workers: the parent's side of `pipeline.extract.html.text`.
 
 Byte-identical bodies are parsed once; each page keeps its own origin, URL, capture date and HTTP headers.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from pipeline.extract.exchange import (
+from pipeline.extract.html.exchange import (
     ExchangeError,
     Extracted,
     HtmlOptions,
@@ -20,12 +20,12 @@ from pipeline.extract.exchange import (
     decode_result,
     encode_request,
 )
+from pipeline.extract.html.page_metadata import header_date, header_licence
 from pipeline.extract.isolation import Answer, Failure, WorkerPool
-from pipeline.extract.page_metadata import header_date, header_licence
 from pipeline.extract.units import Document, Page, Reject
 from pipeline.table.schema import REJECT_REASONS
 
-HANDLER = "pipeline.extract.html:make_handler"
+HANDLER = "pipeline.extract.html.text:make_handler"
 REMEMBERED_CHARACTERS = 16 * 1024 * 1024  # of results kept for byte-identical bodies that may still come
 _CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture is not dated
 
@@ -51,7 +51,7 @@ def extract_pages(
 
 def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
     """Return the document or reject of one page, in this process and without any net: for tests and for trying out."""
-    from pipeline.extract.html import extract  # 0.5 s and 40 MB that the parent of workers does not need
+    from pipeline.extract.html.text import extract  # 0.5 s and 40 MB that the parent of workers does not need
 
     return _finish(page, extract(_request(page, options)))
 
