@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipeline.extract.corpora.lines import HEAD_BYTES, read_head
-from pipeline.extract.members import RawInput, detect
+from pipeline.extract.corpora.text import DELIMITERS
+from pipeline.extract.members import HEAD_BYTES, RawInput, detect, read_head
 from pipeline.extract.warc.records import starts_arc, starts_warc
 from pipeline.table.schema import RejectReason
 
 Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "damaged", "unreadable"]
-DELIMITERS = (",", "\t", ";", "|")
 
 _UNPACK = "unpack it and name the files in it"
 _CONVERT = "convert it to JSON lines or Parquet"

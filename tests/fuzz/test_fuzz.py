@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from flows.config import RunConfig
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.content import identify
-from pipeline.extract.corpora.columnar import read_csv, read_parquet
-from pipeline.extract.corpora.jsonl import read_jsonl
+from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Page, Reject
 from pipeline.extract.warc.archive import read_warc
 from pipeline.llm.answers import BadAnswer, read_answer

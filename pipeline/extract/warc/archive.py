@@ -18,16 +18,13 @@ from typing import BinaryIO, Literal
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.members import MAGIC, DamagedMember, Format, Member, RawInput, candidates, detect
-from pipeline.extract.units import Origin, Page, Reject
+from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
 from pipeline.extract.warc import http
 from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
 from pipeline.table.errors import InputError
 from pipeline.table.schema import RejectReason
 
-UNIT_TYPES = frozenset({"response", "resource", "conversion", "revisit", "arc"})
-DAMAGE = "damage"
 HEADER_ALLOWANCE_BYTES = 1 << 20  # of a block, on top of the payload's limit
-MAX_DETAIL = 300
 SOUND_PIECES = 4
 KEPT_HEADERS = frozenset(
     {"last-modified", "date", "content-language", "content-location", "content-disposition", "link", "x-robots-tag"}
@@ -37,29 +34,9 @@ SEGMENT_GAP = 8  # records that may stand between two segments of one
 _PLACE = re.compile(r"@\d+$")
 
 
-@dataclass(frozen=True, slots=True)
-class WarcItem:
-    """One record, or one damaged stretch, of a web archive.
-
-    `offset` is the raw byte at which it begins (for records that share a compressed member: at which that member does).
-    `record_type` is the WARC type in lower case, "arc", "filedesc", "unknown", or "damage" for what is no unit.
-    `result` is None for records that are only counted. When `resumable`, reading may begin again at `offset`.
-    """
-
-    offset: int
-    resumable: bool
-    record_type: str
-    result: Page | Reject | None
-
-    @property
-    def is_unit(self) -> bool:
-        """Whether this has to end as a document or a reject, and is not damage or a record that is only counted."""
-        return self.record_type in UNIT_TYPES
-
-
 def read_warc(
     stream: BinaryIO, file: str, start: int, limits: ExtractLimits, earlier: Iterable[tuple[str, int]] = ()
-) -> Iterator[WarcItem]:
+) -> Iterator[Entry]:
     """Yield every record of a seekable web archive from the raw offset `start` on, in file order; none can drop.
 
     `start` is 0 or the `offset` of a resumable item: then exactly the items from there on come. For that, `earlier` has
@@ -72,7 +49,7 @@ def read_warc(
     raw = RawInput(stream)
     if raw.size == 0:
         empty = Record(0, 0, "damage", damage="the file is empty", cut=True)
-        yield WarcItem(0, True, DAMAGE, _broken(Origin(file, 0), empty))
+        yield Entry(0, _broken(Origin(file, 0), empty), DAMAGE)
         return
     form, kind = _identify(raw)
     block_bytes = limits.payload_bytes + HEADER_ALLOWANCE_BYTES
@@ -91,7 +68,7 @@ def read_warc(
     for record_id, offset in earlier:
         known.places.setdefault(_PLACE.sub("", record_id), []).append(offset)
     for placed in _join_segments(chain(first, records), block_bytes):
-        yield _to_item(file, placed, limits, known)
+        yield _to_entry(file, placed, limits, known)
 
 
 @dataclass(slots=True)
@@ -249,7 +226,7 @@ def _is_sound(raw: RawInput, form: Format) -> bool:
         return False
 
 
-def _to_item(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -> WarcItem:
+def _to_entry(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -> Entry:
     record = placed.record
     record_type = _record_type(record)
     result: Page | Reject | None = None
@@ -263,7 +240,7 @@ def _to_item(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -
         result = Reject(_origin(file, record), _url(record), "truncated_input", lone[:MAX_DETAIL])
     elif not placed.is_joined and record_type in UNIT_TYPES:
         result = _to_result(file, record, limits, known)
-    return WarcItem(record.offset, placed.is_resumable, record_type, result)
+    return Entry(record.offset, result, record_type, placed.is_resumable)
 
 
 def _record_type(record: Record) -> str:
