@@ -28,7 +28,7 @@ import lz4.frame
 import zstandard
 from fastwarc.stream_io import GzipReader
 
-Codec = Literal["plain", "gzip", "lz4", "zstd", "xz", "bz2"]
+from pipeline.extract.media import CODECS, Codec
 
 BLOCK_BYTES = 1 << 20  # raw bytes held at a time
 PIECE_BYTES = 256 << 10  # decoded bytes handed on at a time
@@ -36,13 +36,6 @@ FEED_BYTES, ZSTD_FEED_BYTES = 32 << 10, 1 << 10  # given to a decoder: 4 bytes o
 WHOLE_RAW_BYTES = 1 << 20  # gzip members up to here, and up to the next in decoded bytes, are decoded at once
 WHOLE_BYTES = 4 << 20
 GZIP_FRAME_BYTES = 18  # header and trailer
-MAGIC: dict[Codec, bytes] = {
-    "gzip": b"\x1f\x8b\x08",
-    "lz4": b"\x04\x22\x4d\x18",
-    "zstd": b"\x28\xb5\x2f\xfd",
-    "xz": b"\xfd7zXZ\0",
-    "bz2": b"BZh",
-}
 BZ2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows "BZh" and a digit: a block, or the end of an empty file
 MAX_ZSTD_WINDOW = 1 << 27  # what the zstd command accepts without asking
 MAX_XZ_BYTES = 160 << 20  # of memory: twice what `xz -9` needs
@@ -207,7 +200,7 @@ def detect(raw: RawInput) -> Format:
     if head.startswith(_DICTIONARY_MAGIC):
         return Format("zstd", _read_dictionary(raw))
     behind = raw.exactly(_skip_skippable(raw, 0), 10)
-    for codec, magic in MAGIC.items():
+    for codec, magic in CODECS.items():
         if head.startswith(magic) or behind.startswith(magic):
             # Three letters could begin a text: bzip2 counts with what must follow them.
             return Format(codec) if codec != "bz2" or head[4:] in BZ2_BLOCKS else Format("plain")
@@ -219,7 +212,7 @@ def _read_dictionary(raw: RawInput) -> zstandard.ZstdCompressionDict | None:
     if size > MAX_DICTIONARY_BYTES:
         return None
     content = raw.exactly(8, size)
-    if content.startswith(MAGIC["zstd"]):
+    if content.startswith(CODECS["zstd"]):
         # In one go the library allocates whatever the frame claims.
         reader = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(io.BytesIO(content))
         try:
@@ -281,7 +274,7 @@ class Member:
         if self._form.codec != "gzip":
             return b""
         stop = self.start + WHOLE_RAW_BYTES
-        end = self._raw.find(MAGIC["gzip"], self.start + GZIP_FRAME_BYTES, stop)  # most likely the next member
+        end = self._raw.find(CODECS["gzip"], self.start + GZIP_FRAME_BYTES, stop)  # most likely the next member
         end = self._raw.size if end < 0 else end
         if end > stop:
             return b""
@@ -447,7 +440,7 @@ class DecodedStream:
 
 def candidates(raw: RawInput, form: Format, start: int, starts_record: Callable[[bytes], bool]) -> Iterator[int]:
     """Yield raw offsets at or after `start` of members whose first decoded bytes start a record."""
-    magic = MAGIC[form.codec]
+    magic = CODECS[form.codec]
     position = raw.find(magic, start)
     while position >= 0:
         if (form.codec != "gzip" or _is_gzip(raw, position)) and starts_record(_first_bytes(raw, form, position)):

@@ -17,7 +17,8 @@ from itertools import chain, islice
 from typing import BinaryIO, Literal
 
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.members import MAGIC, DamagedMember, Format, Member, RawInput, candidates, detect
+from pipeline.extract.media import CODECS, TEXT_TYPE, looks_like_html, refuse_body, refuse_type
+from pipeline.extract.members import DamagedMember, Format, Member, RawInput, candidates, detect
 from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
 from pipeline.extract.warc import http
 from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
@@ -196,7 +197,7 @@ def _identify_damaged(raw: RawInput, seeming: Format) -> tuple[Format, Literal["
     for kind in ("warc", "arc"):
         offset = RecordReader(raw, plain, kind, 0).find(0)
         found += [] if offset is None else [(offset, plain, kind)]
-    for codec in MAGIC:
+    for codec in CODECS:
         form = seeming if codec == seeming.codec else Format(codec)
         offset = next(candidates(raw, form, 0, lambda head: starts_warc(head) or starts_arc(head)), None)
         if offset is not None:
@@ -315,11 +316,8 @@ def _refuse_by_header(message: http.Message, record_type: str) -> tuple[RejectRe
             return "redirect", f"{message.status} {location}".strip()
         return "http_status", str(message.status)
     media_type, _ = http.media_type(message.headers.get("content-type"))
-    if media_type is None or media_type in http.HTML_TYPES:
-        return None
-    if media_type == "text/plain" and record_type == "conversion":
-        return None
-    return "not_html", media_type
+    other = TEXT_TYPE if media_type == TEXT_TYPE and record_type != "conversion" else refuse_type(media_type)
+    return ("not_html", other) if other else None
 
 
 def _to_page(
@@ -333,11 +331,11 @@ def _to_page(
     if not body.data.strip(b"\0\t\n\r "):
         return Reject(origin, url, "empty", "the body is empty")
     media_type, charset = http.media_type(message.headers.get("content-type"))
-    other = http.sniff_binary(body.data)
+    other = refuse_body(media_type, body.data)
+    if other is None and media_type is None and not looks_like_html(body.data):
+        other = "no media type is declared, and the content does not begin like HTML"
     if other is not None:
-        return Reject(origin, url, "not_html", f"{other}, declared as {media_type}" if media_type else other)
-    if media_type is None and not http.looks_like_html(body.data):
-        return Reject(origin, url, "not_html", "no media type is declared, and the content does not begin like HTML")
+        return Reject(origin, url, "not_html", other)
     headers = {name: message.headers[name][:MAX_HEADER_CHARACTERS] for name in KEPT_HEADERS & message.headers.keys()}
     captured = parse_date(record.headers.get("warc-date", ""))
     cut = truncated or body.cut

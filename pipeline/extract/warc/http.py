@@ -18,10 +18,10 @@ from typing import Literal
 import zstandard
 from fastwarc.stream_io import BrotliReader
 
-from pipeline.extract.members import MAGIC, MAX_ZSTD_WINDOW
+from pipeline.extract.media import CODECS, looks_like_markup
+from pipeline.extract.members import MAX_ZSTD_WINDOW
 from pipeline.extract.warc.records import parse_header
 
-HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
 MAX_CODINGS = 4
 MAX_RESPONSES = 16  # in one record: interim ones, then the one proper
 GZIP_HEADER_BYTES, GZIP_TRAILER_BYTES = 10, 8
@@ -47,31 +47,6 @@ _HTML_END = re.compile(rb"</html\s*>(?:\s|<!--(?:(?!-->).){0,4096}-->)*\Z", re.I
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.+-]{1,40})", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+*-]{1,80}/[a-z0-9!#$&^_.+*-]{1,80}")
 _CHUNK_LINE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,4096})?\r?\n")
-_HTML = re.compile(
-    rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|br|a|b|h[1-6]|table|font|iframe|span|ul|img"
-    rb"|center|article|section|main|header|nav|form)[\s>/]|<!--",
-    re.IGNORECASE,
-)
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-_LEAD = re.compile(rb"(?:\xef\xbb\xbf|\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
-
-# What a body declared to be HTML sometimes is instead.
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF-", "application/pdf"),
-    (b"%!PS", "application/postscript"),
-    (b"\x89PNG\r\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"PK\x03\x04", "application/zip"),
-    (b"Rar!\x1a", "application/vnd.rar"),
-    (b"\xd0\xcf\x11\xe0", "application/msword"),
-    (b"{\\rtf", "application/rtf"),
-    (b"OggS", "application/ogg"),
-    (b"ID3", "audio/mpeg"),
-    (b"wOFF", "font/woff"),
-    (b"wOF2", "font/woff2"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,29 +132,6 @@ def media_type(content_type: str | None) -> tuple[str | None, str | None]:
     return (None if said in _SAYS_NOTHING else said), (charset[1] if charset else None)
 
 
-def looks_like_html(body: bytes) -> bool:
-    """Say whether the beginning of `body` is HTML, in any charset that keeps ASCII readable or in UTF-16."""
-    head = _head(body)
-    return _HTML.match(head, _LEAD.match(head).end()) is not None  # type: ignore[union-attr]
-
-
-def looks_like_markup(body: bytes) -> bool:
-    """Say whether the beginning of `body` is text with an HTML tag: enough where its header says that it is HTML."""
-    head = _head(body)
-    return _HTML.search(head) is not None and _CONTROL.search(head, 0, 1024) is None
-
-
-def sniff_binary(body: bytes) -> str | None:
-    """Return the media type of a body that is certainly no HTML by its first bytes, or None."""
-    head = body[:64].lstrip(b"\xef\xbb\xbf \t\r\n\0")
-    return next((name for magic, name in _SIGNATURES if head.startswith(magic)), None)
-
-
-def _head(body: bytes) -> bytes:
-    head = body[:_SNIFF_BYTES]
-    return head.replace(b"\0", b"").lstrip(b"\xff\xfe") if b"\0" in head[:64] else head
-
-
 def decode_body(message: Message, limit: int, *, was_cut: bool) -> Body:
     """Undo transfer and content codings of `message`, up to `limit` bytes.
 
@@ -250,7 +202,7 @@ def _codings(header: str, body: bytes) -> list[str]:
     """Return the content codings to undo, outermost first; gzip is seen without a header, too."""
     names = [name.strip().removeprefix("x-") for name in header.lower().split(",")]
     names = [name for name in names if name not in ("", "identity", "none")]
-    if not names and body.startswith(MAGIC["gzip"]):
+    if not names and body.startswith(CODECS["gzip"]):
         return ["gzip"]
     if len(names) > MAX_CODINGS:
         raise _CodingError(f"{len(names)} content codings, one inside the other")
@@ -263,7 +215,7 @@ def _decode(coding: str, data: bytes, limit: int) -> bytes:
     try:
         if not data:
             return data
-        if coding in ("gzip", "deflate") or data.startswith(MAGIC["gzip"]):
+        if coding in ("gzip", "deflate") or data.startswith(CODECS["gzip"]):
             is_whole = _inflate(data, out, _deflate_start(data, coding))
         elif coding == "br":
             is_whole = _brotli(data, out)
@@ -281,7 +233,7 @@ def _decode(coding: str, data: bytes, limit: int) -> bytes:
 
 def _deflate_start(data: bytes, coding: str, position: int = 0) -> int:
     """Return where deflated content begins: behind the header of gzip or zlib, or at once, as many servers send it."""
-    if data.startswith(MAGIC["gzip"], position):
+    if data.startswith(CODECS["gzip"], position):
         flags, start = data[position + 3 : position + 4].ljust(1)[0], position + GZIP_HEADER_BYTES
         if flags & 4:
             start += 2 + int.from_bytes(data[start : start + 2], "little")
@@ -311,8 +263,8 @@ def _inflate(data: bytes, out: _Limited, position: int) -> bool:
                 return False
         position -= len(decoder.unused_data)
         # The trailer may be missing.
-        following = data.find(MAGIC["gzip"], position, position + GZIP_TRAILER_BYTES + len(MAGIC["gzip"]))
-        if following < 0 or not data.startswith(MAGIC["gzip"]):
+        following = data.find(CODECS["gzip"], position, position + GZIP_TRAILER_BYTES + len(CODECS["gzip"]))
+        if following < 0 or not data.startswith(CODECS["gzip"]):
             return True
         position = _deflate_start(data, "gzip", following)
 
@@ -336,7 +288,7 @@ def _brotli(data: bytes, out: _Limited) -> bool:
 def _zstd(data: bytearray, out: _Limited) -> bool:
     """Decode all frames and say whether the last came to its end; what follows them is ignored."""
     decompressor, position = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW), 0
-    while data.startswith(MAGIC["zstd"], position) or not position:
+    while data.startswith(CODECS["zstd"], position) or not position:
         descriptor = position + 4
         checksum_bytes = 4 if len(data) > descriptor and data[descriptor] & 4 else 0
         if checksum_bytes:
