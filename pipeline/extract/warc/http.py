@@ -12,7 +12,8 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import zstandard
@@ -69,21 +70,6 @@ class Body:
     problem: Literal["oversize", "damaged"] | None = None
     detail: str = ""
     cut: Literal["range", "disconnect"] | None = None
-
-
-@dataclass(slots=True)
-class _Limited:
-    """Collects decoded pieces up to a limit."""
-
-    limit: int
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, piece: bytes) -> None:
-        self.parts.append(piece)
-        self.size += len(piece)
-        if self.size > self.limit:
-            raise _TooLargeError
 
 
 class _TooLargeError(Exception):
@@ -211,24 +197,30 @@ def _codings(header: str, body: bytes) -> list[str]:
 
 def _decode(coding: str, data: bytes, limit: int) -> bytes:
     """Undo one coding; gzip is known by its beginning, whatever the header calls it."""
-    out = _Limited(limit)
+    if not data:
+        return data
+    if coding in ("gzip", "deflate") or data.startswith(CODECS["gzip"]):
+        pieces = _inflate(data, coding)
+    elif coding == "br":
+        pieces = _brotli(data)
+    elif coding == "zstd":
+        pieces = _zstd(bytearray(data))
+    else:
+        raise _CodingError(f"unknown content coding {coding[:40]!r}")
+    parts: list[bytes] = []
+    size = 0
     try:
-        if not data:
-            return data
-        if coding in ("gzip", "deflate") or data.startswith(CODECS["gzip"]):
-            is_whole = _inflate(data, out, _deflate_start(data, coding))
-        elif coding == "br":
-            is_whole = _brotli(data, out)
-        elif coding == "zstd":
-            is_whole = _zstd(bytearray(data), out)
-        else:
-            raise _CodingError(f"unknown content coding {coding[:40]!r}")
+        for piece in pieces:
+            parts.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise _TooLargeError
     except (OSError, zlib.error, zstandard.ZstdError) as error:
-        raise _CodingError(f"content coding cannot be undone: {error}", b"".join(out.parts)) from error
-    if not is_whole:
+        raise _CodingError(f"content coding cannot be undone: {error}", b"".join(parts)) from error
+    except EOFError as error:
         flushed = data.endswith(_FLUSH)  # Some servers never end the stream, all of which they have sent.
-        raise _CodingError("body ends within its content coding", b"".join(out.parts), flushed=flushed)
-    return b"".join(out.parts)
+        raise _CodingError("body ends within its content coding", b"".join(parts), flushed=flushed) from error
+    return b"".join(parts)
 
 
 def _deflate_start(data: bytes, coding: str, position: int = 0) -> int:
@@ -247,8 +239,9 @@ def _deflate_start(data: bytes, coding: str, position: int = 0) -> int:
     return 0
 
 
-def _inflate(data: bytes, out: _Limited, position: int) -> bool:
-    """Inflate a stream, of gzip all members, and say whether it came to its end; what else follows is ignored."""
+def _inflate(data: bytes, coding: str) -> Iterator[bytes]:
+    """Inflate a stream, of gzip all members; what else follows is ignored. Raises: EOFError when it has no end."""
+    position = _deflate_start(data, coding)
     while True:
         decoder, rest = zlib.decompressobj(-15), b""
         while not decoder.eof:
@@ -258,35 +251,35 @@ def _inflate(data: bytes, out: _Limited, position: int) -> bool:
             at_end = not rest
             piece = decoder.decompress(rest, _STEP_BYTES)
             rest = decoder.unconsumed_tail
-            out.add(piece)
+            yield piece
             if at_end and not piece and not decoder.eof:
-                return False
+                raise EOFError
         position -= len(decoder.unused_data)
         # The trailer may be missing.
         following = data.find(CODECS["gzip"], position, position + GZIP_TRAILER_BYTES + len(CODECS["gzip"]))
         if following < 0 or not data.startswith(CODECS["gzip"]):
-            return True
+            return
         position = _deflate_start(data, "gzip", following)
 
 
-def _brotli(data: bytes, out: _Limited) -> bool:
+def _brotli(data: bytes) -> Iterator[bytes]:
     """Decode all of a stream, or as much as comes before its error."""
-    reader = BrotliReader(io.BytesIO(data))
+    reader, size = BrotliReader(io.BytesIO(data)), 0
     try:
         while piece := reader.read(_STEP_BYTES):
-            out.add(piece)
+            size += len(piece)
+            yield piece
     except OSError:
         # The reader drops what it had decoded of a step: once more, in steps of a byte.
         reader = BrotliReader(io.BytesIO(data))
-        for part in out.parts:
-            reader.read(len(part))
+        while size:
+            size -= len(reader.read(min(size, _STEP_BYTES)))
         while piece := reader.read(1):
-            out.add(piece)
-    return True
+            yield piece
 
 
-def _zstd(data: bytearray, out: _Limited) -> bool:
-    """Decode all frames and say whether the last came to its end; what follows them is ignored."""
+def _zstd(data: bytearray) -> Iterator[bytes]:
+    """Decode all frames; what follows them is ignored. Raises: EOFError when the last has no end."""
     decompressor, position = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW), 0
     while data.startswith(CODECS["zstd"], position) or not position:
         descriptor = position + 4
@@ -297,8 +290,7 @@ def _zstd(data: bytearray, out: _Limited) -> bool:
         while not decoder.eof:
             step = bytes(data[position : position + _INPUT_BYTES])
             if not step:
-                return False
-            out.add(decoder.decompress(step))
+                raise EOFError
+            yield decoder.decompress(step)
             position += len(step)
         position += checksum_bytes - len(decoder.unused_data)
-    return True
