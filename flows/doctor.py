@@ -96,7 +96,7 @@ def _kernels() -> Iterator[str]:
 
 def _extraction() -> Iterator[str]:
     from pipeline.extract.config import ExtractConfig
-    from pipeline.extract.html.exchange import HtmlOptions
+    from pipeline.extract.html.messages import HtmlOptions
     from pipeline.extract.html.pages import extract_pages
     from pipeline.extract.shard import page_pool
     from pipeline.extract.units import Document, Origin, Page

@@ -69,14 +69,14 @@ class WorkerLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class WorkerFailure:
     """Why an item has no answer."""
 
     reason: Literal["timeout", "crash", "memory"]
     detail: str
 
 
-Answer = bytes | Failure
+Answer = bytes | WorkerFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class WorkerPool:
             self._counts.update({"crash" if ending.kind == "failed" else ending.kind: 1, "items_rejected": int(blamed)})
         if blamed:
             reason = ending.kind if ending.kind in ("timeout", "memory") else "crash"
-            pending.popleft().answer.set_result(Failure(reason, ending.detail))
+            pending.popleft().answer.set_result(WorkerFailure(reason, ending.detail))
 
 
 @dataclass(slots=True, eq=False)

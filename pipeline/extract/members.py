@@ -187,24 +187,24 @@ class _Zstd:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class Compression:
     """How a file is stored; decided once from its beginning, so that it does not depend on where reading starts."""
 
     codec: Codec
     dictionary: zstandard.ZstdCompressionDict | None = None
 
 
-def detect(raw: RawInput) -> Format:
+def detect(raw: RawInput) -> Compression:
     """Return the format by content, never by name; what has no known magic number is plain."""
     head = raw.exactly(0, 10)
     if head.startswith(_DICTIONARY_MAGIC):
-        return Format("zstd", _read_dictionary(raw))
+        return Compression("zstd", _read_dictionary(raw))
     behind = raw.exactly(_skip_skippable(raw, 0), 10)
     for codec, magic in CODECS.items():
         if head.startswith(magic) or behind.startswith(magic):
             # Three letters could begin a text: bzip2 counts with what must follow them.
-            return Format(codec) if codec != "bz2" or head[4:] in BZ2_BLOCKS else Format("plain")
-    return Format("plain")
+            return Compression(codec) if codec != "bz2" or head[4:] in BZ2_BLOCKS else Compression("plain")
+    return Compression("plain")
 
 
 def _read_dictionary(raw: RawInput) -> zstandard.ZstdCompressionDict | None:
@@ -237,7 +237,7 @@ _DECODING_ERRORS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, RuntimeErro
 class Member:
     """One compressed member, or the rest of a plain file, decoded piece by piece."""
 
-    def __init__(self, raw: RawInput, form: Format, start: int) -> None:
+    def __init__(self, raw: RawInput, form: Compression, start: int) -> None:
         self.start = start
         self.end: int | None = None  # raw offset behind the member, once it is known
         self._raw, self._form = raw, form
@@ -307,7 +307,7 @@ class Member:
         return data
 
 
-def _open_decoder(form: Format) -> _Decoder | None:
+def _open_decoder(form: Compression) -> _Decoder | None:
     match form.codec:
         case "plain":
             return None
@@ -329,7 +329,7 @@ def _check_whole(raw: RawInput, end: int) -> None:
         raise DamagedMember(f"the file shrank from {raw.size} to {end} bytes while it was read", end, cut=True)
 
 
-def _skip_padding(raw: RawInput, form: Format, position: int) -> int:
+def _skip_padding(raw: RawInput, form: Compression, position: int) -> int:
     """Return the offset behind the NUL bytes that may pad the streams of an xz file; elsewhere they are damage."""
     while form.codec == "xz" and (data := raw.at(position, BLOCK_BYTES)):
         rest = data.lstrip(b"\0")
@@ -346,7 +346,7 @@ class DecodedStream:
     that does not start a record carries on with the bytes of the one before (some tools cut members by size).
     """
 
-    def __init__(self, raw: RawInput, form: Format, start: int, starts_record: Callable[[bytes], bool]) -> None:
+    def __init__(self, raw: RawInput, form: Compression, start: int, starts_record: Callable[[bytes], bool]) -> None:
         self._raw, self._form, self._starts_record = raw, form, starts_record
         self._member: Member | None = None
         self._pending = b""
@@ -438,7 +438,7 @@ class DecodedStream:
         return (start + inner, 0) if self._form.codec == "plain" else (start, inner)
 
 
-def candidates(raw: RawInput, form: Format, start: int, starts_record: Callable[[bytes], bool]) -> Iterator[int]:
+def candidates(raw: RawInput, form: Compression, start: int, starts_record: Callable[[bytes], bool]) -> Iterator[int]:
     """Yield raw offsets at or after `start` of members whose first decoded bytes start a record."""
     magic = CODECS[form.codec]
     position = raw.find(magic, start)
@@ -456,7 +456,7 @@ def _is_gzip(raw: RawInput, position: int) -> bool:
     return flags < 32 and is_named and (flags & 4 == 0 or head[11:12] < b"\x10")
 
 
-def _first_bytes(raw: RawInput, form: Format, position: int) -> bytes:
+def _first_bytes(raw: RawInput, form: Compression, position: int) -> bytes:
     """Return up to about 16 KiB of what a member at `position` decodes to, from at most 64 KiB of input."""
     member = Member(raw, form, position)
     head = b""

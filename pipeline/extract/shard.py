@@ -23,7 +23,7 @@ from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, identify
 from pipeline.extract.corpora.parquet import read_parquet
 from pipeline.extract.corpora.text import read_csv, read_jsonl
-from pipeline.extract.html.exchange import HtmlOptions
+from pipeline.extract.html.messages import HtmlOptions
 from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
 from pipeline.extract.units import DAMAGE, Document, Entry, Page, Reject, refuse

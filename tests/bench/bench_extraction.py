@@ -26,7 +26,7 @@ import trafilatura
 from warcio.archiveiterator import ArchiveIterator
 
 from pipeline.extract.html.charset import decode
-from pipeline.extract.html.exchange import HtmlOptions
+from pipeline.extract.html.messages import HtmlOptions
 from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.units import Document, Origin, Page

@@ -13,7 +13,7 @@ import pytest
 import trafilatura
 
 from pipeline.extract.html.charset import decode
-from pipeline.extract.html.exchange import HtmlOptions
+from pipeline.extract.html.messages import HtmlOptions
 from pipeline.extract.html.pages import HANDLER, extract_page, extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.units import Document, Reject

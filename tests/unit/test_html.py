@@ -13,7 +13,7 @@ import trafilatura
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.extract.html.exchange import (
+from pipeline.extract.html.messages import (
     ExchangeError,
     Extracted,
     HtmlOptions,

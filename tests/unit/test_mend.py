@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.extract.html.exchange import HtmlOptions
+from pipeline.extract.html.messages import HtmlOptions
 from pipeline.extract.html.pages import extract_page
 from pipeline.extract.units import Document, Origin, Page
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import KeepColumn
-from pipeline.extract.corpora.rows import Corpus, Keys, find, to_fields
+from pipeline.extract.corpora.rows import CorpusFile, Keys, find, to_fields
 from pipeline.table.errors import InputError, nearest
 from pipeline.table.inputs import InputFile
 from pipeline.table.schema import KeptType
@@ -175,7 +175,7 @@ def shown(kind: object) -> str:
     return "a struct or map" if isinstance(kind, Mapping) else str(kind)[:100]
 
 
-def check_columns(corpus: Corpus, tree: Mapping[str, object], known: Sequence[str]) -> None:
+def check_columns(corpus: CorpusFile, tree: Mapping[str, object], known: Sequence[str]) -> None:
     """Raise InputError when a file lacks a mapped column or text, or has several of that name."""
     mapped = {"text": "text", **corpus.columns, **{name: column.path for name, column in corpus.keep.items()}}
     for ours, theirs in mapped.items():

@@ -18,7 +18,7 @@ _SPACE = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RawLine:
     """A line without its newline. `data` is None when it is over the limit; with `damage` the file ends in it."""
 
     offset: int
@@ -26,7 +26,7 @@ class Line:
     damage: DamagedMember | None = None
 
 
-def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
+def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:
     r"""Yield the lines of a seekable stream from the byte `start` of its content on; none can drop.
 
     Lines end at "\n" alone. When the compressed file is damaged, the line that it ends in comes last, with `damage`.
@@ -41,7 +41,7 @@ def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
             piece = next(pieces, None)
             raw.spend(UNIT_BYTES * (piece or b"").count(b"\n"))
         except DamagedMember as error:
-            yield Line(offset, b"".join(parts) if size <= limit else None, error)
+            yield RawLine(offset, b"".join(parts) if size <= limit else None, error)
             return
         if piece is None:
             break
@@ -53,17 +53,17 @@ def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
         *whole, last = piece.split(b"\n")
         size += len(whole[0])
         whole[0] = b"".join([*parts, whole[0]])
-        yield Line(offset, whole[0] if size <= limit else None)
+        yield RawLine(offset, whole[0] if size <= limit else None)
         offset += size + 1
         for line in whole[1:]:
-            yield Line(offset, line if len(line) <= limit else None)
+            yield RawLine(offset, line if len(line) <= limit else None)
             offset += len(line) + 1
         parts, size = [last], len(last)
     if size:
-        yield Line(offset, b"".join(parts) if size <= limit else None)
+        yield RawLine(offset, b"".join(parts) if size <= limit else None)
 
 
-def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
+def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:
     """Yield the elements of a JSON array, or objects of several lines each, as `read_lines` yields lines.
 
     A broken element ends at the newline in one of its strings, or where an object begins that can be no part of it;
@@ -116,7 +116,7 @@ class _Elements:
         self._opened = bytearray()  # what the outer levels were opened with
         self._mode: Literal["structure", "string", "escape", "scalar"] = "structure"
 
-    def feed(self, piece: bytes) -> Iterator[Line]:
+    def feed(self, piece: bytes) -> Iterator[RawLine]:
         """Yield the elements that end in the next bytes."""
         position = 0
         while position < len(piece):
@@ -128,19 +128,19 @@ class _Elements:
             self._parts = [*self._parts, piece[position:end]] if self._size <= self._limit else []
             position = end
             if is_over:
-                yield Line(self._begin, self._held())
+                yield RawLine(self._begin, self._held())
                 self._reset()
         self._offset += len(piece)
 
-    def end(self, error: DamagedMember | None) -> Iterator[Line]:
+    def end(self, error: DamagedMember | None) -> Iterator[RawLine]:
         """Yield what is left at the end of the input, or where it is damaged."""
         if error is None and self._mode == "scalar" and self._begin is not None:
-            yield Line(self._begin, self._held())
+            yield RawLine(self._begin, self._held())
             self._reset()
         if error is None and (self._begin is not None or self._in_array):
             error = DamagedMember("input ends within a JSON array or object", self._offset, cut=True)
         if error is not None:
-            yield Line(self._offset if self._begin is None else self._begin, self._held(), error)
+            yield RawLine(self._offset if self._begin is None else self._begin, self._held(), error)
 
     def _held(self) -> bytes | None:
         return b"".join(self._parts) if self._size <= self._limit else None

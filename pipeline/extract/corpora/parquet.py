@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.extract.config import COLUMNS, ExtractLimits, KeepColumn
 from pipeline.extract.corpora.cells import values
 from pipeline.extract.corpora.column_types import check_columns, find_type, natural_type, open_parquet, paths, shown
-from pipeline.extract.corpora.rows import MAX_NAMED, NOTHING_KEPT, UNREADABLE, Corpus, find, to_fields
+from pipeline.extract.corpora.rows import MAX_NAMED, NOTHING_KEPT, UNREADABLE, CorpusFile, find, to_fields
 from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput
 from pipeline.extract.units import Document, Entry
 from pipeline.table.errors import InputError
@@ -33,7 +33,7 @@ def read_parquet(
 
     Raises: InputError when the file is no Parquet, lacks a mapped column or text, or has two of that name.
     """
-    corpus = Corpus(file, columns, limits, keep)
+    corpus = CorpusFile(file, columns, limits, keep)
     parquet, tree = open_parquet(stream, file)
     check_columns(corpus, tree, list(paths(tree)))
     _, kind = find_type(tree, corpus.path("text"))
@@ -55,7 +55,7 @@ def read_parquet(
 
 
 def _read_group(
-    corpus: Corpus, parquet: pq.ParquetFile, raw: RawInput, group: int, rows: range, start: int
+    corpus: CorpusFile, parquet: pq.ParquetFile, raw: RawInput, group: int, rows: range, start: int
 ) -> Iterator[Entry]:
     row = rows.start
     try:
@@ -75,7 +75,7 @@ def _read_group(
         yield corpus.damage(reached, DamagedMember(lost, 0))
 
 
-def _batch_items(corpus: Corpus, row: int, batch: pa.RecordBatch, left_out: Sequence[str]) -> Iterator[Entry]:
+def _batch_items(corpus: CorpusFile, row: int, batch: pa.RecordBatch, left_out: Sequence[str]) -> Iterator[Entry]:
     names, text_path = batch.schema.names, corpus.path("text")
     whole = dict.fromkeys(path if (top := path.split(".", 1)[0]) in names else top for path in left_out)
     unread = [(name, UNREADABLE) for name in islice(whole, MAX_NAMED)]

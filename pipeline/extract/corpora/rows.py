@@ -54,7 +54,7 @@ class _UnknownValueError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class CorpusFile:
     """One file of an existing corpus, and how its rows are read.
 
     `columns` maps our names (text, url, title, date, licence, id) to paths of theirs, and names that it lacks are the

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.corpora.column_types import check_columns
-from pipeline.extract.corpora.lines import Line, is_json_array, read_elements, read_lines
-from pipeline.extract.corpora.rows import NOTHING_KEPT, TOO_DEEP, Corpus, to_fields
+from pipeline.extract.corpora.lines import RawLine, is_json_array, read_elements, read_lines
+from pipeline.extract.corpora.rows import NOTHING_KEPT, TOO_DEEP, CorpusFile, to_fields
 from pipeline.extract.members import BOM
 from pipeline.extract.units import Entry
 from pipeline.table.errors import InputError
@@ -34,9 +34,9 @@ def read_jsonl(
 ) -> Iterator[Entry]:
     """Yield one entry for every line that is not blank, or element of an array, from byte `start` on; none can drop.
 
-    `start` counts the decompressed content in UTF-8; for `columns` and `keep` see `Corpus`.
+    `start` counts the decompressed content in UTF-8; for `columns` and `keep` see `CorpusFile`.
     """
-    corpus = Corpus(file, columns, limits, keep)
+    corpus = CorpusFile(file, columns, limits, keep)
     in_elements, limit = is_json_array(stream), limits.record_bytes
     for line in read_elements(stream, start, limit) if in_elements else read_lines(stream, start, limit):
         if line.damage is not None:
@@ -48,7 +48,7 @@ def read_jsonl(
             yield _json_entry(corpus, line.offset, line.data)
 
 
-def _json_entry(corpus: Corpus, offset: int, data: bytes) -> Entry:
+def _json_entry(corpus: CorpusFile, offset: int, data: bytes) -> Entry:
     try:
         fields = json.loads((data.removeprefix(BOM) if offset == 0 else data).decode(), object_pairs_hook=to_fields)
     except UnicodeDecodeError as error:
@@ -78,7 +78,7 @@ def read_csv(
 
     Raises: InputError when the file has no first row or lacks a mapped column.
     """
-    corpus = Corpus(file, columns, limits, keep)
+    corpus = CorpusFile(file, columns, limits, keep)
     csv.field_size_limit(limits.record_bytes)
     names, delimiter, body = _read_names(stream, corpus)
     check_columns(corpus, to_fields([(name, pa.string()) for name in names]), names)
@@ -101,11 +101,11 @@ def read_csv(
 class _LineFeed:
     """Lines for the CSV parser, which pulls them as a row needs them; remembers those of the current row."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[RawLine]) -> None:
         self._lines = lines
-        self._again: list[Line] = []
+        self._again: list[RawLine] = []
         self._retried_bytes = 0
-        self.taken: list[Line] = []
+        self.taken: list[RawLine] = []
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -136,7 +136,7 @@ class _BadLineError(Exception):
     """The next line is over the limit, or the file is damaged there."""
 
 
-def _read_names(stream: BinaryIO, corpus: Corpus) -> tuple[list[str], str, int]:
+def _read_names(stream: BinaryIO, corpus: CorpusFile) -> tuple[list[str], str, int]:
     """Return the columns' names, the delimiter and the offset of the first row behind them."""
     feed = _LineFeed(read_lines(stream, 0, corpus.limits.record_bytes))
     try:
@@ -148,7 +148,7 @@ def _read_names(stream: BinaryIO, corpus: Corpus) -> tuple[list[str], str, int]:
     return names, delimiter, sum(len(line.data or b"") + 1 for line in feed.taken)
 
 
-def _broken(corpus: Corpus, feed: _LineFeed, error: Exception) -> Entry:
+def _broken(corpus: CorpusFile, feed: _LineFeed, error: Exception) -> Entry:
     """Return the reject of the row that the parser gave up on; the lines behind its first come again."""
     offset, last = feed.taken[0].offset, feed.taken[-1]
     if feed.retry_after_first() or isinstance(error, csv.Error):
@@ -158,7 +158,7 @@ def _broken(corpus: Corpus, feed: _LineFeed, error: Exception) -> Entry:
     return corpus.refuse(offset, "oversize", f"a line of over {corpus.limits.record_bytes} bytes")
 
 
-def _row(corpus: Corpus, lines: Sequence[Line], names: Sequence[str], cells: Sequence[str]) -> Entry:
+def _row(corpus: CorpusFile, lines: Sequence[RawLine], names: Sequence[str], cells: Sequence[str]) -> Entry:
     offset = lines[0].offset
     if len(cells) != len(names):
         detail = f"{len(cells)} fields where the first row has {len(names)}"
@@ -168,7 +168,7 @@ def _row(corpus: Corpus, lines: Sequence[Line], names: Sequence[str], cells: Seq
     return corpus.entry(offset, to_fields(list(zip(names, cells, strict=True))))
 
 
-def _are_utf8(lines: Sequence[Line]) -> bool:
+def _are_utf8(lines: Sequence[RawLine]) -> bool:
     try:
         return all((line.data or b"").decode() is not None for line in lines)
     except UnicodeDecodeError:

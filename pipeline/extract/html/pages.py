@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from pipeline.extract.html.exchange import (
+from pipeline.extract.html.messages import (
     ExchangeError,
     Extracted,
     HtmlOptions,
@@ -21,7 +21,7 @@ from pipeline.extract.html.exchange import (
     encode_request,
 )
 from pipeline.extract.html.page_metadata import header_date, header_licence
-from pipeline.extract.isolation import Answer, Failure, WorkerPool
+from pipeline.extract.isolation import Answer, WorkerFailure, WorkerPool
 from pipeline.extract.units import Document, Page, Reject
 from pipeline.table.schema import REJECT_REASONS
 
@@ -116,7 +116,7 @@ def _request(page: Page, options: HtmlOptions) -> PageRequest:
 
 
 def _result(answer: Answer) -> Extracted | Refusal:
-    if isinstance(answer, Failure):
+    if isinstance(answer, WorkerFailure):
         return Refusal(answer.reason, answer.detail)
     try:
         result = decode_result(answer)

@@ -27,8 +27,8 @@ from trafilatura.utils import HTML_PARSER, load_html, normalize_unicode
 from trafilatura.xml import process_element
 
 from pipeline.extract.html.charset import Decoded, decode
-from pipeline.extract.html.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.html.mend import accompany, mend, release, spare_lists, without_held
+from pipeline.extract.html.messages import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.html.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.extract.media import TEXT_TYPE, refuse_body, refuse_type
 from pipeline.table.models import lid_model_path

@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.media import CODECS, TEXT_TYPE, looks_like_html, refuse_body, refuse_type
-from pipeline.extract.members import DamagedMember, Format, Member, RawInput, candidates, detect
+from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, candidates, detect
 from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
 from pipeline.extract.warc import http
 from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
@@ -181,7 +181,7 @@ class _Known:
         return len(self.contents) > before
 
 
-def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
+def _identify(raw: RawInput) -> tuple[Compression, Literal["warc", "arc"]]:
     """Return how the file is stored and which kind of records it has, from its beginning."""
     form = detect(raw)
     head = _head(raw, form, 0)
@@ -190,35 +190,35 @@ def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
     return (form, "warc") if starts_warc(head) else _identify_damaged(raw, form)
 
 
-def _identify_damaged(raw: RawInput, seeming: Format) -> tuple[Format, Literal["warc", "arc"]]:
+def _identify_damaged(raw: RawInput, seeming: Compression) -> tuple[Compression, Literal["warc", "arc"]]:
     """Do the same for a file that begins with garbage: by the first record to be found in it."""
-    plain = Format("plain")
-    found: list[tuple[int, Format, Literal["warc", "arc"]]] = []
+    plain = Compression("plain")
+    found: list[tuple[int, Compression, Literal["warc", "arc"]]] = []
     for kind in ("warc", "arc"):
         offset = RecordReader(raw, plain, kind, 0).find(0)
         found += [] if offset is None else [(offset, plain, kind)]
     for codec in CODECS:
-        form = seeming if codec == seeming.codec else Format(codec)
+        form = seeming if codec == seeming.codec else Compression(codec)
         offset = next(candidates(raw, form, 0, lambda head: starts_warc(head) or starts_arc(head)), None)
         if offset is not None:
             found.append((offset, form, "arc" if starts_arc(_head(raw, form, offset)) else "warc"))
     return min(found, key=lambda place: place[0])[1:] if found else (seeming, "warc")
 
 
-def _head(raw: RawInput, form: Format, position: int) -> bytes:
+def _head(raw: RawInput, form: Compression, position: int) -> bytes:
     try:
         return Member(raw, form, position).read()
     except DamagedMember:
         return b""
 
 
-def _is_broken_archive(raw: RawInput, form: Format) -> bool:
+def _is_broken_archive(raw: RawInput, form: Compression) -> bool:
     """Whether a file without any whole record may have been an archive: by what can be read of its beginning."""
     head = _head(raw, form, 0)
     return starts_warc(head) or starts_arc(head) or (form.codec != "plain" and not _is_sound(raw, form))
 
 
-def _is_sound(raw: RawInput, form: Format) -> bool:
+def _is_sound(raw: RawInput, form: Compression) -> bool:
     """Whether the beginning of the first member can be decoded: then it is a compressed file of something else."""
     member = Member(raw, form, 0)
     try:
