@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from flows.config import LAST, STAGES, RunConfig, SourceConfig
 from flows.runs import settled_columns
 from flows.stages import TABLE, expected_columns, rules_of, stages_until
-from pipeline.extract.shard import ExtractJob, Item, format_of, read
-from pipeline.extract.units import Reject
+from pipeline.extract.shard import ExtractJob, format_of, read
+from pipeline.extract.units import Entry, Reject
 from pipeline.rephrase import stage as rephrase
 from pipeline.select.binding import BoundRules, check_one_order, check_rules
 from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
@@ -97,7 +97,7 @@ def check_inputs(storage: Storage, source: str, settings: SourceConfig) -> None:
         raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
 
 
-def _complaint(items: Iterator[Item], form: str) -> str | None:
+def _complaint(items: Iterator[Entry], form: str) -> str | None:
     """Return what is wrong with the first item when none can be read, nothing when one can; None when there is none."""
     first: str | None = None
     for item in items:

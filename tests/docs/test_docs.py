@@ -22,7 +22,7 @@ from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import STAGES, RunConfig, load
 from flows.stages import expected_columns, rules_of
-from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
 from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
