@@ -117,11 +117,12 @@ def resolve(bound: BoundRules, values: Mapping[Constant, str | None]) -> Resolve
         texts = query.render(connection, [resolved_tree(rule, nodes) for rule in bound.rules])
         keep = query.render(connection, [term.tree for term in bound.keep])
     rules = tuple(
-        ResolvedRule(rule.name, rule.sql, text, query.columns_read(rule.tree), rule.takes_share)
+        ResolvedRule(rule.name, rule.sql, text, rule.columns, rule.takes_share)
         for rule, text in zip(bound.rules, texts, strict=True)
     )
     order = tuple((text, term.descending) for text, term in zip(keep, bound.keep, strict=True))
-    reads = frozenset(name for item in (*bound.rules, *bound.keep) for name in query.columns_read(item.tree))
+    trees = [*(rule.tree for rule in bound.rules), *(term.tree for term in bound.keep)]
+    reads = frozenset(name for tree in trees for name in query.columns_read(tree))
     return ResolvedRules(rules, order, reads, bound.columns)
 
 
@@ -359,7 +360,7 @@ def _find(
     """Return constants that count the documents which pass `others`."""
     name = quote(f"{constants[0].function} {table.source}")
     tokens = [column for column in TOKEN_COLUMNS if column in bound.columns]
-    reads = {column for reader in (*constants, *others) for column in reader.columns} | set(tokens)
+    reads = set(tokens).union(*(each.columns for each in constants), *(rule.columns for rule in others))
     select = {f"x{n}": f"CASE WHEN {passing(others)} THEN {each.argument} END" for n, each in enumerate(constants)}
     select["tokens"] = f"CAST(coalesce({', '.join([*map(quote, tokens), '0'])}) AS DOUBLE)"
     gathered = list(select)

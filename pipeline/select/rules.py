@@ -78,6 +78,11 @@ class Rule:
     """What its constant calls ask for, in reading order, once it is bound."""
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What the predicate reads, in reading order; spelled as the schema does once it is bound."""
+        return query.columns_read(self.tree)
+
+    @property
     def takes_share(self) -> bool:
         """Whether it looks at the documents that pass all other rules."""
         return any(constant.function != QUANTILE for constant in self.constants)
