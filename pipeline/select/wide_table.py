@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent
 """What rules may read of any source's `documents`: everything but the text, its metadata and where it came from."""
 CHUNK_ROWS = 32_768
 """Rows judged at a time: some 30 MB with eighty columns."""
+HELD_ROWS = 65_536
 
 AlignedParts = Mapping[str, Part]
 """Parts that are row-aligned with one another, by folder; `documents` is the first."""
@@ -35,12 +36,12 @@ class WideTable:
     stored: Mapping[str, tuple[str, str]]
     """Of each column the folder of its group (none: it is null everywhere), and its name there."""
     parts: tuple[AlignedParts, ...]
+    rows: int
     documents: pa.Schema = DOCUMENTS
     """Of the source's documents, with the corpus's own columns."""
-
-    @property
-    def rows(self) -> int:
-        return sum(part["documents"].rows for part in self.parts)
+    held: dict[str, list[pa.Table]] = field(default_factory=dict, repr=False, compare=False)
+    """The rows of a source of at most `HELD_ROWS`, by stem, once they were read: opening files would be most of the
+    work when each has a few rows."""
 
 
 def planned_columns(groups: Mapping[str, pa.Schema], kept: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -84,7 +85,8 @@ def wide_table(storage: Storage, source: str, folders: Sequence[str]) -> WideTab
     index = groups["documents"].index()
     documents_columns = documents_schema(index.details.get(KEEP_COLUMNS, {}) if index else {})
     columns, stored = _columns(source, schemas, documents_columns)
-    return WideTable(storage, source, columns, stored, tuple(parts), documents_columns)
+    rows = sum(part["documents"].rows for part in parts)
+    return WideTable(storage, source, columns, stored, tuple(parts), rows, documents_columns)
 
 
 def _columns(
@@ -118,17 +120,28 @@ def read_wide(table: WideTable, part: AlignedParts, only: Collection[str] | None
 
     Raises: ConservationError when the groups' ids differ, SchemaError when a part has other columns than the first.
     """
-    fields = [field for field in table.schema if only is None or field.name in {DOC_ID, *only}]
-    names: dict[str, dict[str, None]] = {"documents": {DOC_ID: None}}
-    for folder, name in (table.stored[field.name] for field in fields):
+    names = [name for name in table.schema.names if only is None or name in {DOC_ID, *only}]
+    if table.rows > HELD_ROWS:
+        yield from _read(table, part, names)
+        return
+    stem = part["documents"].stem
+    if stem not in table.held:
+        table.held[stem] = list(_read(table, part, table.schema.names))
+    yield from (rows.select(names) for rows in table.held[stem])
+
+
+def _read(table: WideTable, part: AlignedParts, names: Sequence[str]) -> Iterator[pa.Table]:
+    stored: dict[str, list[str]] = {"documents": [DOC_ID]}
+    for folder, name in (table.stored[name] for name in names if name != DOC_ID):
         if folder:
-            names.setdefault(folder, {DOC_ID: None})[name] = None
-    schema, streams = pa.schema(fields), []
-    for folder, stored in names.items():
-        batches = read_batches(Group(table.storage, f"{table.source}/{folder}"), part[folder].name, list(stored))
+            stored.setdefault(folder, [DOC_ID]).append(name)
+    streams = []
+    for folder, columns in stored.items():
+        batches = read_batches(Group(table.storage, f"{table.source}/{folder}"), part[folder].name, columns)
         streams.append(rechunked(batches, CHUNK_ROWS))
+    schema = pa.schema([table.schema.field(name) for name in names])
     for tables in zip(*streams, strict=True):
-        groups = dict(zip(names, tables, strict=True))
+        groups = dict(zip(stored, tables, strict=True))
         for folder, group in groups.items():
             aligned(groups["documents"], group, f"{table.source}/{folder}/{part[folder].name}")
         yield _side_by_side(groups, table, schema, f"{table.source}/{part['documents'].stem}")
@@ -136,10 +149,10 @@ def read_wide(table: WideTable, part: AlignedParts, only: Collection[str] | None
 
 def _side_by_side(groups: Mapping[str, pa.Table], table: WideTable, schema: pa.Schema, where: str) -> pa.Table:
     arrays = []
-    for field in schema:
-        folder, name = table.stored[field.name]
+    for item in schema:
+        folder, name = table.stored[item.name]
         if not folder:
-            arrays.append(pa.nulls(groups["documents"].num_rows, field.type))
+            arrays.append(pa.nulls(groups["documents"].num_rows, item.type))
         elif name not in groups[folder].column_names:
             raise SchemaError(f"{where}: {folder} has no column {name!r}; delete the part and run again")
         else:
