@@ -11,7 +11,7 @@ from flows.stages import TABLE, expected_columns, rules_of, stages_until
 from pipeline.extract.shard import ExtractJob, format_of, read
 from pipeline.extract.units import Entry, Reject
 from pipeline.rephrase import stage as rephrase
-from pipeline.select.binding import BoundRules, check_one_order, check_rules
+from pipeline.select.rules import BoundRules, check_one_order, check_rules
 from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
 from pipeline.table.inputs import resolve
 from pipeline.table.storage import Storage

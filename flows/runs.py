@@ -15,7 +15,7 @@ from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.corpora.column_types import settle_types
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, page_pool
-from pipeline.select.binding import BoundRules
+from pipeline.select.rules import BoundRules
 from pipeline.table.catalog import adopt
 from pipeline.table.inputs import InputFile, resolve
 from pipeline.table.lock import hold

@@ -16,9 +16,9 @@ from pipeline.extract.stage import extract_stage
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
 from pipeline.rephrase.stage import rephrase_stage
 from pipeline.select.decide import KeptBefore
-from pipeline.select.narrow import planned_columns
 from pipeline.select.rules import RuleSet, load_rules
 from pipeline.select.stage import Selection, SourceSelection, select_stage
+from pipeline.select.wide_table import planned_columns
 from pipeline.signals import tokens
 from pipeline.signals.stage import annotate_stage, detect_language, signal_groups
 from pipeline.table import schema

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.select.binding import BoundRules, check_rules
-from pipeline.select.rules import DEFAULT_KEEP, RuleSet, load_rules
+from pipeline.select.rules import DEFAULT_KEEP, BoundRules, RuleSet, check_rules, load_rules
 from pipeline.table.errors import ConfigError, RuleError
 from pipeline.table.presets import preset_names, preset_path
 from pipeline.table.query import column_types
