@@ -205,16 +205,6 @@ NUMBER_WORDS = (
     COUNTING | VAGUE.keys() | DECADES.keys() | FRACTIONS.keys() | MONTHS.keys() | WEEKDAYS.keys() | SEASONS.keys()
     | words("noon midday midnight")
 )  # fmt: skip
-IMPLIED = {
-    "both": 2, "couple": 2, "pair": 2, "pairs": 2, "twin": 2, "twins": 2, "twice": 2, "double": 2, "doubled": 2,
-    "doubling": 2, "doubles": 2, "dual": 2, "duo": 2, "either": 2, "neither": 2, "bilateral": 2, "trio": 3, "triple": 3,
-    "tripled": 3, "triplets": 3, "thrice": 3, "trilogy": 3, "triangle": 3, "threefold": 3, "quadruple": 4,
-    "quadrupled": 4, "quartet": 4, "tetralogy": 4, "fourfold": 4, "quintet": 5, "quintuple": 5, "fivefold": 5,
-    "tenfold": 10, "single": 1, "sole": 1, "solo": 1, "alone": 1, "unique": 1, "monthly": 12, "weekly": 7, "once": 1,
-    "centenary": 100, "centennial": 100, "bicentennial": 200, "bicentenary": 200, "millennium": 1000, "seconds": 2,
-}  # fmt: skip
-"""Words that imply a number without saying it. They support one; they are never held to need support."""
-
 APPROXIMATE = words(
     """about around approximately approx circa roughly nearly almost some over under more less than above below close
     near just exceeding beyond upwards least most estimated estimate estimates ca ~ ≈ > < + so odd or plus virtually
@@ -297,10 +287,6 @@ BLURS = frozenset(
 """Stems of words around which the polarity of a sentence is not judged where it differs."""
 
 NEGATIONS = words("not n't never no none neither nor nobody nothing nowhere cannot cant wont dont didnt")
-NOT_PREFIXED = words(
-    """under until unless unit unite united union unique universe universal university uniform unto understand uncle
-    unison unify undergo undertake underlie unanimous universally uniquely units unions unites"""
-)
 
 
 @cache

@@ -17,7 +17,6 @@ NO_NUMBERS = Numbers()
 MAX_SCANNED = 400
 """How many numbers of a source are tried for rounding, conversion and sums; equal values are found among all."""
 _SAMPLE = 4
-_IMPLIED = frozenset(lex.IMPLIED)
 MAX_POSTINGS = 40
 """A word in more sentences than this says nothing about which sentence is meant."""
 
@@ -175,8 +174,8 @@ class NumberIndex:
             known.add((date[0] if bits & 1 else None, date[1] if bits & 2 else None, date[2] if bits & 4 else None))
 
     def _implied(self, text: Text) -> None:
-        """Add what words imply (`both`, `twin`), Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
-        self.implied: set[float] = {float(lex.IMPLIED[low]) for low in text.lows & _IMPLIED}
+        """Add Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
+        self.implied: set[float] = set()
         for sentence in text.sentences:
             if not sentence.flags & ODD:
                 continue
@@ -220,35 +219,19 @@ _MAX_ITEM_WORDS = 6
 
 
 def _sentence_counts(tokens: list[Token]) -> set[int]:
-    """Return the lengths of the lists in a sentence: items between commas, the last one after `and` or `or`."""
+    """Return the lengths of the lists in a sentence: items between commas and `and` or `or`, none of many words."""
     counts: set[int] = set()
-    items: list[int] = [0]  # words of each item so far
-    closed = False
+    items, words = 1, 0
     for token in tokens:
-        if token.low in (",", ";") or token.low in ("and", "or", "&"):
-            if items[-1] == 0:
-                closed = closed or token.low in ("and", "or", "&")
-                continue
-            if closed:
-                counts |= _run(items)
-                items, closed = [items[-1]], False
-            items.append(0)
-            closed = closed or token.low in ("and", "or", "&")
+        if token.low in (",", ";", "and", "or", "&"):
+            if words > _MAX_ITEM_WORDS and items > 1:
+                counts.add(items)
+                items = 1
+            items += words > 0
+            words = 0
         elif token.low in (":", "(", ")", "-"):
-            if len(items) > 1:
-                counts |= _run(items)
-            items, closed = [0], False
+            counts.add(items)
+            items, words = 1, 0
         else:
-            items[-1] += 1
-    return counts | _run(items)
-
-
-def _run(items: list[int]) -> set[int]:
-    if len(items) < 2:
-        return set()
-    length = 1
-    for words in reversed(items[:-1]):
-        length += 1
-        if words > _MAX_ITEM_WORDS:
-            break
-    return {length, length - 1} if length > 2 and items[0] <= 3 and length == len(items) else {length}
+            words += 1
+    return (counts | {items}) - {1}
