@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.quantities import read_numbers
 from pipeline.rephrase.fidelity.quantity import Date, Moment, Numbers, Quantity
-from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, lazy, sentences
+from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, sentences
 
 Kind = Literal["number", "date", "unit", "name", "negation", "role"]
 NO_NUMBERS = Numbers()
@@ -39,12 +40,12 @@ class Text:
     _numbers: dict[int, Numbers] = field(default_factory=dict)
     kept: dict[object, object] = field(default_factory=dict)  # what rules have worked out of it, by their own keys
 
-    @lazy
+    @cached_property
     def lows(self) -> frozenset[str]:
         """All words in lower case, without possessives and accents."""
         return frozenset([token.low for sentence in self.sentences for token in sentence.tokens])
 
-    @lazy
+    @cached_property
     def stems(self) -> dict[str, list[int]]:
         """For each stem of a content word, the sentences that have it."""
         stems: defaultdict[str, list[int]] = defaultdict(list)
@@ -53,7 +54,7 @@ class Text:
                 stems[stem].append(k)
         return dict(stems)
 
-    @lazy
+    @cached_property
     def postings(self) -> dict[str, list[int]]:
         """`stems` without those of too many sentences."""
         if len(self.sentences) <= MAX_POSTINGS:
@@ -69,12 +70,12 @@ class Text:
             found = self._numbers[k] = read_numbers(self.sentences[k].tokens)
         return found
 
-    @lazy
+    @cached_property
     def index(self) -> NumberIndex:
         """The numbers of the whole text."""
         return NumberIndex(self)
 
-    @lazy
+    @cached_property
     def english(self) -> bool:
         """Whether enough of the words are those that English cannot do without."""
         words = [t.low for sentence in self.sentences[:_SAMPLE] for t in sentence.tokens if t.kind == WORD]
@@ -186,7 +187,7 @@ class NumberIndex:
                 elif token.acronym and (value := roman(token.shown)):
                     self.implied.add(float(value))
 
-    @lazy
+    @cached_property
     def list_counts(self) -> set[int]:
         """How many items the lists of the text have, by commas and by lines."""
         counts: set[int] = set()

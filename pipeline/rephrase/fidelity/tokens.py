@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain, compress
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.quantity import Parsed, parse_number
@@ -52,27 +52,6 @@ _ODD = re.compile("[" + "".join(_STRAIGHT) + "]")
 _CLOSERS = frozenset("\"')*]")
 _ENDINGS = frozenset(".!?;,")
 _CLAUSE_MARKS = frozenset({";", ":", "and", ","})
-
-T = TypeVar("T")
-
-
-class lazy(Generic[T]):
-    """`functools.cached_property` without the lock that it takes in Python 3.11, which costs more than most of these.
-
-    Two threads may work the same value out twice; either is right.
-    """
-
-    def __init__(self, work_out: Callable[[Any], T]) -> None:
-        """Wrap the method `work_out`."""
-        self._work_out = work_out
-        self._name = work_out.__name__
-        self.__doc__ = work_out.__doc__
-
-    def __get__(self, owner: Any, kind: type | None = None) -> T:
-        """Return the value, and keep it in the place of this."""
-        value = owner.__dict__[self._name] = self._work_out(owner)
-        return value
-
 
 class Token:
     """What is known of one spelling: lower case without possessive, stem, and which lists it is on."""
