@@ -81,7 +81,9 @@ def mend(tree: _Element, html: str, engine: str) -> Pieces:
     _mend_formulas(tree, html, pieces)
     _mend_code(tree, pieces)
     _mend_forum(tree, html, pieces)
-    _mend_figures(tree, pieces)
+    for figure in list(tree.iter("figure")):
+        if next(figure.iter(_CONTENT_OF_FIGURES), None) is not None:
+            figure.tag, pieces.changed = "div", True
     if engine == "trafilatura":
         _mend_blocks(tree)
         _mend_frame(tree)
@@ -425,14 +427,12 @@ def _mend_code(tree: _Element, pieces: Pieces) -> None:
             pre.remove(child)
         pre.text = None
         if text:
-            etree.SubElement(pre, "code").text = f"{_EDGE}{_CODE_SPACE.sub(_hold, text)}{_EDGE}"
+            etree.SubElement(
+                pre, "code"
+            ).text = f"{_EDGE}{_CODE_SPACE.sub(lambda space: space[0].translate(_HOLD), text)}{_EDGE}"
             pieces.code.append(text)
             is_nested = next(pre.iterancestors("li", "td", "th", "dd"), None) is not None
             pieces.changed |= is_nested or "".join(whole.split()) != "".join(text.split())
-
-
-def _hold(space: re.Match[str]) -> str:
-    return space.group().translate(_HOLD)
 
 
 def _is_block_of_code(code: _Element) -> bool:
@@ -492,12 +492,6 @@ _LEAVES = frozenset(("div", "center", "section"))
 _FRAMES = frozenset(("body", "div", "section", "center", "td"))
 _TABLE_PARTS = ("tbody", "thead", "tfoot", "tr", "td")
 _CONTENT_OF_FIGURES = ("pre", "table", "blockquote", "p", "ul", "ol")
-
-
-def _mend_figures(tree: _Element, pieces: Pieces) -> None:
-    for figure in list(tree.iter("figure")):
-        if next(figure.iter(_CONTENT_OF_FIGURES), None) is not None:
-            figure.tag, pieces.changed = "div", True
 
 
 def _mend_blocks(tree: _Element) -> None:

@@ -264,13 +264,13 @@ def _published(
 def _times(tree: _Element) -> list[str]:
     """Return the dates of `time` elements marked as the publication; without them the only date there is."""
     elements = list(islice(tree.iter("time"), MAX_LINKS))
-    marked = [element.get("datetime") for element in elements if _is_publication(element)]
+    marked = [
+        element.get("datetime")
+        for element in elements
+        if element.get("pubdate") is not None or element.get("itemprop") == "datePublished"
+    ]
     dates = {element.get("datetime") for element in elements}
     return [date for date in marked or dates if date] if marked or len(dates) == 1 else []
-
-
-def _is_publication(time: _Element) -> bool:
-    return time.get("pubdate") is not None or time.get("itemprop") == "datePublished"
 
 
 def _language(tree: _Element, meta: dict[str, str]) -> str | None:
