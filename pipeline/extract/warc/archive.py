@@ -7,6 +7,7 @@ reject apart. A record in segments is whole where its first one stands; what lac
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import deque
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.media import CODECS, TEXT_TYPE, looks_like_html, refuse_body, refuse_type
-from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, candidates, detect
+from pipeline.extract.media import TEXT_TYPE, Codec, looks_like_html, refuse_body, refuse_type
+from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, detect
 from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
 from pipeline.extract.warc import http
 from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
@@ -172,8 +173,9 @@ class _Known:
 
 def _identify(raw: RawInput) -> tuple[Compression, Literal["warc", "arc"]]:
     """Return how the file is stored and which kind of records it has, from its beginning."""
-    form = detect(raw)
-    head = _head(raw, form, 0)
+    form, head = detect(raw), b""
+    with contextlib.suppress(DamagedMember):
+        head = Member(raw, form, 0).read()
     if starts_arc(head):
         return form, "arc"
     return (form, "warc") if starts_warc(head) else _identify_damaged(raw, form)
@@ -181,39 +183,28 @@ def _identify(raw: RawInput) -> tuple[Compression, Literal["warc", "arc"]]:
 
 def _identify_damaged(raw: RawInput, seeming: Compression) -> tuple[Compression, Literal["warc", "arc"]]:
     """Do the same for a file that begins with garbage: by the first record to be found in it."""
-    plain = Compression("plain")
     found: list[tuple[int, Compression, Literal["warc", "arc"]]] = []
-    for kind in ("warc", "arc"):
-        offset = RecordReader(raw, plain, kind, 0).find(0)
-        found += [] if offset is None else [(offset, plain, kind)]
-    for codec in CODECS:
+    for codec in get_args(Codec):
         form = seeming if codec == seeming.codec else Compression(codec)
-        offset = next(candidates(raw, form, 0, lambda head: starts_warc(head) or starts_arc(head)), None)
-        if offset is not None:
-            found.append((offset, form, "arc" if starts_arc(_head(raw, form, offset)) else "warc"))
+        for kind in ("warc", "arc"):
+            offset = RecordReader(raw, form, kind, 0).find(0)
+            if offset is not None:
+                found.append((offset, form, kind))
     return min(found, key=lambda place: place[0])[1:] if found else (seeming, "warc")
 
 
-def _head(raw: RawInput, form: Compression, position: int) -> bytes:
-    try:
-        return Member(raw, form, position).read()
-    except DamagedMember:
-        return b""
-
-
 def _is_broken_archive(raw: RawInput, form: Compression) -> bool:
-    """Whether a file without any whole record may have been an archive: by what can be read of its beginning."""
-    head = _head(raw, form, 0)
-    return starts_warc(head) or starts_arc(head) or (form.codec != "plain" and not _is_sound(raw, form))
+    """Whether a file without any whole record may have been an archive: by what can be read of its beginning.
 
-
-def _is_sound(raw: RawInput, form: Compression) -> bool:
-    """Whether the beginning of the first member can be decoded: then it is a compressed file of something else."""
-    member = Member(raw, form, 0)
+    When that can be decoded and is none, it is a compressed file of something else.
+    """
+    member, head, is_sound = Member(raw, form, 0), b"", True
     try:
-        return all(member.read() or member.end is not None for _ in range(SOUND_PIECES))
+        for _ in range(SOUND_PIECES):
+            head += member.read()
     except DamagedMember:
-        return False
+        is_sound = form.codec == "plain"
+    return starts_warc(head) or starts_arc(head) or not is_sound
 
 
 def _to_entry(file: str, record: Record, limits: ExtractLimits, known: _Known) -> Entry:
