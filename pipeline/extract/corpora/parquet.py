@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import BinaryIO
 from uuid import UUID
@@ -54,7 +54,7 @@ _LISTS: Mapping[KeptType, KeptType] = {
     "bool": "bool[]",
     "date": "date[]",
 }
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_NANOSECONDS = {"D": 86_400 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _EPOCH = datetime(1970, 1, 1)
 _DAY = timedelta(days=1)
 
@@ -301,17 +301,10 @@ def values(array: pa.Array, depth: int = 1) -> list[object]:
         return [items[start - ends[0] : end - ends[0]] if valid else None for valid, start, end in rows]
     if types.is_nested(kind) and not types.is_union(kind):
         return [_items(scalar, depth) for scalar in array]
-    if types.is_timestamp(kind):
-        zone = UTC if kind.tz else None
-        return _each(array, lambda number: _moment(number, kind.unit, zone))
-    if types.is_duration(kind):
-        return _each(array, lambda number: _duration(number, kind.unit))
-    if types.is_time(kind):
-        return _each(array, lambda number: _time(number, kind.unit))
-    if types.is_date32(kind):
-        return _each(array, lambda number: _date(number))
-    if types.is_date64(kind):
-        return _each(array, lambda number: _date(number // 86_400_000))
+    if types.is_temporal(kind) and not types.is_interval(kind):
+        convert = _temporal(kind)
+        numbers = array.view(pa.int32() if kind.bit_width == 32 else pa.int64()).to_pylist()
+        return [convert(number) if number is not None else None for number in numbers]
     try:
         plain: list[object] = array.to_pylist()
         return plain
@@ -361,46 +354,30 @@ def _items(scalar: pa.Scalar, depth: int) -> object:
     return [list(pair) for pair in pairs]
 
 
-def _each(array: pa.Array, convert: Callable[[int], object]) -> list[object]:
-    whole = pa.int32() if array.type.bit_width == 32 else pa.int64()
-    return [convert(number) if number is not None else None for number in array.view(whole).to_pylist()]
+def _temporal(kind: pa.DataType) -> Callable[[int], object]:
+    """Return what makes dates, times, points in time or lengths of it of numbers; text of what Python's do not hold."""
+    types = pa.types
+    is_date, is_time, is_length = types.is_date(kind), types.is_time(kind), types.is_duration(kind)
+    unit = "D" if types.is_date32(kind) else "ms" if types.is_date64(kind) else kind.unit
+    zone = "+00:00" if types.is_timestamp(kind) and kind.tz else ""
 
+    def convert(number: int) -> object:
+        microseconds, rest = divmod(number * _NANOSECONDS[unit], 1000)
+        try:
+            since = timedelta(microseconds=microseconds)
+            if (is_length and rest) or (is_time and not timedelta(0) <= since < _DAY):
+                return f"{number} {unit}"
+            moment = since if is_length else _EPOCH + since
+        except OverflowError:
+            beyond = np.array(number).astype(f"datetime64[{unit}]")
+            return f"{number} {unit}" if is_length else f"{beyond.astype('datetime64[D]') if is_date else beyond}{zone}"
+        if not isinstance(moment, datetime):
+            return moment
+        if is_date:
+            return moment.date()
+        found = moment.time() if is_time else moment
+        if rest:
+            return f"{found.isoformat(timespec='microseconds')}{rest:03d}{zone}"
+        return moment.replace(tzinfo=UTC) if zone else found
 
-def _microseconds(number: int, unit: str) -> tuple[timedelta, int]:
-    """Return so many units as whole microseconds, and the nanoseconds that are left. Raises: OverflowError."""
-    nanoseconds = number * (_PER_SECOND["ns"] // _PER_SECOND[unit])
-    return timedelta(microseconds=nanoseconds // 1000), nanoseconds % 1000
-
-
-def _moment(number: int, unit: str, zone: object) -> object:
-    try:
-        since, rest = _microseconds(number, unit)
-        moment = _EPOCH + since
-    except OverflowError:
-        return f"{np.array(number).astype(f'datetime64[{unit}]')}" + ("+00:00" if zone else "")
-    if rest:
-        return f"{moment.isoformat(timespec='microseconds')}{rest:03d}" + ("+00:00" if zone else "")
-    return moment.replace(tzinfo=UTC) if zone else moment
-
-
-def _date(days: int) -> object:
-    try:
-        return date(1970, 1, 1) + timedelta(days=days)
-    except OverflowError:
-        return f"{np.array(days).astype('datetime64[D]')}"
-
-
-def _time(number: int, unit: str) -> object:
-    since, rest = _microseconds(number, unit)
-    if not timedelta(0) <= since < _DAY:
-        return f"{number} {unit}"
-    clock = (_EPOCH + since).time()
-    return f"{clock.isoformat(timespec='microseconds')}{rest:03d}" if rest else clock
-
-
-def _duration(number: int, unit: str) -> object:
-    try:
-        length, rest = _microseconds(number, unit)
-    except OverflowError:
-        return f"{number} {unit}"
-    return f"{number} {unit}" if rest else length
+    return convert
