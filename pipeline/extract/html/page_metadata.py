@@ -25,29 +25,11 @@ MAX_TITLE_CHARACTERS = 500
 EARLIEST_YEAR = 1990
 
 _TITLE_KEYS = ("og:title", "twitter:title", "dc.title", "citation_title")
-_PUBLISHED_KEYS = (
-    "article:published_time",
-    "datepublished",
-    "og:article:published_time",
-    "og:published_time",
-    "article:published",
-    "parsely-pub-date",
-    "sailthru.date",
-    "citation_publication_date",
-    "citation_date",
-    "dc.date.issued",
-    "dcterms.issued",
-    "dcterms.date",
-    "dcterms.created",
-    "dc.date.created",
-    "dc.date",
-    "datecreated",
-    "publishdate",
-    "publish-date",
-    "publish_date",
-    "publication_date",
-    "pubdate",
-    "date",
+_FIRST_KEYS = "article:published_time datepublished og:article:published_time og:published_time"
+_OTHER_KEYS = (
+    "article:published parsely-pub-date sailthru.date citation_publication_date citation_date dc.date.issued "
+    "dcterms.issued dcterms.date dcterms.created dc.date.created dc.date datecreated publishdate publish-date "
+    "publish_date publication_date pubdate date"
 )
 _JSON_LD = XPath("//script[contains(@type, 'ld+json')]")
 # schema.org's types of what a page may be. A date or licence of another thing on it (a picture, a film, a comment, the
@@ -248,9 +230,9 @@ def _published(
     tree: _Element, meta: dict[str, str], levels: list[list[dict[str, object]]]
 ) -> tuple[datetime | None, str | None]:
     """Return the publication date and where it was found; a modification date only when nothing else is there."""
-    candidates = [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[:4]]
+    candidates = [("meta", meta.get(key)) for key in _FIRST_KEYS.split()]
     candidates += [("json_ld", _linked_date(levels, "datePublished", "dateCreated"))]
-    candidates += [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[4:]]
+    candidates += [("meta", meta.get(key)) for key in _OTHER_KEYS.split()]
     candidates += [("time", value) for value in _times(tree)]
     candidates += [("meta", meta.get("article:modified_time"))]
     candidates += [("json_ld", _linked_date(levels, "dateModified"))]
