@@ -25,6 +25,7 @@ MAX_TITLE_CHARACTERS = 500
 EARLIEST_YEAR = 1990
 
 _TITLE_KEYS = ("og:title", "twitter:title", "dc.title", "citation_title")
+# Meta tags with the publication date: those that count before JSON-LD, and those that count after it.
 _FIRST_KEYS = "article:published_time datepublished og:article:published_time og:published_time"
 _OTHER_KEYS = (
     "article:published parsely-pub-date sailthru.date citation_publication_date citation_date dc.date.issued "
