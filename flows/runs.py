@@ -12,7 +12,7 @@ from flows.config import RunConfig, SourceConfig
 from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
-from pipeline.extract.corpora.column_types import settle_types
+from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, page_pool
 from pipeline.select.rules import BoundRules
