@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from classifiers import artefact, calibration, corpus, evaluate
-from classifiers.artefact import Measured
+from classifiers.artefact import Measured, score
 from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, PreprocessConfig, TrainConfig, evaluation
 from classifiers.preprocess import preprocess
-from classifiers.score import score
 from classifiers.train import TrainReport, train
 from pipeline.table.config import read_yaml, validate
 from pipeline.table.errors import ConfigError, InputError, SchemaError
