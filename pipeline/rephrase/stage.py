@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pipeline.rephrase import verify
@@ -129,7 +130,7 @@ def _check_local(storage: Storage) -> None:
 def collapse_rows(storage: Storage, settings: RephraseConfig) -> list[dict[str, object]]:
     """Return how alike the rephrasings of each style are, a row a style; none before there are any."""
     group = Group(storage, f"{settings.output_source}/documents")
-    return [row.row() for row in measure_collapse(group)] if group.parts() else []
+    return [asdict(row) for row in measure_collapse(group)] if group.parts() else []
 
 
 def ask(context: Context, settings: RephraseConfig, plan: Plan, documents: int | None = None) -> Report:
