@@ -1,12 +1,16 @@
-"""Text columns as the buffers that kernels read."""
+"""Text columns as the buffers that kernels read, and lines of JSON."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.table.errors import SchemaError
+from pipeline.table.errors import InputError, SchemaError
 
 
 def text_buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -24,3 +28,26 @@ def text_buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
     _, offsets, data = texts.buffers()
     numbers = np.frombuffer(offsets, kind, count=len(texts) + 1, offset=texts.offset * kind.itemsize)
     return np.frombuffer(data if data is not None else b"", np.uint8), numbers.astype(np.int64)
+
+
+def json_lines(stream: BinaryIO, name: str, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `name:line` and the object of every JSON line that is not blank; memory does not grow with the file.
+
+    Raises: InputError for a line of more than `limit` bytes, or one that is no JSON object; the lines before it have
+    been yielded.
+    """
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        where = f"{name}:{number}"
+        if len(line) > limit:
+            raise InputError(f"{where}: the line is longer than {limit} bytes; is it one JSON object a line?")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error}); each line is an object") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: a {type(value).__name__}, not an object")
+        yield where, value
