@@ -61,7 +61,8 @@ def after_slices(names: tuple[str, ...] = ("web", "wiki"), natural: Sequence[flo
         ),
         suite_hash="3f2a",
         suite_tasks=("arc", "gsm"),
-        tokenizer=parts(vocabulary=400, content_hash="cd" * 16),
+        tokenizer_hash="cd" * 16,
+        data=parts(vocabulary=400),
         left_out={},
     )
     return MixReport(parts(name=name, config=config), material)
