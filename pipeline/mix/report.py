@@ -406,13 +406,9 @@ def _sensitivity(proposal: Proposal) -> str:
     head = ["slice", "change with less of it", "change with more of it", "weights that do as well"]
     rows = []
     for name, answer in proposal.slices.items():
-        changes = [number(_change(answer.moves.get(step))) for step in ("-0.05", "+0.05")]
+        changes = number(answer.less), number(answer.more)
         rows.append([text(name), *changes, between(answer.flat_low, answer.flat_high)])
     return table(head, rows)
-
-
-def _change(move: Any) -> float | None:
-    return move.metric_change if move else None
 
 
 def _compute(report: MixReport) -> str:
@@ -606,12 +602,8 @@ def _noise_plot(report: MixReport) -> Drawn:
 def _sensitivity_plot(report: MixReport) -> Drawn:
     if report.proposal is None:
         return None
-    changes = np.array(
-        [
-            [np.nan if (found := _change(answer.moves.get(step))) is None else found for step in ("-0.05", "+0.05")]
-            for answer in report.proposal.slices.values()
-        ]
-    )  # (k, 2)
+    answers = report.proposal.slices.values()
+    changes = np.array([[answer.less, answer.more] for answer in answers], np.float64)  # (k, 2); NaN for none
     drawable = np.flatnonzero(~np.isnan(changes).all(axis=1))
     size = np.nan_to_num(np.abs(changes[drawable]), nan=0.0, posinf=0.0).max(axis=1)
     shown = drawable[np.argsort(-size, kind="stable")][:MAX_ROWS]
