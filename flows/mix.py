@@ -172,7 +172,7 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     page = write_mix_report(report)
     lines = [text_summary(report)]
     if step == "verify" and choice.verification is not None:
-        lines.append(choice.verification.text())
+        lines.append(str(choice.verification))
     if shards is not None:
         lines.append(f"token shards: {shards.folder} ({shards.tokens:,} tokens in {shards.shards} shards)")
     elif step == "run":
