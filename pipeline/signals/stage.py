@@ -7,8 +7,8 @@ from functools import cache, partial
 
 import pyarrow as pa
 
-from pipeline.kernels.fasttext import FastTextModel
 from pipeline.kernels.characters import UNICODE_VERSION
+from pipeline.kernels.fasttext import FastTextModel
 from pipeline.signals import language, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
