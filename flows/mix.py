@@ -33,6 +33,8 @@ from pipeline.mix.steps.choose import (
 from pipeline.mix.steps.explain import explain_mixture
 from pipeline.mix.steps.material import kept_material, material, refuse_early, slices_text
 from pipeline.mix.steps.train import (
+    SECONDS_OF_WORK,
+    TOKENS_A_SECOND,
     draw,
     missing,
     results_text,
@@ -47,9 +49,6 @@ from pipeline.mix.steps.workspace import glanced_mix, opened_mix
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.stages import Engine, ShardReport
 
-SECONDS_OF_WORK = 10.0
-"""Training that takes longer than this is worth Prefect's start."""
-TOKENS_A_SECOND = 20_000.0
 OF_A_PROPOSAL = ("report", "sample", "explain")
 """Steps that, without assignments, are of a proposal that is there and not of what the configuration would lead to."""
 
