@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -117,10 +116,11 @@ def _extraction() -> Iterator[str]:
 
 def _prefect() -> Iterator[str]:
     from flows.server import prefect_server
+    from pipeline.table.interrupts import Stop
 
     started = time.monotonic()
     named = os.environ.get("PREFECT_API_URL")
-    with prefect_server(threading.Event()):
+    with prefect_server(Stop()):
         yield redact(named or "") or f"our own server answered in {time.monotonic() - started:.1f} s"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.table.errors import GristmillError
-from pipeline.table.interrupts import stop_if_asked
+from pipeline.table.interrupts import Stop, stop_if_asked
 from pipeline.table.stages import Job, Result
 
 MAX_TASKS = 100
@@ -40,7 +40,7 @@ class LocalEngine:
     """Threads of this process; no orchestrator."""
 
     workers: int
-    stop: threading.Event
+    stop: Stop
 
     def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         with ThreadPoolExecutor(self.workers, thread_name_prefix=f"gristmill-{name}") as pool:
@@ -68,7 +68,7 @@ class LocalEngine:
 class PrefectEngine:
     """Tasks of the Prefect flow that is running: one a batch of jobs, tens to hundreds a stage."""
 
-    stop: threading.Event
+    stop: Stop
 
     def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         if not jobs:

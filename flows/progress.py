@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,9 +12,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from pipeline.table.format import text_table
 from pipeline.table.interrupts import KEPT
 from pipeline.table.redaction import redact
 from pipeline.table.stages import ShardReport, StageReport
@@ -27,7 +27,6 @@ Unit = Literal["rows", "bytes"]
 class Reporter:
     """Prints lines or moves bars. Threads may call it at once."""
 
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True, width=160))
     bars: Progress | None = None
     current: StageProgress | None = None
     """The stage that is under way."""
@@ -77,32 +76,40 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
+        shown = escaped(redact(text))
         with self._lock:
-            self.console.print(escaped(redact(text)), markup=False, emoji=False)
+            if self.bars is not None:
+                self.bars.console.print(shown, markup=False, emoji=False)
+            else:
+                sys.stderr.write(f"{shown}\n")
+                sys.stderr.flush()
 
-    def table(self, reports: list[StageReport]) -> None:
+    def table(self, reports: Sequence[StageReport]) -> None:
         """Print the closing table, below the bars."""
         if self.bars is not None:
             self.bars.stop()
-        table = Table(box=None, pad_edge=False)
-        for name in ("source", "stage"):
-            table.add_column(name)
-        for name in ("shards", "done before", "rows in", "rows out", "seconds"):
-            table.add_column(name, justify="right")
-        table.add_column("")
-        for report in reports:
-            table.add_row(
-                report.source,
-                report.stage,
-                f"{report.shards:,}",
-                f"{report.shards_done_before:,}",
-                f"{report.rows_in:,}",
-                f"{report.rows_out:,}",
-                f"{report.elapsed_s:.1f}",
-                Text(escaped(report.notes)),
-            )
-        with self._lock:
-            self.console.print(table)
+        rows = [
+            {name: value if isinstance(value, str) else f"{value:,}" for name, value in row.items()}
+            for row in closing_rows(reports)
+        ]
+        self.line(text_table(rows, width=None).rstrip("\n"))
+
+
+def closing_rows(reports: Sequence[StageReport]) -> list[dict[str, str | float]]:
+    """Return what each stage did: a row of the closing table."""
+    return [
+        {
+            "source": report.source,
+            "stage": report.stage,
+            "shards": report.shards,
+            "done before": report.shards_done_before,
+            "rows in": report.rows_in,
+            "rows out": report.rows_out,
+            "seconds": round(report.elapsed_s, 1),
+            "notes": report.notes,
+        }
+        for report in reports
+    ]
 
 
 @dataclass
@@ -178,4 +185,4 @@ def reporter() -> Iterator[Reporter]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
-        yield Reporter(console, bars)
+        yield Reporter(bars)

@@ -11,14 +11,13 @@ the groups are completed. What a matching manifest proves is not pending, so a s
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pipeline.table.interrupts import stop_if_asked
+from pipeline.table.interrupts import Stop, stop_if_asked
 from pipeline.table.shards import Group, Index, Part, RowMap, finished, map_part
 from pipeline.table.storage import Storage
 
@@ -84,7 +83,7 @@ class Context:
     storage: Storage
     engine: Engine
     reporter: Reporter
-    stop: threading.Event
+    stop: Stop
     workers: int
     memory_mb: int
     """Bound for what is decided about all documents at once: components, ranks, rules."""

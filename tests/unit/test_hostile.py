@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flows.inspection import _limited_memory
+from flows.commands import _limited_memory
 from pipeline.extract import members
 from pipeline.extract.columnar import read_parquet
 from pipeline.extract.config import ExtractLimits, KeepColumn

@@ -7,7 +7,6 @@ own, so what is behind a URL is worked on in a copy in the user's cache, a `Mirr
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
+from pipeline.table.interrupts import Stop
 from pipeline.table.kept import as_written, local_copy, read_json, size_of
 from pipeline.table.lock import hold
 from pipeline.table.stages import Engine
@@ -30,7 +30,7 @@ class Desk(Protocol):
     """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
 
     @property
-    def stop(self) -> threading.Event:
+    def stop(self) -> Stop:
         """Set when the run is to end early."""
         ...
 
