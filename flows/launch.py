@@ -124,7 +124,8 @@ def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str)
     """
     run, only = prepared(path, assignments, only, until)
     check_layout(run.storage)
-    rows, waiting = [], set()
+    rows: list[dict[str, str]] = []
+    waiting: set[str] = set()
     with run.resources:
         for stage, sources in steps(run.config, only, until):
             row = {"source": "+".join(sources), "stage": stage, "shards to do": "after the stages above", "done": ""}
