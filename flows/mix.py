@@ -46,7 +46,7 @@ from pipeline.mix.steps.workspace import OpenMix, glanced_mix, opened_mix
 from pipeline.report.mix import text_summary
 from pipeline.table.format import encode
 from pipeline.table.interrupts import Stop, stopping_on_signals
-from pipeline.table.stages import Engine, ShardReport
+from pipeline.table.stages import Engine, Made
 
 SECONDS_OF_WORK = 10.0
 """Training that takes longer than this is worth Prefect's start."""
@@ -75,7 +75,7 @@ class MixDesk:
             yield None
             return
         with self.reporter.stage("mix", why, jobs) as shown:
-            yield lambda: shown.shard(ShardReport("", 0, 0, 0, 0.0))
+            yield lambda: shown.shard(Made(None, "", 0, 0, 0), 0.0)
 
     def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
         """Do `work` with threads of this process when it takes seconds, as tasks of a Prefect flow when it is more."""

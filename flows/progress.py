@@ -17,7 +17,7 @@ from rich.text import Text
 from pipeline.table.format import text_table
 from pipeline.table.interrupts import KEPT
 from pipeline.table.redaction import redact
-from pipeline.table.stages import ShardReport, StageReport
+from pipeline.table.stages import Made, StageReport
 from pipeline.table.terminal import escaped, raw
 
 Unit = Literal["rows", "bytes"]
@@ -30,7 +30,7 @@ class Reporter:
     bars: Progress | None = None
     current: StageProgress | None = None
     """The stage that is under way."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def stage(
@@ -45,11 +45,10 @@ class Reporter:
         self.current = StageProgress(self, source, stage, task, shards, unit)
         try:
             yield self.current
-            if task is not None and self.bars is not None:
-                self.bars.update(task, total=work or 1, completed=work or 1, shards=shards)
+            self.current.move(total=work or 1, completed=work or 1, shards=shards)
             self.current = None
         finally:
-            if task is not None and self.bars is not None:
+            if self.bars is not None and task is not None:
                 self.bars.stop_task(task)
 
     def standing(self) -> str:
@@ -77,9 +76,9 @@ class Reporter:
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
         shown = escaped(redact(text))
-        with self._lock:
+        with self.lock:
             if self.bars is not None:
-                self.bars.console.print(shown, markup=False, emoji=False)
+                self.bars.console.print(shown, markup=False, emoji=False, soft_wrap=True)
             else:
                 sys.stderr.write(f"{shown}\n")
                 sys.stderr.flush()
@@ -128,31 +127,31 @@ class StageProgress:
     kept: int = 0
     """Those of finished shards."""
 
+    def move(self, **fields: Any) -> None:
+        """Move the bar, where there is one."""
+        if self.task is not None and self.reporter.bars is not None:
+            self.reporter.bars.update(self.task, **fields)
+
     def rows(self, count: int) -> None:
         """Count rows as they pass."""
-        with self.reporter._lock:
+        with self.reporter.lock:
             self.counted += count
-            if self.task is not None and self.reporter.bars is not None:
-                advance = count if self.unit == "rows" else 0
-                self.reporter.bars.update(self.task, rows=self.counted, advance=advance)
+            self.move(rows=self.counted, advance=count if self.unit == "rows" else 0)
 
     def read(self, count: int) -> None:
         """Count bytes of raw input as they are read."""
-        if self.task is not None and self.reporter.bars is not None and self.unit == "bytes":
-            self.reporter.bars.advance(self.task, count)
+        self.move(advance=count if self.unit == "bytes" else 0)
 
-    def shard(self, report: ShardReport) -> None:
+    def shard(self, made: Made[Any], elapsed_s: float) -> None:
         """Count one finished shard."""
-        with self.reporter._lock:
+        with self.reporter.lock:
             self.shards += 1
-            self.kept += report.rows_in
-        if self.task is not None and self.reporter.bars is not None:
-            self.reporter.bars.update(self.task, shards=self.shards)
-            return
-        rows = f"{report.rows_in:,} rows in, {report.rows_out:,} out"
-        speed = f", {report.input_bytes / 1e6 / max(report.elapsed_s, 1e-9):.1f} MB/s" if report.input_bytes else ""
-        notes = f" ({report.notes})" if report.notes else ""
-        self.reporter.line(f"{self.source} {self.stage} {report.name}: {rows}{speed}{notes}")
+            self.kept += made.rows_in
+        self.move(shards=self.shards)
+        if self.task is None:
+            speed = f", {made.input_bytes / 1e6 / max(elapsed_s, 1e-9):.1f} MB/s" if made.input_bytes else ""
+            told = f"{made.rows_in:,} rows in, {made.rows_out:,} out{speed}{f' ({made.notes})' if made.notes else ''}"
+            self.reporter.line(f"{self.source} {self.stage} {made.name}: {told}")
 
 
 class _RateColumn(TextColumn):
@@ -162,10 +161,10 @@ class _RateColumn(TextColumn):
         super().__init__("")
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = int(task.finished_speed or task.speed or 0)
         if not speed:
             return Text("")
-        return Text(f"{decimal(int(speed))}/s" if task.fields["unit"] == "bytes" else f"{int(speed):,} rows/s")
+        return Text(f"{decimal(speed)}/s" if task.fields["unit"] == "bytes" else f"{speed:,} rows/s")
 
 
 @contextmanager
@@ -174,7 +173,6 @@ def reporter() -> Iterator[Reporter]:
     if not sys.stderr.isatty():
         yield Reporter()
         return
-    console = Console(file=raw(sys.stderr), highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -184,5 +182,5 @@ def reporter() -> Iterator[Reporter]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=Console(file=raw(sys.stderr), highlight=False)) as bars:
         yield Reporter(bars)

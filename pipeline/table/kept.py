@@ -11,12 +11,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pipeline.table.errors import ShardError
-from pipeline.table.storage import Storage, new_file, write_failure
+from pipeline.table.storage import Storage
 
 MAX_JSON_BYTES = 1 << 28
 _Kept = TypeVar("_Kept")
@@ -98,33 +98,22 @@ def read_json(path: str | Path) -> Any | None:
     """
     storage, name = _place(path)
     try:
-        with storage.open(name) as file:
-            if file.seek(0, os.SEEK_END) > MAX_JSON_BYTES:
-                raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
-            file.seek(0)
-            return json.loads(file.read())
+        if storage.fs.size(storage.path(name)) > MAX_JSON_BYTES:
+            raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
+        return json.loads(storage.read_bytes(name))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
-@contextmanager
-def create_file(path: str | Path) -> Iterator[BinaryIO]:
+def create_file(path: str | Path) -> AbstractContextManager[BinaryIO]:
     """Open a new file for writing; it appears under its name, durably, when the block ends without an error.
 
     Raises: ShardError when it cannot be written.
     """
     storage, name = _place(path)
-    if not storage.is_local:
-        with storage.create(name) as target:
-            yield target
-        return
-    try:
-        with new_file(storage.path(name)) as target:
-            yield target
-    except OSError as error:
-        raise ShardError(write_failure(str(path), error)) from error
+    return storage.create(name, is_beside=True)
 
 
 def clear_temporary(folder: Path) -> None:
@@ -137,7 +126,7 @@ def size_of(path: str | Path) -> int | None:
     """Return a file's size in bytes, None when there is none."""
     storage, name = _place(path)
     try:
-        return os.stat(storage.path(name)).st_size if storage.is_local else int(storage.fs.size(storage.path(name)))
+        return int(storage.fs.size(storage.path(name)))
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -280,7 +280,8 @@ class Group:
             return None
         except ValueError as error:
             where = self.storage.sql_path(self.index_path)
-            raise ShardError(f"{where} is damaged ({_why(error)}); delete it and run again") from error
+            why = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
+            raise ShardError(f"{where} is damaged ({why}); delete it and run again") from error
 
     def parts(self) -> list[Part]:
         """Return the current parts in name order, each verified; none when the group was never completed.
@@ -447,7 +448,10 @@ class PartWriter:
             stack.callback(setattr, self._writer, "is_open", False)
             self._flush()
             self._writer.close()
-            self._written = _size_and_content(self._file)
+            self._file.flush()
+            self._file.seek(0)
+            held = hashlib.file_digest(cast(Any, self._file), _blake2b).hexdigest()
+            self._written = self._file.seek(0, os.SEEK_END), held
 
     def write(self, table: pa.Table) -> None:
         """Append rows in order.
@@ -475,8 +479,29 @@ class PartWriter:
         size, digest = self._written
         ids = self._ids.hexdigest() if self._ids else ""
         part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=digest, ids=ids)
-        self.group.memory.note(self.group.folder, f"{self.name}.parquet", digest)
-        write_manifest(self.group, part, self.work, tally)
+        if tally.rows_in != part.rows + tally.rejects:
+            raise ConservationError(
+                f"{self.group.folder}/{self.name}: {tally.rows_in} rows in, but {part.rows} out and {tally.rejects} "
+                "rejected; this is a bug in Gristmill, the part was not counted as done"
+            )
+        identity = self.work.identity
+        manifest = Manifest(
+            part=part,
+            stage=identity.stage,
+            version=identity.version,
+            inputs=[dict(item) for item in self.work.inputs],
+            config=dict(identity.config),
+            libraries=dict(identity.libraries),
+            rows_in=tally.rows_in,
+            rows_out=part.rows,
+            rejects=tally.rejects,
+            counts=dict(tally.counts),
+            details=dict(tally.details),
+        )
+        memory = self.group.memory
+        memory.note(self.group.folder, f"{self.name}.parquet", digest)
+        self.group.storage.write_bytes(self.group.manifest_path(self.name), _sealed(manifest))
+        memory.note(self.group.manifests, f"{self.name}.json", digest)
         return part
 
     def _flush(self) -> None:
@@ -486,33 +511,6 @@ class PartWriter:
         table = pa.concat_tables(self._pending).combine_chunks()
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
         self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
-
-
-def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
-    """Write a part's manifest.
-
-    Raises: ConservationError when `rows_in` differs from the part's rows plus rejects.
-    """
-    if tally.rows_in != part.rows + tally.rejects:
-        raise ConservationError(
-            f"{group.folder}/{part.name}: {tally.rows_in} rows in, but {part.rows} out and {tally.rejects} rejected; "
-            "this is a bug in Gristmill, the part was not counted as done"
-        )
-    manifest = Manifest(
-        part=part,
-        stage=work.identity.stage,
-        version=work.identity.version,
-        inputs=[dict(item) for item in work.inputs],
-        config=dict(work.identity.config),
-        libraries=dict(work.identity.libraries),
-        rows_in=tally.rows_in,
-        rows_out=part.rows,
-        rejects=tally.rejects,
-        counts=dict(tally.counts),
-        details=dict(tally.details),
-    )
-    group.storage.write_bytes(group.manifest_path(part.name), _sealed(manifest))
-    group.memory.note(group.manifests, f"{part.name}.json", part.content)
 
 
 def _sealed(model: BaseModel) -> bytes:
@@ -535,10 +533,6 @@ def _unsealed(data: bytes) -> bytes:
     return text
 
 
-def _why(error: ValueError) -> str:
-    return f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
-
-
 def write_options(schema: pa.Schema) -> dict[str, Any]:
     """Return the Parquet settings of every part: Zstandard, and dictionaries where values repeat."""
     repeating = [f.name for f in schema if f.name in {"source", "reason", "language", "licence", "method", "outcome"}]
@@ -550,14 +544,11 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
 
     Raises: ShardError when the part cannot be read.
     """
-    try:
-        with open_part(group, name) as file:
-            if not file.num_row_groups:
-                yield file.read(columns=columns)
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(group, name, error) from error
+    with _open_part(group, name) as file:
+        if not file.num_row_groups:
+            yield file.read(columns=columns)
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=columns, use_threads=False)
 
 
 def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -566,35 +557,31 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
     Raises: ShardError when the part cannot be read.
     """
     first = 0
-    try:
-        with open_part(group, name) as file:
-            for number in range(file.num_row_groups):
-                after = first + file.metadata.row_group(number).num_rows
-                begin, end = np.searchsorted(rows, [first, after])
-                if begin < end:
-                    table = file.read_row_group(number, columns=columns, use_threads=False)
-                    yield table.take(pa.array(rows[begin:end] - first))
-                first = after
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(group, name, error) from error
+    with _open_part(group, name) as file:
+        for number in range(file.num_row_groups):
+            after = first + file.metadata.row_group(number).num_rows
+            begin, end = np.searchsorted(rows, [first, after])
+            if begin < end:
+                table = file.read_row_group(number, columns=columns, use_threads=False)
+                yield table.take(pa.array(rows[begin:end] - first))
+            first = after
 
 
 @contextmanager
-def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a part; the checksum of each page is verified as it is read."""
-    with (
-        group.storage.open(group.path(name)) as stream,
-        pq.ParquetFile(stream, page_checksum_verification=True) as file,
-    ):
-        yield file
-
-
-def _unreadable(group: Group, name: str, error: Exception) -> GristmillError:
-    where = group.storage.sql_path(group.path(name))
-    index = group.index() if isinstance(error, FileNotFoundError) else None
-    if index is not None and name not in {part.name for part in index.parts}:
-        return ReplacedError(f"{where} was replaced by a run while it was read; do it again")
-    return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
+def _open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a part; the checksum of each page is verified as it is read. Raises: ReplacedError, ShardError."""
+    try:
+        with (
+            group.storage.open(group.path(name)) as stream,
+            pq.ParquetFile(stream, page_checksum_verification=True) as file,
+        ):
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        where = group.storage.sql_path(group.path(name))
+        index = group.index() if isinstance(error, FileNotFoundError) else None
+        if index is not None and name not in {part.name for part in index.parts}:
+            raise ReplacedError(f"{where} was replaced by a run while it was read; do it again") from error
+        raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error
 
 
 def map_part(
@@ -631,10 +618,3 @@ def digest(value: Any) -> str:
     """Return 32 hex digits that identify a JSON-serialisable value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _size_and_content(file: Any) -> tuple[int, str]:
-    file.flush()
-    file.seek(0)
-    hashed = hashlib.file_digest(file, _blake2b).hexdigest()
-    return file.seek(0, os.SEEK_END), hashed

@@ -191,15 +191,17 @@ class Storage:
             target.write(data)
 
     @contextmanager
-    def create(self, relative: str) -> Iterator[BinaryIO]:
+    def create(self, relative: str, is_beside: bool = False) -> Iterator[BinaryIO]:
         """Open a new file for writing; it appears under its name when the block ends without an error.
+
+        Until then a local one lies among the storage's temporary files, or beside its name.
 
         Raises: ShardError when the disk is full or the folder cannot be written.
         """
         final = self.path(relative)
         try:
             if self.is_local:
-                with new_file(final, self._scratch()) as target:
+                with new_file(final, None if is_beside else self._scratch()) as target:
                     yield target
             else:
                 with tempfile.NamedTemporaryFile(prefix="part-") as remote:
