@@ -15,9 +15,8 @@ from pipeline.table.errors import GristmillError
 from pipeline.table.redaction import redact
 
 _PACKAGES = (
-    "gristmill prefect pyarrow duckdb trafilatura resiliparse fastwarc fasttext-community datasketch numba numpy".split()
-)
-    "gristmill prefect pyarrow duckdb trafilatura resiliparse fastwarc fasttext-community datasketch numba numpy"
+    *("gristmill", "prefect", "pyarrow", "duckdb", "trafilatura", "resiliparse", "fastwarc", "fasttext-community"),
+    *("datasketch", "numba", "numpy"),
 )
 _OTHER_FASTTEXT = ("fasttext", "fasttext-wheel", "fasttext-predict", "fasttext-numpy2", "fasttext-numpy2-wheel")
 
