@@ -19,7 +19,7 @@ from flows.server import in_a_flow, prefect_server
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.regression.fitting import Fit
 from pipeline.mix.regression.tables import render_report
-from pipeline.mix.report import write_mix_report
+from pipeline.mix.report import MixReport, text_summary, write_mix_report
 from pipeline.mix.steps.choose import (
     Fitted,
     chosen,
@@ -43,7 +43,6 @@ from pipeline.mix.steps.train import (
     training_lines,
 )
 from pipeline.mix.steps.workspace import OpenMix, glanced_mix, opened_mix
-from pipeline.report.mix import text_summary
 from pipeline.table.format import encode
 from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.stages import Engine, Made
@@ -161,7 +160,8 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     fitted, choice = chosen(mix, found, fitted, step)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
     shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
-    report, page = write_mix_report(mix, found, fitted, choice, shards)
+    report = MixReport(mix, found, fitted, choice, shards)
+    page = write_mix_report(report)
     lines = [text_summary(report)]
     if step == "verify" and choice.verification is not None:
         lines.append(choice.verification.text())
@@ -181,13 +181,13 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> str:
     """Write the report of what there is; nothing is trained for it."""
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
-        _, page = write_mix_report(mix, found, None, None, None)
+        page = write_mix_report(MixReport(mix, found))
         return f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}"
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
     fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
-    _, page = write_mix_report(mix, found, fitted, choice, None)
+    page = write_mix_report(MixReport(mix, found, fitted, choice))
     return f"{_of(found, fitted)}\nreport: {mix.shown(page)}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.mix.types import Floats
+from pipeline.mix.weights.space import Constraints
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,8 @@ def swarm(k: int, n: int, seed: int = 0) -> Floats:
     strengths = np.exp(rng.uniform(0, 3, n))
     runs = rng.standard_gamma(np.maximum(strengths[:, None] * np.ones(k) * k / 4, 0.05)) + 1e-9
     return np.asarray(runs / runs.sum(1, keepdims=True), np.float64)
+
+
+def capped(*caps: float) -> Constraints:
+    """Return constraints of slices s0, s1 ... whose weights have a cap each, and nothing else."""
+    return Constraints(tuple(f"s{i}" for i in range(len(caps))), np.zeros(len(caps)), np.array(caps, np.float64))

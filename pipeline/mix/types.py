@@ -22,6 +22,15 @@ RunKind = Literal["swarm", "corner", "natural", "uniform", "unimax", "best_seen"
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A number with its 90 % interval; NaN where none is known."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class ResolvedSlice:
     """A slice whose predicate is known to work, and how many kept documents it chooses."""
 

@@ -1,1 +1,1 @@
-"""HTML reports: plain tables and plots of what other rooms computed."""
+"""What HTML reports are made of: a page with its tables, and plots. Who reports says what is on them."""

@@ -9,18 +9,23 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.report.values import Estimate, Floats
 from pipeline.table.format import cut, display_width, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+Drawer = Callable[[], "tuple[Figure, str] | None"]
+"""Draws one plot and returns it with its caption, or None where there is nothing to draw."""
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +35,6 @@ NAME_WIDTH = 26
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, RED, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
-KINDS = {
-    "swarm": GREY,
-    "corner": SKY,
-    "natural": BLUE,
-    "uniform": GREEN,
-    "unimax": PINK,
-    "best_seen": ORANGE,
-    "proposal": RED,
-}
 MARKERS = ("D", "s", "^", "v", "P", "X", "*", "p")
 _SETTINGS: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -55,6 +51,27 @@ _SETTINGS: dict[str, Any] = {
     "legend.fontsize": 8,
     "text.parse_math": False,  # a name may hold a dollar sign
 }
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot. `caption` is plain text: what to look for, and what the plot does not show."""
+
+    title: str
+    caption: str
+    png: bytes
+
+
+def draw(drawers: Mapping[str, tuple[str, Drawer]]) -> dict[str, Plot]:
+    """Return every plot, of (title, drawer) by name, that there is something to draw for; none without matplotlib.
+
+    The same values give the same bytes with the same matplotlib.
+    """
+    if not can_draw():
+        return {}
+    with style():
+        drawn = {name: (title, drawer()) for name, (title, drawer) in drawers.items()}
+        return {name: Plot(title, made[1], png(made[0])) for name, (title, made) in drawn.items() if made}
 
 
 def can_draw() -> bool:
@@ -142,19 +159,11 @@ def points(axes: Axes, x: Any, y: Any, size: float, colour: str, **options: Any)
     axes.scatter(x, y, s=size, c=colour, **options)
 
 
-def whiskers(axes: Axes, x: Floats, interval: tuple[Floats, Floats] | None, rows: Floats, **options: Any) -> None:
-    """Draw a dot a row, with the bar of its interval (low, high)."""
-    x = np.where(np.isfinite(x), x, np.nan)
-    bars = None if interval is None else bar_lengths(x, *interval)
+def whiskers(axes: Axes, x: Floats, low: Floats, high: Floats, rows: Floats, **options: Any) -> None:
+    """Draw a dot a row, with the bar of its interval where both its ends are numbers."""
     options = {"fmt": "o", "markersize": 5, "elinewidth": 1.4, "capsize": 2.5, "zorder": 4, **options}
-    axes.errorbar(x, rows, xerr=bars, **options)
-
-
-def estimates(axes: Axes, values: Sequence[Estimate], rows: Floats, **options: Any) -> None:
-    """Draw estimates as `whiskers` does; one without an interval has no bar."""
-    x = np.array([e.value for e in values], np.float64)
-    low, high = (np.array([getattr(e, end) for e in values], np.float64) for end in ("low", "high"))
-    whiskers(axes, x, (np.where(np.isnan(low), x, low), np.where(np.isnan(high), x, high)), rows, **options)
+    x = np.where(np.isfinite(x), x, np.nan)
+    axes.errorbar(x, rows, xerr=bar_lengths(x, low, high), **options)
 
 
 def bar_lengths(value: Floats, low: Floats, high: Floats) -> Floats:
@@ -186,7 +195,11 @@ def few_ticks(axes: Axes, y: bool = True) -> None:
         axes.locator_params(axis="y", nbins=4)
 
 
-def kind_colour(kind: str, place: int = 0) -> str:
-    """Return the colour of a kind of run or mixture; `place` decides that of others."""
-    others = (GREY, SKY, PINK, ORANGE, GREEN, BLACK, BLUE)
-    return KINDS.get(kind, others[place % len(others)])
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` places out of `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def left_out(total: int, shown: int, what: str) -> str:
+    """Return a caption's last sentence: how many are not drawn, where some are not."""
+    return f" Not drawn: {total - shown:,} {what}." if total > shown else ""

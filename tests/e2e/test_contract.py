@@ -244,10 +244,10 @@ def test_init_prints_a_configuration_that_loads(template: str, tmp_path: Path) -
     assert config.sources.keys() == yaml.safe_load(ran.out)["sources"].keys()
 
 
-def test_only_and_until_bound_the_work(config: dict[str, Any], tmp_path: Path, prefect_api: str) -> None:
+def test_only_and_until_bound_the_work(config: dict[str, Any], tmp_path: Path) -> None:
     write_config(tmp_path / "curate.yaml", config)
     command = ("run", "curate.yaml", "--only", "notes")
-    first = gristmill(*command, "--until", "annotate", cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    first = gristmill(*command, "--until", "annotate", cwd=tmp_path)
     assert first.code == 0, first.err
     assert {group.split("/", 1)[1] for group in made({}, tmp_path / "ws")} == {
         "documents",
@@ -257,7 +257,7 @@ def test_only_and_until_bound_the_work(config: dict[str, Any], tmp_path: Path, p
     }
     assert {path.name for path in (tmp_path / "ws").iterdir()} == {"_lock.json", "_tmp", "_verified", "notes"}
     before = snapshot(tmp_path / "ws")
-    rest = gristmill(*command, cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    rest = gristmill(*command, cwd=tmp_path)
     assert rest.code == 0, rest.err
     assert {group.split("/", 1)[1] for group in made(before, tmp_path / "ws")} == {
         "signatures",
@@ -335,14 +335,14 @@ def warcio_units(path: Path) -> int:
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"{FIXTURES} is absent")
-def test_damaged_archives_together_are_one_source(tmp_path: Path, prefect_api: str) -> None:
+def test_damaged_archives_together_are_one_source(tmp_path: Path) -> None:
     web = {"format": "warc", "inputs": [str(FIXTURES)]}
     select_all = {"rules": {"any": "text_length > 0"}, "keep": "url asc"}
     write_config(
         tmp_path / "curate.yaml",
         {"workspace": "ws", "sources": {"web": web}, "dedup": {}, "select": select_all, "engine": {"workers": 2}},
     )
-    ran = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    ran = gristmill("run", "curate.yaml", cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert "Traceback" not in ran.err
     units: Counter[str] = Counter()

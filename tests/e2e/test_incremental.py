@@ -51,14 +51,14 @@ def test_a_change_of_select_runs_select_alone(copied: Path) -> None:
     assert groups(parts) <= {"outcomes", "curated"}
 
 
-def test_a_change_of_bands_runs_dedup_and_select(copied: Path, prefect_api: str) -> None:
-    ran, parts = again(copied, "dedup.num_bands=1", "notes", PREFECT_API_URL=prefect_api)
+def test_a_change_of_bands_runs_dedup_and_select(copied: Path) -> None:
+    ran, parts = again(copied, "dedup.num_bands=1", "notes")
     assert groups(parts) == {"signatures", "duplicates", "outcomes", "curated"}
     assert {stage for (_, stage), (to_do, _) in table(ran.err).items() if to_do} == {"dedup", "select"}
 
 
-def test_a_change_of_verify_keeps_the_signatures(copied: Path, prefect_api: str) -> None:
-    ran, parts = again(copied, "dedup.verify=0.9", "notes", PREFECT_API_URL=prefect_api)
+def test_a_change_of_verify_keeps_the_signatures(copied: Path) -> None:
+    ran, parts = again(copied, "dedup.verify=0.9", "notes")
     assert "signatures" not in groups(parts)
     assert "duplicates" in groups(parts)
     assert "nothing to do" not in ran.err
@@ -72,34 +72,34 @@ def test_without_dedup_every_copy_is_kept(copied: Path, config: dict[str, Any]) 
     assert select(copied / "ws", "SELECT DISTINCT duplicate_of FROM outcomes") == [{"duplicate_of": None}]
 
 
-def test_another_tokenizer_counts_again(copied: Path, prefect_api: str) -> None:
+def test_another_tokenizer_counts_again(copied: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     for name, splitter in (("a", pre_tokenizers.Whitespace()), ("b", pre_tokenizers.WhitespaceSplit())):
         tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1}, unk_token="[UNK]"))
         tokenizer.pre_tokenizer = splitter
         tokenizer.save(str(copied / f"{name}.json"))
-    _, parts = again(copied, "annotate.tokenizer=a.json", "manuals", PREFECT_API_URL=prefect_api)
+    _, parts = again(copied, "annotate.tokenizer=a.json", "manuals")
     assert groups(parts) == {"signals/tokens", "outcomes", "curated"}
     total = "SELECT sum(token_count) AS n FROM manuals.outcomes"
     first = select(copied / "ws", total)
-    _, parts = again(copied, "annotate.tokenizer=b.json", "manuals", PREFECT_API_URL=prefect_api)
+    _, parts = again(copied, "annotate.tokenizer=b.json", "manuals")
     assert "signals/tokens" in groups(parts)
     assert groups(parts) <= {"signals/tokens", "outcomes", "curated"}
     assert select(copied / "ws", total)[0]["n"] < first[0]["n"]
 
 
-def test_inputs_come_change_and_go(corpus: Path, config: dict[str, Any], tmp_path: Path, prefect_api: str) -> None:
+def test_inputs_come_change_and_go(corpus: Path, config: dict[str, Any], tmp_path: Path) -> None:
     crawl = tmp_path / "crawl"
     crawl.mkdir()
     sources = {"web": {"format": "warc", "inputs": ["crawl/*.warc.gz"]}}
     write_config(tmp_path / "curate.yaml", {**config, "sources": sources})
     for name in ("pages-0.warc.gz", "pages-1.warc.gz"):
         shutil.copy(corpus / "crawl" / name, crawl / name)
-    again(tmp_path, PREFECT_API_URL=prefect_api)
+    again(tmp_path)
 
     shutil.copy(corpus / "crawl" / "pages-2.warc.gz", crawl)
-    ran, parts = again(tmp_path, PREFECT_API_URL=prefect_api)
+    ran, parts = again(tmp_path)
     assert {group: count for group, count in parts.items() if group.split("/", 1)[1] in MEASURED} == {
         f"web/{group}": 1 for group in MEASURED
     }
@@ -108,7 +108,7 @@ def test_inputs_come_change_and_go(corpus: Path, config: dict[str, Any], tmp_pat
 
     status = (crawl / "pages-1.warc.gz").stat()
     os.utime(crawl / "pages-1.warc.gz", ns=(status.st_atime_ns, status.st_mtime_ns + 1_000))
-    ran, parts = again(tmp_path, PREFECT_API_URL=prefect_api)
+    ran, parts = again(tmp_path)
     assert parts["web/documents"] == parts["web/rejects"] == 1
     assert table(ran.err)["web", "extract"] == (1, 2)
     # The same bytes came out: what is made from documents is known by their content.
@@ -168,14 +168,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_another_classifier_scores_again(copied: Path, models: Path, prefect_api: str) -> None:
+def test_another_classifier_scores_again(copied: Path, models: Path) -> None:
     use = "classify={{quality: {{model: {}}}}}"
-    _, parts = again(copied, use.format(models / "a"), "manuals", PREFECT_API_URL=prefect_api)
+    _, parts = again(copied, use.format(models / "a"), "manuals")
     assert groups(parts) == {"predictions/quality", "scores/quality", "outcomes", "curated"}
     score = "SELECT doc_id, quality_score, quality_probability, quality_rank FROM manuals.outcomes ORDER BY doc_id"
     first = select(copied / "ws", score)
     assert {row["quality_rank"] for row in first} <= set(range(20))
-    _, parts = again(copied, use.format(models / "b"), "manuals", PREFECT_API_URL=prefect_api)
+    _, parts = again(copied, use.format(models / "b"), "manuals")
     assert groups(parts) <= {"predictions/quality", "scores/quality", "outcomes", "curated"}
     assert select(copied / "ws", score) != first
     _, parts = again(copied, only="manuals")

@@ -27,7 +27,7 @@ from pipeline.mix.weights.rounding import round_weights, sums_to_one
 from pipeline.mix.weights.space import Constraints, GroupLimit
 from pipeline.mix.weights.verify import Replicate, Verification, verify_proposal
 from pipeline.table.errors import ConfigError
-from tests.mix_law import PowerLaw, swarm
+from tests.mix_law import PowerLaw, capped, swarm
 
 NAMES = ("web_high", "wiki", "code")
 LIMITS = Constraints(NAMES, np.zeros(3), np.array([0.9, 0.8, 0.5]))
@@ -173,17 +173,24 @@ def test_odd_names_and_tiny_weights_survive(tmp_path: Path):
 
 
 def test_rounding_literal_cases():
-    assert round_weights(np.array([1 / 3, 1 / 3, 1 / 3]), np.ones(3)).tolist() == [0.3334, 0.3333, 0.3333]
-    assert round_weights(np.array([0.0, 1.0]), np.ones(2)).tolist() == [0.0, 1.0]
-    assert round_weights(np.array([0.12344, 0.87656]), np.array([0.12345, 1.0])).tolist() == [0.1234, 0.8766]
-    assert round_weights(np.array([0.12346, 0.87654]), np.array([0.12346, 1.0])).tolist() == [0.1234, 0.8766]
+    assert round_weights(np.array([1 / 3, 1 / 3, 1 / 3]), capped(1, 1, 1)).tolist() == [0.3334, 0.3333, 0.3333]
+    assert round_weights(np.array([0.0, 1.0]), capped(1, 1)).tolist() == [0.0, 1.0]
+    assert round_weights(np.array([0.12344, 0.87656]), capped(0.12345, 1.0)).tolist() == [0.1234, 0.8766]
+    assert round_weights(np.array([0.12346, 0.87654]), capped(0.12346, 1.0)).tolist() == [0.1234, 0.8766]
     # caps that four places cannot fill take more
-    assert round_weights(np.array([0.33335, 0.66665]), np.array([0.33335, 0.66665])).tolist() == [0.33335, 0.66665]
+    assert round_weights(np.array([0.33335, 0.66665]), capped(0.33335, 0.66665)).tolist() == [0.33335, 0.66665]
+
+
+@pytest.mark.parametrize("k", [40, 80, 300])
+def test_many_equal_weights_have_decimals_too(k: int):
+    rounded = round_weights(np.full(k, 1 / k), capped(*[1] * k))
+    assert sums_to_one(rounded)
+    np.testing.assert_allclose(rounded, 1 / k, atol=2e-3)
 
 
 def test_bounds_that_no_decimals_meet_are_missed_by_next_to_nothing():
     caps = np.array([0.01977411, 0.98022589]) + np.array([1.1e-11, -1.1e-11])
-    rounded = round_weights(caps, caps)
+    rounded = round_weights(caps, capped(*caps))
     assert sums_to_one(rounded)
     np.testing.assert_allclose(rounded, caps, atol=5e-12)
 
@@ -201,11 +208,11 @@ def test_rounding_keeps_groups_and_fixed_weights():
 
 def test_weights_that_are_no_mixture_are_refused():
     with pytest.raises(ConfigError, match=r"break a bound or their sum by 0.1"):
-        round_weights(np.array([0.5, 0.4]), np.ones(2))
+        round_weights(np.array([0.5, 0.4]), capped(1, 1))
     with pytest.raises(ConfigError, match=r"break a bound or their sum by 0.2"):
-        round_weights(np.array([0.5, 0.5]), np.array([0.3, 1.0]))
+        round_weights(np.array([0.5, 0.5]), capped(0.3, 1.0))
     with pytest.raises(ConfigError, match="not finite"):
-        round_weights(np.array([0.5, np.nan]), np.ones(2))
+        round_weights(np.array([0.5, np.nan]), capped(1, 1))
 
 
 @given(
@@ -221,7 +228,7 @@ def test_rounded_weights_sum_to_one_however_they_are_added_and_stay_under_caps(k
     weights /= weights.sum()
     caps = np.where(rng.random(k) < 0.3, weights, np.minimum(1, weights + rng.random(k)))
     caps = np.maximum(caps, weights)
-    rounded = round_weights(weights, caps, digits)
+    rounded = round_weights(weights, capped(*caps), digits)
     assert sum(rounded.tolist()) == 1.0
     assert math.fsum(rounded.tolist()) == 1.0
     assert sum(sorted(rounded.tolist())) == 1.0
@@ -231,10 +238,10 @@ def test_rounded_weights_sum_to_one_however_they_are_added_and_stay_under_caps(k
     assert (rounded >= 0).all()
     assert (rounded[weights == 0] == 0).all()
     assert np.abs(rounded - weights).max() <= 8 * 10.0**-digits
-    assert np.array_equal(rounded, round_weights(weights, caps, digits))
+    assert np.array_equal(rounded, round_weights(weights, capped(*caps), digits))
 
 
 def test_a_sum_that_only_some_orders_reach_is_not_enough():
     assert not sums_to_one(np.array([0.1] * 10))  # fsum gives 1.0, the plain sum 0.9999999999999999
-    found = round_weights(np.full(10, 0.1), np.ones(10))
+    found = round_weights(np.full(10, 0.1), capped(*[1] * 10))
     assert sums_to_one(found)

@@ -12,14 +12,14 @@ from pipeline.mix.weights.propose import propose, undominated
 from pipeline.mix.weights.search import TrustRegion
 from pipeline.mix.weights.space import Constraints, GroupLimit, constraints_of
 from pipeline.table.errors import ConfigError, WorkspaceError
-from tests.mix_law import Linear, PowerLaw, swarm
+from tests.mix_law import Linear, PowerLaw, capped, swarm
 
 FREE = ProposeConfig(kl=0.0)
 
 
 def problem(k: int = 4, count: int = 60, tasks: int = 2, **changes) -> Problem:
     made = Problem(
-        constraints=Constraints.capped([f"s{i}" for i in range(k)], np.ones(k)),
+        constraints=capped(*[1.0] * k),
         natural=np.full(k, 1 / k),
         runs=swarm(k, count),
         task_weights={f"t{i}": 1.0 for i in range(tasks)},
@@ -153,7 +153,7 @@ def test_sensitivity_at_an_optimum_is_a_cost_and_slopes_are_those_of_the_law():
 
 
 def test_a_cap_that_binds_has_a_slope_and_moves_past_it():
-    limits = Constraints.capped(["s0", "s1", "s2"], np.array([0.2, 1, 1]))
+    limits = capped(0.2, 1, 1)
     found = propose(PowerLaw(np.array([[0.9, 0.1, 0.1]])), problem(3, tasks=1, constraints=limits), FREE, 1)
     answer = found.slices["s0"]
     assert found.weights["s0"] == pytest.approx(0.2, abs=1e-4)

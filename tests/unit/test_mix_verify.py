@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.mix.types import Estimate
 from pipeline.mix.weights.verify import WEIGHTED, Belief, Replicate, Verification, pooled_sd, verify_proposal
-from pipeline.report.values import Estimate
 from pipeline.table.errors import InputError, WorkspaceError
 
 WEIGHTS = {"a": 3.0, "b": 1.0}

@@ -17,7 +17,7 @@ from pipeline.mix.shards.sample import SampleReport, sample
 from pipeline.mix.steps.material import Material
 from pipeline.mix.steps.train import Results, Trainer, train_and_measure, trainer
 from pipeline.mix.steps.workspace import OpenMix, stage_mixture
-from pipeline.mix.types import Floats, RunSpec, one_blas_thread
+from pipeline.mix.types import Estimate, Floats, RunSpec, one_blas_thread
 from pipeline.mix.weights.mixture import (
     Context,
     Mixture,
@@ -37,7 +37,6 @@ from pipeline.mix.weights.search import Ints
 from pipeline.mix.weights.space import TOLERANCE, Space, reduced_constraints
 from pipeline.mix.weights.swarm import run_id
 from pipeline.mix.weights.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
-from pipeline.report.values import Estimate
 from pipeline.table.errors import InputError
 from pipeline.table.kept import done, kept, write_file, write_json
 from pipeline.table.shards import digest

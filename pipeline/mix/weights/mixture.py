@@ -17,12 +17,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from pipeline.mix.config import Kind, Name
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Estimate, Floats
 from pipeline.mix.weights.proposal import Proposal
 from pipeline.mix.weights.rounding import round_weights
 from pipeline.mix.weights.space import Constraints
 from pipeline.mix.weights.verify import WEIGHTED, Evidence, Verification
-from pipeline.report.values import Estimate
 from pipeline.table.config import StageConfig, read_yaml, validate
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.kept import write_file

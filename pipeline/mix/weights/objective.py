@@ -9,9 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Estimate, Floats
 from pipeline.mix.weights.space import Constraints
-from pipeline.report.values import Estimate
 from pipeline.table.errors import ConfigError
 
 UPPER_Z = 1.645

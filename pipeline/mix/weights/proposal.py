@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.mix.types import Floats
-from pipeline.report.values import Estimate
+from pipeline.mix.types import Estimate, Floats
 from pipeline.table.errors import WorkspaceError
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Estimate, Floats
 from pipeline.mix.weights.objective import UPPER_Z, Objective, Predicted, Predictor, Problem, owner_free
 from pipeline.mix.weights.optimism import DEFAULT_KL, KLS, Halves, Means, measure_halves
 from pipeline.mix.weights.proposal import Active, Move, ParetoPoint, Proposal, SliceAnswer, Trust
@@ -29,7 +29,6 @@ from pipeline.mix.weights.rounding import round_weights
 from pipeline.mix.weights.search import Ints, Space, TrustRegion, compass, polish, set_weight
 from pipeline.mix.weights.space import Constraints
 from pipeline.mix.weights.verify import WEIGHTED, Belief
-from pipeline.report.values import Estimate
 from pipeline.table.errors import ConfigError
 
 CANDIDATES = 16_384

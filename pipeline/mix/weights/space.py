@@ -275,12 +275,6 @@ class Constraints:
         _check_shapes(self)
         _check_ranges(self)
 
-    @classmethod
-    def capped(cls, names: Sequence[str], caps: Floats) -> Constraints:
-        """Return the constraints that caps (k,) alone make."""
-        upper = np.minimum(np.asarray(caps, np.float64), 1.0)
-        return cls(tuple(names), np.zeros(len(upper)), upper)
-
     def violation(self, points: Floats) -> Floats:
         """Return by how much each of `points` (q, k) breaks its worst constraint, (q,); zero when none is."""
         worst = np.abs(points.sum(1) - 1.0)
