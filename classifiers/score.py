@@ -12,7 +12,7 @@ from classifiers.preprocess import preprocess
 from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table import schema
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 PREDICTIONS = pa.schema([schema.SCORES.field(name) for name in (schema.DOC_ID, "score", "probability")])
 

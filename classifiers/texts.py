@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from flows import commands as do
-from pipeline.table.terminal import guard
+from pipeline.table.errors import guard
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 MIX_STEPS = {
@@ -252,9 +252,8 @@ def _main(arguments: Sequence[str] | None) -> int:
             sys.stderr.write(f"gristmill: argument {argument[:100]!r}: {hint}\n")
             return 2
     namespace = parser().parse_args(arguments)
-    from pipeline.table.errors import GristmillError
+    from pipeline.table.errors import GristmillError, redact
     from pipeline.table.interrupts import ending_on_signals
-    from pipeline.table.redaction import redact
 
     code: int
     sys.excepthook = _crash
@@ -289,7 +288,7 @@ def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType
     """Print the traceback of what nobody foresaw; it is pasted into reports, so without secrets."""
     import traceback
 
-    from pipeline.table.redaction import redact
+    from pipeline.table.errors import redact
 
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 

@@ -209,8 +209,7 @@ def gc(given: Namespace) -> int:
     Raises: WorkspaceError when a run holds the workspace, or it is none.
     """
     from pipeline.table.catalog import Catalog, collect
-    from pipeline.table.lock import hold
-    from pipeline.table.storage import Storage
+    from pipeline.table.storage import Storage, hold
 
     storage = Storage.at(given.workspace)
     Catalog.read(storage)  # a mistyped path must not become a new workspace
@@ -227,8 +226,8 @@ def gc(given: Namespace) -> int:
 
 def rules_list(given: Namespace) -> int:
     """List the presets of rules."""
+    from pipeline.inputs.shipped import preset_names
     from pipeline.select.rules import load_rules
-    from pipeline.table.presets import preset_names
 
     rows = []
     for name in preset_names("rules"):
@@ -245,8 +244,8 @@ def rules_show(given: Namespace) -> int:
     """
     import yaml
 
+    from pipeline.inputs.shipped import preset_path
     from pipeline.table.format import visible
-    from pipeline.table.presets import preset_path
 
     found = rules_in_force(given.rules, given.source)
     preset = preset_path("rules", given.rules)

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.table.errors import GristmillError
-from pipeline.table.redaction import redact
+from pipeline.table.errors import GristmillError, redact
 
 _PACKAGES = (
     *("gristmill", "prefect", "pyarrow", "duckdb", "trafilatura", "resiliparse", "fastwarc", "fasttext-community"),
@@ -57,8 +56,8 @@ def _packages() -> str:
 
 
 def _language() -> str:
+    from pipeline.inputs.shipped import lid_model_path
     from pipeline.signals.language import load_model
-    from pipeline.table.models import lid_model_path
 
     model = load_model(lid_model_path())
     return f"lid.176.ftz, {len(model.labels)} languages"

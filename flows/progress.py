@@ -14,11 +14,10 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pipeline.table.errors import escaped, raw, redact
 from pipeline.table.format import text_table
 from pipeline.table.interrupts import KEPT
-from pipeline.table.redaction import redact
 from pipeline.table.stages import Made, StageReport
-from pipeline.table.terminal import escaped, raw
 
 Unit = Literal["rows", "bytes"]
 

@@ -20,9 +20,8 @@ from cronsim import CronSim, CronSimError
 from flows.config import LAST
 from flows.server import end_flow_runs, prefect_server
 from flows.stages import prepared
-from pipeline.table.errors import GristmillError, UsageError
+from pipeline.table.errors import GristmillError, UsageError, redact
 from pipeline.table.interrupts import GRACE_S, InterruptedRunError, Stop, unwatched
-from pipeline.table.redaction import redact
 
 if TYPE_CHECKING:
     from prefect import Flow

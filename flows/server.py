@@ -26,9 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.table.errors import GristmillError
+from pipeline.table.errors import GristmillError, redact
 from pipeline.table.interrupts import Stop, last_acts, stop_if_asked
-from pipeline.table.redaction import redact
 from pipeline.table.storage import scratch_folder
 
 if TYPE_CHECKING:

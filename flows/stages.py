@@ -26,6 +26,8 @@ from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, Item, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import Reject
+from pipeline.inputs.files import InputFile, resolve
+from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
 from pipeline.select.binding import BoundRules, check_one_order, check_rules
@@ -38,12 +40,9 @@ from pipeline.signals.stage import annotate_stage, detect_language, signal_group
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST, adopt
 from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
-from pipeline.table.inputs import InputFile, resolve
 from pipeline.table.interrupts import Stop
-from pipeline.table.lock import hold
-from pipeline.table.models import lid_model_path
 from pipeline.table.stages import Context, Stage
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 
 Groups = Mapping[str, pa.Schema]
 """Row-aligned groups beside `documents`, by folder inside the source: what rules may read."""

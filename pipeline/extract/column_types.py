@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.extract.config import KeepColumn
 from pipeline.extract.rows import Keys, find, to_fields
+from pipeline.inputs.files import InputFile
 from pipeline.table.errors import InputError, nearest
-from pipeline.table.inputs import InputFile
 from pipeline.table.schema import KeptType
 
 MAX_OPENED = 100

@@ -28,8 +28,8 @@ from pipeline.extract.rows import (
     to_item,
 )
 from pipeline.extract.units import Document
+from pipeline.inputs.parquet import FLAT_BYTES, read_group
 from pipeline.table.errors import InputError, nearest
-from pipeline.table.parquet import FLAT_BYTES, read_group
 
 RETRY_BYTES = 1 << 30  # of lines parsed again behind a quote that nothing closes
 MAX_ROW_LINES = 100_000

@@ -30,7 +30,7 @@ from pipeline.extract.charset import Decoded, decode
 from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.mend import accompany, mend, release, spare_lists, without_held
 from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
-from pipeline.table.models import lid_model_path
+from pipeline.inputs.shipped import lid_model_path
 
 RESET_CACHES_EVERY_PAGES = 500
 GC_THRESHOLDS = 20_000, 20, 20

@@ -29,10 +29,10 @@ from pipeline.extract.pages import HANDLER, extract_pages
 from pipeline.extract.rows import file_reject, row_damage
 from pipeline.extract.units import Document, Page, Reject
 from pipeline.extract.warc import read_warc
+from pipeline.inputs.files import InputFile
+from pipeline.inputs.shipped import lid_model_hash
 from pipeline.table import schema
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
-from pipeline.table.inputs import InputFile
-from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import Storage
 

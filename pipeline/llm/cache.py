@@ -20,8 +20,7 @@ from pipeline.llm.key_index import KeyIndex
 from pipeline.llm.segments import ANSWER, FAILURE, Damage, Found
 from pipeline.llm.types import Answer, Failure
 from pipeline.table.errors import ShardError, WorkspaceError
-from pipeline.table.lock import hold
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 
 SEGMENT_BYTES = 1 << 30
 _OFFSET_BITS = 40

@@ -29,7 +29,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from pipeline.llm.types import Reason
-from pipeline.table.redaction import HIDDEN, redact
+from pipeline.table.errors import HIDDEN, redact
 
 Action = Literal["again", "refuse", "stop", "stop_or_refuse"]
 _DETAIL = 300

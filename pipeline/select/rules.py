@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.table import query
 from pipeline.table.config import read_yaml
 from pipeline.table.errors import ConfigError, RuleError, nearest
-from pipeline.table.presets import preset_names, preset_path
 from pipeline.table.query import Node
 
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"

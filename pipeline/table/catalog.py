@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.table.errors import ShardError, WorkspaceError
-from pipeline.table.lock import LOCK
 from pipeline.table.schema import RESERVED_SOURCES
 from pipeline.table.shards import INDEX, MANIFESTS, PART_FILE, THREADS, VERIFIED, Group, Index, Manifest, Part, content
-from pipeline.table.storage import TEMPORARY, Storage
+from pipeline.table.storage import LOCK, TEMPORARY, Storage
 
 FLAT_GROUPS = ("documents", "rejects", "signatures", "duplicates", "outcomes", "curated")
 """Groups that a source has once."""

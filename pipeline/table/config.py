@@ -11,8 +11,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
 
-from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.redaction import check_address, redact, shown
+from pipeline.table.errors import ConfigError, check_address, nearest, redact, shown
 from pipeline.table.storage import read_file
 
 _MAX_BYTES = 1 << 20

@@ -7,15 +7,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, Literal, TextIO
 
-from pipeline.table.errors import UsageError
-from pipeline.table.sql import Result
-from pipeline.table.terminal import escaped
+from pipeline.table.errors import UsageError, escaped
 
 Format = Literal["table", "csv", "json"]
 CELL_WIDTH = 60
@@ -25,6 +24,16 @@ WIDTH_ROWS = 1000
 _LINE_ENDS = dict.fromkeys(map(ord, "\n\r\t\v\f"), " ")
 _FIGURES = re.compile(r"-|[-+]?[\d.,]+( %)?")
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(.*\)|DOUBLE|FLOAT")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A query's answer: column names and types, and the rows, which are read once and only as they are asked for."""
+
+    columns: list[str]
+    types: list[str]
+    rows: Iterator[tuple[Any, ...]]
+    """Python values, but for dates and points in time, which are ISO 8601 text in UTC: Python has no infinity."""
 
 
 def write(result: Result, form: Format, stream: TextIO, *, defuse: bool = False) -> int:

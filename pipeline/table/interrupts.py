@@ -16,10 +16,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.table.errors import GristmillError
-from pipeline.table.redaction import redact
+from pipeline.table.errors import GristmillError, escaped, raw, redact
 from pipeline.table.storage import remove_scratch
-from pipeline.table.terminal import escaped, raw
 
 KEPT = "finished shards are kept"
 GRACE_S = 4.0

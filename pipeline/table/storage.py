@@ -1,12 +1,14 @@
 """Files of a workspace and of its inputs: local paths and fsspec URLs through one layer.
 
 Local files appear under their final name by an atomic rename. Object stores have no rename: there a file is complete
-when it is put, and counts only once an index lists it.
+when it is put, and counts only once an index lists it. One run at a time holds a workspace.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
 import shutil
 import socket
@@ -15,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,10 +30,13 @@ from pipeline.table.errors import (
     MissingDependencyError,
     ShardError,
     WorkspaceError,
+    check_address,
+    redact,
+    shown,
 )
-from pipeline.table.redaction import check_address, redact, shown
 
 TEMPORARY = "_tmp"
+LOCK = "_lock.json"
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "'gristmill[s3]'"),
     **dict.fromkeys(("http", "https"), "aiohttp"),
@@ -412,3 +418,73 @@ def printable(path: str) -> str:
 def is_local(fs: Any) -> bool:
     """Whether an fsspec filesystem is the machine's own."""
     return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+# One run at a time holds a workspace ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def hold(storage: Storage, command: str) -> Iterator[None]:
+    """Hold the workspace's lock while the block runs, creating the workspace when it is new.
+
+    A local lock is the kernel's and ends with its process, however that ends. A remote one is a file that a killed run
+    leaves behind; the message then names it.
+
+    Raises: WorkspaceError naming the run that holds the lock, or when the workspace cannot be written.
+    """
+    owner = json.dumps(
+        {
+            "command": redact(command),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    with _hold_local(storage, owner) if storage.is_local else _hold_remote(storage, owner):
+        yield
+
+
+@contextmanager
+def _hold_local(storage: Storage, owner: str) -> Iterator[None]:
+    path = storage.path(LOCK)
+    try:
+        os.makedirs(storage.root, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise WorkspaceError(write_failure(path, error)) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkspaceError(_held_by(storage, os.read(handle, 4096))) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, owner.encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _hold_remote(storage: Storage, owner: str) -> Iterator[None]:
+    path = storage.path(LOCK)
+    try:
+        # fsspec has no exclusive creation for every store: two runs that start within the same instant could both pass.
+        if storage.fs.exists(path):
+            raise FileExistsError(path)
+        storage.fs.pipe_file(path, owner.encode())
+    except FileExistsError as error:
+        hint = f"; if that run is dead, delete {storage.sql_path(LOCK)}"
+        raise WorkspaceError(_held_by(storage, storage.read_bytes(LOCK)) + hint) from error
+    try:
+        yield
+    finally:
+        storage.delete(LOCK)
+
+
+def _held_by(storage: Storage, text: bytes) -> str:
+    try:
+        owner = json.loads(text)
+        who = f"`{owner['command']}` (process {owner['pid']} on {owner['host']}, since {owner['started']})"
+    except (ValueError, KeyError, TypeError):
+        who = "another run"
+    return f"workspace {storage.url} is in use by {who}; wait for it or use another workspace"

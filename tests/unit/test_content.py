@@ -25,8 +25,8 @@ from flows.config import RunConfig
 from flows.stages import Run, check_inputs
 from pipeline.extract.content import identify
 from pipeline.extract.shard import ExtractJob, extract_input, read
+from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import InputFile, resolve
 from pipeline.table.sql import run_sql
 from pipeline.table.storage import Storage
 from tests.local_run import run_all

@@ -30,8 +30,8 @@ from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.rows import UNFIT, RowItem, fit, to_date
 from pipeline.extract.units import Document, Reject
+from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import InputFile, resolve
 
 LIMITS = ExtractLimits(record_bytes=10_000)
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

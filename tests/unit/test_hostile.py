@@ -26,10 +26,10 @@ from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.jsonl import read_jsonl
 from pipeline.extract.units import Document, Reject
 from pipeline.extract.warc import read_warc
-from pipeline.table import config, parquet, terminal
-from pipeline.table.errors import ConfigError, UsageError
-from pipeline.table.format import write
-from pipeline.table.sql import Result
+from pipeline.inputs import parquet
+from pipeline.table import config
+from pipeline.table.errors import ConfigError, UsageError, escaped, guard
+from pipeline.table.format import Result, write
 from pipeline.table.storage import read_file
 
 LIMITS = ExtractLimits()
@@ -240,10 +240,10 @@ def test_a_deep_or_undecodable_assignment() -> None:
 
 
 def test_nothing_that_a_terminal_obeys_is_left() -> None:
-    assert terminal.escaped("a\x1b[31m\u202eb\u200b\x9b\u2028\t\U000e0041\n") == (
+    assert escaped("a\x1b[31m\u202eb\u200b\x9b\u2028\t\U000e0041\n") == (
         "a\\u001b[31m\\u202eb\\u200b\\u009b\\u2028\\u0009\\udb40\\udc41\n"
     )
-    assert terminal.escaped("Grüße, 漢字 🙂 e\u0301") == "Grüße, 漢字 🙂 e\u0301"
+    assert escaped("Grüße, 漢字 🙂 e\u0301") == "Grüße, 漢字 🙂 e\u0301"
 
 
 def test_errors_are_escaped_and_data_in_a_file_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_errors_are_escaped_and_data_in_a_file_is_exact(monkeypatch: pytest.Monk
     }
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
-    with terminal.guard():
+    with guard():
         for stream in (sys.stdout, sys.stderr):
             stream.write("é\x1b[31m\u202e\udcff")
     written = {name: (stream.flush(), stream.buffer.getvalue())[1] for name, stream in streams.items()}

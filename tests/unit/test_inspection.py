@@ -10,10 +10,10 @@ import yaml
 
 from flows.cli import parser
 from flows.commands import rules_in_force
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.select.rules import load_rules
 from pipeline.signals.tokens import load_tokenizer
 from pipeline.table.errors import ConfigError, InputError, UsageError, WorkspaceError
-from pipeline.table.presets import preset_names, preset_path
 
 CONFIG = """
 workspace: ws

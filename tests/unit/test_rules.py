@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.select.binding import BoundRules, check_rules
 from pipeline.select.rules import DEFAULT_KEEP, RuleSet, load_rules
 from pipeline.table.errors import ConfigError, RuleError
-from pipeline.table.presets import preset_names, preset_path
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS
 

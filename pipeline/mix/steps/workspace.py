@@ -21,9 +21,8 @@ from pipeline.table.config import override, read_yaml, validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
 from pipeline.table.interrupts import Stop
 from pipeline.table.kept import as_written, local_copy, read_json, size_of
-from pipeline.table.lock import hold
 from pipeline.table.stages import Engine
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 
 
 class Desk(Protocol):

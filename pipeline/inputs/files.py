@@ -20,8 +20,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from fsspec.utils import glob_translate
 
-from pipeline.table.errors import InputError, ShardError, UnreadableInputError, UsageError
-from pipeline.table.redaction import shown
+from pipeline.table.errors import InputError, ShardError, UnreadableInputError, UsageError, shown
 from pipeline.table.schema import RejectReason
 from pipeline.table.storage import filesystem, is_local, open_file, printable, remote_errors, remote_identity
 
