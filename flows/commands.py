@@ -293,11 +293,10 @@ def classifier_train(given: Namespace) -> int:
     """
     from classifiers.config import TrainConfig
     from classifiers.train import train
-    from pipeline.table.config import read_yaml, validate
+    from pipeline.table.config import read_config
     from pipeline.table.sql import run_sql
 
-    value, lines = read_yaml(given.config)
-    report = train(validate(TrainConfig, value, given.config, lines), run_sql)
+    report = train(read_config(TrainConfig, given.config), run_sql)
     say(
         f"{report.folder}: trained on {report.trained_positives:,} positives and {report.trained_negatives:,} negatives"
         f" ({report.conflicting:,} texts stood in both classes and were left out), content {report.content_hash}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -174,6 +174,17 @@ def override(value: dict[str, Any], assignment: str) -> None:
             raise ConfigError(f"{shown}: {key!r} is not a mapping")
         target = inner
     target[keys[-1]] = parsed
+
+
+def read_config(model: type[Model], path: str, assignments: Sequence[str] = ()) -> Model:
+    """Return the configuration in a YAML file with `--set` assignments applied.
+
+    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    """
+    value, lines = read_yaml(path)
+    for assignment in assignments:
+        override(value, assignment)
+    return validate(model, value, path, lines)
 
 
 def validate(model: type[Model], value: Mapping[str, Any], where: str, lines: Lines | None = None) -> Model:

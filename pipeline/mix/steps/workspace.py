@@ -17,7 +17,7 @@ from pipeline.mix.config import MixConfig, ProxyConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder, mix_folder
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
-from pipeline.table.config import override, read_yaml, validate
+from pipeline.table.config import read_config
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
 from pipeline.table.interrupts import Stop
 from pipeline.table.kept import as_written, local_copy, read_json, size_of
@@ -71,12 +71,9 @@ class OpenMix:
 def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str]:
     """Return the configuration in a YAML file with `--set` assignments applied, and the mix's name.
 
-    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    Raises: ConfigError.
     """
-    value, lines = read_yaml(path)
-    for assignment in assignments:
-        override(value, assignment)
-    config = validate(MixConfig, value, path, lines)
+    config = read_config(MixConfig, path, assignments)
     return config, config.name or default_name(path)
 
 
