@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import duckdb
+from rich.filesize import decimal
 
 from flows.config import LAST, RephraseRun, load
 from flows.server import in_a_flow, prefect_server
@@ -143,8 +144,8 @@ def _estimate(run: Run, source: str) -> str:
     total = sum(job.input.size for job in jobs)
     for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if total else ():
         if (found := sample(job, run.pages)) is not None:
-            inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {_bytes(total)}"
-            seconds, size = _duration(found.elapsed_s * total), _bytes(found.bytes_on_disk * total)
+            inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(total)}"
+            seconds, size = _duration(found.elapsed_s * total), decimal(int(found.bytes_on_disk * total))
             units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"
             return (
                 f"{source}: {inputs}: extraction about {seconds} on {run.workers} workers and {size} on disk "
@@ -158,13 +159,6 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 1):.0f} s"
-
-
-def _bytes(count: float) -> str:
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
 
 
 # Rephrasing alone -----------------------------------------------------------------------------------------------------

@@ -246,9 +246,7 @@ class Storage:
         for name in self.names(TEMPORARY):
             path = Path(self.path(TEMPORARY), name)
             if path.is_dir():
-                for inner in sorted(path.rglob("*"), reverse=True):
-                    inner.rmdir() if inner.is_dir() else inner.unlink()
-                path.rmdir()
+                shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
