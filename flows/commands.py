@@ -268,8 +268,8 @@ def rules_in_force(named: str, source: str | None) -> dict[str, RuleSet]:
     from flows.config import load
     from flows.stages import rules_of
     from pipeline.select.rules import load_rules
-    from pipeline.table.config import read_yaml
     from pipeline.table.errors import ConfigError, nearest
+    from pipeline.table.kept import read_yaml
 
     is_file = named.endswith((".yaml", ".yml")) or "/" in named
     if is_file and not read_yaml(named)[0].keys() <= {"rules", "keep"}:
@@ -293,7 +293,7 @@ def classifier_train(given: Namespace) -> int:
     """
     from classifiers.config import TrainConfig
     from classifiers.train import train
-    from pipeline.table.config import read_config
+    from pipeline.table.kept import read_config
     from pipeline.table.sql import run_sql
 
     report = train(read_config(TrainConfig, given.config), run_sql)
@@ -313,8 +313,8 @@ def classifier_evaluate(given: Namespace) -> int:
     from classifiers.artefact import load
     from classifiers.config import evaluation
     from classifiers.evaluate import evaluate_corpora
-    from pipeline.table.config import read_yaml
     from pipeline.table.format import encode
+    from pipeline.table.kept import read_yaml
     from pipeline.table.sql import run_sql
 
     value, lines = read_yaml(given.config)

@@ -15,8 +15,9 @@ from pipeline.rephrase.config import RephraseConfig
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
-from pipeline.table.config import Address, StageConfig, read_config
+from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import ConfigError, nearest
+from pipeline.table.kept import read_config
 from pipeline.table.schema import RESERVED_SOURCES
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")

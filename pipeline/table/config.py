@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
 
 from pipeline.table.errors import ConfigError, check_address, nearest, redact, shown
-from pipeline.table.storage import read_file
 
-_MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_DIGITS = 100
 _KEY = "[key]"
@@ -37,26 +34,10 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
-    """Return a YAML file's mapping and the line of each key path.
-
-    Raises: ConfigError when it is absent, unreadable, not YAML, not a mapping, or repeats a key.
-    """
-    try:
-        text = read_file(path, _MAX_BYTES).decode()
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    return parse_yaml(text.removeprefix("\ufeff"), str(path))
-
-
 def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     """Return the mapping in `text` and the line of each key path; `where` names it in messages.
 
-    Raises: ConfigError as `read_yaml`.
+    Raises: ConfigError when it is not YAML, not a mapping, or repeats a key.
     """
     value, lines = _parse(text, where)
     if value is None:
@@ -174,17 +155,6 @@ def override(value: dict[str, Any], assignment: str) -> None:
             raise ConfigError(f"{shown}: {key!r} is not a mapping")
         target = inner
     target[keys[-1]] = parsed
-
-
-def read_config(model: type[Model], path: str, assignments: Sequence[str] = ()) -> Model:
-    """Return the configuration in a YAML file with `--set` assignments applied.
-
-    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
-    """
-    value, lines = read_yaml(path)
-    for assignment in assignments:
-        override(value, assignment)
-    return validate(model, value, path, lines)
 
 
 def validate(model: type[Model], value: Mapping[str, Any], where: str, lines: Lines | None = None) -> Model:

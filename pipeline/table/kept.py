@@ -1,7 +1,8 @@
 """What is kept from run to run: files that a kill leaves old or new and never half, and the answer to "is it done?".
 
 A thing is done when its manifest, a JSON file that is written last, has the values of `key`, and the files that it
-lists under `files` lie beside it in the sizes that it says. Paths are local ones or fsspec URLs.
+lists under `files` lie beside it in the sizes that it says. Paths are local ones or fsspec URLs. What people write,
+YAML, is read here as well: both kinds of text have a limit.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.table.errors import ShardError
-from pipeline.table.storage import Storage
+from pipeline.table.config import Lines, Model, override, parse_yaml, validate
+from pipeline.table.errors import ConfigError, ShardError
+from pipeline.table.storage import Storage, read_file
 
 MAX_JSON_BYTES = 1 << 28
+MAX_YAML_BYTES = 1 << 20
 _Kept = TypeVar("_Kept")
 
 
@@ -105,6 +108,33 @@ def read_json(path: str | Path) -> Any | None:
         return None
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
+    """Return a YAML file's mapping and the line of each key path.
+
+    Raises: ConfigError when it is absent, unreadable, not YAML, not a mapping, or repeats a key.
+    """
+    try:
+        text = read_file(path, MAX_YAML_BYTES).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return parse_yaml(text.removeprefix("\ufeff"), str(path))
+
+
+def read_config(model: type[Model], path: str, assignments: Sequence[str] = ()) -> Model:
+    """Return the configuration in a YAML file with `--set` assignments applied.
+
+    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    """
+    value, lines = read_yaml(path)
+    for assignment in assignments:
+        override(value, assignment)
+    return validate(model, value, path, lines)
 
 
 def create_file(path: str | Path) -> AbstractContextManager[BinaryIO]:

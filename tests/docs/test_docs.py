@@ -33,7 +33,8 @@ from pipeline.select.rules import load_rules
 from pipeline.signals import language, text_stats
 from pipeline.signals.stage import STATS_SCHEMA
 from pipeline.table import schema
-from pipeline.table.config import read_yaml, validate
+from pipeline.table.config import validate
+from pipeline.table.kept import read_yaml
 from tests.docs.readme_file import BLOCKS, README, ROOT, SHELL, VIEWS, Block, commands, section, tables
 
 # Commands ----------------------------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, Preproces
 from classifiers.preprocess import preprocess
 from classifiers.score import score
 from classifiers.train import TrainReport, train
-from pipeline.table.config import read_yaml, validate
+from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, InputError, SchemaError
+from pipeline.table.kept import read_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "classifiers"
 GOOD = [

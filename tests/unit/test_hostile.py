@@ -30,6 +30,7 @@ from pipeline.inputs import parquet
 from pipeline.table import config
 from pipeline.table.errors import ConfigError, UsageError, escaped, guard
 from pipeline.table.format import Result, write
+from pipeline.table.kept import read_yaml
 from pipeline.table.storage import read_file
 
 LIMITS = ExtractLimits()
@@ -189,7 +190,7 @@ def test_a_configuration_is_a_regular_file_of_bounded_size(tmp_path: Path, name:
     elif name != "/dev/zero":
         path.write_bytes(b"a: b\n" * 1_000_000 if name == "large" else b"a: \xff\n")
     with pytest.raises(ConfigError, match=name.replace("/dev/", "")):
-        config.read_yaml(path)
+        read_yaml(path)
 
 
 def test_a_file_may_not_grow_beyond_its_limit(tmp_path: Path) -> None:

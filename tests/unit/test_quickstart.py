@@ -14,7 +14,7 @@ from warcio.archiveiterator import ArchiveIterator
 from flows import quickstart
 from flows.config import load
 from flows.quickstart import pages
-from pipeline.table.config import read_yaml
+from pipeline.table.kept import read_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MODULES = ["heapq", "json", "string", "textwrap"]

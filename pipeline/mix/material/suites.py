@@ -26,8 +26,9 @@ from pipeline.mix.config import HeldOutConfig, SuiteConfig, TaskConfig
 from pipeline.mix.material.texts import held_out_order, id_keys
 from pipeline.mix.material.tokenizer import MixTokenizer
 from pipeline.mix.types import Item, Task, TokenItem, TokenTask
-from pipeline.table.config import read_yaml, validate
+from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, InputError, ShardError, nearest
+from pipeline.table.kept import read_yaml
 from pipeline.table.shards import digest
 from pipeline.table.storage import open_file
 

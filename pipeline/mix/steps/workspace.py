@@ -17,10 +17,10 @@ from pipeline.mix.config import MixConfig, ProxyConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder, mix_folder
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
-from pipeline.table.config import read_config, validate
+from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
 from pipeline.table.interrupts import Stop
-from pipeline.table.kept import as_written, local_copy, read_json, size_of
+from pipeline.table.kept import as_written, local_copy, read_config, read_json, size_of
 from pipeline.table.stages import Engine
 from pipeline.table.storage import Storage, hold
 

@@ -22,9 +22,9 @@ from pipeline.mix.weights.proposal import Proposal
 from pipeline.mix.weights.rounding import round_weights
 from pipeline.mix.weights.space import Constraints
 from pipeline.mix.weights.verify import WEIGHTED, Evidence, Verification
-from pipeline.table.config import StageConfig, read_yaml, validate
+from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.kept import write_file
+from pipeline.table.kept import read_yaml, write_file
 
 SUM_TOLERANCE = 1e-9
 
