@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from contextvars import copy_context
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,7 +92,7 @@ def _serving(home: Path, stop: Stop) -> Iterator[None]:
     token = f"gristmill:{secrets.token_urlsafe(32)}"
     log = home / "server.log"
     # Bound here and handed on: on a port that is only looked up, somebody else's server could be sent the token.
-    with socket.socket() as listener, open(log, "wb", opener=_private) as output:
+    with socket.socket() as listener, open(log, "wb", opener=partial(os.open, mode=0o600)) as output:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
         direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
@@ -263,10 +264,6 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, 
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
     raise GristmillError(f"Prefect's server did not answer within {START_LIMIT_S:.0f} s (log: {log}); run again")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _serve(listener: int, parent: int) -> None:

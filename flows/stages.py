@@ -158,15 +158,8 @@ class StageEntry:
     is_joint: bool = False
     is_configured: Callable[[StageConfigs], bool] = lambda config: True
     adds: Callable[[StageConfigs], Groups] = lambda config: {}
-    check: Callable[[str, StageConfigs], None] = lambda where, config: None
-    """Raises UsageError where models or files of a source's settings (at the key `where`) cannot be used."""
     is_work: bool = True
     """Whether it is worth Prefect's start of some seconds, and not mere seconds of SQL."""
-
-
-def _extract(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
-    (source,) = sources
-    return extract_stage(run, source, run.extract_jobs(source), run.pages)
 
 
 def _dedup(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
@@ -203,33 +196,13 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
     return rephrase.rephrase_stage(run, run.config.rephrase, detect_language)
 
 
-def _check_extract(where: str, config: StageConfigs) -> None:
-    if config.extract.language_gate:
-        lid_model_path()
-
-
-def _check_annotate(where: str, config: StageConfigs) -> None:
-    lid_model_path()
-    if config.annotate.tokenizer:
-        tokens.load_tokenizer(config.annotate.tokenizer)
-
-
-def _check_classify(where: str, config: StageConfigs) -> None:
-    for name, use in config.classify.items():
-        try:
-            classifier(use.model)
-        except InputError as error:
-            raise InputError(f"{where}.classify.{name}.model: {error}") from error
-
-
 TABLE: dict[str, StageEntry] = {
-    "extract": StageEntry(_extract, check=_check_extract),
+    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pages)),
     "annotate": StageEntry(
         lambda run, sources: annotate_stage(run, sources[0], run.config.settings(sources[0]).annotate),
         adds=lambda config: (
             signal_groups(config.annotate) | ({VERDICTS_FOLDER: VERDICTS} if isinstance(config, RephraseRun) else {})
         ),
-        check=_check_annotate,
     ),
     "dedup": StageEntry(
         _dedup,
@@ -241,7 +214,6 @@ TABLE: dict[str, StageEntry] = {
         _classify,
         is_configured=lambda config: bool(config.classify),
         adds=lambda config: {f"scores/{name}": schema.SCORES for name in config.classify},
-        check=_check_classify,
     ),
     "select": StageEntry(_select, is_joint=True, is_work=False),
     LAST: StageEntry(_rephrase),
@@ -316,8 +288,7 @@ def check_everything(run: Run, only: Sequence[str], until: str) -> None:
     for source in only:
         settings = config.sources[source]
         check_inputs(run, source)
-        for stage in stages_until(until):
-            TABLE[stage].check(f"sources.{source}", settings)
+        check_models(f"sources.{source}", settings, stages_until(until))
         kept = {name: column.type or "text" for name, column in run.kept(source).items()}
         columns[source] = expected_columns(settings, kept)
         bound[source] = check_rules(rules_of(source, settings), columns[source])
@@ -325,10 +296,25 @@ def check_everything(run: Run, only: Sequence[str], until: str) -> None:
         check_one_order({source: bound[source] for source in group if source in bound})
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:
         check_rephrase(run, measured=columns[config.rephrase.source])
-        for stage in STAGES[1:]:  # its models, too, before a language model is paid
-            TABLE[stage].check("rephrase", config.rephrase)
+        check_models("rephrase", config.rephrase, STAGES[1:])  # before a language model is paid
         output = config.rephrase.output_source
         bound[output] = check_rules(rules_of(output, config.rephrase), expected_columns(config.rephrase, {}))
+
+
+def check_models(where: str, config: StageConfigs, stages: Sequence[str]) -> None:
+    """Check the models and files that some stages of a source need; its settings are at the key `where`.
+
+    Raises: UsageError for one that cannot be used.
+    """
+    if "annotate" in stages or ("extract" in stages and config.extract.language_gate):
+        lid_model_path()
+    if "annotate" in stages and config.annotate.tokenizer:
+        tokens.load_tokenizer(config.annotate.tokenizer)
+    for name, use in config.classify.items() if "classify" in stages else ():
+        try:
+            classifier(use.model)
+        except InputError as error:
+            raise InputError(f"{where}.classify.{name}.model: {error}") from error
 
 
 def check_rephrase(run: Run, asks: bool = True, measured: Mapping[str, str] | None = None) -> None:

@@ -135,11 +135,6 @@ def reflow(text: str) -> str:
     return "\n\n".join(block if LISTING.search(block) else " ".join(block.split()) for block in blocks)
 
 
-def _neutral(page: str) -> str:
-    """Return `page` with the addresses of objects made equal and the library's folder named `Lib`."""
-    return ADDRESS.sub("0x", page).replace(sysconfig.get_paths()["stdlib"], "Lib")
-
-
 def _worker() -> None:
     """Answer the modules named on stdin, one JSON line each: the page, or null where the import fails."""
     names = json.loads(sys.stdin.read())
@@ -151,7 +146,9 @@ def _worker() -> None:
                 module = pydoc.locate(name)
             except pydoc.ErrorDuringImport:
                 module = None
-            page = _neutral(renderer.document(module, name)) if module is not None else None
+            page = renderer.document(module, name) if module is not None else None
+            if page is not None:  # the addresses of objects, and of the library, differ from start to start
+                page = ADDRESS.sub("0x", page).replace(sysconfig.get_paths()["stdlib"], "Lib")
             answers.write(json.dumps(page) + "\n")
             answers.flush()
 

@@ -168,7 +168,8 @@ def _remote(fs: Any, path: str, entry: str) -> list[InputFile]:
         infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
     elif fs.isdir(path):
         root = path.rstrip("/")
-        infos = {p: i for p, i in fs.find(path, detail=True).items() if _visible(p.removeprefix(root))}
+        hidden = re.compile(r"(^|/)[._]")
+        infos = {p: i for p, i in fs.find(path, detail=True).items() if not hidden.search(p.removeprefix(root))}
     else:
         root = os.path.dirname(shown(path))  # a signature may hold a `/`
         infos = {path: info}
@@ -313,16 +314,12 @@ def _root(pattern: str) -> str:
     return "/".join(kept).lstrip("/")
 
 
-def _visible(relative: str) -> bool:
-    return not any(part.startswith((".", "_")) for part in relative.split("/") if part)
-
-
 def _named(found: dict[str, InputFile]) -> list[InputFile]:
     """Give each file a name of its own, which UTF-8 can hold: those that collide get folders of their own path."""
     names = {url: file.name for url, file in found.items()}
     depth = 2
-    while clashing := _clashing(names):
-        for url in clashing:
+    while len(count := Counter(names.values())) < len(names):
+        for url in [url for url, name in names.items() if count[name] > 1]:
             names[url] = "/".join(shown(url).split("/")[-depth:])
         depth += 1
     taken = set(names.values())
@@ -334,11 +331,6 @@ def _named(found: dict[str, InputFile]) -> list[InputFile]:
         taken.add(legible)
         files.append(replace(found[url], name=legible))
     return files
-
-
-def _clashing(names: dict[str, str]) -> list[str]:
-    count = Counter(names.values())
-    return [url for url, name in names.items() if count[name] > 1]
 
 
 def _hashed(file: InputFile) -> InputFile:

@@ -24,6 +24,8 @@ NESTED_GROUPS = ("signals", "predictions", "scores", AGAINST)
 """Folders that hold one group for each signal or classifier."""
 _OTHER_ROWS = ("documents", "rejects", "curated", AGAINST)
 """Groups whose parts are not row-aligned with those of documents."""
+_KEPT_FOLDERS = {*RESERVED_SOURCES, ANSWERS, VERIFIED}
+"""Folders of a workspace in which other commands keep what they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +254,12 @@ def collect(storage: Storage, dry_run: bool = False) -> GcReport:
     try:
         listed = _listed(storage)
         for path in storage.files(""):
-            if path.startswith(f"{TEMPORARY}/") or _is_superseded(path, listed):
+            folder, _, name = path.rpartition("/")
+            part = PART_FILE.fullmatch(name) if folder in listed else None
+            is_ours = path == LOCK or (folder in listed and name == INDEX) or path.split("/", 1)[0] in _KEPT_FOLDERS
+            if path.startswith(f"{TEMPORARY}/") or (part is not None and part["part"] not in listed[folder]):
                 doomed.append(path)
-            elif not _is_known(path, listed):
+            elif part is None and not is_ours:
                 unknown.append(path)
         size = sum(int(storage.fs.size(storage.path(path)) or 0) for path in doomed)
         if not dry_run:
@@ -293,17 +298,3 @@ def _is_ours(group: Group) -> bool:
         return True
     parts = [match["part"] for name in names if (match := PART_FILE.fullmatch(name))]
     return any(group.manifest(part) is not None for part in parts)
-
-
-def _is_superseded(path: str, listed: dict[str, frozenset[str]]) -> bool:
-    folder, _, name = path.rpartition("/")
-    match = PART_FILE.fullmatch(name)
-    return match is not None and folder in listed and match["part"] not in listed[folder]
-
-
-def _is_known(path: str, listed: dict[str, frozenset[str]]) -> bool:
-    """Tell whether Gristmill made a file that stays: a listed part, an index, the lock, another command's folder."""
-    folder, _, name = path.rpartition("/")
-    if path.split("/", 1)[0] in {*RESERVED_SOURCES, ANSWERS, VERIFIED} or path == LOCK:
-        return True
-    return folder in listed and (name == INDEX or PART_FILE.fullmatch(name) is not None)

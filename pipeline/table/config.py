@@ -196,14 +196,16 @@ def _line(path: _Path, lines: Lines) -> int:
 
 def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: str, lines: Lines) -> str:
     problem = problems[0]
-    message = "; or: ".join(dict.fromkeys(_in_yaml(problem["msg"]) for problem in problems))
+    said = (problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list") for problem in problems)
+    message = "; or: ".join(dict.fromkeys(_MAPPING.sub("a mapping", text) for text in said))  # YAML's names for types
     named = message.split(" ", 1)[0].rstrip(":").split(".")  # a check over several keys begins with the one to blame
     line = _line((*path, *named), lines)
     place = f"{where}:{line}" if line else where
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _fields(model, problem["loc"][:-1])
-        return f"{place}: unknown key {key!r}{nearest(path[-1], known) or _list(known)}"
+        hint = nearest(path[-1], known) or (f" (known: {', '.join(known)})" if known else "")
+        return f"{place}: unknown key {key!r}{hint}"
     if problem["type"] == "missing":
         return f"{place}: key {key!r} is missing"
     if isinstance(problem["input"], Mapping) or problem["loc"][-1:] == (_KEY,) or not key:
@@ -213,15 +215,6 @@ def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: s
         return f"{place}: {key}: {message}"
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{place}: {key} = {shown}: {message}"
-
-
-def _in_yaml(message: str) -> str:
-    """Return pydantic's message with YAML's names for types."""
-    return _MAPPING.sub("a mapping", message.removeprefix("Value error, ")).replace("a valid tuple", "a list")
-
-
-def _list(known: list[str]) -> str:
-    return f" (known: {', '.join(known)})" if known else ""
 
 
 def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:

@@ -197,11 +197,8 @@ def escaped(text: str) -> str:
     """
     if _PLAIN.fullmatch(text):
         return text
-    return "".join(_escape(c) if c != "\n" and _is_obeyed(c) else c for c in text)
-
-
-def _is_obeyed(character: str) -> bool:
-    return unicodedata.category(character) in _OBEYED or character in _INVISIBLE
+    obeyed = {c for c in set(text) - {"\n"} if unicodedata.category(c) in _OBEYED or c in _INVISIBLE}
+    return "".join(_escape(c) if c in obeyed else c for c in text)
 
 
 def _escape(character: str) -> str:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -273,17 +274,15 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
-    if scratch is None:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
-    else:
-        handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+    token = secrets.token_hex(4)
+    temporary = f"{folder}/.{name}.{token}.tmp" if scratch is None else f"{scratch}/part-{token}"
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     _scratch_paths.add(temporary)
     try:
         with os.fdopen(handle, "w+b") as target:
             yield target
             target.flush()
             os.fsync(target.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -331,13 +330,6 @@ def write_failure(path: str, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot write {path}: {error.strerror}; choose a workspace that you may write to"
     return f"cannot write {path}: {error.strerror or error}; run the same command again, finished shards are kept"
-
-
-@lru_cache(maxsize=1)
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
