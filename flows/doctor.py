@@ -78,8 +78,8 @@ def _kernels() -> str:
 
 def _extraction() -> str:
     from pipeline.extract.config import ExtractConfig
-    from pipeline.extract.exchange import HtmlOptions
-    from pipeline.extract.pages import extract_pages
+    from pipeline.extract.html.messages import HtmlOptions
+    from pipeline.extract.html.pages import extract_pages
     from pipeline.extract.shard import page_pool
     from pipeline.extract.units import Document, Origin, Page
 

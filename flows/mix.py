@@ -29,12 +29,10 @@ from pipeline.mix.steps.choose import (
     save_mixture,
 )
 from pipeline.mix.steps.explain import explain_mixture
-from pipeline.mix.steps.material import Material, kept_material, material, refuse_early, slices_text
+from pipeline.mix.steps.material import kept_material, material, refuse_early, slices_text
 from pipeline.mix.steps.train import (
-    Drawn,
     draw,
     missing,
-    ngram_ranks,
     results_text,
     swarm_text,
     train,
@@ -42,7 +40,8 @@ from pipeline.mix.steps.train import (
     trainer,
     training_lines,
 )
-from pipeline.mix.steps.workspace import OpenMix, glanced_mix, opened_mix
+from pipeline.mix.steps.types import Drawn, Material, OpenMix
+from pipeline.mix.steps.workspace import glanced_mix, opened_mix
 from pipeline.table.format import encode
 from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.stages import Engine, Made
@@ -148,7 +147,7 @@ def run_step(
             return _report_alone(mix, found, drawn)
         results = train(mix, found, drawn.runs)
         if step == "train":
-            return results_text(results, ngram_ranks(mix, found, results))
+            return results_text(mix, found, results)
         fitted = fit_results(mix, found, results, drawn.space)
         if step == "fit":
             return fit_text(fitted.fit, as_json)

@@ -20,12 +20,12 @@ from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs, cho
 from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
-from pipeline.extract.column_types import settle_types
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
+from pipeline.extract.corpora.column_types import settle_types
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.shard import ExtractJob, Item, format_of, page_pool, read
+from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
-from pipeline.extract.units import Reject
+from pipeline.extract.units import Entry, Reject
 from pipeline.inputs.files import InputFile, resolve
 from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
@@ -363,7 +363,7 @@ def check_inputs(run: Run, source: str) -> None:
         raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
 
 
-def _complaint(items: Iterator[Item], form: str) -> str | None:
+def _complaint(items: Iterator[Entry], form: str) -> str | None:
     """Return what is wrong with the first item when none can be read, nothing when one can; None when there is none."""
     first: str | None = None
     for item in items:

@@ -7,35 +7,36 @@ compared there with others of the same seed and scheme, if their shingles are ha
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.kernels import minhash
-from pipeline.kernels.words import UNICODE_VERSION
+from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.table import schema
 from pipeline.table.schema import text_buffers
 
 if TYPE_CHECKING:
     import datasketch
 
-Scheme = Literal["affine32", "legacy"]
+SCHEME: Final = "affine32"
+"""datasketch's name of the permutations."""
 Numbers = Literal["exact", "any"]
 SIGNATURE = "signature"
 HASH_VERSION = f"words-2 unicode-{UNICODE_VERSION}"
 """What decides word and shingle hashes besides the parameters; part of the identity of all signatures."""
 
-Permutations = tuple[NDArray[Any], NDArray[Any]]
+Permutations = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 
 
 @lru_cache(maxsize=8)
-def permutations(num_perm: int, seed: int = 1, scheme: Scheme = "affine32") -> Permutations:
-    """Return datasketch's permutation parameters (a, b), each (num_perm,): uint32 for affine32, uint64 for legacy."""
+def permutations(num_perm: int, seed: int = 1) -> Permutations:
+    """Return datasketch's permutation parameters (a, b), each (num_perm,)."""
     import datasketch  # a second, of which a run with nothing to do needs none
 
-    a, b = datasketch.MinHash(num_perm=num_perm, seed=seed, scheme=scheme).permutations
+    a, b = datasketch.MinHash(num_perm=num_perm, seed=seed, scheme=SCHEME).permutations
     return np.array(a), np.array(b)
 
 
@@ -71,8 +72,13 @@ def sign_table(
     num_perm = num_bands * rows_per_band
     a, b = perms or permutations(num_perm)
     out = signatures_schema(num_perm)
-    any_number = numbers == "any"
-    pieces = [_sign_chunk(chunk, (shingle_words, any_number), a, b) for chunk in documents[schema.TEXT].chunks]
+    pieces = []
+    for chunk in documents[schema.TEXT].chunks:
+        signed = minhash.sign(*text_buffers(chunk), shingle_words, a, b, numbers == "any")
+        values = pa.FixedSizeListArray.from_arrays(
+            pa.array(signed.signatures.reshape(-1)), type=out.field(SIGNATURE).type
+        )
+        pieces.append((pa.array(signed.text_hashes), pa.array(signed.shingles), values))
     columns = [pa.chunked_array([piece[i] for piece in pieces], type=out.field(i + 1).type) for i in range(3)]
     return pa.Table.from_arrays([documents[schema.DOC_ID], *columns], schema=out)
 
@@ -83,17 +89,8 @@ def signature_matrix(signatures: pa.Array) -> NDArray[np.uint32]:
     return values.reshape(len(signatures), signatures.type.list_size)
 
 
-def to_datasketch(signature: NDArray[np.uint32], seed: int = 1, scheme: Scheme = "affine32") -> datasketch.MinHash:
-    """Return a signature as a `datasketch.MinHash` that was made with the same seed and scheme."""
+def to_datasketch(signature: NDArray[np.uint32], seed: int = 1) -> datasketch.MinHash:
+    """Return a signature as a `datasketch.MinHash` that was made with the same seed."""
     import datasketch
 
-    return datasketch.MinHash(seed=seed, hashvalues=signature, scheme=scheme)
-
-
-def _sign_chunk(texts: pa.Array, shape: tuple[int, bool], a: NDArray[Any], b: NDArray[Any]) -> list[pa.Array]:
-    data, offsets = text_buffers(texts)
-    signed = minhash.sign(data, offsets, shape[0], a, b, shape[1])
-    values = pa.array(signed.signatures.reshape(-1))
-    item = pa.field("item", pa.uint32(), nullable=False)
-    signatures = pa.FixedSizeListArray.from_arrays(values, type=pa.list_(item, a.size))
-    return [pa.array(signed.text_hashes), pa.array(signed.shingles), signatures]
+    return datasketch.MinHash(seed=seed, hashvalues=signature, scheme=SCHEME)

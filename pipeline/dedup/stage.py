@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedup import components as dedup
 from pipeline.dedup.config import DedupConfig
-from pipeline.dedup.minhash import HASH_VERSION, Scheme, permutations, sign_table, signatures_schema
+from pipeline.dedup.minhash import HASH_VERSION, SCHEME, permutations, sign_table, signatures_schema
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST
 from pipeline.table.errors import GuardrailError
@@ -45,7 +45,6 @@ from pipeline.table.stages import (
     plan_row_maps,
 )
 
-SCHEME: Scheme = "affine32"
 VERSION = "dedup_v2"
 
 
@@ -127,7 +126,7 @@ def _signatures(context: Context, source: str, scope: Scope) -> RowMaps:
     identity = Identity("signatures", "signatures_v2", settings, libraries)
 
     def sign(documents: pa.Table) -> pa.Table:
-        perms = permutations(config.num_perm, config.seed, SCHEME)
+        perms = permutations(config.num_perm, config.seed)
         texts = scope.own_texts(documents) if scope.own_texts else documents
         return sign_table(texts, config.num_bands, config.rows_per_band, config.shingle_words, perms, config.numbers)
 

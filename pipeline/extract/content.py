@@ -12,50 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipeline.extract.lines import HEAD_BYTES, read_head
-from pipeline.extract.members import RawInput, detect
-from pipeline.extract.records import starts_arc, starts_warc
+from pipeline.extract.corpora.text import DELIMITERS
+from pipeline.extract.media import CONVERT, file_signature
+from pipeline.extract.members import HEAD_BYTES, RawInput, detect, read_head
+from pipeline.extract.warc.records import starts_arc, starts_warc
 from pipeline.table.schema import RejectReason
 
 Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "damaged", "unreadable"]
-DELIMITERS = (",", "\t", ";", "|")
 
-_UNPACK = "unpack it and name the files in it"
-_CONVERT = "convert it to JSON lines or Parquet"
-_NO_CORPUS = "it holds no documents that can be read: take it out of `inputs`"
-_SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
-    (257, b"ustar", "a tar archive", _UNPACK),
-    (0, b"PK\x03\x04", "a ZIP archive (so are .docx, .xlsx, .epub and .npz)", _UNPACK),
-    (0, b"PK\x05\x06", "an empty ZIP archive", _NO_CORPUS),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-    (0, b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    (0, b"!<arch>\n", "an ar archive", _UNPACK),
-    (0, b"070701", "a cpio archive", _UNPACK),
-    (0, b"\x1f\x9d", "compressed by compress (.Z)", "decompress it"),
-    (0, b"LZIP", "compressed by lzip", "decompress it"),
-    (0, b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff", "compressed by lzma (.lzma)", "decompress it"),
-    (0, b"\x89LZO\0", "compressed by lzop", "decompress it"),
-    (0, b"\x02\x21\x4c\x18", "compressed in the old format of lz4", "decompress it"),
-    (0, b"\xff\x06\0\0sNaPpY", "compressed by snappy", "decompress it"),
-    (0, b"PARE", "an encrypted Parquet file", "decrypt it"),
-    (0, b"ARROW1", "an Arrow file", _CONVERT),
-    (0, b"\xff\xff\xff\xff", "an Arrow stream", _CONVERT),
-    (0, b"FEA1", "a Feather file", _CONVERT),
-    (0, b"ORC", "an ORC file", _CONVERT),
-    (0, b"Obj\x01", "an Avro file", _CONVERT),
-    (0, b"SEQ\x06", "a Hadoop sequence file", _CONVERT),
-    (0, b"SQLite format 3\0", "an SQLite database", _CONVERT),
-    (0, b"\x89HDF\r\n", "an HDF5 file", _CONVERT),
-    (0, b"\x93NUMPY", "a NumPy array", _CONVERT),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document", _CONVERT),
-    (0, b"%PDF-", "a PDF", "extract its text first"),
-    (0, b"\x89PNG\r\n", "a PNG image", _NO_CORPUS),
-    (0, b"GIF8", "a GIF image", _NO_CORPUS),
-    (0, b"\xff\xd8\xff", "a JPEG image", _NO_CORPUS),
-    (0, b"\x7fELF", "a program", _NO_CORPUS),
-    (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
-)
-_PICKLE = re.compile(rb"\x80[\x02-\x05](?:[\x95c}\]]|$)")
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|\?xml|!--|[a-z][a-z0-9:_-]*[\s>/])", re.IGNORECASE)
 _RECORD = re.compile(rb"(?:^|\n)WARC/1\.[01][ \t]*\r?\n")
 _CONTROL = bytes({*range(32)} - {*b"\t\n\v\f\r\x1b"}) + b"\x7f"
@@ -88,7 +52,7 @@ def identify(stream: BinaryIO, name: str, columns: Mapping[str, str]) -> Content
         return Content("warc")
     if head.startswith(b"PAR1"):
         return _parquet(raw, form.codec)
-    if (known := _signature(head)) is not None:
+    if (known := file_signature(head)) is not None:
         how = f"{form.codec} around " if form.codec != "plain" else ""
         return Content(
             "unreadable", "encrypted" if "encrypted" in known[0] else "unsupported", f"{how}{'; '.join(known)}"
@@ -104,16 +68,6 @@ def _parquet(raw: RawInput, codec: str) -> Content:
     if raw.exactly(raw.size - 4, 4) not in (b"PAR1", b"PARE") or raw.size < 12:
         return Content("unreadable", "truncated_input", "a Parquet file without its end; fetch or write it again")
     return Content("parquet")
-
-
-def _signature(head: bytes) -> tuple[str, str] | None:
-    for offset, magic, what, way_out in _SIGNATURES:
-        if head.startswith(magic, offset):
-            return what, way_out
-    for codec_magic in (b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"):
-        if head.startswith(codec_magic):
-            return "another compressed file", "decompress it once"
-    return ("a Python pickle", _CONVERT) if _PICKLE.match(head) else None
 
 
 def _text(head: bytes, name: str, columns: Mapping[str, str]) -> Content:
@@ -135,7 +89,7 @@ def _text(head: bytes, name: str, columns: Mapping[str, str]) -> Content:
     if is_binary:
         return Content("warc" if _ARCHIVE_NAME.search(name) else "binary")
     if _MARKUP.match(start):
-        return Content("unreadable", detail=f"HTML or XML; {_CONVERT}, or HTML to WARC")
+        return Content("unreadable", detail=f"HTML or XML; {CONVERT}, or HTML to WARC")
     return Content("text")
 
 

@@ -4,36 +4,79 @@ Requests and answers are bytes. An item whose worker ends unexpectedly costs its
 a fresh worker, and blamed when that ends too; the others of its batch go on elsewhere. The nets (CPU time, memory, no
 progress) are for what the caller's own limits missed; `WorkerPool.nets` counts how often they caught something.
 
-    with WorkerPool("pipeline.extract.html:make_handler", size=2) as pool:
+    with WorkerPool("pipeline.extract.html.text:make_handler", size=2) as pool:
         for tag, answer in pool.imap((page, encode(page)) for page in pages):
             ...
 
-Linux only (see `pipeline.extract.worker`).
+Linux only (see `pipeline.extract.worker`, which is what runs in the processes).
 """
 
 from __future__ import annotations
 
-import queue
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-from pipeline.extract.worker_process import Ending, Failure, Template, WorkerLimits, WorkerProcess
+from pipeline.extract import worker as protocol
 from pipeline.table.errors import GristmillError
 
-__all__ = ["Answer", "Failure", "NetCounts", "WorkerLimits", "WorkerPool"]
-
 Tag = TypeVar("Tag")
-Answer = bytes | Failure
 
 BATCH_ITEMS = 8
 BATCH_BYTES = 1024 * 1024
 MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024  # of requests, for each `imap`
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+_CHUNK = 256 * 1024
+_WATCH_EVERY_S = 0.25
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_START_TIMEOUT_S = 60.0
+# One thread a process: a fork keeps none of a library's helper threads.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from pipeline.extract.worker import template_main; "
+    "template_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+)
+_CLOSED = "the worker pool was closed"
 # An item is blamed when its worker ended this often: first in its batch, then alone on fresh workers. SIGKILL gets one
 # more run, since it may have come from outside (an operator, the kernel short of memory) and have hit an innocent.
 _ENDINGS_TO_BLAME = {"timeout": 1, "failed": 1, "crash": 2, "memory": 2, "killed": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """The nets. `cpu_s` is for each item. At `memory_bytes` of address space allocations fail; an item that makes its
+    worker take more than half of that is given up, since one cannot tell what such a failure did to its result.
+
+    A worker that uses no CPU for `stalled_s` while it owes an answer counts as hung; one above `recycle_rss_bytes` is
+    replaced after its batch.
+    """
+
+    cpu_s: float = 30.0
+    memory_bytes: int = 2 * 1024 * 1024 * 1024
+    stalled_s: float = 120.0
+    recycle_rss_bytes: int = 300 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailure:
+    """Why an item has no answer."""
+
+    reason: Literal["timeout", "crash", "memory"]
+    detail: str
+
+
+Answer = bytes | WorkerFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +90,12 @@ class NetCounts:
     items_rejected: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
-    """One request on its way: `answer` is set once, by the thread that serves it."""
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a worker ended while it owed an answer. `failed`: its handler raised; `killed`: SIGKILL that was not ours."""
 
-    request: bytes
-    job: _Job
-    answer: Answer | None = None
-    endings: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """One `imap`: what its consumer waits on."""
-
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    outstanding_items: int = 0
-    bytes_in_flight: int = 0
-    abandoned: bool = False
-
-
-_Batch = list[_Item] | None  # None ends a thread
+    kind: Literal["timeout", "crash", "memory", "killed", "failed"]
+    detail: str
 
 
 class WorkerPool:
@@ -79,19 +107,12 @@ class WorkerPool:
 
     def __init__(self, factory: str, size: int, limits: WorkerLimits | None = None) -> None:
         self.size = size
-        self._limits = limits or WorkerLimits()
-        self._template = Template(factory, self._limits)
-        self._batches: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
+        self._template = _Template(factory, limits or WorkerLimits())
+        self._threads = ThreadPoolExecutor(size, "extract")
+        self._own = threading.local()  # the worker of each thread
         self._lock = threading.Lock()
-        self._nets = NetCounts()
-        self._closing = threading.Event()
+        self._counts: Counter[str] = Counter()
         self._broken: str | None = None
-        self._jobs: set[_Job] = set()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"extract-{number}", daemon=True) for number in range(size)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -102,17 +123,13 @@ class WorkerPool:
     @property
     def nets(self) -> NetCounts:
         """What the nets caught so far."""
-        return self._nets
+        return NetCounts(**self._counts)
 
     def close(self) -> None:
         """Kill all workers and the template, whatever they do. Takes well under a second; may be called twice."""
-        self._closing.set()
+        self._broken = self._broken or _CLOSED
         self._template.close()
-        for _ in self._threads:
-            self._batches.put(None)
-        for thread in self._threads:
-            thread.join(timeout=1)
-        self._break("the worker pool was closed")
+        self._threads.shutdown(wait=False)  # what was not begun ends at once, since the pool is broken
 
     def imap(self, items: Iterable[tuple[Tag, bytes | None]]) -> Iterator[tuple[Tag, Answer | None]]:
         """Yield each item's tag with its answer or failure, in order; none can drop.
@@ -122,137 +139,336 @@ class WorkerPool:
 
         Raises: GristmillError when workers cannot be started, or the pool is closed meanwhile.
         """
-        job = _Job()
-        self._jobs.add(job)
-        window = _Window(iter(items), job, self._batches, self.size)
+        source, waiting, more = iter(items), deque[tuple[Tag, _Item | None]](), True
         try:
-            while window.fill():
-                tag, item = window.head()
-                yield tag, None if item is None else self._wait(item)
+            while True:
+                if more and len(waiting) <= 2 * self.size * BATCH_ITEMS:  # else batches would be small
+                    more = self._read_ahead(source, waiting)
+                if not waiting:
+                    return
+                tag, item = waiting.popleft()
+                yield tag, None if item is None else item.answer.result()
         finally:
-            job.abandoned = True
-            self._jobs.discard(job)
+            for _, item in waiting:
+                if item is not None:
+                    item.answer.cancel()
 
-    def _wait(self, item: _Item) -> Answer:
-        with item.job.changed:
-            while item.answer is None:
-                if self._broken:
-                    raise GristmillError(self._broken)
-                item.job.changed.wait()
-            item.job.bytes_in_flight -= len(item.request)
-            return item.answer
+    def _read_ahead(self, source: Iterator[tuple[Tag, bytes | None]], waiting: deque[tuple[Tag, _Item | None]]) -> bool:
+        """Read items and submit them in batches until enough are `waiting`; whether there may be more."""
+        batch: list[_Item] = []
+        bytes_ahead, more = sum(len(item.request) for _, item in waiting if item is not None), False
+        for tag, request in source:
+            item = _Item(request) if request is not None else None
+            waiting.append((tag, item))
+            if item is not None:
+                batch.append(item)
+                bytes_ahead += len(item.request)
+            if len(batch) >= BATCH_ITEMS or sum(len(item.request) for item in batch) >= BATCH_BYTES:
+                self._submit(batch)
+                batch = []
+            if len(waiting) >= 3 * self.size * BATCH_ITEMS or bytes_ahead >= MAX_BYTES_IN_FLIGHT:
+                more = True
+                break
+        self._submit(batch)
+        return more
 
-    def _serve(self) -> None:
-        """Give batches to one worker process, one after the other, until the pool closes. The body of a thread."""
-        worker: WorkerProcess | None = None
-        why = "a thread of the worker pool ended unexpectedly"
+    def _submit(self, batch: list[_Item]) -> None:
         try:
-            while (batch := self._batches.get()) is not None and not self._closing.is_set():
-                pending = deque(item for item in batch if not item.job.abandoned)
-                while pending and not self._closing.is_set():
-                    worker = self._run(worker, pending)
-            why = "the worker pool was closed"
+            self._threads.submit(self._serve, batch)
+        except RuntimeError:
+            raise GristmillError(self._broken or _CLOSED) from None
+
+    def _serve(self, batch: list[_Item]) -> None:
+        """Answer a batch, in one of the pool's threads; whatever happens, nobody waits for an item for ever."""
+        pending = deque(item for item in batch if item.answer.set_running_or_notify_cancel())
+        try:
+            while pending and self._broken is None:
+                ending = self._run(pending)
+                if ending is not None and self._broken is None:
+                    self._judge(pending, ending)
         except (GristmillError, OSError) as error:
-            why = str(error)
+            self._broken = self._broken or str(error)
         finally:
-            self._break(why)  # whatever ended this thread, nobody may wait for it
-            if worker is not None:
-                worker.kill()
+            for item in pending:
+                item.answer.set_exception(GristmillError(self._broken or "a thread of the worker pool ended"))
 
-    def _run(self, worker: WorkerProcess | None, pending: deque[_Item]) -> WorkerProcess | None:
-        """Run `pending` as far as one worker gets, removing what is answered. Return the worker if it can go on."""
-        suspect = pending[0].endings > 0
-        if worker is not None and suspect:  # a suspect gets a fresh worker and no company
+    def _run(self, pending: deque[_Item]) -> _Ending | None:
+        """Run `pending` as far as one worker gets, removing what is answered; return how it ended, if it did."""
+        worker: _WorkerProcess | None = getattr(self._own, "worker", None)
+        self._own.worker = None
+        is_suspect = pending[0].endings > 0
+        if worker is not None and is_suspect:  # a suspect gets a fresh worker and no company
             worker.kill()
             worker = None
         worker = worker or self._template.spawn()
-        count = 1 if suspect else len(pending)
-        for answer in worker.run([pending[index].request for index in range(count)]):
-            if isinstance(answer, Ending):
-                self._judge(pending, answer)
-                return None
-            self._deliver(pending.popleft(), answer)
+        requests = [item.request for item in pending]
+        for answer in worker.run(requests[:1] if is_suspect else requests):
+            if isinstance(answer, _Ending):
+                return answer
+            pending.popleft().answer.set_result(answer)
         if worker.is_bloated():
             worker.kill()
-            return None
-        return worker
+        else:
+            self._own.worker = worker
+        return None
 
-    def _judge(self, pending: deque[_Item], ending: Ending) -> None:
+    def _judge(self, pending: deque[_Item], ending: _Ending) -> None:
         """Count an unexpected ending; blame the item that was being handled, or mark it to be run alone."""
-        if self._closing.is_set():
-            return
-        item = pending[0]
-        item.endings += 1
-        blamed = item.endings >= _ENDINGS_TO_BLAME[ending.kind]
+        pending[0].endings += 1
+        blamed = pending[0].endings >= _ENDINGS_TO_BLAME[ending.kind]
         with self._lock:
-            kind = "crash" if ending.kind == "failed" else ending.kind
-            counts = {kind: getattr(self._nets, kind) + 1, "items_rejected": self._nets.items_rejected + blamed}
-            self._nets = replace(self._nets, **counts)
+            self._counts.update({"crash" if ending.kind == "failed" else ending.kind: 1, "items_rejected": int(blamed)})
         if blamed:
-            self._deliver(pending.popleft(), ending.failure())
-
-    def _deliver(self, item: _Item, answer: Answer) -> None:
-        with item.job.changed:
-            item.answer = answer
-            item.job.outstanding_items -= 1
-            item.job.changed.notify_all()
-
-    def _break(self, why: str) -> None:
-        """Let every waiting `imap` raise."""
-        self._broken = self._broken or why
-        for job in list(self._jobs):
-            with job.changed:
-                job.changed.notify_all()
+            reason = ending.kind if ending.kind in ("timeout", "memory") else "crash"
+            pending.popleft().answer.set_result(WorkerFailure(reason, ending.detail))
 
 
-class _Window(Generic[Tag]):
-    """The items of one `imap` that were read and not yet yielded, oldest first."""
+@dataclass(slots=True, eq=False)
+class _Item:
+    """One request on its way, and how often a worker has ended at it."""
 
-    def __init__(
-        self, source: Iterator[tuple[Tag, bytes | None]], job: _Job, batches: queue.SimpleQueue[_Batch], workers: int
-    ) -> None:
-        self._source = source
-        self._job = job
-        self._batches = batches
-        self._busy_items = workers * BATCH_ITEMS
-        self._items: deque[tuple[Tag, _Item | None]] = deque()
-        self._batch: list[_Item] = []
-        self._batch_bytes = 0
-        self._exhausted = False
+    request: bytes
+    answer: Future[Answer] = field(default_factory=Future)
+    endings: int = 0
 
-    def fill(self) -> bool:
-        """Read ahead and submit; whether there is anything to yield."""
-        room = 3 * self._busy_items
-        while not self._exhausted and len(self._items) < room and self._job.bytes_in_flight < MAX_BYTES_IN_FLIGHT:
-            self._read_one()
-        # A started batch waits for more items only as long as the workers have enough to do.
-        if self._batch and self._job.outstanding_items - len(self._batch) < self._busy_items:
-            self._submit()
-        return bool(self._items)
 
-    def head(self) -> tuple[Tag, _Item | None]:
-        """Take the oldest item."""
-        return self._items.popleft()
+class _Template:
+    """The process that workers are forked from; started with the first worker, and again should it ever end."""
 
-    def _read_one(self) -> None:
+    def __init__(self, factory: str, limits: WorkerLimits) -> None:
+        self._factory = factory
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._closed = threading.Event()
+
+    def spawn(self) -> _WorkerProcess:
+        """Fork a worker.
+
+        Raises: GristmillError when the template cannot be started.
+        """
+        with self._lock:
+            for _ in range(2):  # a template that somebody killed is replaced once
+                control = self._control or self._start()
+                ours, theirs = socket.socketpair()
+                try:
+                    pid = _ask(control, protocol.SPAWN, 0, theirs)
+                except OSError:
+                    ours.close()
+                    self._stop()
+                    continue
+                finally:
+                    theirs.close()
+                return _WorkerProcess(pid, ours, self, self._limits)
+        raise GristmillError("the process that workers are forked from keeps ending; see the messages above")
+
+    def end(self, pid: int) -> int:
+        """Kill a worker and return its exit status; one that had ended already keeps its own.
+
+        Without a template its workers are gone too, by their parent-death signal.
+        """
+        with self._lock:
+            try:
+                return _ask(self._control, protocol.END, pid) if self._control else int(signal.SIGKILL)
+            except OSError:
+                self._stop()
+                return int(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the template and thereby all workers."""
+        self._closed.set()
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> socket.socket:
+        """Start the template from this thread, of the pool's, with which it ends: its parent-death signal sees to that.
+
+        The thread blocks SIGINT meanwhile; the template inherits that, so Ctrl-C cannot hit it while Python starts.
+        """
+        if self._closed.is_set():
+            raise GristmillError(_CLOSED)
+        ours, theirs = socket.socketpair()
+        search_path = json.dumps([os.path.abspath(entry) for entry in sys.path])
+        arguments = [str(theirs.fileno()), str(os.getpid()), self._factory, str(self._limits.memory_bytes), search_path]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            tag, request = next(self._source)
-        except StopIteration:
-            self._exhausted = True
-            return
-        if request is None:
-            self._items.append((tag, None))
-            return
-        item = _Item(request, self._job)
-        self._items.append((tag, item))
-        self._batch.append(item)
-        self._batch_bytes += len(request)
-        with self._job.changed:
-            self._job.outstanding_items += 1
-            self._job.bytes_in_flight += len(request)
-        if len(self._batch) >= BATCH_ITEMS or self._batch_bytes >= BATCH_BYTES:
-            self._submit()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **_ENVIRONMENT},
+            )
+            theirs.close()
+            ours.settimeout(_START_TIMEOUT_S)
+            _reply(ours)
+        except OSError as error:
+            ours.close()
+            self._stop()
+            raise GristmillError(f"worker processes could not be started for {self._factory}: {error}") from error
+        finally:
+            theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        ours.settimeout(None)
+        self._control = ours
+        return ours
 
-    def _submit(self) -> None:
-        self._batches.put(self._batch)
-        self._batch, self._batch_bytes = [], 0
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
+
+
+class _WorkerProcess:
+    """A forked worker with its connection."""
+
+    def __init__(self, pid: int, connection: socket.socket, template: _Template, limits: WorkerLimits) -> None:
+        self.pid = pid
+        self._connection = connection
+        self._template = template
+        self._limits = limits
+        self._received = bytearray()
+        connection.settimeout(_WATCH_EVERY_S)
+
+    def run(self, requests: list[bytes]) -> Iterator[bytes | _Ending]:
+        """Yield an answer for each request, in order; an ending is the last thing yielded."""
+        if self._received:
+            yield self._end(_Ending("crash", "the worker answered what nobody asked"))
+            return
+        framed = [part for request in requests for part in (protocol.COUNT.pack(len(request)), request)]
+        unsent = memoryview(b"".join([protocol.COUNT.pack(len(requests)), *framed]))
+        watch = _Watch(self.pid, self._limits)
+        for _ in requests:
+            while (answer := self._take_answer()) is None:
+                try:
+                    if unsent:
+                        unsent = unsent[self._connection.send(unsent) :]
+                    else:
+                        self._receive()
+                except TimeoutError:
+                    pass
+                except OSError:  # the connection ended, and so did the worker
+                    yield self._end(None)
+                    return
+                caught = watch.check()
+                if caught is not None:
+                    yield self._end(caught)
+                    return
+            watch.restart()
+            if isinstance(answer, _Ending):
+                yield self._end(answer)
+                return
+            yield answer
+
+    def is_bloated(self) -> bool:
+        """Whether the worker holds more memory than it should keep."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * _PAGE_BYTES > self._limits.recycle_rss_bytes
+        except (OSError, IndexError):
+            return True
+
+    def kill(self) -> int:
+        """End the worker and return its exit status."""
+        self._connection.close()
+        return self._template.end(self.pid)
+
+    def _receive(self) -> None:
+        data = self._connection.recv(_CHUNK)
+        if not data:
+            raise ConnectionResetError("the worker closed its connection")
+        self._received += data
+
+    def _take_answer(self) -> bytes | _Ending | None:
+        """Return the next whole answer received, None before it is whole."""
+        head = protocol.ANSWER.size
+        if len(self._received) < head:
+            return None
+        status, length = protocol.ANSWER.unpack_from(self._received)
+        if status > protocol.FAILED or length > MAX_ANSWER_BYTES:
+            return _Ending("crash", "the worker wrote what no worker writes")
+        if len(self._received) < head + length:
+            return None
+        answer = bytes(self._received[head : head + length])
+        del self._received[: head + length]
+        if status == protocol.OUT_OF_MEMORY:
+            return _Ending("memory", f"more than {self._limits.memory_bytes // 2} bytes of memory")
+        if status == protocol.FAILED:
+            return _Ending("failed", answer.decode("utf-8", "replace"))
+        return answer
+
+    def _end(self, known: _Ending | None) -> _Ending:
+        """Make sure that the worker is gone; return how it ended, from its exit status unless that is known."""
+        status = self.kill()
+        if known is not None:
+            return known
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if number == signal.SIGKILL:
+            return _Ending("killed", "the worker was killed")
+        if number:
+            return _Ending("crash", f"the worker ended with {signal.Signals(number).name}")
+        return _Ending("crash", f"the worker ended with exit status {os.WEXITSTATUS(status)}")
+
+
+class _Watch:
+    """Measures how much CPU time a worker has used for the item that it is at."""
+
+    def __init__(self, pid: int, limits: WorkerLimits) -> None:
+        self._path = f"/proc/{pid}/stat"
+        self._limits = limits
+        self._next_check_s = time.monotonic() + _WATCH_EVERY_S
+        self._cpu_at_start_s: float | None = None
+        self._cpu_s = 0.0
+        self._progress_s = 0.0
+
+    def restart(self) -> None:
+        """Another item begins. Its CPU time counts from the next check on: reading /proc for each would cost more."""
+        self._cpu_at_start_s = None
+
+    def check(self) -> _Ending | None:
+        """Return the limit that the item broke, None while all is well; looks only every quarter of a second."""
+        now_s = time.monotonic()
+        if now_s < self._next_check_s:
+            return None
+        self._next_check_s = now_s + _WATCH_EVERY_S
+        cpu_s = self._read_cpu_s()
+        if cpu_s is None:  # gone: the connection will tell
+            return None
+        if self._cpu_at_start_s is None:
+            self._cpu_at_start_s, self._progress_s = cpu_s, now_s
+        elif cpu_s - self._cpu_at_start_s > self._limits.cpu_s:
+            return _Ending("timeout", f"more than {self._limits.cpu_s:g} s of CPU time")
+        elif cpu_s > self._cpu_s:
+            self._progress_s = now_s
+        elif now_s - self._progress_s > self._limits.stalled_s:
+            return _Ending("timeout", f"no progress for {self._limits.stalled_s:g} s")
+        self._cpu_s = cpu_s
+        return None
+
+    def _read_cpu_s(self) -> float | None:
+        """Return user and system time; None, too, for a worker that somebody stopped or that waits for the disk."""
+        try:
+            with open(self._path, "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        if fields[0] in (b"T", b"D", b"t"):
+            self._progress_s = time.monotonic()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _ask(control: socket.socket, command: bytes, pid: int, attached: socket.socket | None = None) -> int:
+    socket.send_fds(control, [protocol.COMMAND.pack(command, pid)], [attached.fileno()] if attached else [])
+    return _reply(control)
+
+
+def _reply(control: socket.socket) -> int:
+    data = control.recv(protocol.REPLY.size)
+    if len(data) < protocol.REPLY.size:
+        raise ConnectionResetError("it ended at once; see its message above")
+    value: int = protocol.REPLY.unpack(data)[0]
+    return value

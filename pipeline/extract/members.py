@@ -14,7 +14,9 @@ Source: RFC 1952 (gzip), the LZ4, Zstandard and xz formats, "WARC file compressi
 from __future__ import annotations
 
 import bz2
+import codecs
 import io
+import json
 import lzma
 import zlib
 from collections import deque
@@ -26,20 +28,14 @@ import lz4.frame
 import zstandard
 from fastwarc.stream_io import GzipReader
 
-Codec = Literal["plain", "gzip", "lz4", "zstd", "xz", "bz2"]
+from pipeline.extract.media import CODECS, Codec
 
 BLOCK_BYTES = 1 << 20  # raw bytes held at a time
 PIECE_BYTES = 256 << 10  # decoded bytes handed on at a time
+FEED_BYTES, ZSTD_FEED_BYTES = 32 << 10, 1 << 10  # given to a decoder: 4 bytes of Zstandard can stand for 128 KiB
 WHOLE_RAW_BYTES = 1 << 20  # gzip members up to here, and up to the next in decoded bytes, are decoded at once
 WHOLE_BYTES = 4 << 20
 GZIP_FRAME_BYTES = 18  # header and trailer
-MAGIC: dict[Codec, bytes] = {
-    "gzip": b"\x1f\x8b\x08",
-    "lz4": b"\x04\x22\x4d\x18",
-    "zstd": b"\x28\xb5\x2f\xfd",
-    "xz": b"\xfd7zXZ\0",
-    "bz2": b"BZh",
-}
 BZ2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows "BZh" and a digit: a block, or the end of an empty file
 MAX_ZSTD_WINDOW = 1 << 27  # what the zstd command accepts without asking
 MAX_XZ_BYTES = 160 << 20  # of memory: twice what `xz -9` needs
@@ -50,6 +46,14 @@ one stays far below, while some kilobytes of Zstandard, bzip2 or Parquet can sta
 UNIT_BYTES = 4096
 _HEAD_ALLOWANCE = 64 << 20
 _DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
+BOM = codecs.BOM_UTF8
+HEAD_BYTES = 64 << 10  # of the content, by which it is known what a file is
+_WIDE = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 class DamagedMember(Exception):
@@ -59,6 +63,11 @@ class DamagedMember(Exception):
         super().__init__(message)
         self.reached = reached  # raw offset up to which bytes were tried
         self.cut = cut
+
+    @property
+    def reason(self) -> Literal["truncated_input", "damaged"]:
+        """Why what cannot be read is rejected."""
+        return "truncated_input" if self.cut else "damaged"
 
 
 class RawInput:
@@ -114,124 +123,88 @@ class RawInput:
 
 
 class _Decoder(Protocol):
-    feed_bytes: int
+    """A member's decoder as Python's own for xz and bzip2 are: it holds input back to stay within a length."""
 
-    def decode(self, data: bytes) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
     @property
-    def hungry(self) -> bool: ...
+    def needs_input(self) -> bool: ...
     @property
-    def unused_bytes(self) -> int | None: ...  # input behind the member's end; None before that
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes | None: ...
 
 
 class _Gzip:
-    feed_bytes = 32 << 10
-
     def __init__(self) -> None:
         self._object = zlib.decompressobj(31)
         self._error: zlib.error | None = None
 
-    def decode(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
         if self._error is not None:
             raise self._error
-        before = self._object.copy()
+        before, data = self._object.copy(), self._object.unconsumed_tail + data
         try:
-            return self._object.decompress(self._object.unconsumed_tail + data, PIECE_BYTES)
+            return self._object.decompress(data, max_length)
         except zlib.error as error:
             self._error = error
-            return _salvage(before, before.unconsumed_tail + data)
+        decoded = bytearray()  # the library drops what it had decoded: once more, byte by byte
+        try:
+            for index in range(len(data)):
+                decoded += before.decompress(data[index : index + 1])
+        except zlib.error:
+            pass
+        return bytes(decoded)
 
     @property
-    def hungry(self) -> bool:
+    def needs_input(self) -> bool:
         return self._error is None and not self._object.unconsumed_tail
 
     @property
-    def unused_bytes(self) -> int | None:
-        return len(self._object.unused_data) if self._object.eof else None
-
-
-def _salvage(decoder: zlib._Decompress, data: bytes) -> bytes:
-    """Return what `data` decodes to before its error; the library drops it."""
-    decoded = bytearray()
-    try:
-        for index in range(len(data)):
-            decoded += decoder.decompress(data[index : index + 1])
-    except zlib.error:
-        pass
-    return bytes(decoded)
-
-
-class _Lz4:
-    feed_bytes = 32 << 10
-
-    def __init__(self) -> None:
-        self._object = lz4.frame.LZ4FrameDecompressor()
-
-    def decode(self, data: bytes) -> bytes:
-        return bytes(self._object.decompress(data, max_length=PIECE_BYTES))
+    def eof(self) -> bool:
+        return self._object.eof
 
     @property
-    def hungry(self) -> bool:
-        return bool(self._object.needs_input)
-
-    @property
-    def unused_bytes(self) -> int | None:
-        return len(self._object.unused_data or b"") if self._object.eof else None
-
-
-class _Xz:
-    """xz and bzip2: their decoders have one interface, in which `max_length` bounds what comes out."""
-
-    feed_bytes = 32 << 10
-
-    def __init__(self, decoder: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
-        self._object = decoder
-
-    def decode(self, data: bytes) -> bytes:
-        return self._object.decompress(data, PIECE_BYTES)
-
-    @property
-    def hungry(self) -> bool:
-        return self._object.needs_input
-
-    @property
-    def unused_bytes(self) -> int | None:
-        return len(self._object.unused_data) if self._object.eof else None
+    def unused_data(self) -> bytes:
+        return self._object.unused_data
 
 
 class _Zstd:
-    feed_bytes = 1 << 10  # the library has no limit on output, and 4 bytes of input can stand for 128 KiB
-    hungry = True
+    needs_input = True  # the library has no limit on output
 
     def __init__(self, dictionary: zstandard.ZstdCompressionDict | None) -> None:
         self._object = zstandard.ZstdDecompressor(dictionary, max_window_size=MAX_ZSTD_WINDOW).decompressobj()
 
-    def decode(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
         return self._object.decompress(data) if data else b""
 
     @property
-    def unused_bytes(self) -> int | None:
-        return len(self._object.unused_data) if self._object.eof else None
+    def eof(self) -> bool:
+        return self._object.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._object.unused_data
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class Compression:
     """How a file is stored; decided once from its beginning, so that it does not depend on where reading starts."""
 
     codec: Codec
     dictionary: zstandard.ZstdCompressionDict | None = None
 
 
-def detect(raw: RawInput) -> Format:
+def detect(raw: RawInput) -> Compression:
     """Return the format by content, never by name; what has no known magic number is plain."""
     head = raw.exactly(0, 10)
     if head.startswith(_DICTIONARY_MAGIC):
-        return Format("zstd", _read_dictionary(raw))
+        return Compression("zstd", _read_dictionary(raw))
     behind = raw.exactly(_skip_skippable(raw, 0), 10)
-    for codec, magic in MAGIC.items():
+    for codec, magic in CODECS.items():
         if head.startswith(magic) or behind.startswith(magic):
             # Three letters could begin a text: bzip2 counts with what must follow them.
-            return Format(codec) if codec != "bz2" or head[4:] in BZ2_BLOCKS else Format("plain")
-    return Format("plain")
+            return Compression(codec) if codec != "bz2" or head[4:] in BZ2_BLOCKS else Compression("plain")
+    return Compression("plain")
 
 
 def _read_dictionary(raw: RawInput) -> zstandard.ZstdCompressionDict | None:
@@ -239,7 +212,7 @@ def _read_dictionary(raw: RawInput) -> zstandard.ZstdCompressionDict | None:
     if size > MAX_DICTIONARY_BYTES:
         return None
     content = raw.exactly(8, size)
-    if content.startswith(MAGIC["zstd"]):
+    if content.startswith(CODECS["zstd"]):
         # In one go the library allocates whatever the frame claims.
         reader = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(io.BytesIO(content))
         try:
@@ -264,7 +237,7 @@ _DECODING_ERRORS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, RuntimeErro
 class Member:
     """One compressed member, or the rest of a plain file, decoded piece by piece."""
 
-    def __init__(self, raw: RawInput, form: Format, start: int) -> None:
+    def __init__(self, raw: RawInput, form: Compression, start: int) -> None:
         self.start = start
         self.end: int | None = None  # raw offset behind the member, once it is known
         self._raw, self._form = raw, form
@@ -278,21 +251,21 @@ class Member:
         """
         if self._decoder is None:
             return self._read_plain()
+        feed_bytes = feed_bytes or (ZSTD_FEED_BYTES if self._form.codec == "zstd" else FEED_BYTES)
         while self.end is None:
-            data = self._raw.at(self._fed, feed_bytes or self._decoder.feed_bytes) if self._decoder.hungry else b""
+            hungry = self._decoder.needs_input
+            data = self._raw.at(self._fed, feed_bytes) if hungry else b""
             self._fed += len(data)
-            at_end = self._decoder.hungry and not data
             try:
-                piece = self._decoder.decode(data)
+                piece = self._decoder.decompress(data, PIECE_BYTES)
             except _DECODING_ERRORS as error:
                 raise DamagedMember(f"{self._form.codec} member cannot be decoded: {error}", self._fed) from error
-            unused = self._decoder.unused_bytes
-            if unused is not None:
-                self.end = self._fed - unused
+            if self._decoder.eof:
+                self.end = self._fed - len(self._decoder.unused_data or b"")
             if piece:
                 self._raw.spend(len(piece))
                 return piece
-            if at_end and self.end is None:
+            if hungry and not data and self.end is None:
                 raise DamagedMember(f"input ends within a {self._form.codec} member", self._fed, cut=True)
         return b""
 
@@ -301,7 +274,7 @@ class Member:
         if self._form.codec != "gzip":
             return b""
         stop = self.start + WHOLE_RAW_BYTES
-        end = self._raw.find(MAGIC["gzip"], self.start + GZIP_FRAME_BYTES, stop)  # most likely the next member
+        end = self._raw.find(CODECS["gzip"], self.start + GZIP_FRAME_BYTES, stop)  # most likely the next member
         end = self._raw.size if end < 0 else end
         if end > stop:
             return b""
@@ -334,16 +307,20 @@ class Member:
         return data
 
 
-def _open_decoder(form: Format) -> _Decoder | None:
-    if form.codec == "gzip":
-        return _Gzip()
-    if form.codec == "lz4":
-        return _Lz4()
-    if form.codec == "xz":
-        return _Xz(lzma.LZMADecompressor(memlimit=MAX_XZ_BYTES))
-    if form.codec == "bz2":
-        return _Xz(bz2.BZ2Decompressor())
-    return _Zstd(form.dictionary) if form.codec == "zstd" else None
+def _open_decoder(form: Compression) -> _Decoder | None:
+    match form.codec:
+        case "plain":
+            return None
+        case "gzip":
+            return _Gzip()
+        case "zstd":
+            return _Zstd(form.dictionary)
+        case "lz4":
+            return lz4.frame.LZ4FrameDecompressor()  # type: ignore[no-any-return]
+        case "xz":
+            return lzma.LZMADecompressor(memlimit=MAX_XZ_BYTES)
+        case "bz2":
+            return bz2.BZ2Decompressor()
 
 
 def _check_whole(raw: RawInput, end: int) -> None:
@@ -352,7 +329,7 @@ def _check_whole(raw: RawInput, end: int) -> None:
         raise DamagedMember(f"the file shrank from {raw.size} to {end} bytes while it was read", end, cut=True)
 
 
-def _skip_padding(raw: RawInput, form: Format, position: int) -> int:
+def _skip_padding(raw: RawInput, form: Compression, position: int) -> int:
     """Return the offset behind the NUL bytes that may pad the streams of an xz file; elsewhere they are damage."""
     while form.codec == "xz" and (data := raw.at(position, BLOCK_BYTES)):
         rest = data.lstrip(b"\0")
@@ -369,7 +346,7 @@ class DecodedStream:
     that does not start a record carries on with the bytes of the one before (some tools cut members by size).
     """
 
-    def __init__(self, raw: RawInput, form: Format, start: int, starts_record: Callable[[bytes], bool]) -> None:
+    def __init__(self, raw: RawInput, form: Compression, start: int, starts_record: Callable[[bytes], bool]) -> None:
         self._raw, self._form, self._starts_record = raw, form, starts_record
         self._member: Member | None = None
         self._pending = b""
@@ -461,9 +438,9 @@ class DecodedStream:
         return (start + inner, 0) if self._form.codec == "plain" else (start, inner)
 
 
-def candidates(raw: RawInput, form: Format, start: int, starts_record: Callable[[bytes], bool]) -> Iterator[int]:
+def candidates(raw: RawInput, form: Compression, start: int, starts_record: Callable[[bytes], bool]) -> Iterator[int]:
     """Yield raw offsets at or after `start` of members whose first decoded bytes start a record."""
-    magic = MAGIC[form.codec]
+    magic = CODECS[form.codec]
     position = raw.find(magic, start)
     while position >= 0:
         if (form.codec != "gzip" or _is_gzip(raw, position)) and starts_record(_first_bytes(raw, form, position)):
@@ -479,7 +456,7 @@ def _is_gzip(raw: RawInput, position: int) -> bool:
     return flags < 32 and is_named and (flags & 4 == 0 or head[11:12] < b"\x10")
 
 
-def _first_bytes(raw: RawInput, form: Format, position: int) -> bytes:
+def _first_bytes(raw: RawInput, form: Compression, position: int) -> bytes:
     """Return up to about 16 KiB of what a member at `position` decodes to, from at most 64 KiB of input."""
     member = Member(raw, form, position)
     head = b""
@@ -492,3 +469,75 @@ def _first_bytes(raw: RawInput, form: Format, position: int) -> bytes:
     except DamagedMember:
         pass
     return head
+
+
+def read_head(raw: RawInput, size: int = HEAD_BYTES) -> tuple[bytes, bool]:
+    """Return the first `size` bytes of the content, without a byte order mark, and whether that is all of it.
+
+    Of a damaged file it is what can be decoded, which is never all.
+    """
+    head = b""
+    pieces = content(raw, 0)
+    try:
+        while len(head) < size:
+            piece = next(pieces, None)
+            if piece is None:
+                return head.removeprefix(BOM), True
+            head += piece
+    except DamagedMember:
+        pass
+    return head[:size].removeprefix(BOM), False
+
+
+def content(raw: RawInput, start: int) -> Iterator[bytes]:
+    """Yield the content from its byte `start` on, decompressed and in UTF-8. Raises: DamagedMember."""
+    stream = DecodedStream(raw, detect(raw), 0, lambda _: False)
+    head = b""
+    while not head and stream.cross() != "end":
+        head = stream.peek(4)
+    encoding = _wide_encoding(head)
+    if encoding is None:
+        yield from _pieces(stream, start)
+        return
+    for piece in _in_utf8(_pieces(stream, 0), encoding):
+        if start < len(piece):
+            yield piece[start:]
+        start = max(0, start - len(piece))
+
+
+def _pieces(stream: DecodedStream, skip: int) -> Iterator[bytes]:
+    while True:
+        if skip:
+            skip -= stream.skip(skip)
+        while not skip and (piece := stream.pull()):
+            yield piece
+        if stream.cross() == "end":
+            return
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """Return the encoding of content in UTF-16 or UTF-32: by its mark, or by how JSON begins in it."""
+    for mark, encoding in _WIDE.items():
+        if head.startswith(mark):
+            return encoding
+    if b"\0" in head[:4] and head[:4].strip(b"\0")[:1] in (b"{", b"["):
+        return json.detect_encoding(head[:4])
+    return None
+
+
+def _in_utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield text of another encoding in UTF-8 without its mark; half a surrogate pair becomes bytes that are none."""
+    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    first = True
+    read = 0
+    try:
+        for piece in pieces:
+            text = decoder.decode(piece)
+            read += len(piece)
+            if text:
+                yield (text.removeprefix("\ufeff") if first else text).encode(errors="surrogatepass")
+                first = False
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        cut = "truncated" in error.reason
+        raise DamagedMember(f"no {encoding.upper()} from here on: {error.reason}", read, cut=cut) from error

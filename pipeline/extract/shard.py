@@ -15,24 +15,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, identify
-from pipeline.extract.exchange import HtmlOptions
+from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.text import read_csv, read_jsonl
+from pipeline.extract.html.messages import HtmlOptions
+from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
-from pipeline.extract.jsonl import read_jsonl
-from pipeline.extract.pages import HANDLER, extract_pages
-from pipeline.extract.rows import file_reject, row_damage
-from pipeline.extract.units import Document, Page, Reject
-from pipeline.extract.warc import read_warc
+from pipeline.extract.units import DAMAGE, Document, Entry, Page, Reject, refuse
+from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs.files import InputFile
 from pipeline.inputs.shipped import lid_model_hash
 from pipeline.table import schema
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
+from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import Storage
 
@@ -49,21 +49,6 @@ _BUFFER_CHARACTERS = 8 << 20
 Result = Page | Document | Reject
 Watch = Callable[[int, int], None]
 """Called with the number of rows finished since the last call and the place in the input's bytes; raises to stop."""
-
-
-class Item(Protocol):
-    """What every reader yields: a unit's content, a damaged stretch, or a record that is only counted."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def resumable(self) -> bool: ...
-    @property
-    def record_type(self) -> str: ...
-    @property
-    def is_unit(self) -> bool: ...
-    @property
-    def result(self) -> Result | None: ...
 
 
 @dataclass(frozen=True)
@@ -179,7 +164,7 @@ def extract_input(job: ExtractJob, pages: Callable[[], WorkerPool], watch: Watch
         reason, detail = job.input.problem or ("damaged", str(error))
         if job.input.problem is None:  # it was sound when it was listed: the next run looks again
             job = replace(job, input=replace(job.input, identity="unread"))
-        items = _Feed(iter([file_reject(job.input.name, reason, detail)]))
+        items = _Feed(iter([refuse(job.input.name, 0, reason, detail, "file")]))
         return [_make_shard(job, 0, items, pages, lambda rows: watch(rows, 0))]
     except OSError as error:
         raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
@@ -206,7 +191,7 @@ def format_of(stream: BinaryIO, job: ExtractJob) -> str:
     return "jsonl" if kind == "damaged" else kind if kind == "warc" or kind in _CORPORA else "auto"
 
 
-def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]]) -> Iterator[Item]:
+def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]]) -> Iterator[Entry]:
     """Yield the items of a raw input from `start` on; `earlier` is for `read_warc`.
 
     An input that holds nothing has no items. One that cannot be read is one item of the type "file", and one that is
@@ -217,9 +202,9 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
     if content.kind == "empty":
         return
     form = format_of(stream, job)
-    refused = _refused(content, form, job)
-    if refused is not None:
-        yield refused
+    complaint = _complaint(content, form, job)
+    if complaint is not None:
+        yield refuse(name, 0, *complaint, "file")
         return
     try:
         if form == "warc":
@@ -227,35 +212,35 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
         else:
             yield from _CORPORA[form](stream, name, start, job.columns, limits, job.keep)
     except InputError as error:
-        yield file_reject(name, "unsupported", str(error).removeprefix(f"{name}: "))
+        yield refuse(name, 0, "unsupported", str(error).removeprefix(f"{name}: "), "file")
         return
     size = stream.seek(0, 2)
     if size < job.input.size:
-        yield row_damage(name, size, f"the file has {size} bytes, when it was listed it had {job.input.size}", cut=True)
+        shrunk = f"the file has {size} bytes, when it was listed it had {job.input.size}"
+        yield refuse(name, size, "truncated_input", shrunk, DAMAGE)
 
 
-def _refused(content: Content, form: str, job: ExtractJob) -> Item | None:
-    """Return the reject of an input that is known not to be readable, before a reader makes many of it."""
-    name = job.input.name
+def _complaint(content: Content, form: str, job: ExtractJob) -> tuple[RejectReason, str] | None:
+    """Return why an input is known not to be readable, before a reader makes many rejects of it."""
     if content.kind == "unreadable":
-        return file_reject(name, content.reason, content.detail)
+        return content.reason, content.detail
     if content.kind == "binary" and form != "warc":  # where records may be found behind it
-        return file_reject(name, "unsupported", f"binary data of no known format; it must be {FORMATS}")
+        return "unsupported", f"binary data of no known format; it must be {FORMATS}"
     if form == "auto":
         hint = f"{FORMATS} with a column {job.columns.get('text', 'text')!r}"
-        return file_reject(name, "unsupported", f"text, but not {hint}; name its column (`columns: {{text: NAME}}`)")
+        return "unsupported", f"text, but not {hint}; name its column (`columns: {{text: NAME}}`)"
     if form in ("jsonl", "csv") and content.kind in ("warc", "parquet"):
         what = "a WARC file" if content.kind == "warc" else "a Parquet file"
-        return file_reject(name, "unsupported", f"this is {what}; set `format: {content.kind}`, or `auto` for any")
+        return "unsupported", f"this is {what}; set `format: {content.kind}`, or `auto` for any"
     if form == "jsonl" and content.kind in ("csv", "text"):
-        return file_reject(name, "unsupported", "text without a line that is a JSON object; set `format: auto`")
+        return "unsupported", "text without a line that is a JSON object; set `format: auto`"
     return None
 
 
 class _Feed:
     """The items of an input, handed out a shard at a time."""
 
-    def __init__(self, items: Iterator[Item]) -> None:
+    def __init__(self, items: Iterator[Entry]) -> None:
         self._items = items
         self._next = next(items, None)
         self.counts: Counter[str] = Counter()

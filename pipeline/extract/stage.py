@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import ExtractConfig
-from pipeline.extract.exchange import HtmlOptions
+from pipeline.extract.html.messages import HtmlOptions
+from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.pages import extract_pages
 from pipeline.extract.shard import (
     ExtractJob,
     Shard,
@@ -163,7 +163,7 @@ def _reasons(shards: Sequence[Shard]) -> str:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Sample:
     """What the first units of an input say: seconds and bytes on disk for each raw byte."""
 
     units: int
@@ -171,7 +171,7 @@ class Estimate:
     bytes_on_disk: float
 
 
-def sample(job: ExtractJob, pages: Callable[[ExtractConfig], WorkerPool]) -> Estimate | None:
+def sample(job: ExtractJob, pages: Callable[[ExtractConfig], WorkerPool]) -> Sample | None:
     """Extract the first units of an input; times and sizes come back per raw byte."""
     started = time.monotonic()
     with job.input.open() as stream:
@@ -194,4 +194,4 @@ def sample(job: ExtractJob, pages: Callable[[ExtractConfig], WorkerPool]) -> Est
     sink = io.BytesIO()
     pq.write_table(table, sink, **write_options(table.schema))
     size = sink.tell() * _CURATED_AGAIN + len(documents) * _SIGNAL_BYTES
-    return Estimate(len(results), elapsed_s / raw_bytes, size / raw_bytes)
+    return Sample(len(results), elapsed_s / raw_bytes, size / raw_bytes)

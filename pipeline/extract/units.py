@@ -1,7 +1,7 @@
 """What extractors read and what they make of it: units in, documents and rejects out.
 
 A unit is whatever an extractor promises to account for: a WARC response, a line of JSONL, a row. Each ends as exactly
-one `Document` or one `Reject`.
+one `Document` or one `Reject`. Readers yield an `Entry` for each, and for what is no unit.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.table.schema import RejectReason
+
+UNIT_TYPES = frozenset({"row", "response", "resource", "conversion", "revisit", "arc"})
+DAMAGE = "damage"
+MAX_DETAIL = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +70,29 @@ class Reject:
     url: str | None
     reason: RejectReason
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a reader found at a place of an input: a unit, a damaged stretch, or a record that is only counted.
+
+    `offset` is where it begins: a raw byte of a web archive (for records that share a compressed member: at which that
+    member begins), a byte of another decompressed file, a row of Parquet. When `resumable`, reading may begin again
+    there. `record_type` is "row", the type of a WARC record in lower case, "arc", "filedesc", "unknown", "damage" for a
+    stretch that cannot be read, or "file" for an input of which nothing can.
+    """
+
+    offset: int
+    result: Page | Document | Reject | None
+    record_type: str = "row"
+    resumable: bool = True
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether this has to end as a document or a reject, and is not damage or a record that is only counted."""
+        return self.record_type in UNIT_TYPES
+
+
+def refuse(file: str, offset: int, reason: RejectReason, detail: str, record_type: str = "row") -> Entry:
+    """Return what cannot be read as a reject."""
+    return Entry(offset, Reject(Origin(file, offset), None, reason, detail[:MAX_DETAIL]), record_type)

@@ -27,9 +27,9 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-entry = numba.njit(cache=True, nogil=True, _nrt=False)
-inner = register_jitable(_nrt=False)
-inlined = register_jitable(_nrt=False, forceinline=True)
+entry = numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
+inner = register_jitable(_nrt=False, error_model="numpy")
+inlined = register_jitable(_nrt=False, error_model="numpy", forceinline=True)
 
 
 def source_digest() -> str:

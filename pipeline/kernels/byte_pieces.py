@@ -10,28 +10,20 @@ Source: the pattern of GPT-2 (openai/gpt-2, `encoder.py`), as `ByteLevel` of hug
 
 from __future__ import annotations
 
-import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.words import decode, frozen, mix64
+from pipeline.kernels import characters, entry, inlined, inner
+from pipeline.kernels.characters import decode, frozen
+from pipeline.kernels.words import mix64
 
 OTHER, LETTER, NUMBER, SPACE, UNSURE = range(5)
 UNSURE_TEXT = -1
 """In place of a text's number of tokens: it holds a code point that this Python's Unicode does not know yet."""
 
-_SPACES = (
-    *range(0x09, 0x0E),
-    *(0x20, 0x85, 0xA0, 0x1680),
-    *range(0x2000, 0x200B),
-    *(0x2028, 0x2029, 0x202F, 0x205F, 0x3000),
-)
-_UNASSIGNED_PLANES = (0x40000, 0xE0000)
-_KINDS = {"L": LETTER, "N": NUMBER}
 _APOSTROPHE, _BLANK = 0x27, 0x20
 _D, _E, _L, _M, _R, _S, _T, _V = (ord(letter) for letter in "delmrstv")
 _PRIME = np.uint64(0x9FB21C651E98DF25)
@@ -69,12 +61,16 @@ def empty_table(slots: int, piece_bytes: int, tokens: int) -> PieceTable:
 @lru_cache(maxsize=1)
 def classes() -> NDArray[np.uint8]:
     """Return each code point's class; read-only. Unassigned code points are UNSURE: another Unicode may know them."""
-    table = np.full(0x110000, UNSURE, np.uint8)
-    for code in (*range(_UNASSIGNED_PLANES[0]), *range(_UNASSIGNED_PLANES[1], 0xE0200)):
-        category = unicodedata.category(chr(code))
-        table[code] = UNSURE if category == "Cn" else _KINDS.get(category[0], OTHER)
-    table[0xE0200:] = OTHER  # private use
-    table[list(_SPACES)] = SPACE
+    flags = characters.character_classes()
+    table = np.full(flags.size, OTHER, np.uint8)
+    for flag, kind in (
+        (characters.LETTER, LETTER),
+        (characters.NUMBER, NUMBER),
+        (characters.SPACE, SPACE),
+        (characters.UNASSIGNED, UNSURE),
+    ):
+        table[flags & flag != 0] = kind
+    table[0x1C:0x20] = OTHER  # separators of information, which are spaces to Python alone
     table.flags.writeable = False
     return table
 
@@ -95,7 +91,7 @@ def encode(
     return _encode(frozen(data), offsets, classes(), table, out, counts, missing)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _encode(data, offsets, kinds, table, out, counts, missing):  # type: ignore[no-untyped-def]
     filled, lacking = 0, 0
     for text in range(offsets.size - 1):
@@ -122,7 +118,7 @@ def _encode(data, offsets, kinds, table, out, counts, missing):  # type: ignore[
     return filled, lacking
 
 
-@njit(cache=True, nogil=True)
+@entry
 def add(pieces, ends, tokens, token_ends, table):  # type: ignore[no-untyped-def]
     """Add pieces: their bytes and tokens (uint32) one after the other, and where each ends. Known ones are left alone.
 
@@ -134,8 +130,10 @@ def add(pieces, ends, tokens, token_ends, table):  # type: ignore[no-untyped-def
         slot = _slot(table, pieces, start, end)
         if table.lengths[slot] == 0:
             at, token_at = table.used[1], table.used[2]
-            table.piece_bytes[at : at + end - start] = pieces[start:end]
-            table.tokens[token_at : token_at + token_end - token_start] = tokens[token_start:token_end]
+            for k in range(end - start):
+                table.piece_bytes[at + k] = pieces[start + k]
+            for k in range(token_end - token_start):
+                table.tokens[token_at + k] = tokens[token_start + k]
             table.keys[slot] = _key(pieces, start, end)
             table.starts[slot], table.lengths[slot] = at, end - start
             table.token_starts[slot], table.token_counts[slot] = token_at, token_end - token_start
@@ -145,7 +143,7 @@ def add(pieces, ends, tokens, token_ends, table):  # type: ignore[no-untyped-def
         start, token_start = end, token_end
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _key(data, start, end):  # type: ignore[no-untyped-def]
     value = _SEED
     for i in range(start, end):
@@ -153,7 +151,7 @@ def _key(data, start, end):  # type: ignore[no-untyped-def]
     return mix64(value)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _slot(table, data, start, end):  # type: ignore[no-untyped-def]
     """Return the slot of a piece: its own, or the free one where it belongs."""
     key = _key(data, start, end)
@@ -173,17 +171,17 @@ def _slot(table, data, start, end):  # type: ignore[no-untyped-def]
     return slot
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _kind(data, position, end, kinds):  # type: ignore[no-untyped-def]
     """Return the class of the code point at `position`, and where the next one begins."""
     first = data[position]
     if first < 0x80:
         return kinds[first], position + 1
-    code, length = decode(data, position, end)
-    return kinds[code], position + length
+    code, following = decode(data, position, end)
+    return kinds[code], following
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _piece_end(data, position, end, kinds):  # type: ignore[no-untyped-def]
     """Return where the piece at `position` ends; -1 when a code point of it is UNSURE."""
     first = data[position]
@@ -209,7 +207,7 @@ def _piece_end(data, position, end, kinds):  # type: ignore[no-untyped-def]
     return after if kind == run else position
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _contraction_end(data, position, end):  # type: ignore[no-untyped-def]
     """Return where the contraction at an apostrophe ends, or 0 when there is none."""
     if position + 1 >= end:
@@ -225,7 +223,7 @@ def _contraction_end(data, position, end):  # type: ignore[no-untyped-def]
     return 0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _spaces_end(data, position, end, kinds):  # type: ignore[no-untyped-def]
     """Return where a run of spaces ends: its last one belongs to what follows, unless it is alone."""
     last, after = position, position
@@ -240,7 +238,7 @@ def _spaces_end(data, position, end, kinds):  # type: ignore[no-untyped-def]
     return after if after >= end or last == position else last
 
 
-@njit(cache=True, nogil=True)
+@entry
 def copy_ranges(source, target, source_starts, target_starts, lengths):  # type: ignore[no-untyped-def]
     """Copy `lengths[i]` tokens from `source_starts[i]` to `target_starts[i]` for every i; return the largest token.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.kernels import entry, inlined, inner
 from pipeline.kernels.words import mix64
 
 NONE = np.uint32(0xFFFFFFFF)
@@ -56,7 +57,7 @@ class Joint(NamedTuple):
     close: int
 
 
-@njit(cache=True, nogil=True)
+@inner
 def find(parents, node):  # type: ignore[no-untyped-def]
     """Return the root of `node`, halving the path to it."""
     while parents[node] != node:
@@ -65,7 +66,7 @@ def find(parents, node):  # type: ignore[no-untyped-def]
     return node
 
 
-@njit(cache=True, nogil=True)
+@inner
 def union(parents, left, right):  # type: ignore[no-untyped-def]
     """Join the components of two nodes under the smaller root."""
     left, right = find(parents, left), find(parents, right)
@@ -75,7 +76,7 @@ def union(parents, left, right):  # type: ignore[no-untyped-def]
         parents[left] = right
 
 
-@njit(cache=True, nogil=True)
+@entry
 def flatten(parents, sizes):  # type: ignore[no-untyped-def]
     """Point every node at its root and count the members of each root into `sizes` (zeros)."""
     for node in range(parents.size):
@@ -105,7 +106,7 @@ def partition(records, bits, ordered, starts):  # type: ignore[no-untyped-def]
         cursors[to] = at + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _slot(slots, key):  # type: ignore[no-untyped-def]
     """Return where `key` is, or the free slot where it belongs."""
     mask = np.uint64(slots.keys.size - 1)
@@ -115,7 +116,7 @@ def _slot(slots, key):  # type: ignore[no-untyped-def]
     return slot
 
 
-@njit(cache=True, nogil=True)
+@entry
 def rehash(slots, larger):  # type: ignore[no-untyped-def]
     """Copy every bucket of one table into a larger, empty one."""
     for i in range(slots.keys.size):
@@ -125,7 +126,7 @@ def rehash(slots, larger):  # type: ignore[no-untyped-def]
             larger.docs[slot] = slots.docs[i]
 
 
-@njit(cache=True, nogil=True)
+@entry
 def unite_first_seen(records, slots, counters, parents, twins):  # type: ignore[no-untyped-def]
     """Join each document with the first one that had its key; return the number of records done.
 
@@ -165,7 +166,7 @@ def zone(verify: float, num_perm: int, errors: float = CLOSE_ERRORS) -> tuple[in
     return (sure, close) if not errors else (max(sure, close + 1), close)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def matches(signatures, left, right):  # type: ignore[no-untyped-def]
     """Return the number of equal values of two signatures: their estimated Jaccard similarity times their length."""
     equal = 0
@@ -174,7 +175,7 @@ def matches(signatures, left, right):  # type: ignore[no-untyped-def]
     return equal
 
 
-@njit(cache=True, nogil=True)
+@entry
 def link(keys, heads, following):  # type: ignore[no-untyped-def]
     """Chain the records of each key: `heads` (all -1, a power of two, larger than `keys`) has each key's last record.
 
@@ -189,7 +190,7 @@ def link(keys, heads, following):  # type: ignore[no-untyped-def]
         heads[slot] = i
 
 
-@njit(cache=True, nogil=True)
+@entry
 def bucket(docs, following, head, found):  # type: ignore[no-untyped-def]
     """Write the documents of a chain into `found` as far as they fit; return their number."""
     count = 0
@@ -287,7 +288,7 @@ def unite_with(representatives, members, skipped, joint):  # type: ignore[no-unt
     return close[:filled], alone[:left], pairs
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _pair(left, right):  # type: ignore[no-untyped-def]
     return np.uint64(min(left, right)) << np.uint64(32) | np.uint64(max(left, right))
 
@@ -305,7 +306,7 @@ def apart(pairs, parents):  # type: ignore[no-untyped-def]
     return kept[:count]
 
 
-@njit(cache=True, nogil=True)
+@entry
 def common(left, right):  # type: ignore[no-untyped-def]
     """Return how many values two ascending arrays without repetitions share."""
     i, j, count = 0, 0, 0
@@ -333,7 +334,7 @@ def unite_similar(pairs, numbers, starts, shingles, verify, parents):  # type: i
             union(parents, left, right)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def is_similar(shared, sizes, verify):  # type: ignore[no-untyped-def]
     """Tell whether two sets that share `shared` of `sizes` values in all reach a similarity; ties do (0.7 * 10 too)."""
     return shared >= verify * (sizes - shared) - 1e-9

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pipeline.kernels import entry, inlined, inner
 from pipeline.kernels import fasttext_file as files
 
 Array = np.ndarray[Any, Any]
@@ -60,18 +60,6 @@ class Tables(NamedTuple):
     min_gram: int
     max_gram: int
     word_ngrams: int
-
-
-class Grams(NamedTuple):
-    """The part of `Tables` that character n-grams need: handing on the whole of it costs more than the work itself."""
-
-    pruned: Array
-    kept_bits: Array
-    buckets_kept: int
-    n_words: int
-    bucket: int
-    min_gram: int
-    max_gram: int
 
 
 class Memo(NamedTuple):
@@ -150,7 +138,7 @@ def _read_rows(matrix: files.Matrix, weights: Array, width: int) -> Array:
     return rows
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@entry
 def _project(block: Array, weights: Array, target: Array) -> None:
     """Multiply in a fixed order (a BLAS would round differently from machine to machine)."""
     for i in range(block.shape[0]):
@@ -183,8 +171,20 @@ def _tables(header: files.Header, dictionary: files.Dictionary, rows: Array) -> 
     )
     fill_slots(tables)
     if header.max_gram > 0 and tables.buckets_kept:
-        sum_subwords(tables)
+        sum_subwords(tables, _memo(1, rows.shape[1], int(tables.lengths.max())))
     return tables
+
+
+def _memo(slots: int, width: int, longest: int) -> Memo:
+    return Memo(
+        positions=np.full(slots, -1, np.int64),
+        sizes=np.empty(slots, np.int64),
+        counts=np.empty(slots, np.int32),
+        rows=np.empty((slots, width), np.float32),
+        token=np.empty(longest + 2, np.uint8),
+        found=np.empty(GRAMS_AT_ONCE, np.int32),
+        total=np.empty(width, np.float64),
+    )
 
 
 def _output(header: files.Header, dictionary: files.Dictionary, weights: Array) -> Output:
@@ -192,18 +192,21 @@ def _output(header: files.Header, dictionary: files.Dictionary, weights: Array) 
     size = 2 * n_labels - 1 if header.loss == files.HIERARCHICAL else 0
     left, right, parent = (np.full(size, -1, np.int32) for _ in range(3))
     if size:
-        _huffman(dictionary.counts[dictionary.n_words :], left, right, parent)
+        weight = np.full(size, files.MAX_LABEL_COUNT, np.int64)
+        weight[:n_labels] = dictionary.counts[dictionary.n_words :]
+        _huffman(weight, left, right, parent)
     x = np.arange(513, dtype=np.float32) * np.float32(16) / np.float32(512) - np.float32(8)
     sigmoid = (1.0 / (1.0 + np.exp(-x, dtype=np.float32))).astype(np.float32)
     return Output(np.ascontiguousarray(weights), header.loss, n_labels, left, right, parent, sigmoid)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _huffman(counts: Array, left: Array, right: Array, parent: Array) -> None:
-    """Rebuild the tree of the hierarchical softmax, as `HierarchicalSoftmaxLoss::buildTree` does."""
-    n = counts.size
-    weight = np.full(2 * n - 1, files.MAX_LABEL_COUNT, np.int64)
-    weight[:n] = counts
+@entry
+def _huffman(weight: Array, left: Array, right: Array, parent: Array) -> None:
+    """Rebuild the tree of the hierarchical softmax, as `HierarchicalSoftmaxLoss::buildTree` does.
+
+    `weight` has the counts of the leaves, then room for those of the inner nodes, filled with more than any count.
+    """
+    n = (weight.size + 1) // 2
     leaf, node = n - 1, n
     for i in range(n, 2 * n - 1):
         for side in range(2):
@@ -236,8 +239,12 @@ def features(model: FastTextModel, data: Array, offsets: Array, max_bytes: int |
     mean = np.zeros((n_documents, model.tables.rows.shape[1]), np.float64)
     counts, words = np.zeros(n_documents, np.int64), np.zeros(n_documents, np.int64)
     longest = int(np.diff(offsets).max(initial=0))
-    embed(model.tables, (data, offsets), min(limit, longest), (mean, counts, words))
-    return Features(mean, counts, words)
+    limit = min(limit, longest)
+    memo = _memo(CACHE_SLOTS if _with_grams(model.tables) else 1, mean.shape[1], limit)
+    scratch = memo, np.empty(limit // 2 + 3, np.int32), np.empty(mean.shape[1], np.float64)
+    found = Features(mean, counts, words)
+    embed(model.tables, (data, offsets, limit), scratch, found)
+    return found
 
 
 def predict(
@@ -250,7 +257,9 @@ def predict(
     """
     found = features(model, data, offsets, max_bytes)
     labels, probabilities = np.full(found.n_features.size, -1, np.int32), np.zeros(found.n_features.size, np.float32)
-    _top_labels(model.output, found.mean, found.n_features, (labels, probabilities))
+    logits, depth = np.empty(model.output.n_labels, np.float64), model.output.left.size + 1
+    stack = np.empty(depth, np.int32), np.empty(depth, np.float64)
+    _top_labels(model.output, found, (logits, *stack), (labels, probabilities))
     return labels, probabilities, found.n_words
 
 
@@ -262,11 +271,11 @@ def label_probabilities(model: FastTextModel, found: Features, label: str) -> Ar
     if label not in model.labels:
         raise ValueError(f"label {label!r} is not among the model's: {', '.join(model.labels[:20])}")
     result = np.zeros(found.n_features.size, np.float64)
-    _one_label(model.output, found.mean, found.n_features, (model.labels.index(label), result))
+    _one_label(model.output, found, model.labels.index(label), result)
     return result
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
 def _logit(output: Output, mean: Array, node: int) -> float:
     if output.weights.shape[0] == 0:
         return mean[node]
@@ -276,7 +285,7 @@ def _logit(output: Output, mean: Array, node: int) -> float:
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
 def _sigmoid(output: Output, x: float) -> float:
     """fastText's one-vs-all looks its sigmoid up in a table."""
     if x < -8.0:
@@ -284,33 +293,34 @@ def _sigmoid(output: Output, x: float) -> float:
     return 1.0 if x > 8.0 else np.float64(output.sigmoid[int((x + 8.0) * 32.0)])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
 def _std_log(x: float) -> float:
     return np.log(x + 1e-5)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _top_labels(output: Output, mean: Array, counts: Array, result: tuple[Array, Array]) -> None:
-    logits = np.empty(output.n_labels, np.float64)
-    stack = np.empty(output.left.size + 1, np.int32), np.empty(output.left.size + 1, np.float64)
-    for document in range(counts.size):
-        if counts[document] == 0:
+@entry
+def _top_labels(output: Output, found: Features, scratch: tuple[Array, ...], result: tuple[Array, Array]) -> None:
+    logits, nodes, scores = scratch
+    for document in range(found.n_features.size):
+        if found.n_features[document] == 0:
             continue
         if output.loss == _HIERARCHICAL:
-            label, probability = _best_leaf(output, mean[document], stack)
+            label, probability = _best_leaf(output, found.mean[document], nodes, scores)
         else:
-            label, probability = _best_label(output, mean[document], logits)
+            label, probability = _best_label(output, found.mean[document], logits)
         result[0][document], result[1][document] = label, probability
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _best_label(output: Output, mean: Array, logits: Array) -> tuple[int, float]:
     """Return the label with the largest output; of equal ones the last, as fastText's heap leaves it."""
     for label in range(output.n_labels):
         logits[label] = _logit(output, mean, label)
     best = 0
     if output.loss == _SOFTMAX:
-        largest, total = np.max(logits), 0.0
+        largest, total = logits[0], 0.0
+        for label in range(1, output.n_labels):
+            largest = max(largest, logits[label])
         for label in range(output.n_labels):
             logits[label] = np.exp(logits[label] - largest)
             total += logits[label]
@@ -325,10 +335,9 @@ def _best_label(output: Output, mean: Array, logits: Array) -> tuple[int, float]
     return best, logits[best]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _best_leaf(output: Output, mean: Array, stack: tuple[Array, Array]) -> tuple[int, float]:
+@inner
+def _best_leaf(output: Output, mean: Array, nodes: Array, scores: Array) -> tuple[int, float]:
     """Search the tree depth first, left before right, without what cannot win: `HierarchicalSoftmaxLoss::dfs`."""
-    nodes, scores = stack
     nodes[0], scores[0] = output.left.size - 1, 0.0
     depth, best, best_score = 1, -1, _std_log(0.0)
     while depth > 0:
@@ -346,13 +355,12 @@ def _best_leaf(output: Output, mean: Array, stack: tuple[Array, Array]) -> tuple
     return best, min(1.0, np.exp(best_score)) if best >= 0 else 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _one_label(output: Output, mean: Array, counts: Array, wanted: tuple[int, Array]) -> None:
-    label, result = wanted
-    for document in range(counts.size):
-        if counts[document] == 0:
+@entry
+def _one_label(output: Output, found: Features, label: int, result: Array) -> None:
+    for document in range(found.n_features.size):
+        if found.n_features[document] == 0:
             continue
-        row = mean[document]
+        row = found.mean[document]
         if output.loss == _HIERARCHICAL:
             score, node = 0.0, label
             while output.parent[node] >= 0:
@@ -373,7 +381,7 @@ def _one_label(output: Output, mean: Array, counts: Array, wanted: tuple[int, Ar
 # --- from text to the mean of rows: tokens, character n-grams and word n-grams, hashed as fastText does
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _hash(data: Array, start: int, end: int) -> np.uint64:
     """FNV-1a of 32 bits with each byte sign-extended, as fastText has hashed since its first release."""
     h = _FNV_BASIS
@@ -382,7 +390,7 @@ def _hash(data: Array, start: int, end: int) -> np.uint64:
     return h & _LOW_32
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _same(a: Array, a_start: int, b: Array, b_start: int, size: int) -> bool:
     for i in range(size):  # noqa: SIM110 (Numba compiles no generator)
         if a[a_start + i] != b[b_start + i]:
@@ -390,7 +398,7 @@ def _same(a: Array, a_start: int, b: Array, b_start: int, size: int) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@entry
 def fill_slots(tables: Tables) -> None:
     """Enter all dictionary entries; of equal ones the last counts, as in fastText."""
     mask = tables.slots.size - 1
@@ -405,7 +413,7 @@ def fill_slots(tables: Tables) -> None:
         tables.slots[slot] = entry
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _find(tables: Tables, data: Array, start: int, end: int, h: np.uint64) -> Any:
     """Return the entry whose bytes are `data[start:end]`, or -1."""
     mask = tables.slots.size - 1
@@ -419,14 +427,14 @@ def _find(tables: Tables, data: Array, start: int, end: int, h: np.uint64) -> An
     return -1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _add_subwords(grams: Grams, rows: Array, token: Array, found: Array, total: Array) -> Any:
+@inner
+def _add_subwords(tables: Tables, token: Array, found: Array, total: Array) -> Any:
     """Add the rows of the character n-grams of `token` (which has its `<` and `>`) to `total`; return how many.
 
     Most n-grams of a pruned model are gone. The first pass, without a branch on that, gathers in `found` the buckets
     that are left; the second looks up their rows.
     """
-    pruned, kept_bits, kept, first, bucket, min_gram, max_gram = grams
+    kept_bits, kept, bucket, max_gram = tables.kept_bits, tables.buckets_kept, tables.bucket, tables.max_gram
     size, added, n_found = token.size, 0, 0
     for i in range(size):
         if token[i] & 0xC0 == 0x80:  # inside a character
@@ -438,33 +446,34 @@ def _add_subwords(grams: Grams, rows: Array, token: Array, found: Array, total: 
             while j < size and token[j] & 0xC0 == 0x80:
                 h = (h ^ np.uint64(np.int8(token[j]))) * _FNV_PRIME
                 j += 1
-            if n >= min_gram and not (n == 1 and (i == 0 or j == size)):
+            if n >= tables.min_gram and not (n == 1 and (i == 0 or j == size)):
                 place = np.uint32(h) % np.uint32(bucket)
                 found[n_found] = place
                 n_found += 1 if kept == 1 else (kept_bits[place >> 3] >> (place & 7)) & 1
             n += 1
         if n_found > found.size - 1 - max_gram:
-            _add_rows(total, rows, pruned, first, found[:n_found])
+            _add_rows(total, tables, found[:n_found])
             added, n_found = added + n_found, 0
-    _add_rows(total, rows, pruned, first, found[:n_found])
+    _add_rows(total, tables, found[:n_found])
     return added + n_found
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _add_rows(total: Array, rows: Array, pruned: Array, first: int, buckets: Array) -> None:
+@inner
+def _add_rows(total: Array, tables: Tables, buckets: Array) -> None:
+    pruned, rows = tables.pruned, tables.rows
     for bucket in buckets:
-        row = np.uint64(first + (pruned[bucket] if pruned.size else bucket))
+        row = np.uint64(tables.n_words + (pruned[bucket] if pruned.size else bucket))
         for k in range(total.size):
             total[k] += rows[row, k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
 def _add(total: Array, rows: Array, row: int) -> None:
     for k in range(total.size):
         total[k] += rows[row, k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _wrap(data: Array, start: int, end: int, token: Array) -> int:
     """Write `<data[start:end]>` to `token`; return its size."""
     token[0] = 60
@@ -474,37 +483,32 @@ def _wrap(data: Array, start: int, end: int, token: Array) -> int:
     return end - start + 2
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _grams(tables: Tables) -> Grams:
-    kept, first = tables.buckets_kept, tables.n_words
-    return Grams(tables.pruned, tables.kept_bits, kept, first, tables.bucket, tables.min_gram, tables.max_gram)
+@inlined
+def _with_grams(tables: Tables) -> bool:
+    return tables.max_gram > 0 and tables.buckets_kept > 0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def sum_subwords(tables: Tables) -> None:
+@entry
+def sum_subwords(tables: Tables, memo: Memo) -> None:
     """Replace each word's row by the sum over the word and its n-grams (no other word refers to that row)."""
-    grams = _grams(tables)
-    token, found = np.empty(int(tables.lengths.max()) + 2, np.uint8), np.empty(GRAMS_AT_ONCE, np.int32)
-    total = np.empty(tables.rows.shape[1], np.float64)
+    total, row_of = memo.total, tables.rows
     for word in range(tables.n_words):
         start, size = tables.starts[word], tables.lengths[word]
-        if size == _EOS.size and _same(tables.blob, start, _EOS, 0, size):
+        if _is_eos(tables.blob, start, start + size):
             continue
-        total[:] = tables.rows[word]
-        size = _wrap(tables.blob, start, start + size, token)
-        tables.row_counts[word] = 1 + _add_subwords(grams, tables.rows, token[:size], found, total)
-        tables.rows[word] = total
+        for k in range(total.size):
+            total[k] = row_of[word, k]
+        size = _wrap(tables.blob, start, start + size, memo.token)
+        tables.row_counts[word] = 1 + _add_subwords(tables, memo.token[:size], memo.found, total)
+        for k in range(total.size):
+            row_of[word, k] = total[k]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def embed(tables: Tables, text: tuple[Array, Array], limit: int, result: tuple[Array, Array, Array]) -> None:
+@entry
+def embed(tables: Tables, text: tuple[Array, Array, int], scratch: tuple[Memo, Array, Array], found: Features) -> None:
     """Sum the rows of each document's words, character n-grams and word n-grams, and divide by their number."""
-    data, offsets = text
-    mean, counts, words = result
-    width, rows, grams = tables.rows.shape[1], tables.rows, _grams(tables)
-    with_grams = tables.max_gram > 0 and tables.buckets_kept > 0
-    memo = _memo(CACHE_SLOTS if with_grams else 1, width, limit)
-    hashes, total = np.empty(limit // 2 + 3, np.int32), np.empty(width, np.float64)
+    data, offsets, limit = text
+    memo, hashes, total = scratch
     eos_hash = _hash(_EOS, 0, _EOS.size)
     for document in range(offsets.size - 1):
         position = offsets[document]
@@ -520,43 +524,48 @@ def embed(tables: Tables, text: tuple[Array, Array], limit: int, result: tuple[A
                 position += 1
             h &= _LOW_32
             is_open = position > start
-            if is_open and h == eos_hash and position - start == _EOS.size and _same(data, start, _EOS, 0, _EOS.size):
+            if is_open and h == eos_hash and _is_eos(data, start, position):
                 continue
-            words[document] += is_open
+            found.n_words[document] += is_open
             if is_open:
-                entry = _find(tables, data, start, position, h)
+                known = _find(tables, data, start, position, h)
             else:  # the text is over; fastText ends each line with this token
-                h, entry = eos_hash, _find(tables, _EOS, 0, _EOS.size, eos_hash)
-            if entry >= tables.n_words or (entry < 0 and is_open and _is_label(data, start, position)):
+                h, known = eos_hash, _find(tables, _EOS, 0, _EOS.size, eos_hash)
+            if known >= tables.n_words or (known < 0 and is_open and _is_label(data, start, position)):
                 continue
-            if entry >= 0:
-                _add(total, rows, entry)
-                n += tables.row_counts[entry]
-            elif is_open and with_grams:
-                slot = _unknown_word(grams, rows, (data, start, position, h), memo)
+            if known >= 0:
+                _add(total, tables.rows, known)
+                n += tables.row_counts[known]
+            elif is_open and _with_grams(tables):
+                slot = _unknown_word(tables, data, start, position, h, memo)
                 _add(total, memo.rows, slot)
                 n += memo.counts[slot]
             hashes[n_hashes] = np.int32(np.uint32(h))
             n_hashes += 1
         if tables.word_ngrams > 1 and tables.buckets_kept > 0:
-            n += _add_word_ngrams(grams, rows, hashes[:n_hashes], tables.word_ngrams, total)
-        counts[document] = n
+            n += _add_word_ngrams(tables, hashes[:n_hashes], total)
+        found.n_features[document] = n
         if n > 0:
-            for k in range(width):
-                mean[document, k] = total[k] / n
+            for k in range(total.size):
+                found.mean[document, k] = total[k] / n
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined
+def _is_eos(data: Array, start: int, end: int) -> bool:
+    return end - start == _EOS.size and _same(data, start, _EOS, 0, _EOS.size)
+
+
+@inlined
 def _is_separator(byte: Any) -> bool:
     return byte <= 32 and (byte == 32 or (9 <= byte <= 13) or byte == 0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _is_label(data: Array, start: int, end: int) -> bool:
     return end - start >= _LABEL_PREFIX.size and _same(data, start, _LABEL_PREFIX, 0, _LABEL_PREFIX.size)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inner
 def _cut(data: Array, start: int, end: int, limit: int) -> int:
     """Return where to stop reading: at most `limit` bytes on, never inside a UTF-8 character."""
     if end - start <= limit:
@@ -567,49 +576,37 @@ def _cut(data: Array, start: int, end: int, limit: int) -> int:
     return end
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _memo(slots: int, width: int, longest: int) -> Memo:
-    rows, token, total = (
-        np.empty((slots, width), np.float32),
-        np.empty(longest + 2, np.uint8),
-        np.empty(width, np.float64),
-    )
-    counts, found = np.empty(slots, np.int32), np.empty(GRAMS_AT_ONCE, np.int32)
-    return Memo(np.full(slots, -1, np.int64), np.empty(slots, np.int64), counts, rows, token, found, total)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _unknown_word(grams: Grams, rows: Array, word: tuple[Array, int, int, np.uint64], memo: Memo) -> Any:
+@inner
+def _unknown_word(tables: Tables, data: Array, start: int, end: int, h: np.uint64, memo: Memo) -> Any:
     """Return the slot of `memo` that holds the sum over an unknown word's n-grams, computed where it is not there.
 
     Bytes are compared, so that a collision cannot mix two words.
     """
-    data, start, end, h = word
     slot, size = np.int64((h ^ (h >> np.uint64(15))) & np.uint64(memo.positions.size - 1)), end - start
     position = memo.positions[slot]
     if position >= 0 and memo.sizes[slot] == size and _same(data, position, data, start, size):
         return slot
     memo.total[:] = 0.0
     token = memo.token[: _wrap(data, start, end, memo.token)]
-    memo.counts[slot] = _add_subwords(grams, rows, token, memo.found, memo.total)
-    memo.rows[slot] = memo.total
+    memo.counts[slot] = _add_subwords(tables, token, memo.found, memo.total)
+    for k in range(memo.total.size):
+        memo.rows[slot, k] = memo.total[k]
     memo.positions[slot], memo.sizes[slot] = start, size
     return slot
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _add_word_ngrams(grams: Grams, rows: Array, hashes: Array, longest: int, total: Array) -> Any:
-    """Add the rows of all n-grams of 2 to `longest` words; return how many. fastText takes word hashes as signed."""
-    pruned, kept, first, bucket = grams.pruned, grams.buckets_kept, grams.n_words, np.uint64(grams.bucket)
-    added = 0
+@inner
+def _add_word_ngrams(tables: Tables, hashes: Array, total: Array) -> Any:
+    """Add the rows of all n-grams of 2 to `word_ngrams` words; return how many. fastText takes hashes as signed."""
+    kept, bucket, added = tables.buckets_kept, np.uint64(tables.bucket), 0
     for i in range(hashes.size):
         h = np.uint64(np.int64(hashes[i]))
-        for j in range(i + 1, min(hashes.size, i + longest)):
+        for j in range(i + 1, min(hashes.size, i + tables.word_ngrams)):
             h = h * _NGRAM_FACTOR + np.uint64(np.int64(hashes[j]))
             row: Any = np.int64(h % bucket)
             if kept == 2:
-                row = np.int64(pruned[row])
+                row = np.int64(tables.pruned[row])
             if row >= 0:
-                _add(total, rows, first + row)
+                _add(total, tables.rows, tables.n_words + row)
                 added += 1
     return added

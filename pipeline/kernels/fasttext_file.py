@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numba import njit
+
+from pipeline.kernels import entry
 
 MAGIC = 793712314
 NEWEST_VERSION = 12
@@ -179,7 +180,7 @@ def _read_entries(reader: Reader, size: int) -> tuple[np.ndarray[Any, Any], ...]
     return np.frombuffer(bytes(data[:position]), np.uint8), starts, lengths, counts, kinds
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@entry
 def _scan_entries(
     data: Any, position: int, first: int, starts: Any, lengths: Any, counts: Any, kinds: Any
 ) -> tuple[int, int]:

@@ -7,23 +7,26 @@ The hashes, from words to signature (a change of any of them needs a new stage v
   "any number" unless a number stands right before it. A text with fewer than k words has one shingle of all its words;
   a text without words has none, and its signature is all ones;
 - text: the same sum over all of its words, numbers as they are, with another prime, mixed, 64 bits;
-- permutation, scheme `affine32`: a * fmix32(shingle) + b modulo 2^32; scheme `legacy`: (a * shingle + b modulo 2^64)
-  modulo 2^61 - 1, lower 32 bits. Source: datasketch 2.0 `minhash.py`, bit for bit.
+- permutation: a * fmix32(shingle) + b modulo 2^32. Source: datasketch 2.0 `minhash.py`, scheme `affine32`, bit for bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.words import class_table, frozen, mix64, next_words
+from pipeline.kernels import entry, inlined, inner
+from pipeline.kernels.characters import frozen
+from pipeline.kernels.words import class_table, mix64, next_words
 
 EMPTY_TEXT_HASH = np.uint64(0)
 """The text hash of a document without words. Documents without words are nobody's duplicates."""
 MAX_HASH = np.uint32(0xFFFFFFFF)
+GRAM_WORDS = 8
+"""Words of the runs that `copy_shares` compares."""
 CHUNK_SHINGLES = 512
 """Shingles that are permuted together: 2 KiB, so that they stay in the first-level cache for all permutations."""
 
@@ -32,7 +35,6 @@ _SHINGLE_PRIME = np.uint64(0xD6E8FEB86659FD93)
 _TEXT_PRIME = np.uint64(0xA0761D6478BD642F)
 _BAND_PRIME = np.uint64(0xE7037ED1A0B428DB)
 _ANY_NUMBER = np.uint64(0x8EBC6AF09C88C6E2)
-_MERSENNE = np.uint64((1 << 61) - 1)
 
 
 class Signed(NamedTuple):
@@ -49,39 +51,30 @@ def sign(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
     shingle_words: int,
-    a: NDArray[np.uint32] | NDArray[np.uint64],
-    b: NDArray[np.uint32] | NDArray[np.uint64],
+    a: NDArray[np.uint32],
+    b: NDArray[np.uint32],
     any_number: bool = False,
 ) -> Signed:
     """Return signatures, text hashes and shingle counts of the texts `data[offsets[i]:offsets[i + 1]]`.
 
-    Permutations of type uint32 mean scheme affine32, uint64 scheme legacy. Text hashes do not depend on `any_number`.
-    The GIL is released.
+    `a` and `b` are the permutations, (num_perm,). Text hashes do not depend on `any_number`. The GIL is released.
 
     Raises: ValueError when the offsets do not fit the data, or `shingle_words` or the permutations cannot be used.
     """
     if shingle_words < 1:
         raise ValueError(f"shingle_words must be at least 1, got {shingle_words}")
-    if a.shape != b.shape or a.dtype != b.dtype or a.dtype not in (np.uint32, np.uint64):
+    if a.shape != b.shape or a.dtype != np.uint32 or b.dtype != np.uint32:
         shapes = f"{a.dtype}{a.shape} and {b.dtype}{b.shape}"
-        raise ValueError(f"permutations must be two uint32 or two uint64 arrays of one length, got {shapes}")
+        raise ValueError(f"permutations must be two uint32 arrays of one length, got {shapes}")
     if offsets.size == 0 or offsets[0] < 0 or offsets[-1] > data.size or np.any(offsets[1:] < offsets[:-1]):
         raise ValueError(f"{offsets.size} offsets do not rise within the {data.size} bytes of data")
     count = offsets.size - 1
     result = Signed(
         np.full((count, a.size), MAX_HASH, np.uint32), np.full(count, EMPTY_TEXT_HASH), np.zeros(count, np.int32)
     )
-    narrow = a.dtype == np.uint32
-    a32, b32 = (a, b) if narrow else (a[:0], b[:0])
-    a64, b64 = (a[:0], b[:0]) if narrow else (a, b)
-    permutations = (
-        frozen(a32.astype(np.uint32)),
-        frozen(b32.astype(np.uint32)),
-        frozen(a64.astype(np.uint64)),
-        frozen(b64.astype(np.uint64)),
-    )
-    shape = (shingle_words, any_number)
-    _sign(frozen(data), frozen(offsets), shape, class_table(), permutations, *result)
+    scratch = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64), np.empty(CHUNK_SHINGLES, np.uint32)
+    shape, permutations = (shingle_words, any_number), (frozen(a), frozen(b))
+    _sign(frozen(data), frozen(offsets), shape, class_table(), permutations, scratch, result)
     return result
 
 
@@ -96,13 +89,23 @@ def text_hashes(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[
 
 
 def shingle_hashes(text: bytes | NDArray[np.uint8], shingle_words: int, any_number: bool = False) -> NDArray[np.uint32]:
-    """Return the 32-bit shingle hashes of one text (UTF-8) in order, with repetitions, before any permutation.
+    """Return the 32-bit shingle hashes of one text (UTF-8) in order, with repetitions, before any permutation."""
+    return _shingles_of(text, shingle_words, any_number)[1]
 
-    Memory beyond the result is a few KiB.
+
+def copy_shares(source: bytes, text: bytes, other: bytes = b"") -> tuple[float, float, float]:
+    """Return the shares of the 8-grams of `text` that `source` has, that stood earlier in `text`, and that `other` has
+    and `source` has not.
+
+    All are UTF-8. A text of fewer than eight words has no 8-gram and every share is 0.
     """
-    data = frozen(np.frombuffer(text, np.uint8))
-    found: NDArray[np.uint32] = _text_shingles(data, shingle_words, any_number, class_table())
-    return found
+    grams = _grams_of(text)
+    if not grams:
+        return 0.0, 0.0, 0.0
+    known = set(_grams_of(source))
+    echoed = set(_grams_of(other)) - known
+    copied, repeated = sum(map(known.__contains__, grams)), len(grams) - len(set(grams))
+    return copied / len(grams), repeated / len(grams), sum(map(echoed.__contains__, grams)) / len(grams)
 
 
 def band_keys(signatures: NDArray[np.uint32], num_bands: int, rows_per_band: int) -> NDArray[np.uint64]:
@@ -119,12 +122,25 @@ def band_keys(signatures: NDArray[np.uint32], num_bands: int, rows_per_band: int
     return keys
 
 
-@njit(cache=True, nogil=True)
-def _sign(data, offsets, shape, table, permutations, out, hashes, counts):  # type: ignore[no-untyped-def]
-    a32, b32, a64, b64 = permutations
+def _shingles_of(text: bytes | NDArray[np.uint8], width: int, any_number: bool) -> tuple[int, NDArray[np.uint32]]:
+    """Return the number of words of a text and the hashes of its shingles."""
+    data = frozen(np.frombuffer(text, np.uint8))
+    words: NDArray[np.uint64] = np.empty(data.size // 2 + 2, np.uint64)
+    found: NDArray[np.uint32] = np.empty(words.size, np.uint32)
+    n_words, count = _text_shingles(data, (width, any_number), class_table(), words, found)
+    return n_words, found[:count].copy()
+
+
+def _grams_of(text: bytes) -> Sequence[int]:
+    n_words, hashes = _shingles_of(text, GRAM_WORDS, False)
+    grams: list[int] = hashes.tolist()
+    return grams if n_words >= GRAM_WORDS else ()
+
+
+@entry
+def _sign(data, offsets, shape, table, permutations, scratch, result):  # type: ignore[no-untyped-def]
     shingle_words, any_number = shape
-    words = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64)
-    shingles = np.empty(CHUNK_SHINGLES, np.uint32)
+    words, shingles = scratch
     for row in range(offsets.size - 1):
         position, end = offsets[row], offsets[row + 1]
         text = np.uint64(0)
@@ -147,47 +163,29 @@ def _sign(data, offsets, shape, table, permutations, out, hashes, counts):  # ty
                 while made % _VECTOR:  # a repeated shingle changes no minimum, and vector loops are left no remainder
                     shingles[made] = shingles[made - 1]
                     made += 1
-                _affine32(shingles[:made], a32, b32, out[row])
-                _legacy(shingles[:made], a64, b64, out[row])
+                _permute(shingles[:made], permutations[0], permutations[1], result.signatures[row])
             if last:
                 break
             kept = shingle_words - 1
             for i in range(kept):
                 words[i] = words[filled - kept + i]
             filled = kept
-        counts[row] = total
+        result.shingles[row] = total
         if total > 0:
             text = mix64(text)
-            hashes[row] = text if text != EMPTY_TEXT_HASH else np.uint64(1)
+            result.text_hashes[row] = text if text != EMPTY_TEXT_HASH else np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
-def _text_shingles(data, shingle_words, any_number, table):  # type: ignore[no-untyped-def]
-    words = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64)
-    found = np.empty(CHUNK_SHINGLES, np.uint32)
-    total, filled, position = 0, 0, 0
-    after_number = False
-    while True:
-        fresh = filled
-        filled, position = next_words(data, position, data.size, table, words, filled)
-        if any_number:
-            after_number = _generalise_numbers(words, fresh, filled, after_number)
-        last = filled < words.size
-        width = min(shingle_words, filled) if total == 0 else shingle_words
-        if width > 0:
-            if found.size < total + words.size:
-                larger = np.empty(2 * found.size + words.size, np.uint32)
-                larger[:total] = found[:total]
-                found = larger
-            total += _shingles(words, filled, width, found[total:])
-        if last:
-            return found[:total]
-        kept = shingle_words - 1
-        words[:kept] = words[filled - kept : filled].copy()
-        filled = kept
+@entry
+def _text_shingles(data, shape, table, words, out):  # type: ignore[no-untyped-def]
+    shingle_words, any_number = shape
+    filled, _ = next_words(data, 0, data.size, table, words, 0)
+    if any_number:
+        _generalise_numbers(words, 0, filled, False)
+    return filled, _shingles(words, filled, max(1, min(shingle_words, filled)), out)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _generalise_numbers(words, start, stop, after_number):  # type: ignore[no-untyped-def]
     """Replace the hash of each number that follows no other one; return whether the last word is a number."""
     for i in range(start, stop):
@@ -198,7 +196,7 @@ def _generalise_numbers(words, start, stop, after_number):  # type: ignore[no-un
     return after_number
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _shingles(words, filled, width, out):  # type: ignore[no-untyped-def]
     """Write the hash of every window of `width` words; return their number."""
     if filled < width:
@@ -216,8 +214,8 @@ def _shingles(words, filled, width, out):  # type: ignore[no-untyped-def]
     return filled - width + 1
 
 
-@njit(cache=True, nogil=True)
-def _affine32(shingles, a, b, out):  # type: ignore[no-untyped-def]
+@inner
+def _permute(shingles, a, b, out):  # type: ignore[no-untyped-def]
     """Lower `out` to the minima of the permuted shingles. Overwrites `shingles` where there are permutations."""
     if a.size == 0:
         return
@@ -236,20 +234,7 @@ def _affine32(shingles, a, b, out):  # type: ignore[no-untyped-def]
         out[k] = lowest
 
 
-@njit(cache=True, nogil=True)
-def _legacy(shingles, a, b, out):  # type: ignore[no-untyped-def]
-    for k in range(a.size):
-        factor, term, lowest = a[k], b[k], out[k]
-        for i in range(shingles.size):
-            wrapped = factor * np.uint64(shingles[i]) + term
-            folded = (wrapped & _MERSENNE) + (wrapped >> np.uint64(61))
-            folded = folded - _MERSENNE if folded >= _MERSENNE else folded
-            permuted = np.uint32(folded & np.uint64(0xFFFFFFFF))
-            lowest = permuted if permuted < lowest else lowest
-        out[k] = lowest
-
-
-@njit(cache=True, nogil=True)
+@entry
 def _band_keys(values, rows, keys):  # type: ignore[no-untyped-def]
     for row in range(values.shape[0]):
         for band in range(keys.shape[1]):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pipeline.kernels import entry, inner
+
 BLOCKS = 8
 """Documents are counted in so many blocks: document i of a slice is in block i % BLOCKS."""
 LANES = 8
@@ -18,7 +20,7 @@ REGISTERS = 64
 """Bytes that estimate how many different tokens follow a context."""
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _slot(keys, nodes, key):  # type: ignore[no-untyped-def]
     """Return where `key` is, or the free slot where it belongs."""
     mask = np.uint64(keys.size - 1)
@@ -29,7 +31,7 @@ def _slot(keys, nodes, key):  # type: ignore[no-untyped-def]
     return slot
 
 
-@njit(cache=True, nogil=True)
+@entry
 def fill_table(keys, nodes, wanted, numbers):  # type: ignore[no-untyped-def]
     """Put distinct `wanted` keys (uint64), with node `numbers` (int32), into an empty table of twice their length."""
     for i in range(wanted.size):
@@ -38,7 +40,7 @@ def fill_table(keys, nodes, wanted, numbers):  # type: ignore[no-untyped-def]
         nodes[slot] = numbers[i]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _sketch(registers, token):  # type: ignore[no-untyped-def]
     """Note a token in a HyperLogLog sketch (uint8): each register keeps the longest run of zeros among its hashes."""
     mixed = (np.uint64(token) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -55,7 +57,7 @@ def _sketch(registers, token):  # type: ignore[no-untyped-def]
         registers[register] = run
 
 
-@njit(cache=True, nogil=True)
+@entry
 def estimate_types(sketches, out):  # type: ignore[no-untyped-def]
     """Write each sketch's number of different tokens to `out` (float64), about 13 % off when it is large.
 
@@ -73,7 +75,7 @@ def estimate_types(sketches, out):  # type: ignore[no-untyped-def]
         out[row] = estimate
 
 
-@njit(cache=True, nogil=True)
+@entry
 def count_ngrams(tokens, end, trie, live, tally):  # type: ignore[no-untyped-def]
     """Count the occurrences of every node, the different tokens that follow it, and all tokens.
 
@@ -195,7 +197,7 @@ def interpolate(grams, nodes, scales, mixed, out):  # type: ignore[no-untyped-de
                 out[row + 1, lane] += seen * np.log1p(count[lane] / seen / shorter)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def item_nats(rows, offsets, logs, out):  # type: ignore[no-untyped-def]
     """Write the sum of -`logs` over each item's rows to `out` (n_items, LANES)."""
     for item in range(offsets.size - 1):

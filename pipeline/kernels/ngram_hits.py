@@ -10,21 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from pipeline.kernels.words import (
-    CLASS_SHIFT,
-    MARK,
-    SEPARATOR,
-    SKIPPED,
-    WORD,
-    class_table,
-    decode,
-    frozen,
-    mix64,
-    next_words,
-)
+from pipeline.kernels import entry, inlined, inner
+from pipeline.kernels.characters import decode, frozen
+from pipeline.kernels.words import CLASS_SHIFT, MARK, SEPARATOR, SKIPPED, WORD, class_table, mix64, next_words
 
 _PRIME = np.uint64(0xD6E8FEB86659FD93)
 DOCUMENT, ITEM, POSITION, NEEDLE, LENGTH = range(5)
@@ -113,7 +103,7 @@ def spell(text: bytes) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     return codes[: offsets[count]], offsets[: count + 1]
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _hash_words(data, offsets, table, words, word_offsets):  # type: ignore[no-untyped-def]
     filled = 0
     for text in range(offsets.size - 1):
@@ -121,7 +111,7 @@ def _hash_words(data, offsets, table, words, word_offsets):  # type: ignore[no-u
         word_offsets[text + 1] = filled
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _run(words, start, width):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     for i in range(start, start + width):
@@ -129,7 +119,7 @@ def _run(words, start, width):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _same(left, left_start, right, right_start, length):  # type: ignore[no-untyped-def]
     equal = 0
     while equal < length and left[left_start + equal] == right[right_start + equal]:
@@ -137,7 +127,7 @@ def _same(left, left_start, right, right_start, length):  # type: ignore[no-unty
     return equal == length
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _slot_of(key, keys, heads):  # type: ignore[no-untyped-def]
     mask = keys.size - 1
     slot = np.int64(key) & mask
@@ -146,13 +136,13 @@ def _slot_of(key, keys, heads):  # type: ignore[no-untyped-def]
     return slot
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _bit_of(key, bitmap):  # type: ignore[no-untyped-def]
     """Return a bit of the map, chosen by the upper half of the key; the lower half chooses the slot."""
     return np.int64(key >> np.uint64(32)) & (bitmap.size * 8 - 1)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fill(words, table):  # type: ignore[no-untyped-def]
     for needle in range(table.items.size):
         start, length = table.starts[needle], table.lengths[needle]
@@ -172,7 +162,7 @@ def _fill(words, table):  # type: ignore[no-untyped-def]
         table.bitmap[bit >> 3] |= np.uint8(1 << (bit & 7))
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _scan(data, offsets, first, classes, words, tables, stamps, hits):  # type: ignore[no-untyped-def]
     """Scan from text `first` on while there is room for a hit of each item; return where to go on, and the hits."""
     filled = 0
@@ -187,7 +177,7 @@ def _scan(data, offsets, first, classes, words, tables, stamps, hits):  # type: 
     return offsets.size - 1, filled
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _look(words, needle_words, table, text, seen, done, hits, filled):  # type: ignore[no-untyped-def]
     width = table.width
     if words.size < width or table.heads.size == 0:
@@ -206,7 +196,7 @@ def _look(words, needle_words, table, text, seen, done, hits, filled):  # type: 
     return filled
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _follow(words, position, key, needle_words, table, text, seen, done, hits, filled):  # type: ignore[no-untyped-def]
     slot = _slot_of(key, table.keys, table.heads)
     needle = table.heads[slot]
@@ -229,16 +219,15 @@ def _follow(words, position, key, needle_words, table, text, seen, done, hits, f
     return filled
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _spell(data, table, codes, offsets):  # type: ignore[no-untyped-def]
     """As `next_words`, but what it hashes is written down."""
     position, filled, count = 0, 0, 0
     state = SEPARATOR
     while position < data.size:
-        code, length = decode(data, position, data.size)
+        code, position = decode(data, position, data.size)
         entry = table[code]
         kind = np.int64(entry >> np.uint32(CLASS_SHIFT)) & 7
-        position += length
         if kind == SKIPPED or (kind == MARK and state == SEPARATOR):
             continue
         if state != SEPARATOR and kind != MARK and not (kind == WORD and state == WORD):

@@ -13,6 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.kernels import entry, inlined, inner
+from pipeline.kernels.characters import (
+    DIGIT,
+    LINE_BREAK,
+    PHRASE,
+    SPACE,
+    SPLITTING,
+    TERMINAL,
+    UPPER,
+    Bytes,
+    Classes,
+    character_classes,
+    decode,
+)  # fmt: skip
 from pipeline.kernels.repetition import (
     Elements,
     Grams,
@@ -27,25 +40,14 @@ from pipeline.kernels.repetition import (
 )  # fmt: skip
 from pipeline.kernels.word_split import (
     ALPHA_WORDS,
-    DIGIT,
     HASH_SEED,
-    LINE_BREAK,
-    PHRASE,
     SENTENCES,
-    SPACE,
-    SPLITTING,
-    TERMINAL,
     TOKENS,
-    UPPER,
     WORD_CHARS,
     WORDS,
-    Bytes,
-    Classes,
     Ints,
     Words,
     add_word,
-    character_classes,
-    decode,
     hash_join,
     hash_of,
     hash_step,

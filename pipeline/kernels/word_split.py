@@ -17,105 +17,37 @@ The rule:
 Against spaCy 3.8 on English web text: as many words in all to 0.01 %, within 2 % on 98 of 100 documents. Known to
 differ: "10km", "cannot", emoticons, single letters before a full stop.
 
-What the rule needs to know of a character is in one table of bit flags a code point, built from the interpreter's
-`unicodedata`, so the same for one Unicode version (`UNICODE_VERSION`).
+What the rule needs to know of a character is in the table of `pipeline.kernels.characters`.
 
 The hash of a word is a 64-bit hash of its code points; two words with one hash count as one word.
 """
 
 from __future__ import annotations
 
-import functools
-import unicodedata
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.kernels import inlined, inner
+from pipeline.kernels.characters import (
+    CONTENT,
+    DIGIT,
+    IDEOGRAPH,
+    LETTER,
+    LOWER,
+    MARK,
+    PICTOGRAPH,
+    PUNCTUATION,
+    QUOTE,
+    SYMBOL,
+    TERMINAL,
+    UPPER,
+    Bytes,
+    Classes,
+    decode,
+)  # fmt: skip
 
-UNICODE_VERSION: Final = unicodedata.unidata_version
-
-SPACE: Final = 1 << 0  # str.isspace(): what str.split() and str.strip() cut at
-LINE_BREAK: Final = 1 << 1  # what str.splitlines() cuts at
-LETTER: Final = 1 << 2  # category L*: str.isalpha()
-UPPER: Final = 1 << 3  # Lu, Lt
-DIGIT: Final = 1 << 4  # Nd
-MARK: Final = 1 << 5  # M*: stays with the character before it
-CONTENT: Final = 1 << 6  # L*, M*, N*: makes a word more than a symbol
-PUNCTUATION: Final = 1 << 7  # P*
-SYMBOL: Final = 1 << 8  # P* and S*: may be split from a word
-IDEOGRAPH: Final = 1 << 9  # Han, kana, bopomofo: a word of its own
-TERMINAL: Final = 1 << 10  # ends a sentence, by Unicode's Sentence_Terminal
-PICTOGRAPH: Final = 1 << 11  # So without the degree sign: splits a word wherever it stands
-LOWER: Final = 1 << 12  # a letter that is not upper case (also of scripts without case)
-PHRASE: Final = 1 << 13  # ASCII letters at which a search for one of C4's phrases begins
-QUOTE: Final = 1 << 14
-
-SPLITTING: Final = SYMBOL | IDEOGRAPH  # a run of characters with none of these is one word
-
-# Unicode 15's Sentence_Terminal and three Khmer signs: what FineWeb counts as the end of a line.
-_TERMINALS: Final = (
-    "0021 002E 003F 0589 061D-061F 06D4 0700-0702 07F9 0837 0839 083D-083E 0964-0965 104A-104B 1362 1367-1368 166E "
-    "1735-1736 17D4-17D6 17D9-17DA 1803 1809 1944-1945 1AA8-1AAB 1B5A-1B5B 1B5E-1B5F 1B7D-1B7E 1C3B-1C3C 1C7E-1C7F "
-    "203C-203D 2047-2049 2E2E 2E3C 2E53-2E54 3002 A4FF A60E-A60F A6F3 A6F7 A876-A877 A8CE-A8CF A92F A9C8-A9C9 "
-    "AA5D-AA5F AAF0-AAF1 ABEB FE52 FE56-FE57 FF01 FF0E FF1F FF61 10A56-10A57 10F55-10F59 10F86-10F89 11047-11048 "
-    "110BE-110C1 11141-11143 111C5-111C6 111CD 111DE-111DF 11238-11239 1123B-1123C 112A9 1144B-1144C 115C2-115C3 "
-    "115C9-115D7 11641-11642 1173C-1173E 11944 11946 11A42-11A43 11A9B-11A9C 11C41-11C42 11EF7-11EF8 11F43-11F44 "
-    "16A6E-16A6F 16AF5 16B37-16B38 16B44 16E98 1BC9F 1DA88"
-)
-_LINE_BREAKS: Final = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-_QUOTES: Final = "'\"`´‘’‚‛“”„‟«»‹›「」『』"
-_PHRASE_LETTERS: Final = "jkvfpJKVFP"
-_IDEOGRAPHS: Final = (  # Han with its iteration marks, hiragana, katakana, bopomofo; the letters among them
-    "3005-3007 3031-3035 303B-303C 3041-309F 30A1-30FF 3105-312F 31A0-31BF 31F0-31FF 3400-4DBF 4E00-9FFF F900-FAFF "
-    "FF66-FF9F 1AFF0-1B16F 20000-323AF"
-)
-_MAX_CODE_POINTS: Final = 0x110000
-_LAST_SPACE: Final = 0x3000
-_ASSIGNED: Final = (range(0x40000), range(0xE0000, 0xE1000))  # the planes between hold nothing, those after are private
-
-
-def _category_flags(category: str) -> int:
-    """Return the flags that follow from a general category alone."""
-    major = category[0]
-    flags = CONTENT if major in "LMN" else 0
-    flags |= LETTER * (major == "L") | MARK * (major == "M") | DIGIT * (category == "Nd")
-    flags |= UPPER * (category in ("Lu", "Lt")) | LOWER * (category in ("Ll", "Lm", "Lo"))
-    flags |= PUNCTUATION * (major == "P") | SYMBOL * (major in "PS") | PICTOGRAPH * (category == "So")
-    return flags
-
-
-def _code_points(ranges: str) -> list[int]:
-    codes: list[int] = []
-    for item in ranges.split():
-        first, _, last = item.partition("-")
-        codes.extend(range(int(first, 16), int(last or first, 16) + 1))
-    return codes
-
-
-@functools.cache
-def character_classes() -> npt.NDArray[np.uint16]:
-    """Return the flags of every code point, shape (0x110000,), read-only; built once a process in about 0.1 s."""
-    table = np.zeros(_MAX_CODE_POINTS, dtype=np.uint16)
-    flags_of = functools.cache(_category_flags)
-    for block in _ASSIGNED:
-        table[block.start : block.stop] = [flags_of(unicodedata.category(chr(code))) for code in block]
-    ideographs = np.array(_code_points(_IDEOGRAPHS))
-    table[ideographs[table[ideographs] & LETTER != 0]] |= IDEOGRAPH
-    table[_code_points(_TERMINALS)] |= TERMINAL
-    table[[code for code in range(_LAST_SPACE + 1) if chr(code).isspace()]] |= SPACE
-    for chars, flag in ((_LINE_BREAKS, LINE_BREAK), (_QUOTES, QUOTE), (_PHRASE_LETTERS, PHRASE)):
-        table[[ord(char) for char in chars]] |= flag
-    table[ord("°")] &= ~np.uint16(PICTOGRAPH)
-    table.flags.writeable = False
-    return table
-
-
-# --- words
-
-Bytes = npt.NDArray[np.uint8]
-Classes = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int64]
 
 # Titles, companies, months and states whose full stop belongs to the word.
@@ -135,8 +67,6 @@ HASH_SEED: Final = np.uint64(0x243F6A8885A308D3)
 _HASH_STEP: Final = np.uint64(0x9E3779B97F4A7C15)
 _HASH_SHIFT: Final = np.uint64(32)
 _ALL_FLAGS: Final = 0xFFFF
-_REPLACEMENT: Final = 0xFFFD
-_MAX_CODE_POINT: Final = 0x10FFFF
 
 _DOT, _COMMA, _PLUS, _HYPHEN, _SLASH, _COLON, _EQUALS, _ELLIPSIS = 0x2E, 0x2C, 0x2B, 0x2D, 0x2F, 0x3A, 0x3D, 0x2026
 _APOSTROPHE, _RIGHT_QUOTE, _EN_DASH, _EM_DASH, _TILDE = 0x27, 0x2019, 0x2013, 0x2014, 0x7E
@@ -171,23 +101,6 @@ def new_words(max_bytes: int) -> Words:
     hashes, lengths = np.empty(2 * max_bytes, np.uint64), np.empty(2 * max_bytes, np.int32)
     sums = np.zeros(NUM_SUMS, np.int64)
     return Words(hashes, lengths, sums, np.empty(max_bytes, np.int32), np.empty(max_bytes, np.int32))
-
-
-@inlined
-def decode(text: Bytes, pos: int, end: int) -> tuple[int, int]:
-    """Return the code point at `pos` and the position behind it; damaged UTF-8 gives U+FFFD, one byte at a time."""
-    first = np.int64(text[pos])
-    if first < 0x80:
-        return first, pos + 1
-    width = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-    if first < 0xC0 or pos + width > end:
-        return _REPLACEMENT, pos + 1
-    code = first & (0x7F >> width)
-    for k in range(1, width):
-        code = (code << 6) | (np.int64(text[pos + k]) & 0x3F)
-    if code > _MAX_CODE_POINT:
-        return _REPLACEMENT, pos + 1
-    return code, pos + width
 
 
 @inlined

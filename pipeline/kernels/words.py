@@ -12,20 +12,19 @@ What a word is here (the text statistics have another definition, that of the fi
   is a word of its own, with the marks that follow it.
 - Everything else, ZERO WIDTH SPACE included, separates words.
 
-The table follows the `unicodedata` of the running Python; `UNICODE_VERSION` names it.
+The table follows the `unicodedata` of the running Python (`characters.UNICODE_VERSION`).
 """
 
 from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-UNICODE_VERSION = unicodedata.unidata_version
+from pipeline.kernels import inlined, inner
+from pipeline.kernels.characters import decode
 
 SEPARATOR, WORD, SINGLE, MARK, SKIPPED = range(5)
 
@@ -131,14 +130,7 @@ def _marked(ranges: tuple[range, ...]) -> bytes:
     return marks.tobytes()
 
 
-def frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view: Arrow's buffers can be writable or not, and one type means one compilation a kernel."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def mix64(value):  # type: ignore[no-untyped-def]
     """Return `value` (uint64) through MurmurHash3's 64-bit finaliser, a bijection that spreads every bit over all."""
     value ^= value >> np.uint64(33)
@@ -148,30 +140,7 @@ def mix64(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(33))
 
 
-@njit(cache=True, nogil=True, inline="always")
-def decode(data, position, end):  # type: ignore[no-untyped-def]
-    """Return the code point at `position` and its length in bytes; malformed bytes give (0, 1), and none past `end`."""
-    first = np.uint32(data[position])
-    if first < 0x80:
-        return first, 1
-    if first < 0xE0:
-        if first >= 0xC2 and position + 1 < end:
-            return (first & np.uint32(0x1F)) << np.uint32(6) | np.uint32(data[position + 1] & 0x3F), 2
-        return np.uint32(0), 1
-    if first < 0xF0:
-        if position + 2 < end:
-            high = (first & np.uint32(0x0F)) << np.uint32(12)
-            return high | np.uint32(data[position + 1] & 0x3F) << np.uint32(6) | np.uint32(data[position + 2] & 0x3F), 3
-        return np.uint32(0), 1
-    if position + 3 < end:
-        high = (first & np.uint32(0x07)) << np.uint32(18) | np.uint32(data[position + 1] & 0x3F) << np.uint32(12)
-        code = high | np.uint32(data[position + 2] & 0x3F) << np.uint32(6) | np.uint32(data[position + 3] & 0x3F)
-        if code < 0x110000:
-            return code, 4
-    return np.uint32(0), 1
-
-
-@njit(cache=True, nogil=True)
+@inner
 def next_words(data, position, end, table, out, filled):  # type: ignore[no-untyped-def]
     """Write the hashes of the words from `position` on into `out[filled:]`; return the fill and where to go on.
 
@@ -188,11 +157,11 @@ def next_words(data, position, end, table, out, filled):  # type: ignore[no-unty
             reached = _ascii_words(data, position, end, table, out, (filled, value, state, letters))
             position, filled, value, state, letters = reached
             continue
-        code, length = decode(data, position, end)
+        code, following = decode(data, position, end)
         entry = table[code]
         kind = (entry >> np.uint32(21)) & _CLASSES
         if kind == SKIPPED or (kind == MARK and state == SEPARATOR):
-            position += length
+            position = following
             continue
         if state != SEPARATOR and kind != MARK and not (kind == WORD and state == WORD):
             out[filled] = _flagged(value, letters)
@@ -205,7 +174,7 @@ def next_words(data, position, end, table, out, filled):  # type: ignore[no-unty
             value = (value ^ np.uint64(entry)) * _WORD_PRIME
             letters |= np.uint64(entry >> np.uint32(24))
             state = kind if state == SEPARATOR else state
-        position += length
+        position = following
     if state != SEPARATOR:
         out[filled] = _flagged(value, letters)
         filled += 1
@@ -214,13 +183,13 @@ def next_words(data, position, end, table, out, filled):  # type: ignore[no-unty
     return filled, position
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _flagged(value, letters):  # type: ignore[no-untyped-def]
     """Return the hash of a word with its lowest bit set if it holds a letter."""
     return (value & ~np.uint64(1)) | letters
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _ascii_words(data, position, end, table, out, reached):  # type: ignore[no-untyped-def]
     """Go on through ASCII bytes without a branch for where words end: mispredicting those costs more than all else.
 

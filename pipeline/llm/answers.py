@@ -6,7 +6,8 @@ import json
 import re
 from typing import Any, Literal
 
-from pipeline.llm.types import TOKENS_A_MESSAGE, Answer, Reason, Request
+from pipeline.llm.policies import Reason
+from pipeline.llm.types import TOKENS_A_MESSAGE, Answer, Request
 
 REQUEST_ID = re.compile(r"gristmill-[0-9a-f]{32}")
 _MAX_NAME = 512

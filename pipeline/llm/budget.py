@@ -29,7 +29,6 @@ class Admission:
         self._reserved = 0
         self.requests = 0
         self.charged_tokens = 0
-        self.counts_tokens = budget.tokens is not None
 
     def decide(self, request: Request) -> Decision:
         """Say whether the next request in order may go, must wait for answers, or ends the run."""
@@ -47,10 +46,10 @@ class Admission:
         self.requests += 1
         self._reserved += request.reserved_tokens
 
-    def settle(self, request: Request, result: Answer | Failure | None, times: int = 1) -> None:
+    def settle(self, request: Request, result: Answer | Failure, times: int = 1) -> None:
         """Replace a reservation, made `times` times, with what the request cost, where tokens are counted at all."""
         self._reserved -= request.reserved_tokens * times
-        if result is not None and self.counts_tokens:
+        if self._budget.tokens is not None:
             self.charged_tokens += charge_tokens(request, result) * times
 
 

@@ -1,71 +1,157 @@
 """Answers and failures on disk, durable before they count, whatever dies.
 
-A folder of segment files (`pipeline.llm.segments`) that only grow, one writer at a time. A record counts once fsync has
-returned; what a killed writer leaves behind half written is cut off when the folder is opened again, and everything
-before it is kept. Damage elsewhere is reported and skipped: those requests are asked again. API keys are never stored.
+One SQLite database, which one process has open at a time. A record counts once its transaction is on the disk. Each has
+a checksum, and one that lost it is not there: that request is asked again. A damaged database is set aside under a name
+of its own, and what is whole in it is taken over, like what former versions stored. API keys are never stored.
+
+The database lies in a local workspace itself. SQLite's log needs memory that processes share, which network file
+systems do not have: there it does without, and lookups wait for what is being written. An object store holds no open
+files: for a remote workspace the database lies in the user's cache folder, outlives a kill there, and is published into
+the workspace, whole, whenever it is closed; another machine begins with what was published.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple
 
-from pipeline.llm import segments
-from pipeline.llm.key_index import KeyIndex
-from pipeline.llm.segments import ANSWER, FAILURE, Damage, Found
+from pipeline.llm import former
 from pipeline.llm.types import Answer, Failure
 from pipeline.table.errors import ShardError, WorkspaceError
+from pipeline.table.kept import create_file, write_file
 from pipeline.table.storage import Storage, hold
 
-SEGMENT_BYTES = 1 << 30
-_OFFSET_BITS = 40
+DATABASE = "answers.sqlite"
+_PUBLISHED = "published.stamp"
+"""Says which published database this one has taken over; absent while this one may hold more."""
+_VERSION = 1
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS answers(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, result TEXT NOT NULL, "
+    "checksum INTEGER NOT NULL)"
+)
+_WRITE = "INSERT OR REPLACE INTO answers(key, result, checksum) VALUES (?, CAST(? AS TEXT), ?)"
+_AT_ONCE = 4096
+_FAILURE_FIELDS = 3
+_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.")
+
 _log = logging.getLogger(__name__)
-
-
-class Frame(NamedTuple):
-    """A record ready to be written."""
-
-    key: bytes
-    kind: int
-    data: bytes
 
 
 class Cache:
     """The durable store of a folder. Use as a context manager, or close it.
 
-    `damage` lists what was found damaged when it was opened; a torn end that was cut off is in it with `is_tail`.
+    `damage` says what was found damaged when it was opened, a line each.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Open or create the store.
+    def __init__(self, folder: str | os.PathLike[str], published: tuple[Storage, str] | None = None) -> None:
+        """Open or create the store; `published` is the workspace and the folder in it where it is published, if any.
 
         Raises: WorkspaceError when another process has it open, it cannot be written, or it is no store of answers.
         """
-        self.folder = Path(folder)
-        self.damage: tuple[Damage, ...] = ()
-        self._segment_bytes = segment_bytes
-        self._index = KeyIndex()
-        self._counts = [0, 0]
-        self._handles: dict[int, int] = {}
-        self._segment, self._size = -1, 0
+        self.folder, self._published = Path(folder), published
+        self.damage: list[str] = []
         self._failed: str | None = None
+        self._is_open = self._is_new = False
+        self._reader: sqlite3.Connection | None = None
         self._open = ExitStack()
         try:
             self._open.enter_context(hold(Storage.at(str(self.folder)), "asking a language model"))
-            self._open.callback(self._close_files)
             self._keep_private()
-            self._load()
-        except OSError as error:
+            self._fetch()
+            self._open.callback(self._publish)
+            self._is_alone = _is_on_network(self.folder)
+            self._writer = self._checked()
+            self._take_over()
+            self._is_open = True
+        except (OSError, sqlite3.Error) as error:
             self._open.close()
-            raise WorkspaceError(f"answers in {self.folder}: {error.strerror or error}; check the disk") from error
+            raise WorkspaceError(f"answers in {self.folder}: {_why(error)}; check the disk") from error
         except BaseException:
             self._open.close()
             raise
+        for line in self.damage:
+            _log.warning("%s", line)
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> Answer | Failure | None:
+        """Return what is stored under `key`, or none, also where it is no longer what was written.
+
+        Raises: ShardError when the disk does not give it.
+        """
+        try:
+            return _found(self._to_read(), key)
+        except sqlite3.Error as error:
+            raise ShardError(f"answers in {self.folder}: {_why(error)}; run again, what is whole is kept") from error
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.get(key) is not None
+
+    def records(self) -> Iterator[Answer | Failure]:
+        """Yield everything stored, in order of writing."""
+        for key, result, checksum in self._to_read().execute("SELECT key, result, checksum FROM answers ORDER BY id"):
+            record = decode(key, result) if former.is_whole(key, result, checksum) else None
+            if record is not None:
+                yield record
+
+    def _to_read(self) -> sqlite3.Connection:
+        """Return a connection that does not wait for what is being written; a closed store can be read, too."""
+        if self._reader is None:
+            self._reader = self._writer if self._is_alone and self._is_open else self._connect()
+        return self._reader
+
+    def __len__(self) -> int:
+        """Return how many records are stored."""
+        return int(self._to_read().execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def write(self, records: Sequence[Answer | Failure]) -> None:
+        """Store records, in place of what is under their keys. They are durable when this returns; in any thread.
+
+        Raises: WorkspaceError when the disk is full or fails; the store then takes no more.
+        """
+        self._write([(record.key, encode(record)) for record in records])
+
+    def _write(self, rows: Sequence[former.Row]) -> None:
+        if self._failed:
+            raise WorkspaceError(self._failed)
+        try:
+            with self._writer:
+                self._writer.execute("BEGIN IMMEDIATE")
+                self._writer.executemany(_WRITE, [(*row, former.checksum_of(*row)) for row in rows])
+        except sqlite3.Error as error:
+            # After a failed sync nobody knows what is on the disk: the next run reads what is there.
+            self._failed = f"answers in {self.folder}: {_why(error)}; make room and run again, it resumes"
+            raise WorkspaceError(self._failed) from error
+        self._is_new = True
+
+    def close(self) -> None:
+        """Close the store, and publish what is new where it is published.
+
+        Raises: WorkspaceError when it cannot be published.
+        """
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._open.close()
+        self._is_open = False
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # The database and what is beside it -------------------------------------------------------------------------------
 
     def _keep_private(self) -> None:
         """Leave to this user what others may have been able to read; where it is another's, as it is."""
@@ -74,191 +160,140 @@ class Cache:
             for path in self.folder.iterdir():
                 path.chmod(0o600)
 
-    # Reading ----------------------------------------------------------------------------------------------------------
+    def _connect(self) -> sqlite3.Connection:
+        path = self.folder / DATABASE
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        connection.text_factory = bytes
+        if self._is_alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
 
-    def kind(self, key: bytes) -> int | None:
-        """Return ANSWER or FAILURE, whichever is newest under `key`, or none."""
-        place = self._place(key)
-        return None if place is None else place & 1
+    def _checked(self) -> sqlite3.Connection:
+        """Return a connection to a database that is whole: a damaged one is set aside, to be taken over."""
+        path = self.folder / DATABASE
+        try:
+            connection = self._connect()
+            self._open.callback(connection.close)
+            if connection.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",):
+                if connection.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
+                    raise WorkspaceError(f"{path} is of a newer version; move it away or name another folder")
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+                return connection
+            connection.close()
+        except sqlite3.OperationalError:  # the disk's error, not the database's
+            raise
+        except sqlite3.DatabaseError:
+            pass
+        number = next(n for n in count(1) if not list(self.folder.glob(f"damaged-{n}.sqlite*")))
+        for end in ("-shm", "-wal", ""):  # the database last, so that a kill leaves it to be found damaged again
+            with suppress(FileNotFoundError):
+                os.replace(f"{path}{end}", self.folder / f"damaged-{number}.sqlite{end}")
+        kept = f"damaged-{number}.sqlite.kept"
+        self.damage.append(f"{path} is damaged; it is kept as {kept}, and what of it is whole is here")
+        return self._checked()
 
-    def __contains__(self, key: bytes) -> bool:
-        return self._place(key) is not None
+    def _take_over(self) -> None:
+        """Store what lies beside the database: of former versions, published elsewhere, whole in a damaged database.
 
-    def get(self, key: bytes) -> Answer | Failure | None:
-        """Return what is stored under `key`, the newest, or none.
-
-        Raises: ShardError when the disk no longer gives what was checked before.
+        Each file goes once all of it is stored, or is kept under another name where something of it is lost. After a
+        kill before that it is taken over again.
         """
-        place = self._place(key)
-        return None if place is None else self._read(place)
+        others = [path for path in self.folder.glob("*.sqlite") if path.name != DATABASE]
+        for path in sorted([*self.folder.glob("answers-[0-9]*.seg"), *others]):
+            is_segment, found = path.suffix == ".seg", len(self.damage)
+            rows = former.segment_rows(path, self.damage) if is_segment else former.database_rows(path, self.damage)
+            try:
+                while chunk := list(islice(rows, _AT_ONCE)):
+                    # Of a segment the newest record counts; what is here already is not older than a copy of it.
+                    self._write([row for row in chunk if is_segment or not self._has_answer(row[0])])
+            except ValueError as error:
+                raise WorkspaceError(f"{path} {error}; move it away or name another folder") from error
+            if len(self.damage) > found or path.name.startswith("damaged"):
+                path.rename(f"{path}.kept")
+            else:
+                path.unlink()
 
-    def records(self) -> Iterator[Answer | Failure]:
-        """Yield everything stored, in order of writing: a key that failed and was asked again comes twice."""
-        for place in self._index:
-            yield self._read(place)
+    def _has_answer(self, key: bytes) -> bool:
+        return isinstance(_found(self._writer, key), Answer)
 
-    def __len__(self) -> int:
-        """Return how many records are stored."""
-        return sum(self._counts)
+    def _fetch(self) -> None:
+        """Lay what was published beside the database, unless it was taken over before."""
+        if self._published is None:
+            return
+        storage, folder = self._published
+        mark = self.folder / _PUBLISHED
+        known = mark.read_text() if mark.exists() else None
+        mark.unlink(missing_ok=True)
+        self._is_new = known is None  # a kill may have come before it was published
+        stamp = storage.stamps(folder, [DATABASE]).get(DATABASE)
+        if stamp not in (None, known):
+            with storage.open(f"{folder}/{DATABASE}") as source, create_file(self.folder / "fetched.sqlite") as target:
+                shutil.copyfileobj(source, target)
 
-    def _place(self, key: bytes) -> int | None:
-        for place in self._index.places(key):
-            if segments.read_key(self._handle(place >> (_OFFSET_BITS + 1)), _offset(place)) == key:
-                return place
-        return None
-
-    def _read(self, place: int) -> Answer | Failure:
-        segment = place >> (_OFFSET_BITS + 1)
-        found = segments.read_frame(self._handle(segment), _offset(place))
-        record = None if found is None else decode(*found)
-        if record is None:
-            raise ShardError(
-                f"{self._path(segment)}: the record at {_offset(place)} is damaged; run again to ask again"
-            )
-        return record
-
-    # Writing ----------------------------------------------------------------------------------------------------------
-
-    def write(self, records: Sequence[Answer | Failure]) -> None:
-        """Store records. They are durable when this returns. Raises: as `flush`."""
-        frames = [encode(record) for record in records]
-        self.publish(frames, self.flush(frames))
-
-    def flush(self, frames: Sequence[Frame]) -> list[int]:
-        """Append frames and wait for the disk; return their places for `publish`. May run in another thread.
-
-        Raises: WorkspaceError when the disk is full or fails; the store then takes no more.
-        """
-        if self._failed:
-            raise WorkspaceError(self._failed)
-        try:
-            if self._size >= self._segment_bytes:
-                self._new_segment()
-            places, offset = [], self._size
-            for item in frames:
-                places.append((self._segment << _OFFSET_BITS | offset) << 1 | item.kind)
-                offset += len(item.data)
-            handle, data = self._handles[self._segment], memoryview(b"".join([item.data for item in frames]))
-            while data:
-                data = data[os.write(handle, data) :]
-            os.fdatasync(handle)
-        except OSError as error:
-            # After a failed sync nobody knows what is on the disk: the next run reads what is there.
-            self._failed = f"answers in {self.folder}: {error.strerror or error}; make room and run again, it resumes"
-            raise WorkspaceError(self._failed) from error
-        self._size = offset
-        return places
-
-    def publish(self, frames: Sequence[Frame], places: Sequence[int]) -> None:
-        """Let flushed frames be found."""
-        for item, place in zip(frames, places, strict=True):
-            self._index.add(item.key, place)
-            self._counts[item.kind] += 1
-
-    def close(self) -> None:
-        self._open.close()
-
-    def __enter__(self) -> Cache:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    # Files ------------------------------------------------------------------------------------------------------------
-
-    def _path(self, segment: int) -> Path:
-        return self.folder / f"answers-{segment:06d}.seg"
-
-    def _handle(self, segment: int) -> int:
-        handle = self._handles.get(segment)
-        if handle is None:
-            handle = self._handles[segment] = os.open(self._path(segment), os.O_RDONLY | os.O_CLOEXEC)
-        return handle
-
-    def _load(self) -> None:
-        damage: list[Damage] = []
-        numbers = sorted(int(path.stem[8:]) for path in self.folder.glob("answers-[0-9]*.seg"))
-        for number in numbers:
-            damage += self._load_segment(number)
-        self.damage = tuple(damage)
-        for item in damage:
-            if not item.is_tail:
-                _log.warning("%s: %d bytes at %d are damaged; what they held is asked again", *_shown(item))
-        if numbers:
-            self._continue(numbers[-1], damage)
-        else:
-            self._new_segment()
-
-    def _load_segment(self, number: int) -> list[Damage]:
-        damage = []
-        try:
-            for item in segments.scan(self._path(number)):
-                if isinstance(item, Found):
-                    self._index.add(item.key, (number << _OFFSET_BITS | item.offset) << 1 | item.kind & 1)
-                    self._counts[item.kind & 1] += 1
-                else:
-                    damage.append(item)
-        except ValueError as error:
-            raise WorkspaceError(f"{self._path(number)} {error}; move it away or name another folder") from error
-        return damage
-
-    def _continue(self, number: int, damage: list[Damage]) -> None:
-        """Append to the last segment, without its torn end and with what was not synchronised yet on the disk."""
-        path = self._path(number)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        self._handles[number] = handle
-        torn = next((item for item in damage if item.path == path and item.is_tail), None)
-        if torn is not None:
-            os.ftruncate(handle, torn.offset)
-            _log.info("%s: cut off %d bytes that were half written", path, torn.length)
-        if os.fstat(handle).st_size == 0:
-            os.write(handle, segments.START)
-        os.fsync(handle)
-        self._segment, self._size = number, os.fstat(handle).st_size
-
-    def _new_segment(self) -> None:
-        number = self._segment + 1
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        handle = os.open(self._path(number), flags, 0o600)
-        self._handles[number] = handle
-        os.write(handle, segments.START)
-        os.fsync(handle)
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        self._segment, self._size = number, len(segments.START)
-
-    def _close_files(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
+    def _publish(self) -> None:
+        if self._published is None or not self._is_open:
+            return
+        storage, folder = self._published
+        if self._is_new:
+            with (self.folder / DATABASE).open("rb") as source, storage.create(f"{folder}/{DATABASE}") as target:
+                shutil.copyfileobj(source, target)
+        write_file(self.folder / _PUBLISHED, storage.stamps(folder, [DATABASE])[DATABASE].encode())
 
 
-def encode(record: Answer | Failure) -> Frame:
-    """Return a record as a frame."""
+def open_answers(storage: Storage, folder: str) -> Cache:
+    """Return the store of a workspace that is published in `folder` of it, or lies there where it is local.
+
+    Raises: as `Cache`.
+    """
+    if storage.is_local:
+        return Cache(storage.path(folder))
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    caches = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
+    name = hashlib.blake2b(storage.url.encode(), digest_size=8).hexdigest()
+    return Cache(Path(caches, "gristmill", "answers", name), (storage, folder))
+
+
+def encode(record: Answer | Failure) -> bytes:
+    """Return a record without its key, as JSON in ASCII."""
     if isinstance(record, Answer):
-        kind = ANSWER
         fields = (record.text, record.finish_reason, record.prompt_tokens, record.completion_tokens, record.model)
-        payload = json.dumps([*fields, record.endpoint, record.attempts])
-    else:
-        kind, payload = FAILURE, json.dumps([record.reason, record.detail, record.attempts])
-    return Frame(record.key, kind, segments.frame(kind, record.key, payload.encode("ascii")))
+        return json.dumps([*fields, record.endpoint, record.attempts]).encode("ascii")
+    return json.dumps([record.reason, record.detail, record.attempts]).encode("ascii")
 
 
-def decode(kind: int, key: bytes, payload: bytes) -> Answer | Failure | None:
-    """Undo `encode`; none when the payload is not what this version writes."""
+def decode(key: bytes, result: bytes) -> Answer | Failure | None:
+    """Undo `encode`; none when the result is not what this version writes."""
     try:
-        fields = json.loads(payload)
-        return Answer(key, *fields) if kind == ANSWER else Failure(key, *fields)
+        fields = json.loads(result)
+        return Failure(key, *fields) if len(fields) == _FAILURE_FIELDS else Answer(key, *fields)
     except (ValueError, TypeError, RecursionError):
         return None
 
 
-def _offset(place: int) -> int:
-    return (place >> 1) & ((1 << _OFFSET_BITS) - 1)
+def _found(connection: sqlite3.Connection, key: bytes) -> Answer | Failure | None:
+    row = connection.execute("SELECT result, checksum FROM answers WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        return None
+    if not former.is_whole(key, *row):
+        _log.warning("the stored answer of request %s is damaged; it is asked again", key.hex())
+        return None
+    return decode(key, row[0])
 
 
-def _shown(item: Damage) -> tuple[Path, int, int]:
-    return item.path, item.length, item.offset
+def _why(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _is_on_network(path: Path) -> bool:
+    """Tell whether a folder lies on a network file system, as far as the system says."""
+    real = os.path.realpath(path)
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    kinds = [(point, kind) for point, kind in mounts if os.path.commonpath([real, point]) == point]
+    return bool(kinds) and sorted(kinds, key=lambda mount: len(mount[0]))[-1][1].startswith(_NETWORK)

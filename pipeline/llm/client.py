@@ -11,16 +11,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.llm.budget import Admission
 from pipeline.llm.cache import Cache
-from pipeline.llm.commit import Committer
 from pipeline.llm.config import BudgetConfig, ClientConfig, EndpointConfig, check_endpoints
-from pipeline.llm.lanes import Lane, check_reachable, freest
-from pipeline.llm.policies import UNSUPPORTED, Policy, backoff_s
-from pipeline.llm.segments import FAILURE
-from pipeline.llm.transport import CallError
-from pipeline.llm.types import Answer, Counts, Failure, Report, Request, Stopped
+from pipeline.llm.policies import UNSUPPORTED, ErrorPolicy, backoff_s
+from pipeline.llm.transport import CallError, Endpoint, check_reachable, freest
+from pipeline.llm.types import Answer, Counts, EndpointReport, Failure, Report, Request, Stopped
 from pipeline.table.errors import ConservationError, GristmillError, UsageError
 
 _log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ async def complete(
     What was answered before is stored; where every request failed, nothing is, and the next run asks again.
     """
     check_endpoints(tuple(endpoints))
-    run = _Run(requests, endpoints, cache, config or ClientConfig(), budget or BudgetConfig())
+    run = _Asking(requests, endpoints, cache, config or ClientConfig(), budget or BudgetConfig())
     return await run.run(on_progress, stop)
 
 
@@ -73,7 +71,7 @@ def complete_sync(
     )
 
 
-class _Job:
+class _Pending:
     """A request that has not ended."""
 
     __slots__ = ("calls", "copies", "cost", "request")
@@ -83,7 +81,7 @@ class _Job:
         self.calls, self.copies, self.cost = 0, 1, 0.0
 
 
-class _Run:
+class _Asking:
     """One run's state. Everything but the writing to disk happens in the event loop's thread."""
 
     def __init__(
@@ -97,16 +95,20 @@ class _Run:
         self._source: Iterator[Request] | None = iter(requests)
         self._endpoints, self._cache, self._config = endpoints, cache, config
         self._admission = Admission(budget)
-        self._lanes: list[Lane] = []
+        self._at_work: list[Endpoint] = []
         self._counts = Counts()
         self._most = sum(endpoint.max_concurrency for endpoint in endpoints)
         self._window = _WINDOW * self._most + config.all_failed
-        self._jobs: dict[bytes, _Job] = {}  # every request that has not ended, by key
-        self._ready: deque[_Job] = deque()
+        self._jobs: dict[bytes, _Pending] = {}  # every request that has not ended, by key
+        self._ready: deque[_Pending] = deque()
         self._next: Request | None = None  # read from the source and not admitted yet
         self._last_order = ""
         self._backing_off = self._in_flight = 0
-        self._set_aside: list[tuple[_Job, Answer | Failure]] = []  # failures from before the first success
+        self._set_aside: list[tuple[_Pending, Failure]] = []  # failures from before the first success
+        self._disk = ThreadPoolExecutor(1, "answers")
+        self._waiting: list[tuple[_Pending, Answer | Failure]] = []  # for the disk
+        self._writing: asyncio.Future[None] | None = None
+        self._unsynced = 0  # results that do not count yet
         self._knows_answer = False  # stored before this run
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped: Stopped | None = None
@@ -120,7 +122,6 @@ class _Run:
         began = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._committer = Committer[_Job](self._cache, self._durable, self._end)
         ticker: asyncio.Task[None] | None = None
         try:
             await self._find_first()
@@ -133,7 +134,10 @@ class _Run:
             await self._close(ticker)
         if on_progress:
             on_progress(self._counts)
-        reports = tuple(lane.report() for lane in self._lanes)
+        reports = tuple(
+            EndpointReport(e.config.base_url, e.calls, e.answers, e.limiter.limit, e.limiter.highest_limit)
+            for e in self._at_work
+        )
         return Report(self._counts, self._stopped, self._stopped_at, reports, time.monotonic() - began)
 
     # Beginning and end ------------------------------------------------------------------------------------------------
@@ -152,8 +156,8 @@ class _Run:
         now = self._loop.time()
         self._last_good = now
         for endpoint in self._endpoints:
-            self._lanes.append(Lane(endpoint, self._config, now))
-        await check_reachable(self._lanes, self._config.start_timeout_s)
+            self._at_work.append(Endpoint(endpoint, self._config, now))
+        await check_reachable(self._at_work, self._config.start_timeout_s)
 
     async def _close(self, ticker: asyncio.Task[None] | None) -> None:
         """Store what was answered, whatever happened, and let go of everything."""
@@ -166,15 +170,18 @@ class _Run:
                 self._pump_again.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._source = None
-            await self._committer.close()
+            while self._writing is not None:
+                await asyncio.wait([self._writing])
+                await asyncio.sleep(0)  # its callback, which may begin the next
         finally:
-            for lane in self._lanes:
-                await lane.transport.close()
+            self._disk.shutdown()
+            for endpoint in self._at_work:
+                await endpoint.close()
 
     async def _tick(self, on_progress: Callable[[Counts], None] | None, stop: Callable[[], bool] | None) -> None:
         """Watch what no answer would tell: a stop from outside, silence, the end of patience."""
         ticks, before = 0, self._loop.time()
-        patience_s = self._config.give_up_s + max(lane.endpoint.timeout_s for lane in self._lanes)
+        patience_s = self._config.give_up_s + max(endpoint.config.timeout_s for endpoint in self._at_work)
         try:
             while True:
                 await asyncio.sleep(_TICK_S)
@@ -229,7 +236,7 @@ class _Run:
         if self._in_flight or self._ready or self._backing_off or self._pump_again:
             return
         if self._set_aside and self._knows_answer:  # so these failed for a reason of their own
-            self._store_set_aside()
+            self._store(*self._set_aside.pop())
         elif self._set_aside:
             self._end(None if self._stopped == "asked" else self._all_failed())
         elif not self._jobs and not self._is_reading():
@@ -237,20 +244,20 @@ class _Run:
 
     def _fill(self) -> None:
         now = self._loop.time()
-        while self._in_flight + self._committer.unsynced < self._most:
-            lane = freest(self._lanes, now)
-            if lane is None:
+        while self._in_flight + self._unsynced < self._most:
+            endpoint = freest(self._at_work, now)
+            if endpoint is None:
                 return
             job = self._ready.popleft() if self._ready else self._from_source()
             if job is None:
                 return
             self._in_flight += 1
-            lane.limiter.sent()
-            task = self._loop.create_task(self._attempt(lane, job))
+            endpoint.limiter.sent()
+            task = self._loop.create_task(self._attempt(endpoint, job))
             self._tasks.add(task)
             task.add_done_callback(self._attempted)
 
-    def _from_source(self) -> _Job | None:
+    def _from_source(self) -> _Pending | None:
         """Return the next request that must be asked for, or none when there is none now."""
         for _ in range(_CACHED_AT_ONCE):
             if len(self._jobs) >= self._window or self._source is None:
@@ -270,7 +277,7 @@ class _Run:
             job = self._admit(request)
             if job is not None:
                 return job
-        if self._lanes and self._pump_again is None:
+        if self._at_work and self._pump_again is None:
             self._pump_again = self._loop.call_soon(self._pump_soon)
         return None
 
@@ -278,7 +285,7 @@ class _Run:
         self._pump_again = None
         self._pump()
 
-    def _admit(self, request: Request) -> _Job | None:
+    def _admit(self, request: Request) -> _Pending | None:
         """Take a request into the run; return its job unless it is stored or under way already."""
         if request.order < self._last_order:
             raise ConservationError(f"request {request.order!r} comes after {self._last_order!r}; sort them by `order`")
@@ -290,44 +297,44 @@ class _Run:
             job.copies += 1
             self._counts.repeated += 1
             return None
-        kind = self._cache.kind(request.key)
-        if kind is None or (kind == FAILURE and self._config.retry_failed):
-            job = self._jobs[request.key] = _Job(request)
+        stored = self._cache.get(request.key)
+        is_failure = isinstance(stored, Failure)
+        if stored is None or (is_failure and self._config.retry_failed):
+            job = self._jobs[request.key] = _Pending(request)
             return job
         self._counts.cached += 1
-        self._counts.cached_failures += kind == FAILURE
-        self._knows_answer = self._knows_answer or kind != FAILURE
-        stored = self._cache.get(request.key) if self._admission.counts_tokens else None
+        self._counts.cached_failures += is_failure
+        self._knows_answer = self._knows_answer or not is_failure
         self._settle(request, stored, 1)
         return None
 
-    def _settle(self, request: Request, result: Answer | Failure | None, times: int) -> None:
+    def _settle(self, request: Request, result: Answer | Failure, times: int) -> None:
         self._admission.settle(request, result, times)
         self._counts.charged_tokens = self._admission.charged_tokens
 
     # One attempt ------------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, lane: Lane, job: _Job) -> None:
+    async def _attempt(self, endpoint: Endpoint, job: _Pending) -> None:
         sent_at = self._loop.time()
         job.calls += 1
-        lane.calls += 1
+        endpoint.calls += 1
         self._counts.calls += 1
         failed: CallError | None = None
         try:
-            answer = await lane.transport.ask(job.request, job.calls)
+            answer = await endpoint.ask(job.request, job.calls)
         except CallError as error:
             failed = error
         self._in_flight -= 1
-        lane.limiter.in_flight -= 1
+        endpoint.limiter.in_flight -= 1
         now = self._loop.time()
         if failed is None:
-            lane.limiter.answered(sent_at, now)
-            lane.answers += 1
+            endpoint.limiter.answered(sent_at, now)
+            endpoint.answers += 1
             self._last_good = now
             self._store(job, answer)
         else:
-            lane.limiter.failed(failed.policy, sent_at, now, failed.pause_s)
-            self._handle(lane, job, failed)
+            endpoint.limiter.failed(failed.policy, sent_at, now, failed.pause_s)
+            self._handle(endpoint, job, failed)
         self._pump()
 
     def _attempted(self, task: asyncio.Task[None]) -> None:
@@ -337,13 +344,13 @@ class _Run:
         if isinstance(error, Exception):
             self._end(error)
 
-    def _handle(self, lane: Lane, job: _Job, error: CallError) -> None:
+    def _handle(self, endpoint: Endpoint, job: _Pending, error: CallError) -> None:
         """Do what the policy of an error says."""
         policy = error.policy
-        self._trouble = f"{lane.endpoint.base_url}: {error.detail}"
+        self._trouble = f"{endpoint.config.base_url}: {error.detail}"
         retries = self._counts.retries
         retries[policy.name] = retries.get(policy.name, 0) + 1
-        if policy.action == "stop" or (policy.action == "stop_or_refuse" and not lane.answers):
+        if policy.action == "stop" or (policy.action == "stop_or_refuse" and not endpoint.answers):
             check = "" if policy is UNSUPPORTED else "; check api_key_env, model and base_url"
             self._end(self._fatal(f"endpoint {self._trouble}{check}", is_setting=policy is not UNSUPPORTED))
         elif policy.action != "again" or (cost := job.cost + policy.cost) >= self._config.max_attempts:
@@ -354,15 +361,15 @@ class _Run:
             self._backing_off += 1
             self._loop.call_later(wait_s, self._try_again, job)
 
-    def _try_again(self, job: _Job) -> None:
+    def _try_again(self, job: _Pending) -> None:
         self._backing_off -= 1
         self._ready.append(job)
         self._pump()
 
-    def _set_job_aside(self, job: _Job, policy: Policy, detail: str) -> None:
+    def _set_job_aside(self, job: _Pending, policy: ErrorPolicy, detail: str) -> None:
         failure = Failure(job.request.key, policy.reason, detail, job.calls)
         _log.debug("request %s failed: %s", job.request.order, detail)
-        if any(lane.answers for lane in self._lanes):
+        if any(endpoint.answers for endpoint in self._at_work):
             self._store(job, failure)
             return
         self._set_aside.append((job, failure))
@@ -370,33 +377,48 @@ class _Run:
             self._end(self._all_failed("first "))
 
     def _all_failed(self, which: str = "") -> GristmillError:
-        count, last = len(self._set_aside), self._set_aside[-1][1]
-        reason = last.reason if isinstance(last, Failure) else ""
+        count, (_, last) = len(self._set_aside), self._set_aside[-1]
         return GristmillError(
-            f"the {which}{count} requests all failed, the last: {reason}, {self._trouble}; none was stored, "
+            f"the {which}{count} requests all failed, the last: {last.reason}, {self._trouble}; none was stored, "
             "the next run asks again"
         )
 
     def _fatal(self, text: str, is_setting: bool = True) -> GristmillError:
         """Return an error of the class that says whether it was found before work began."""
-        if any(lane.answers for lane in self._lanes):
+        if any(endpoint.answers for endpoint in self._at_work):
             return GristmillError(f"{text}; what was answered is stored")
         return UsageError(text) if is_setting else GristmillError(text)
 
     # Storing ----------------------------------------------------------------------------------------------------------
 
-    def _store(self, job: _Job, result: Answer | Failure) -> None:
-        self._committer.add([(job, result)])
-        if self._set_aside:
-            self._store_set_aside()
+    def _store(self, job: _Pending, result: Answer | Failure) -> None:
+        """Let a result be made durable, and with it the failures that waited for a first success.
 
-    def _store_set_aside(self) -> None:
-        """Store the failures that waited for a first success."""
+        What arrives while the disk is busy is made durable together, as soon as it is free: a slow disk makes groups
+        larger, a fast one answers sooner.
+        """
         failures, self._set_aside = self._set_aside, []
-        self._committer.add(failures)
+        self._unsynced += 1 + len(failures)
+        self._waiting += [(job, result), *failures]
+        self._write()
 
-    def _durable(self, batch: Sequence[tuple[_Job, Answer | Failure]]) -> None:
+    def _write(self) -> None:
+        if self._writing is None and self._waiting:
+            batch, self._waiting = self._waiting, []
+            records = [result for _, result in batch]
+            self._writing = self._loop.run_in_executor(self._disk, self._cache.write, records)
+            self._writing.add_done_callback(lambda done: self._written(batch, done))
+
+    def _written(self, batch: Sequence[tuple[_Pending, Answer | Failure]], done: asyncio.Future[None]) -> None:
         """Let durable results count."""
+        self._writing = None
+        error = done.exception()
+        if error is not None:
+            self._waiting = []
+            self._end(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            return
+        self._unsynced -= len(batch)
+        self._write()
         for job, result in batch:
             del self._jobs[job.request.key]
             self._settle(job.request, result, job.copies)

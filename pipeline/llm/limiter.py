@@ -11,7 +11,7 @@ back, its limit doubles every two rounds up to what it bore before, for a restar
 
 from __future__ import annotations
 
-from pipeline.llm.policies import Policy
+from pipeline.llm.policies import ErrorPolicy
 
 _FIRST_LIMIT = 8.0
 _LATENCY_GREW = 1.5
@@ -77,7 +77,7 @@ class Limiter:
         if self._round_answers >= self._round_length:
             self._end_round(now)
 
-    def failed(self, policy: Policy, sent_at: float, now: float, pause_s: float = 0.0) -> None:
+    def failed(self, policy: ErrorPolicy, sent_at: float, now: float, pause_s: float = 0.0) -> None:
         """Note an error: shrink, and leave the endpoint alone for a while where it is down or asks for it."""
         self._bad_in_row += 1
         if policy.name == "unreachable":

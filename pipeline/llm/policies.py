@@ -26,11 +26,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pipeline.llm.types import Reason
 from pipeline.table.errors import HIDDEN, redact
 
+Reason = Literal[
+    "refused",  # the server says that this request is wrong: 400, 413, 422 and other 4xx
+    "timeout",
+    "connection",  # reset or closed
+    "server_error",
+    "rate_limited",
+    "broken_answer",  # shorter than announced, no JSON, fields missing
+    "oversize_answer",
+    "wrong_model",
+    "wrong_request",  # an answer to another request
+    "impossible_usage",
+    "leaked_key",  # the answer repeats our API key
+]
+REASONS: tuple[str, ...] = get_args(Reason)
 Action = Literal["again", "refuse", "stop", "stop_or_refuse"]
 _DETAIL = 300
 SECRET_LENGTH = 8
@@ -50,7 +63,7 @@ _NOT_TAKEN = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class ErrorPolicy:
     """`cost` is held against the request; `shrink` multiplies the endpoint's concurrency."""
 
     name: str
@@ -60,24 +73,24 @@ class Policy:
     shrink: float = 1.0
 
 
-UNREACHABLE = Policy("unreachable", "again", "connection", 0.0, 0.7)
-CONNECTION = Policy("connection", "again", "connection", 0.5, 0.8)
-TIMEOUT = Policy("timeout", "again", "timeout", 2.0, 0.7)
-RATE_LIMITED = Policy("rate_limited", "again", "rate_limited", 1 / 64, 0.7)
-BUSY = Policy("busy", "again", "server_error", 0.25, 0.7)
-SERVER_ERROR = Policy("server_error", "again", "server_error", 1.0, 0.9)
-REFUSED = Policy("refused", "refuse", "refused")
-UNSUPPORTED = Policy("unsupported", "stop_or_refuse", "refused")
-DENIED = Policy("denied", "stop", "refused")
-UNKNOWN = Policy("unknown", "stop_or_refuse", "refused")
+UNREACHABLE = ErrorPolicy("unreachable", "again", "connection", 0.0, 0.7)
+CONNECTION = ErrorPolicy("connection", "again", "connection", 0.5, 0.8)
+TIMEOUT = ErrorPolicy("timeout", "again", "timeout", 2.0, 0.7)
+RATE_LIMITED = ErrorPolicy("rate_limited", "again", "rate_limited", 1 / 64, 0.7)
+BUSY = ErrorPolicy("busy", "again", "server_error", 0.25, 0.7)
+SERVER_ERROR = ErrorPolicy("server_error", "again", "server_error", 1.0, 0.9)
+REFUSED = ErrorPolicy("refused", "refuse", "refused")
+UNSUPPORTED = ErrorPolicy("unsupported", "stop_or_refuse", "refused")
+DENIED = ErrorPolicy("denied", "stop", "refused")
+UNKNOWN = ErrorPolicy("unknown", "stop_or_refuse", "refused")
 
 
-def bad_answer(reason: Reason) -> Policy:
+def bad_answer(reason: Reason) -> ErrorPolicy:
     """Return the policy for an answer that arrived and cannot be used; it says nothing of the server's load."""
-    return Policy(reason, "again", reason)
+    return ErrorPolicy(reason, "again", reason)
 
 
-def of_status(status: int, body: bytes) -> Policy:
+def of_status(status: int, body: bytes) -> ErrorPolicy:
     """Return the policy for an answer with a status other than 200."""
     if status == 429:
         return DENIED if b"insufficient_quota" in body else RATE_LIMITED

@@ -1,22 +1,25 @@
-"""One endpoint over HTTP: a request goes out, bytes or a named error come back, within limits of time and size."""
+"""An endpoint at work: a request goes out, an answer or a named error comes back, within limits of time and size."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from pipeline.llm.answers import BadAnswer, check_echo, read_answer, request_id
 from pipeline.llm.config import ClientConfig, EndpointConfig
+from pipeline.llm.limiter import Limiter
 from pipeline.llm.policies import (
     CONNECTION,
     DENIED,
     TIMEOUT,
     UNREACHABLE,
     UNSUPPORTED,
-    Policy,
+    ErrorPolicy,
     advice,
     bad_answer,
     holds_key,
@@ -27,27 +30,29 @@ from pipeline.llm.policies import (
     scrub,
 )
 from pipeline.llm.types import Answer, Request
-from pipeline.table.errors import MissingDependencyError
+from pipeline.table.errors import MissingDependencyError, UsageError
 
 _NO_PARAMETERS = frozenset({"model", "messages", "prompt", "stream"})
+_RECONNECT_S = 0.25
 _PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+_log = logging.getLogger(__name__)
 
 
 class CallError(Exception):
     """A call that brought no answer."""
 
-    def __init__(self, policy: Policy, detail: str, pause_s: float = 0.0) -> None:
+    def __init__(self, policy: ErrorPolicy, detail: str, pause_s: float = 0.0) -> None:
         super().__init__(detail)
         self.policy, self.detail, self.pause_s = policy, detail, pause_s
 
 
-class Transport:
-    """Connections to one endpoint. Made and closed inside a running event loop.
+class Endpoint:
+    """Connections to one endpoint and how many calls it gets. Made and closed inside a running event loop.
 
     The API key lives in the session's headers and nowhere else; every text that leaves this class is scrubbed of it.
     """
 
-    def __init__(self, endpoint: EndpointConfig, config: ClientConfig) -> None:
+    def __init__(self, endpoint: EndpointConfig, config: ClientConfig, now: float) -> None:
         """Raises: UsageError when the key's variable is not set; MissingDependencyError without aiohttp."""
         try:
             import aiohttp
@@ -57,7 +62,9 @@ class Transport:
                 "asking a language model needs aiohttp, which comes with Gristmill: pip install aiohttp"
             ) from error
         self._aiohttp: Any = aiohttp
-        self._endpoint, self._config = endpoint, config
+        self.config, self._client = endpoint, config
+        self.limiter = Limiter(endpoint.max_concurrency, now)
+        self.calls = self.answers = 0
         self._names = frozenset((endpoint.model, *endpoint.answers_as))
         self._key = endpoint.api_key()
         self._url = URL(endpoint.base_url + _PATHS[endpoint.kind])
@@ -87,9 +94,9 @@ class Transport:
         port = self._url.port
         try:
             opening = asyncio.open_connection(self._url.host, port)
-            _, writer = await asyncio.wait_for(opening, self._config.start_timeout_s)
+            _, writer = await asyncio.wait_for(opening, self._client.start_timeout_s)
         except TimeoutError:
-            return f"no connection within {self._config.start_timeout_s:g} s"
+            return f"no connection within {self._client.start_timeout_s:g} s"
         except OSError as error:
             return scrub(error.strerror or str(error), self._key)
         writer.close()
@@ -123,14 +130,14 @@ class Transport:
         if status == 200 and holds_key(body, self._key):  # answers are stored
             self._fail(bad_answer("leaked_key"), "repeats the API key")
         if status != 200:
-            pause_s = retry_after_s(headers.get("Retry-After"), self._config.retry_after_cap_s)
+            pause_s = retry_after_s(headers.get("Retry-After"), self._client.retry_after_cap_s)
             detail = message_of(status, body, self._key)
             if parameter := not_taken(status, body, json.loads(request.body).keys() - _NO_PARAMETERS):
                 raise CallError(UNSUPPORTED, f"{detail}; the server does not take `{parameter}`: {advice(parameter)}")
             raise CallError(of_status(status, body), detail, pause_s)
         try:
             check_echo(headers.get("X-Request-ID"), request)
-            answer = read_answer(body, request, self._endpoint.base_url, self._names)
+            answer = read_answer(body, request, self.config.base_url, self._names)
             if attempt > 1:
                 answer = replace(answer, attempts=attempt)
         except BadAnswer as error:
@@ -139,7 +146,7 @@ class Transport:
 
     async def _read(self, response: Any) -> bytes:
         """Return the whole body, at most `max_answer_bytes`."""
-        most = self._config.max_answer_bytes
+        most = self._client.max_answer_bytes
         if (response.content_length or 0) > most:
             response.close()
             self._fail(bad_answer("oversize_answer"), f"announces {response.content_length} bytes; the limit is {most}")
@@ -156,10 +163,36 @@ class Transport:
             self._fail(bad_answer("oversize_answer"), f"is longer than {most} bytes")
         return b"".join(parts)
 
-    def _fail(self, policy: Policy, detail: str) -> NoReturn:
+    def _fail(self, policy: ErrorPolicy, detail: str) -> NoReturn:
         raise CallError(policy, scrub(detail, self._key))
 
     def _timeout_shown(self) -> str:
-        first = self._endpoint.first_byte_timeout_s
+        first = self.config.first_byte_timeout_s
         silent = f" ({first:g} s of silence)" if first else ""
-        return f"{self._endpoint.timeout_s:g} s{silent}"
+        return f"{self.config.timeout_s:g} s{silent}"
+
+
+def freest(endpoints: Sequence[Endpoint], now: float) -> Endpoint | None:
+    """Return the endpoint with the most free slots, or none when none has one."""
+    endpoint = endpoints[0]
+    if len(endpoints) > 1:
+        endpoint = max(endpoints, key=lambda endpoint: endpoint.limiter.free(now))
+    return endpoint if endpoint.limiter.free(now) >= 1.0 else None
+
+
+async def check_reachable(endpoints: Sequence[Endpoint], patience_s: float) -> None:
+    """Try to connect to every endpoint; those that cannot be reached are left out until a probe reaches them.
+
+    Raises: UsageError when none can be reached within `patience_s`.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience_s
+    while all(problems := await asyncio.gather(*(endpoint.connect() for endpoint in endpoints))):
+        if loop.time() > give_up_at:
+            shown = "; ".join(f"{e.config.base_url}: {problem}" for e, problem in zip(endpoints, problems, strict=True))
+            raise UsageError(f"no endpoint is reachable ({shown}); start the server or correct base_url")
+        await asyncio.sleep(_RECONNECT_S)
+    for endpoint, problem in zip(endpoints, problems, strict=True):
+        if problem:
+            endpoint.limiter.leave_out(loop.time())
+            _log.warning("endpoint %s: %s; going on without it", endpoint.config.base_url, problem)

@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipeline.llm.config import EndpointConfig
+from pipeline.llm.policies import REASONS as REASONS
+from pipeline.llm.policies import Reason
 from pipeline.table.config import StageConfig
 from pipeline.table.errors import UsageError
 
@@ -18,36 +20,9 @@ KEY_BYTES = 16
 TOKENS_A_MESSAGE = 8
 TOKENS_A_REQUEST = 16
 BYTES_A_TOKEN = 4
-_RESERVED = frozenset(
-    [
-        "model",
-        "messages",
-        "prompt",
-        "stream",
-        "n",
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "max_completion_tokens",
-        "stop",
-        "seed",
-    ]
-)
+_OWN_FIELDS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed")
+_RESERVED = frozenset((*_OWN_FIELDS, "model", "messages", "prompt", "stream", "n"))
 
-Reason = Literal[
-    "refused",  # the server says that this request is wrong: 400, 413, 422 and other 4xx
-    "timeout",
-    "connection",  # reset or closed
-    "server_error",
-    "rate_limited",
-    "broken_answer",  # shorter than announced, no JSON, fields missing
-    "oversize_answer",
-    "wrong_model",
-    "wrong_request",  # an answer to another request
-    "impossible_usage",
-    "leaked_key",  # the answer repeats our API key
-]
-REASONS: tuple[str, ...] = get_args(Reason)
 Stopped = Literal["budget_requests", "budget_tokens", "asked"]
 
 
@@ -165,8 +140,7 @@ def make_request(
     is_chat = not isinstance(prompt, str)
     if is_chat != (endpoint.kind == "chat"):
         raise UsageError(f"endpoint {endpoint.base_url}: kind {endpoint.kind} does not take {type(prompt).__name__}")
-    if not _RESERVED.isdisjoint(parameters.extra):
-        taken = ", ".join(sorted(_RESERVED & set(parameters.extra)))
+    if taken := ", ".join(sorted(_RESERVED & parameters.extra.keys())):
         raise UsageError(
             f"parameters.extra sets {taken}; these have fields of their own or are the client's; what a server does "
             "not take is named in endpoint.omit, another name of max_tokens in endpoint.max_tokens_as"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.mix.types import Task
 from pipeline.table.config import Address, StageConfig
 
 Kind = Literal["ngram", "transformer"]
@@ -45,6 +47,17 @@ class SliceConfig(StageConfig):
         if self.min_weight > self.max_weight:
             raise ValueError(f"min_weight {self.min_weight} is larger than max_weight {self.max_weight}")
         return self
+
+
+@dataclass(frozen=True)
+class ResolvedSlice:
+    """A slice whose predicate is known to work, and how many kept documents it chooses."""
+
+    name: str
+    where: str
+    """SQL; for one that `by` gave with the values that it stands for."""
+    config: SliceConfig
+    documents: int
 
 
 class TokenizerTraining(StageConfig):
@@ -251,6 +264,15 @@ class SuiteConfig(StageConfig):
     def groups(self) -> dict[str, str]:
         """Return each task's group."""
         return {task.name: task.group for task in self.all()}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as it was read: its configuration, and the items of the tasks that have files."""
+
+    path: Path
+    config: SuiteConfig
+    tasks: tuple[Task, ...]
 
 
 def default_name(path: str) -> str:

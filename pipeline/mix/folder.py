@@ -14,22 +14,18 @@ and one that another configuration made is found again when that configuration c
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
 import threading
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
-from pipeline.table.kept import as_written, create_file, done, read_json, write_file, write_json
+from pipeline.table.kept import as_written, create_file, done, read_arrays, read_json, write_arrays, write_json
 from pipeline.table.shards import digest
 from pipeline.table.storage import LOCK, Storage
 
@@ -58,6 +54,11 @@ class MixFolder:
     @property
     def swarm(self) -> Path:
         return self.root / "swarm" / "swarm.json"
+
+    @property
+    def ngram_counts(self) -> Path:
+        """What all runs of n-gram proxies share, and no mix needs to keep."""
+        return self.root / "runs" / "ngram_counts"
 
     @property
     def mixture(self) -> Path:
@@ -138,20 +139,14 @@ class RunFolder:
 
     def measured(self, task_key: str, at: float = 1.0) -> Measure | None:
         """Return what was measured for a task at this share of the run's tokens, or None."""
-        try:
-            with np.load(self._measure(task_key, at)) as arrays:
-                return Measure(arrays["nats"], arrays["n_bytes"])
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            where = self._measure(task_key, at)
-            raise ShardError(f"{where} is damaged ({error}); delete it and run again") from error
+        path = self._measure(task_key, at)
+        arrays = read_arrays(path)
+        with as_written(path):
+            return None if arrays is None else Measure(arrays["nats"], arrays["n_bytes"])
 
     def save_measure(self, task_key: str, measure: Measure, at: float = 1.0) -> None:
         """Keep what was measured for a task."""
-        buffer = io.BytesIO()
-        np.savez(buffer, nats=measure.nats, n_bytes=measure.n_bytes)
-        write_file(self._measure(task_key, at), buffer.getvalue())
+        write_arrays(self._measure(task_key, at), vars(measure))
 
     def _measure(self, task_key: str, at: float) -> Path:
         folder = "measures" if at == 1.0 else f"measures-at-{at:g}"

@@ -18,8 +18,7 @@ import numpy as np
 
 from pipeline.mix.shards.sample import SampleReport
 from pipeline.mix.steps.choose import Choice, Fitted, models_of, observed
-from pipeline.mix.steps.material import Material
-from pipeline.mix.steps.workspace import OpenMix
+from pipeline.mix.steps.types import Material, OpenMix
 from pipeline.mix.types import Estimate, Floats
 from pipeline.mix.weights.proposal import Proposal
 from pipeline.mix.weights.swarm import unjudged_slices
@@ -450,7 +449,7 @@ def _basis(report: MixReport) -> str:
         "workspace": config.workspace,
         "suite": f"{found.suite.path} ({found.suite_hash[:12]})",
         "proxy": f"{config.proxy.kind}{size}, {config.proxy.tokens:,} tokens",
-        "tokenizer": f"{found.tokenizer.vocabulary:,} tokens ({found.tokenizer.content_hash[:12]})",
+        "tokenizer": f"{found.data.vocabulary:,} tokens ({found.tokenizer_hash[:12]})",
         "objective": config.propose.objective + (f", KL weight {proposal.kl:g}" if proposal else ""),
         "proposal": fitted.folder.name if fitted else "none yet",
     } | {stage.name: f"{stage.config}, {stage.share:.0%} of the tokens" for stage in config.stages}

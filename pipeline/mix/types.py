@@ -5,6 +5,7 @@ Shapes: `n` runs or mixtures, `k` slices, `m` tasks (metrics). A metric is alway
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.mix.config import SliceConfig
 
 Floats = NDArray[np.float64]
 
@@ -28,17 +27,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class ResolvedSlice:
-    """A slice whose predicate is known to work, and how many kept documents it chooses."""
-
-    name: str
-    where: str
-    """SQL; for one that `by` gave with the values that it stands for."""
-    config: SliceConfig
-    documents: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +63,29 @@ class SliceTokens:
         """Return the tokens, memory-mapped for reading."""
         tokens: NDArray[Any] = np.load(self.tokens_path, mmap_mode="r")  # allow_pickle is False
         return tokens
+
+
+@dataclass(frozen=True)
+class BuiltSlice:
+    """A finished store and where its documents went: documents_in = trained + held_out + contaminated."""
+
+    tokens: SliceTokens
+    key: str
+    """32 hex digits over everything that decides the store."""
+    documents_in: int
+    held_out: int
+    contaminated: int
+    contaminated_by_task: Mapping[str, int]
+    """Documents dropped by task; one that two tasks contaminate counts for both."""
+    unchecked_items: Mapping[str, int]
+    """Items a task that are too short to be looked for."""
+    task_keys: Mapping[str, str]
+    """The tasks whose items were kept out, and their keys."""
+    held_out_path: Path
+
+    @property
+    def name(self) -> str:
+        return self.tokens.name
 
 
 @dataclass(frozen=True)
@@ -162,8 +173,32 @@ class ProxyData:
     eos: int
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run of which something is missing: its training up to a share of its tokens, or measures for these tasks."""
+
+    run: RunSpec
+    folder: Path
+    tasks: tuple[TokenTask, ...] = ()
+    until: float = 1.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job, what its training came to, and a measure for each of its tasks."""
+
+    job: Job
+    trained: TrainedRun
+    measures: Sequence[Measure]
+
+
 class Proxy(Protocol):
     """A kind of small model. Training is deterministic: same run and data, same model, same measures on one machine."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether all runs together are seconds of work, best done at once in this process."""
+        ...
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -176,6 +211,10 @@ class Proxy(Protocol):
 
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
         """Measure a trained run on tasks, in order."""
+        ...
+
+    def perform(self, jobs: Sequence[Job], stop: threading.Event) -> Iterator[Done]:
+        """Train and measure; yield each job as it is done. Ends early, without an error, when `stop` is set."""
         ...
 
 

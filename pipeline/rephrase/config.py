@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pipeline.llm.config import BudgetConfig, ClientConfig, EndpointConfig, check_endpoints
+from pipeline.rephrase.styles import SamplingConfig
 from pipeline.table.config import StageConfig
 from pipeline.table.errors import ConfigError
 from pipeline.table.schema import RESERVED_SOURCES
@@ -26,25 +27,6 @@ def _source_name(name: str) -> str:
 
 
 SourceName = Annotated[str, AfterValidator(_source_name)]
-
-
-class SamplingConfig(StageConfig):
-    """Sampling parameters; what is none is left to whoever is asked next: the style, then the server."""
-
-    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=16)
-    extra: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields that a server knows beyond these, such as `top_k` or `repetition_penalty`."""
-
-    def over(self, other: SamplingConfig) -> SamplingConfig:
-        """Return `other` with what is given here on top."""
-        return SamplingConfig(
-            temperature=other.temperature if self.temperature is None else self.temperature,
-            top_p=other.top_p if self.top_p is None else self.top_p,
-            stop=self.stop or other.stop,
-            extra={**other.extra, **self.extra},
-        )
 
 
 class RouteConfig(StageConfig):

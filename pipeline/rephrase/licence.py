@@ -49,31 +49,11 @@ _PERMISSIVE = re.compile(
 )
 _ATTRIBUTION = re.compile(r"cc-by-\d.*|odc-by-1\.0|ogl-.*|etalab-2\.0|nlod-[12]\.0")
 _RESTRICTED = re.compile(r"cc-by-(nc|nd)\b.*|cc-(nc|nd)\b.*|polyform-noncommercial-1\.0\.0")
-_FAMILIES = (
-    # A family's members go together; of two families the child can obey one alone.
-    ("CC BY-SA", re.compile(r"cc-by-sa-.*|cc-sa-1\.0")),
-    ("AGPL", re.compile(r"agpl-.*")),
-    ("LGPL", re.compile(r"lgpl-.*")),
-    ("GPL", re.compile(r"gpl-.*")),
-    ("GFDL", re.compile(r"gfdl-.*")),
-    ("MPL", re.compile(r"mpl-.*")),
-    ("EPL", re.compile(r"epl-.*")),
-    ("EUPL", re.compile(r"eupl-.*")),
-    ("CDDL", re.compile(r"cddl-.*")),
-    ("ODbL", re.compile(r"odbl-1\.0")),
-    ("OSL", re.compile(r"osl-[123]\..*")),
-    ("CDLA-Sharing", re.compile(r"cdla-sharing-1\.0")),
+# Share-alike: a family's members go together; of two families the child can obey one alone, but for those named next.
+_FAMILY = re.compile(
+    r"(cc)-(?:by-sa-.*|sa-1\.0)|(agpl|lgpl|gpl|gfdl|mpl|epl|eupl|cddl)-.*|(odbl|cdla-sharing)-1\.0|(osl)-[123]\..*"
 )
-_TOGETHER = frozenset(
-    {
-        frozenset({"GPL", "LGPL"}),
-        frozenset({"GPL", "AGPL"}),
-        frozenset({"LGPL", "AGPL"}),
-        frozenset({"GPL", "MPL"}),
-        frozenset({"LGPL", "MPL"}),
-        frozenset({"AGPL", "MPL"}),
-    }
-)
+_TOGETHER = frozenset({"gpl", "lgpl", "agpl", "mpl"})
 _MAX_EXPRESSION = 300
 _OPERATOR = re.compile(r"\s+(AND|OR)\s+", re.IGNORECASE)
 _EXCEPTION = re.compile(r"\s+WITH\s+\S+", re.IGNORECASE)
@@ -112,9 +92,9 @@ def _no_derivatives(licence: str | None, whose: str) -> str | None:
 
 
 def _clash(one: str, other: str) -> bool:
-    families = _family(one), _family(other)
+    families = {_family(one), _family(other)}
     if None not in families:
-        return families[0] != families[1] and frozenset(map(str, families)) not in _TOGETHER
+        return len(families) > 1 and not families <= _TOGETHER
     # Share-alike forbids to add what the other side demands; two restricted ones share-alike of their own apart.
     levels = {_strictness(one), _strictness(other)}
     if Strictness.restricted in levels and Strictness.share_alike in levels:
@@ -124,7 +104,8 @@ def _clash(one: str, other: str) -> bool:
 
 
 def _family(identifier: str) -> str | None:
-    return next((name for name, pattern in _FAMILIES if pattern.fullmatch(identifier)), None)
+    match = _FAMILY.fullmatch(identifier)
+    return next(filter(None, match.groups())) if match else None
 
 
 def _strictness(identifier: str) -> Strictness:

@@ -11,14 +11,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.llm.answers import ending
-from pipeline.llm.types import Answer, Failure, Reason
+from pipeline.llm.policies import Reason
+from pipeline.llm.types import Answer, Failure
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
 from pipeline.rephrase.plan import Plan, Planned
@@ -86,10 +87,6 @@ class Rephrased:
     licence_conflict: str | None
 
 
-Measure = Callable[[Sequence[Rephrased]], pa.Table]
-"""From rows to their verdicts: a table with `doc_id`, row for row."""
-
-
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A planned request of which nothing came."""
@@ -101,11 +98,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class OutputJob:
-    """Where the rows of a plan go."""
+    """Where the rows of a plan go, and what judges them."""
 
     storage: Storage
     plan: Plan
-    measure: Measure
+    detect: Callable[[str], str | None] | None
+    """Tells a text's language."""
     verdicts_version: str
     """What decides the verdicts besides the rows: their rules' version and settings."""
 
@@ -131,19 +129,9 @@ class OutputReport:
     rejects: int
     parts_made: int
     parts_kept: int
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    unknown_endings: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int]
+    unknown_endings: Mapping[str, int]
     """Finish reasons of documents that say nothing we know, of which `finish_reason_ok` is null."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    documents: Part
-    rejects: Part
-    verdicts: Part
-    is_new: bool
-    reasons: Counter[str]
-    unknown_endings: Counter[str]
 
 
 def output_key(plan: Plan, config: RephraseConfig, parents: Sequence[Part], verdicts_version: str) -> str:
@@ -189,30 +177,34 @@ def write_output(
     Raises: ConservationError when a request before `stopped_at` has neither answer nor failure, or rows do not add up.
     """
     stream = before(stopped_at, planned)
-    made: list[_Made] = []
-    count = 0
+    parts: list[tuple[Part, Part, Part]] = []
+    reasons, unknown = Counter[str](), Counter[str]()
+    count = new = 0
     while chunk := list(islice(stream, part_requests)):
-        made.append(_make_part(job, len(made), chunk, lookup))
-        count += len(chunk)
+        rows = list(outcomes(chunk, lookup, job.plan))
+        rejected = [row for row in rows if isinstance(row, Rejected)]
+        rephrased = [row for row in rows if isinstance(row, Rephrased)]
+        made, is_new = _make_part(job, len(parts), rephrased, rejected)
+        parts.append(made)
+        reasons.update(row.reason for row in rejected)
+        unknown.update(row.answer.finish_reason for row in rephrased if ending(row.answer.finish_reason) is None)
+        count, new = count + len(chunk), new + is_new
         tell(len(chunk))
-    reasons = sum((each.reasons for each in made), Counter[str]())
-    unknown = sum((each.unknown_endings for each in made), Counter[str]())
-    documents = sum(each.documents.rows for each in made)
-    rejects = sum(each.rejects.rows for each in made)
-    if documents + rejects != count:
+    verdicts, rejects, documents = ([made[number] for made in parts] for number in range(3))
+    n_documents, n_rejects = (sum(part.rows for part in group) for group in (documents, rejects))
+    if n_documents + n_rejects != count:
         raise ConservationError(
-            f"{job.plan.output}: {count} planned requests, but {documents} documents and {rejects} rejects; "
+            f"{job.plan.output}: {count} planned requests, but {n_documents} documents and {n_rejects} rejects; "
             "this is a bug in Gristmill, the source was not completed"
         )
-    counts = {"planned": count, "documents": documents, "rejects": rejects}
+    counts = {"planned": count, "documents": n_documents, "rejects": n_rejects}
     index = Index(stage="rephrase", key=key, counts=counts, details={"stopped_at": stopped_at})
     # Documents last: a run that is killed in between is not done, and the next one lists the rest.
-    publish(job.verdicts, [each.verdicts for each in made], index)
-    publish(job.rejects, [each.rejects for each in made], index.model_copy(update={"counts": dict(reasons)}))
-    publish(job.documents, [each.documents for each in made], index)
-    new = sum(each.is_new for each in made)
+    publish(job.verdicts, verdicts, index)
+    publish(job.rejects, rejects, index.model_copy(update={"counts": dict(reasons)}))
+    publish(job.documents, documents, index)
     found = (dict(sorted(counted.items())) for counted in (reasons, unknown))
-    return OutputReport(count, documents, rejects, new, len(made) - new, *found)
+    return OutputReport(count, n_documents, n_rejects, new, len(parts) - new, *found)
 
 
 def before(stopped_at: str | None, planned: Iterable[Planned]) -> Iterator[Planned]:
@@ -247,35 +239,13 @@ def outcome(planned: Planned, result: Answer | Failure, plan: Plan) -> Rephrased
     return Rephrased(
         planned=planned,
         answer=result,
-        doc_id=schema.doc_id(plan.output, _file(plan), planned.segment.start, planned.record_id, done.text),
+        doc_id=schema.doc_id(plan.output, plan.file, planned.segment.start, planned.record_id, done.text),
         text=done.text,
         body=done.body,
         body_start=done.body_start,
         has_marker=done.has_marker,
         licence=inherited.licence,
         licence_conflict=inherited.conflict,
-    )
-
-
-def documents_table(rows: Sequence[Rephrased], plan: Plan) -> pa.Table:
-    """Return rows of `schema.DOCUMENTS`. Title and date are the parent's; a url is where a text was found: none."""
-    return pa.Table.from_pylist(
-        [
-            {
-                "doc_id": row.doc_id,
-                "source": plan.output,
-                "url": None,
-                "text": row.text,
-                "title": row.planned.parent.title,
-                "date": row.planned.parent.date,
-                "licence": row.licence,
-                "parent_id": row.planned.parent.doc_id,
-                "origin": _origin(row.planned, plan),
-                "metadata": _json(_metadata(row, plan)),
-            }
-            for row in rows
-        ],
-        schema.DOCUMENTS,
     )
 
 
@@ -290,21 +260,78 @@ def own_texts(documents: pa.Table) -> pa.Table:
     return pa.table({schema.DOC_ID: documents[schema.DOC_ID], schema.TEXT: own})
 
 
-def rejects_table(rows: Sequence[Rejected], plan: Plan) -> pa.Table:
-    """Return rows of `schema.REJECTS`; the origin's `record_id` is that of the document that did not come."""
-    return pa.Table.from_pylist(
+def _make_part(
+    job: OutputJob, number: int, rephrased: Sequence[Rephrased], rejected: Sequence[Rejected]
+) -> tuple[tuple[Part, Part, Part], bool]:
+    """Make one part of the verdicts, the rejects and the documents, or find that it is made; say whether it is new."""
+    described = [_metadata(row, job.plan) for row in rephrased]
+    documents = pa.Table.from_pylist(
         [
             {
-                "source": plan.output,
-                "url": None,
+                "doc_id": row.doc_id,
+                "source": job.plan.output,
+                "text": row.text,
+                "title": row.planned.parent.title,
+                "date": row.planned.parent.date,
+                "licence": row.licence,
+                "parent_id": row.planned.parent.doc_id,
+                "origin": _origin(row.planned, job.plan),
+                "metadata": json.dumps(metadata, ensure_ascii=False, sort_keys=True, allow_nan=False),
+            }
+            for row, metadata in zip(rephrased, described, strict=True)
+        ],
+        schema.DOCUMENTS,
+    )
+    # The origin's `record_id` is that of the document that did not come. No row has a url: that is where it was found.
+    rejects = pa.Table.from_pylist(
+        [
+            {
+                "source": job.plan.output,
                 "reason": row.reason,
                 "detail": row.detail,
-                "origin": _origin(row.planned, plan),
+                "origin": _origin(row.planned, job.plan),
             }
-            for row in rows
+            for row in rejected
         ],
         schema.REJECTS,
     )
+    planned = len(rephrased) + len(rejected)
+    # The key of a part is in the rows themselves, and so in requests and answers.
+    rows = {"planned": planned, "documents": _content(documents), "rejects": _content(rejects)}
+    made = Identity("rephrase", VERSION, job.plan.identity())
+    judged = Identity("verify", VERSION, {"version": job.verdicts_version, "schema": digest(VERDICTS.to_string())})
+    works = [Work(f"part-{number:05d}", identity, (rows,)) for identity in (judged, made, made)]
+    groups = (job.verdicts, job.rejects, job.documents)
+    done = [finished(group, [work]).get(work.stem) for group, work in zip(groups, works, strict=True)]
+    if done[0] and done[1] and done[2]:
+        return (done[0], done[1], done[2]), False
+    verdicts = _verdicts(rephrased, described, job.detect)
+    counts = Counter[str](row.reason for row in rejected)
+    tallies = (
+        Tally(rows_in=len(rephrased)),
+        Tally(rows_in=len(rejected), counts=counts),
+        Tally(rows_in=planned, rejects=len(rejected)),
+    )
+    # Documents last: a part of them is the proof that its rejects and verdicts are there.
+    parts = []
+    for group, work, table, tally in zip(groups, works, (verdicts, rejects, documents), tallies, strict=True):
+        with PartWriter(group, work, table.schema) as writer:
+            writer.write(table)
+        parts.append(writer.finish(tally))
+    return (parts[0], parts[1], parts[2]), True
+
+
+def _content(table: pa.Table) -> str:
+    """Return a hash of a table's rows."""
+    content = hashlib.blake2b(digest_size=16)
+    for row in table.to_pylist():
+        content.update(json.dumps(row, ensure_ascii=True, default=str).encode())
+        content.update(b"\n")
+    return content.hexdigest()
+
+
+def _origin(planned: Planned, plan: Plan) -> dict[str, Any]:
+    return {"file": plan.file, "offset": planned.segment.start, "record_id": planned.record_id}
 
 
 def _metadata(row: Rephrased, plan: Plan) -> dict[str, Any]:
@@ -331,116 +358,30 @@ def _metadata(row: Rephrased, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _make_part(job: OutputJob, number: int, chunk: Sequence[Planned], lookup: Lookup) -> _Made:
-    """Make one part of each group, or find that it is made."""
-    rows = list(outcomes(chunk, lookup, job.plan))
-    rejected = [row for row in rows if isinstance(row, Rejected)]
-    rephrased = [row for row in rows if isinstance(row, Rephrased)]
-    reasons: Counter[str] = Counter(row.reason for row in rejected)
-    endings = Counter(row.answer.finish_reason for row in rephrased)
-    unknown = Counter({name: count for name, count in endings.items() if ending(name) is None})
-    documents = documents_table(rephrased, job.plan)
-    rejects = rejects_table(rejected, job.plan)
-    works = _works(job, number, documents, rejects, len(chunk))
-    groups = (job.documents, job.rejects, job.verdicts)
-    done = [finished(group, [work]).get(work.stem) for group, work in zip(groups, works, strict=True)]
-    if all(done):
-        kept = [part for part in done if part is not None]
-        return _Made(kept[0], kept[1], kept[2], False, reasons, unknown)
-    verdicts = job.measure(rephrased)
-    schema.require(verdicts, schema.DOC_ID)
-    if not verdicts[schema.DOC_ID].equals(documents[schema.DOC_ID]):
-        raise ConservationError(f"{job.verdicts.folder}: verdicts are not those of the documents, in their order")
-    # Documents last: a part of them is the proof that its rejects and verdicts are there.
-    second = _write(job.rejects, works[1], rejects, Tally(rows_in=len(rejected), counts=reasons))
-    third = _write(job.verdicts, works[2], verdicts, Tally(rows_in=len(rephrased)))
-    first = _write(job.documents, works[0], documents, Tally(rows_in=len(chunk), rejects=len(rejected)))
-    return _Made(first, second, third, True, reasons, unknown)
-
-
-def _works(job: OutputJob, number: int, documents: pa.Table, rejects: pa.Table, planned: int) -> tuple[Work, ...]:
-    """Return the work of each group's part, keyed by the rows themselves, in which requests and answers are."""
-    described = {"planned": planned, "documents": _content(documents), "rejects": _content(rejects)}
-    identity = Identity("rephrase", VERSION, job.plan.identity())
-    judged = Identity("verify", VERSION, {"version": job.verdicts_version, "schema": digest(VERDICTS.to_string())})
-    stem = f"part-{number:05d}"
-    return Work(stem, identity, (described,)), Work(stem, identity, (described,)), Work(stem, judged, (described,))
-
-
-def _content(table: pa.Table) -> str:
-    """Return a hash of a table's rows."""
-    content = hashlib.blake2b(digest_size=16)
-    for row in table.to_pylist():
-        content.update(json.dumps(row, ensure_ascii=True, default=str).encode())
-        content.update(b"\n")
-    return content.hexdigest()
-
-
-def _write(group: Group, work: Work, table: pa.Table, tally: Tally) -> Part:
-    with PartWriter(group, work, table.schema) as writer:
-        writer.write(table)
-    return writer.finish(tally)
-
-
-def _origin(planned: Planned, plan: Plan) -> dict[str, Any]:
-    return {"file": _file(plan), "offset": planned.segment.start, "record_id": planned.record_id}
-
-
-def _file(plan: Plan) -> str:
-    """Return the name under which all rows of a plan have their origin: stable, whatever the parents' parts are."""
-    return f"{plan.source}/curated"
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
-
-
-# --- verdicts
-
-
-def measure_with(model: str, detect: Callable[[str], str | None] | None = None) -> Measure:
-    """Return the function that judges rows as a table of `VERDICTS`, row for row; no row can drop.
-
-    `model` is what its column says, `detect` tells a text's language. The model's own text is judged against its
-    segment: of a style that appends, the segment before it is not part of what is judged.
+def _verdicts(
+    rows: Sequence[Rephrased], described: Sequence[Mapping[str, Any]], detect: Callable[[str], str | None] | None
+) -> pa.Table:
+    """Return rows of `VERDICTS`, row for row. The model's own text is judged against its segment: of a style that
+    appends, the segment before it is not part of what is judged.
     """
-
-    def verdicts(rows: Sequence[Rephrased]) -> pa.Table:
-        judged = verdict_table(_pair(row, detect) for row in rows)
-        described = pa.Table.from_pylist([_described(row, model) for row in rows], DESCRIPTION)
-        # The marker was looked for before post-processing removed it, and with Markdown around it.
-        found = pa.array([row.has_marker for row in rows], pa.bool_())
-        columns = {name: judged[name] for name in SCHEMA.names} | {"marker_found": found}
-        ids = pa.array([row.doc_id for row in rows], pa.string())
-        arrays = [ids, *(described[name] for name in DESCRIPTION.names), *(columns[name] for name in SCHEMA.names)]
-        return pa.Table.from_arrays(arrays, schema=VERDICTS)
-
-    return verdicts
-
-
-def _pair(row: Rephrased, detect: Callable[[str], str | None] | None) -> Pair:
-    low, high = row.planned.style.length_ratio
-    expected = Expectations(
-        min_length_ratio=low,
-        max_length_ratio=high,
-        finish_reason=row.answer.finish_reason,
-        format=row.planned.style.format,
-        instructions=row.planned.style.instructions,
-        language=row.planned.parent.language,
-        detect=detect,
-    )
-    return Pair(row.planned.segment_text.strip(), row.body, expected)
-
-
-def _described(row: Rephrased, model: str) -> dict[str, Any]:
-    return {
-        "style": row.planned.style.name,
-        "segment": row.planned.segment.index,
-        "sample": row.planned.sample,
-        "model": model,
-        "finish_reason": row.answer.finish_reason,
-        "prompt_tokens": row.answer.prompt_tokens,
-        "completion_tokens": row.answer.completion_tokens,
-        "waived": list(row.planned.style.waive),
-        "licence_conflict": row.licence_conflict,
-    }
+    pairs = []
+    for row in rows:
+        style = row.planned.style
+        expected = Expectations(
+            min_length_ratio=style.length_ratio[0],
+            max_length_ratio=style.length_ratio[1],
+            finish_reason=row.answer.finish_reason,
+            format=style.format,
+            instructions=style.instructions,
+            language=row.planned.parent.language,
+            detect=detect,
+        )
+        pairs.append(Pair(row.planned.segment_text.strip(), row.body, expected))
+    judged = verdict_table(pairs)
+    # The marker was looked for before post-processing removed it, and with Markdown around it.
+    found = pa.array([row.has_marker for row in rows], pa.bool_())
+    judged = judged.set_column(judged.column_names.index("marker_found"), SCHEMA.field("marker_found"), found)
+    known = [{**metadata, "waived": row.planned.style.waive} for row, metadata in zip(rows, described, strict=True)]
+    columns = [pa.array([row.doc_id for row in rows], pa.string())]
+    columns += [*pa.Table.from_pylist(known, DESCRIPTION).columns, *judged.columns]
+    return pa.Table.from_arrays(columns, schema=VERDICTS)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from pipeline.llm.config import BudgetConfig, EndpointConfig
+from pipeline.llm.config import EndpointConfig
 from pipeline.llm.types import Parameters, Request, make_request, sent_parameters
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
-from pipeline.rephrase.segments import CountTokens, Segment, split
+from pipeline.rephrase.segments import Segment, split
 from pipeline.rephrase.styles import Style, check_kind, load_styles, render_prompt
 from pipeline.table.errors import ConservationError
 
@@ -46,7 +46,11 @@ class Plan:
     parameters: Mapping[str, Parameters]  # by style's name, without a seed
     seed: int | None
     samples: int
-    count: CountTokens | None = None
+
+    @property
+    def file(self) -> str:
+        """The name under which all rows have their origin: stable, whatever the parents' parts are."""
+        return f"{self.source}/curated"
 
     @property
     def styles(self) -> dict[str, Style]:
@@ -103,10 +107,8 @@ class Planned:
         return f"{self.parent.doc_id}:{self.segment.index}:{self.style.name}:{self.sample}"
 
 
-def make_plan(config: RephraseConfig, count: CountTokens | None = None) -> Plan:
+def make_plan(config: RephraseConfig) -> Plan:
     """Return the plan of a configuration: styles loaded and checked, sampling parameters resolved.
-
-    `count` measures input budgets in a tokenizer's tokens; by default a token is four bytes.
 
     Raises: ConfigError for an unknown style, a bad style file, or a style that the endpoint's kind does not take.
     """
@@ -126,7 +128,6 @@ def make_plan(config: RephraseConfig, count: CountTokens | None = None) -> Plan:
         parameters={name: _parameters(style, config) for name, style in styles.items()},
         seed=config.seed,
         samples=config.samples,
-        count=count,
     )
 
 
@@ -171,7 +172,7 @@ def _tasks(document: SourceDocument, plan: Plan) -> list[tuple[Segment, Style]]:
     for style in styles_of(document, plan):
         segments = by_budget.get(style.input_tokens)
         if segments is None:
-            segments = by_budget[style.input_tokens] = split(document.text, style.input_tokens, plan.count)
+            segments = by_budget[style.input_tokens] = split(document.text, style.input_tokens)
         tasks += [(segment, style) for segment in segments]
     return sorted(tasks, key=lambda task: (task[0].index, task[1].name))
 
@@ -212,7 +213,7 @@ class StyleEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class PlanEstimate:
     """What a plan comes to, for a dry run. Typical numbers are estimates, `max_*` are never exceeded by one attempt.
 
     `input_tokens` counts four bytes a token; `max_input_tokens` one byte, as no tokenizer makes more.
@@ -239,7 +240,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(planned: Iterable[Planned], config: RephraseConfig, model_licence: str | None = None) -> Estimate:
+def estimate(planned: Iterable[Planned], config: RephraseConfig, model_licence: str | None = None) -> PlanEstimate:
     """Return what the requests of a plan come to, as if none had been asked before. Nothing is held but counts."""
     styles: dict[str, StyleEstimate] = {}
     documents = segments = conflicts = 0
@@ -258,37 +259,24 @@ def estimate(planned: Iterable[Planned], config: RephraseConfig, model_licence: 
             documents, segments, last, places = documents + 1, segments + len(places), each.parent.doc_id, set()
         places.add((each.segment.start, each.segment.end))
         conflicts += inherit(each.parent.licence, model_licence).conflict is not None
-    return _summed(styles, config, documents, segments + len(places), conflicts)
-
-
-def _summed(
-    styles: dict[str, StyleEstimate], config: RephraseConfig, documents: int, segments: int, conflicts: int
-) -> Estimate:
-    total = StyleEstimate()
-    for each in styles.values():
-        for name, value in asdict(each).items():
-            setattr(total, name, getattr(total, name) + value)
-    budget: BudgetConfig = config.budget
-    allowed = total.requests if budget.requests is None else min(total.requests, budget.requests)
-    return Estimate(
+    names = [each.name for each in fields(StyleEstimate)]
+    total = {name: sum(getattr(each, name) for each in styles.values()) for name in names}
+    budget, typical = config.budget, total["input_tokens"] + total["output_tokens"]
+    return PlanEstimate(
         documents=documents,
-        segments=segments,
-        requests=total.requests,
-        input_tokens=total.input_tokens,
-        max_input_tokens=total.max_input_tokens,
-        output_tokens=total.output_tokens,
-        max_output_tokens=total.max_output_tokens,
-        money=_money(config.endpoint, total.input_tokens, total.output_tokens),
-        max_money=_money(config.endpoint, total.max_input_tokens, total.max_output_tokens),
-        admitted_requests=allowed,
-        exceeds_tokens=budget.tokens is not None and total.input_tokens + total.output_tokens > budget.tokens,
+        segments=segments + len(places),
+        **total,
+        money=_money(config.endpoint, total["input_tokens"], total["output_tokens"]),
+        max_money=_money(config.endpoint, total["max_input_tokens"], total["max_output_tokens"]),
+        admitted_requests=min(total["requests"], budget.requests) if budget.requests is not None else total["requests"],
+        exceeds_tokens=budget.tokens is not None and typical > budget.tokens,
         licence_conflicts=conflicts,
         styles=dict(sorted(styles.items())),
     )
 
 
 def _money(endpoints: Sequence[EndpointConfig], input_tokens: int, output_tokens: int) -> float | None:
-    prices = [(e.price_input, e.price_output) for e in endpoints]
-    if any(price is None for pair in prices for price in pair):
-        return None
-    return max(((i or 0) * input_tokens + (o or 0) * output_tokens) / 1e6 for i, o in prices)
+    """Return what so many tokens cost at the dearest endpoint; None where one has no prices."""
+    costs = [endpoint.money(input_tokens, output_tokens) for endpoint in endpoints]
+    known = [cost for cost in costs if cost is not None]
+    return max(known) if len(known) == len(costs) else None

@@ -9,12 +9,10 @@ not sent, but belongs to the segment: the segments of a text, joined, are the te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 BYTES_A_TOKEN = 4
-
-CountTokens = Callable[[str], int]
 
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 _SENTENCE = re.compile(r"[.!?…][\"')\]”’»]{0,4}\s+|[。！？][”’」』）]{0,4}\s*|\n\s*")
@@ -30,7 +28,7 @@ class Segment:
     index: int
     start: int
     end: int
-    tokens: int  # estimated, or as the tokenizer counts its pieces
+    tokens: int  # estimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +40,15 @@ class _Piece:
     core: float
 
 
-def split(text: str, budget_tokens: int, count: CountTokens | None = None) -> list[Segment]:
+def split(text: str, budget_tokens: int) -> list[Segment]:
     """Return the segments of `text` in order, each of at most `budget_tokens`; a blank text is one segment of 0 tokens.
 
-    Tokens are UTF-8 bytes / 4 unless `count` is given; then a segment's tokens are the sum of its pieces', which is
-    what a tokenizer that never joins words over whitespace gives for the whole. A single code point above the budget
-    stays whole. Time is linear in the text.
+    Tokens are UTF-8 bytes / 4. A single code point above the budget stays whole. Time is linear in the text.
     """
-    measure: Callable[[str], float] = count or (
-        lambda piece: len(piece.encode("utf-8", "surrogatepass")) / BYTES_A_TOKEN
-    )
     first = len(text) - len(text.lstrip())
     if first == len(text):
         return [Segment(0, 0, len(text), 0)]
-    pieces = list(_pieces(text, first, len(text), budget_tokens, measure, 0))
+    pieces = list(_pieces(text, first, len(text), budget_tokens, 0))
     ends = _even(pieces, float(budget_tokens))
     segments = []
     start = 0
@@ -68,44 +61,44 @@ def split(text: str, budget_tokens: int, count: CountTokens | None = None) -> li
     return segments
 
 
-def _pieces(
-    text: str, start: int, end: int, budget: int, measure: Callable[[str], float], level: int
-) -> Iterator[_Piece]:
+def _tokens(text: str) -> float:
+    return len(text.encode("utf-8", "surrogatepass")) / BYTES_A_TOKEN
+
+
+def _pieces(text: str, start: int, end: int, budget: int, level: int) -> Iterator[_Piece]:
     """Yield the pieces of `text[start:end]`, each within the budget, cut at the coarsest level that does."""
     if level == len(_LEVELS):
-        yield from _cut_word(text, start, end, budget, measure)
+        yield from _cut_word(text, start, end, budget)
         return
     at = start
     for match in _LEVELS[level].finditer(text, start, end):
         if match.end() < end:
-            yield from _piece(text, at, match.end(), budget, measure, level)
+            yield from _piece(text, at, match.end(), budget, level)
             at = match.end()
-    yield from _piece(text, at, end, budget, measure, level)
+    yield from _piece(text, at, end, budget, level)
 
 
-def _piece(
-    text: str, start: int, end: int, budget: int, measure: Callable[[str], float], level: int
-) -> Iterator[_Piece]:
+def _piece(text: str, start: int, end: int, budget: int, level: int) -> Iterator[_Piece]:
     if start == end:
         return
     whole = text[start:end]
-    core = measure(whole.rstrip())
+    core = _tokens(whole.rstrip())
     if core > budget:
-        yield from _pieces(text, start, end, budget, measure, level + 1)
+        yield from _pieces(text, start, end, budget, level + 1)
     else:
-        yield _Piece(end, measure(whole), core)
+        yield _Piece(end, _tokens(whole), core)
 
 
-def _cut_word(text: str, start: int, end: int, budget: int, measure: Callable[[str], float]) -> Iterator[_Piece]:
+def _cut_word(text: str, start: int, end: int, budget: int) -> Iterator[_Piece]:
     """Cut a word that is above the budget on its own; whitespace after it goes with its last piece."""
     width = budget * BYTES_A_TOKEN
     stop = start + len(text[start:end].rstrip())
     while start < stop:
         upto = min(start + width, stop)
-        while upto - start > 1 and measure(text[start:upto]) > budget:
+        while upto - start > 1 and _tokens(text[start:upto]) > budget:
             upto = start + (upto - start + 1) // 2
         last = end if upto == stop else upto
-        yield _Piece(last, measure(text[start:last]), measure(text[start:upto]))
+        yield _Piece(last, _tokens(text[start:last]), _tokens(text[start:upto]))
         start = last
 
 

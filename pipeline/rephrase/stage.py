@@ -10,18 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.inputs.shipped import lid_model_hash
 from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.config import RephraseConfig
-from pipeline.rephrase.output import OutputJob, is_done, measure_with, output_key, write_output
+from pipeline.rephrase.output import OutputJob, is_done, output_key, write_output
 from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.table.catalog import ANSWERS
-from pipeline.table.errors import ConfigError
 from pipeline.table.interrupts import giving
 from pipeline.table.shards import Group
 from pipeline.table.sql import connect
@@ -54,9 +52,7 @@ def rephrase_stage(
     Each planned request becomes one document or one reject. `detect` tells a text's language.
     """
     plan = make_plan(settings)
-    job = OutputJob(
-        context.storage, plan, measure_with(plan.endpoint.model, detect), f"{verify.VERSION}-{lid_model_hash()}"
-    )
+    job = OutputJob(context.storage, plan, detect, f"{verify.VERSION}-{lid_model_hash()}")
     parents = [part for folder in ("outcomes", "curated") for part in context.group(settings.source, folder).parts()]
     key = output_key(plan, settings, parents, job.verdicts_version)
     to_do = int(not is_done(job, key, retry_failed=settings.client.retry_failed))
@@ -94,7 +90,6 @@ def check_rephrase(
 
     Raises: UsageError for the first thing that would stop the stage.
     """
-    _check_local(storage)
     make_plan(settings)
     for endpoint in settings.endpoint if asks else ():
         endpoint.api_key()
@@ -114,19 +109,11 @@ def failed_requests(storage: Storage, settings: RephraseConfig) -> int:
 def answers(storage: Storage) -> Cache:
     """Return the store of answers, open; a context manager.
 
-    Raises: WorkspaceError when another process has it open; ConfigError when the workspace is remote.
+    Raises: WorkspaceError when another process has it open, or it cannot be read or published.
     """
-    from pipeline.llm.cache import Cache
+    from pipeline.llm.cache import open_answers
 
-    _check_local(storage)
-    return Cache(Path(storage.path(ANSWERS)))
-
-
-def _check_local(storage: Storage) -> None:
-    if not storage.is_local:
-        raise ConfigError(
-            f"rephrase: workspace {storage.url}: answers are stored durably on a local disk; use a local workspace"
-        )
+    return open_answers(storage, ANSWERS)
 
 
 def collapse_rows(storage: Storage, settings: RephraseConfig) -> list[dict[str, object]]:
@@ -145,7 +132,7 @@ def ask(context: Context, settings: RephraseConfig, plan: Plan, documents: int |
     with ExitStack() as stack:
         cache = stack.enter_context(answers(context.storage))
         for damage in cache.damage:
-            context.reporter.line(f"answers: {damage}")
+            context.reporter.line(damage)
         session = stack.enter_context(connect(context.storage))
         routed = resolve_routes(session, settings.source, settings.routes)
         planned = count_requests(kept_documents(session, routed, documents), plan)

@@ -22,7 +22,7 @@ A user adds a style by adding a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +31,6 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.llm.config import EndpointConfig
-from pipeline.rephrase.config import SamplingConfig
 from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.kept import read_yaml
@@ -69,6 +68,25 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _BRACED = re.compile(r"\{([a-z_]{1,40})\}")
 _PLACEHOLDER = re.compile(r"\{(text|title)\}")
 _Template = Annotated[str, Field(min_length=1, max_length=64 << 10)]
+
+
+class SamplingConfig(StageConfig):
+    """Sampling parameters; what is none is left to whoever is asked next: the style, then the server."""
+
+    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=16)
+    extra: Mapping[str, Any] = Field(default_factory=dict)
+    """Fields that a server knows beyond these, such as `top_k` or `repetition_penalty`."""
+
+    def over(self, other: SamplingConfig) -> SamplingConfig:
+        """Return `other` with what is given here on top."""
+        return SamplingConfig(
+            temperature=other.temperature if self.temperature is None else self.temperature,
+            top_p=other.top_p if self.top_p is None else self.top_p,
+            stop=self.stop or other.stop,
+            extra={**other.extra, **self.extra},
+        )
 
 
 class Marker(StageConfig):

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.kernels.copy_share import copy_shares
+from pipeline.kernels.minhash import copy_shares
 from pipeline.llm.answers import ending
 from pipeline.rephrase.fidelity import lexicon
 from pipeline.rephrase.fidelity.check import check
-from pipeline.rephrase.fidelity.text import Finding
 from pipeline.rephrase.post import SPECIAL_TOKENS, UNSPACED, meets
 from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
@@ -82,35 +81,12 @@ SCHEMA = pa.schema(
         pa.field("unsupported", pa.list_(pa.struct([("kind", pa.string()), ("value", pa.string())])), nullable=False),
     ]
 )
-"""One column a verdict, in the order of the fields of `Verdicts`."""
+"""One column a verdict."""
 _ROUNDED = frozenset(field.name for field in SCHEMA if field.type in (pa.float32(), SCHEMA.field("unsupported").type))
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
-    """Every verdict on one pair; the meaning of each null is beside its column in `SCHEMA`."""
-
-    finish_reason_ok: bool | None
-    marker_found: bool | None
-    format_ok: bool | None
-    length_ratio: float | None
-    length_ok: bool | None
-    same_language: bool | None
-    refusal: bool
-    meta_phrase: bool
-    leaked_tokens: bool
-    source_overlap: float | None
-    copied_8gram_share: float
-    echoed_8gram_share: float | None
-    repeated_8gram_share: float
-    unsupported_numbers: int | None
-    unsupported_dates: int | None
-    unsupported_units: int | None
-    unsupported_names: int | None
-    negation_flips: int | None
-    role_swaps: int | None
-    faithful: bool
-    unsupported: tuple[Finding, ...]
+Verdicts = namedtuple("Verdicts", SCHEMA.names)  # type: ignore[misc]  # which knows literal names alone
+"""Every verdict on one pair; what each is, and what its null means, stands beside its column in `SCHEMA`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +193,7 @@ _close_of_source = lru_cache(maxsize=8)(_close_words)
 def verdict_table(pairs: Iterable[Pair]) -> pa.Table:
     """Return the verdicts of `pairs` as a table of `SCHEMA`, one row a pair, in order."""
     rows = (verify(pair.source, pair.rephrased, pair.expectations) for pair in pairs)
-    columns = list(zip(*map(attrgetter(*SCHEMA.names), rows), strict=True)) or [()] * len(SCHEMA)
+    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
     arrays = [
         pa.array([*map(_plain, column)] if field.name in _ROUNDED else column, field.type)
         for field, column in zip(SCHEMA, columns, strict=True)
@@ -227,7 +203,7 @@ def verdict_table(pairs: Iterable[Pair]) -> pa.Table:
 
 def verdict_row(verdicts: Verdicts) -> dict[str, Any]:
     """Return `verdicts` as a dict of what JSON knows, keys in the order of `SCHEMA`."""
-    return {field.name: _plain(getattr(verdicts, field.name)) for field in fields(verdicts)}
+    return {name: _plain(value) for name, value in zip(SCHEMA.names, verdicts, strict=True)}
 
 
 def verify_file(path: str | Path) -> Iterator[dict[str, Any]]:

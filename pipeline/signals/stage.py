@@ -8,8 +8,8 @@ from functools import cache, partial
 import pyarrow as pa
 
 from pipeline.inputs.shipped import lid_model_hash, lid_model_path
+from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.kernels.fasttext import FastTextModel
-from pipeline.kernels.word_split import UNICODE_VERSION
 from pipeline.signals import language, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.kernels.text_stats import Count, count_texts
-from pipeline.kernels.word_split import UNICODE_VERSION
 from pipeline.table import schema
 from pipeline.table.schema import text_buffers
 

@@ -7,14 +7,19 @@ YAML, is read here as well: both kinds of text have a limit.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.table.config import Lines, Model, override, parse_yaml, validate
 from pipeline.table.errors import ConfigError, ShardError
@@ -107,6 +112,30 @@ def read_json(path: str | Path) -> Any | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
+        raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a small `.npz` file so that a reader sees the old content or the new.
+
+    Raises: ShardError as `write_file`.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+    write_file(path, buffer.getvalue())
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
+    """Return what a local `.npz` file of ours holds; None when it is absent. Nothing in it is code.
+
+    Raises: ShardError when it is damaged.
+    """
+    try:
+        with np.load(path) as file:  # allow_pickle is False
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
 
 

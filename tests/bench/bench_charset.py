@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.extract.charset import codec_of, decode
+from pipeline.extract.html.charset import codec_of, decode
 
 _FOLDER = re.compile(r"iso-8859-\d+|windows-\d+")
 _FOLDER_LABELS = {"CP932": "shift_jis", "CP949": "euc-kr", "ascii": "us-ascii", "MacCyrillic": "x-mac-cyrillic"}

@@ -25,10 +25,10 @@ import psutil
 import trafilatura
 from warcio.archiveiterator import ArchiveIterator
 
-from pipeline.extract.charset import decode
-from pipeline.extract.exchange import HtmlOptions
+from pipeline.extract.html.charset import decode
+from pipeline.extract.html.messages import HtmlOptions
+from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.pages import HANDLER, extract_pages
 from pipeline.extract.units import Document, Origin, Page
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "web"

@@ -22,7 +22,7 @@ from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import STAGES, RunConfig, load
 from flows.stages import expected_columns, rules_of
-from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
 from pipeline.inputs.shipped import preset_names
 from pipeline.mix.config import MixConfig, SuiteConfig

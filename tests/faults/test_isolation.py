@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.extract.isolation import BATCH_ITEMS, Failure, WorkerLimits, WorkerPool
+from pipeline.extract.isolation import BATCH_ITEMS, WorkerFailure, WorkerLimits, WorkerPool
 from pipeline.table.errors import GristmillError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def pool() -> Iterator[WorkerPool]:
         yield pool
 
 
-def answers(pool: WorkerPool, requests: list[bytes]) -> list[bytes | Failure | None]:
+def answers(pool: WorkerPool, requests: list[bytes]) -> list[bytes | WorkerFailure | None]:
     results = list(pool.imap(enumerate(requests)))
     assert [tag for tag, _ in results] == list(range(len(requests)))
     return [answer for _, answer in results]
@@ -111,7 +111,7 @@ def test_a_fault_costs_its_item_alone(pool: WorkerPool, request_: bytes, reason:
     requests[3] = request_
     results = answers(pool, requests)
     failure = results[3]
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, WorkerFailure)
     assert failure.reason == reason
     assert detail in failure.detail
     others = [index for index in range(len(requests)) if index != 3]
@@ -122,7 +122,7 @@ def test_a_fault_costs_its_item_alone(pool: WorkerPool, request_: bytes, reason:
 def test_many_faults_one_after_the_other(pool: WorkerPool) -> None:
     requests = [request for echo in echoes(3) for request in (echo, b"abort", b"eat", b"segfault")]
     results = answers(pool, requests)
-    reasons = [result.reason if isinstance(result, Failure) else result for result in results]
+    reasons = [result.reason if isinstance(result, WorkerFailure) else result for result in results]
     assert reasons == [item for echo in echoes(3) for item in (echo.upper(), "crash", "memory", "crash")]
     assert pool.nets.items_rejected == 9
 
@@ -168,7 +168,7 @@ def test_a_killed_template_is_replaced(pool: WorkerPool) -> None:
 
 
 def test_several_threads_share_the_workers(pool: WorkerPool) -> None:
-    results: dict[int, list[bytes | Failure | None]] = {}
+    results: dict[int, list[bytes | WorkerFailure | None]] = {}
 
     def consume(number: int) -> None:
         results[number] = answers(pool, [b"%d item %d" % (number, item) for item in range(100)] + [b"abort"])
@@ -180,7 +180,7 @@ def test_several_threads_share_the_workers(pool: WorkerPool) -> None:
         thread.join()
     for number in range(4):
         assert results[number][:-1] == [b"%d ITEM %d" % (number, item) for item in range(100)]
-        assert isinstance(results[number][-1], Failure)
+        assert isinstance(results[number][-1], WorkerFailure)
 
 
 def test_input_is_read_a_bounded_number_ahead(pool: WorkerPool) -> None:

@@ -155,13 +155,13 @@ def test_an_interrupt_stores_what_was_answered(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_resumes(tmp_path: Path) -> None:
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
     log = tmp_path / "calls.log"
     with Server(**SERVER, log=log) as server:
         command = [sys.executable, "-c", limit + RUN, server.url, str(tmp_path / "a"), "300", str(CONCURRENCY)]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert ran.returncode == 1
-        assert "File too large; make room and run again, it resumes" in ran.stderr.splitlines()[-1]
+        assert "disk I/O error; make room and run again, it resumes" in ran.stderr.splitlines()[-1]
         stored = len(answers(tmp_path / "a"))
         assert 20 < stored < 300
         assert finished(started(server.url, tmp_path / "a", 300), 300) == stored

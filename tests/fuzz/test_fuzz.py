@@ -23,12 +23,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from flows.config import RunConfig
-from pipeline.extract.columnar import read_csv, read_parquet
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.content import identify
-from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import read_warc
+from pipeline.extract.warc.archive import read_warc
 from pipeline.llm.answers import BadAnswer, read_answer
 from pipeline.llm.types import Request
 from pipeline.select.binding import check_rules

@@ -10,14 +10,13 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.llm import policies, segments
+from pipeline.llm import policies
 from pipeline.llm.answers import BadAnswer, read_answer
 from pipeline.llm.budget import Admission
-from pipeline.llm.cache import Cache, encode
+from pipeline.llm.cache import DATABASE, Cache
 from pipeline.llm.config import BudgetConfig, EndpointConfig
-from pipeline.llm.key_index import KeyIndex
-from pipeline.llm.segments import Found
 from pipeline.llm.types import REASONS, Answer, Failure, Parameters, Request, make_request
+from tests.former_answers import START, segment
 
 ENDPOINT = EndpointConfig(base_url="http://host/v1", model="tiny", kind="completions")
 REQUEST = make_request(ENDPOINT, "x" * 40, Parameters(max_tokens=20))
@@ -31,70 +30,74 @@ failures = st.builds(Failure, keys, st.sampled_from(REASONS), texts, st.integers
 records = st.lists(stored_answers | failures, max_size=8)
 
 
-def segment_of(items: list[Answer | Failure]) -> bytes:
-    return segments.START + b"".join(encode(item).data for item in items)
-
-
-def found_in(folder: Path, data: bytes) -> tuple[list[Answer | Failure], list[segments.Damage]]:
-    (folder / "answers-000000.seg").write_bytes(data)
+def taken_over(folder: str, data: bytes) -> tuple[list[Answer | Failure], list[str]]:
+    """Return what a store holds after it took over a segment, and what it says of damage."""
+    (Path(folder) / "answers-000000.seg").write_bytes(data)
     with Cache(folder) as cache:
-        return list(cache.records()), list(cache.damage)
+        return list(cache.records()), cache.damage
 
 
-@settings(max_examples=60, deadline=None)
-@given(records, st.data())
-def test_a_store_cut_anywhere_keeps_what_was_whole_before(items, data):
-    whole = segment_of(items)
-    length = data.draw(st.integers(len(segments.START), len(whole)))
-    kept = next(n for n in range(len(items), -1, -1) if len(segment_of(items[:n])) <= length)
-    with tempfile.TemporaryDirectory() as folder:
-        found, damage = found_in(Path(folder), whole[:length])
-        assert found == items[:kept]
-        assert all(item.is_tail for item in damage)
-        assert bool(damage) == (length > len(segment_of(items[:kept])))
-        with Cache(folder) as cache:  # it was cut off: appending goes on behind what is whole
-            cache.write(items)
-        with Cache(folder) as cache:
-            assert list(cache.records()) == items[:kept] + items
-            assert cache.damage == ()
-
-
-@settings(max_examples=60, deadline=None)
-@given(records.filter(bool), st.data())
-def test_a_changed_byte_loses_one_record_and_changes_none(items, data):
-    whole = bytearray(segment_of(items))
-    at = data.draw(st.integers(len(segments.START), len(whole) - 1))
-    whole[at] ^= data.draw(st.integers(1, 255))
-    hit = next(n for n in range(len(items)) if len(segment_of(items[: n + 1])) > at)
-    with tempfile.TemporaryDirectory() as folder:
-        found, damage = found_in(Path(folder), bytes(whole))
-    assert found == items[:hit] + items[hit + 1 :]
-    assert len(damage) == 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_can_be_scanned(data):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "s"
-        path.write_bytes(segments.START + data)
-        found = list(segments.scan(path))
-    covered = sum(item.length for item in found if not isinstance(item, Found))
-    assert covered <= len(data)
+def newest(items: list[Answer | Failure]) -> list[Answer | Failure]:
+    """Return the newest record of each key, in order of writing."""
+    return sorted({item.key: item for item in items}.values(), key=lambda item: max(
+        number for number, other in enumerate(items) if other.key == item.key
+    ))  # fmt: skip
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(keys, st.booleans()), max_size=60))
-def test_the_index_gives_what_a_dictionary_of_lists_does(pairs):
-    index, expected = KeyIndex(), {}
-    for place, (key, is_merged) in enumerate(pairs):
-        index.add(key, place)
-        expected.setdefault(key, []).insert(0, place)
-        if is_merged:
-            index._merge()
-    for key, places in expected.items():
-        assert list(index.places(key)) == places
-    assert list(index) == list(range(len(pairs)))
+@given(records, st.data())
+def test_a_segment_cut_anywhere_keeps_what_was_whole_before(items, data):
+    whole = segment(items)
+    length = data.draw(st.integers(len(START), len(whole)))
+    kept = next(n for n in range(len(items), -1, -1) if len(segment(items[:n])) <= length)
+    with tempfile.TemporaryDirectory() as folder:
+        found, damage = taken_over(folder, whole[:length])
+        assert found == newest(items[:kept])
+        assert len(damage) == (length > len(segment(items[:kept])))
+        with Cache(folder) as cache:
+            cache.write(items)
+            assert list(cache.records()) == newest(items[:kept] + items)
+            assert cache.damage == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(records.filter(bool), st.data())
+def test_a_changed_byte_loses_one_record_and_changes_none(items, data):
+    whole = bytearray(segment(items))
+    at = data.draw(st.integers(len(START), len(whole) - 1))
+    whole[at] ^= data.draw(st.integers(1, 255))
+    hit = next(n for n in range(len(items)) if len(segment(items[: n + 1])) > at)
+    with tempfile.TemporaryDirectory() as folder:
+        found, damage = taken_over(folder, bytes(whole))
+    assert found == newest(items[:hit] + items[hit + 1 :])
+    assert len(damage) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_can_be_taken_over(data):
+    with tempfile.TemporaryDirectory() as folder:
+        found, damage = taken_over(folder, START + data)
+        assert (found, bool(damage)) == ([], bool(data))
+
+
+@settings(max_examples=25, deadline=None)
+@given(records.filter(bool), st.data())
+def test_a_database_with_changed_bytes_gives_what_was_written_or_nothing(items, data):
+    with tempfile.TemporaryDirectory() as folder:
+        with Cache(folder) as cache:
+            cache.write(items)
+        path = Path(folder) / DATABASE
+        whole = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 40))):
+            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(whole[: data.draw(st.integers(0, len(whole)) | st.just(len(whole)))])
+        for _ in range(2):
+            with Cache(folder) as cache:
+                assert all(cache.get(item.key) in (item, None) for item in newest(items))
+                assert all(record in items for record in cache.records())
+                cache.write(items)
+                assert [cache.get(item.key) for item in newest(items)] == newest(items)
 
 
 # Answers --------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from text_stats_oracle import TERMINALS, text_stats_oracle
 
-from pipeline.kernels import word_split as classes
+from pipeline.kernels import characters as classes
 from pipeline.signals.text_stats import COLUMNS, text_stats
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import WarcItem, read_warc
+from pipeline.extract.units import Entry, Page, Reject
+from pipeline.extract.warc.archive import read_warc
 
 LIMITS = ExtractLimits()
 CODECS = {
@@ -43,11 +43,11 @@ def members(codec: str, sizes: list[int]) -> list[bytes]:
     return [CODECS[codec](record(number, body(number, size))) for number, size in enumerate(sizes)]
 
 
-def read(data: bytes, start: int = 0) -> list[WarcItem]:
+def read(data: bytes, start: int = 0) -> list[Entry]:
     return list(read_warc(io.BytesIO(data), "f", start, LIMITS))
 
 
-def pages(items: list[WarcItem]) -> list[int]:
+def pages(items: list[Entry]) -> list[int]:
     """The numbers of the records that became pages."""
     return [int(item.result.payload[9:11]) for item in items if isinstance(item.result, Page)]
 

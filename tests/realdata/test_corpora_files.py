@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.extract.columnar import read_csv
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Document
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -12,8 +12,8 @@ from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 from warcio.exceptions import ArchiveLoadFailed
 
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import UNIT_TYPES, WarcItem, read_warc
+from pipeline.extract.units import UNIT_TYPES, Entry, Page, Reject
+from pipeline.extract.warc.archive import read_warc
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "web"
 FIXTURES = sorted((DATA / "warc-fixtures").glob("*")) if DATA.is_dir() else []
@@ -33,7 +33,7 @@ BROKEN = {
 }
 
 
-def read(path: Path, start: int = 0, earlier: Iterable[tuple[str, int]] = ()) -> list[WarcItem]:
+def read(path: Path, start: int = 0, earlier: Iterable[tuple[str, int]] = ()) -> list[Entry]:
     with path.open("rb") as stream:
         return list(read_warc(stream, path.name, start, LIMITS, earlier))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.extract.charset import codec_of, decode, meta_charset
+from pipeline.extract.html.charset import codec_of, decode, meta_charset
 
 RUSSIAN = "<p>Съешь же ещё этих мягких французских булок, да выпей чаю. Быстрая лиса прыгает через ленивую собаку.</p>"
 CHINESE = "<p>全体演员喊出铿锵誓言，兄弟，放心吧！只要二老在世一天，我们就照顾他们一天。</p>"

@@ -27,7 +27,7 @@ SOURCE = (
 
 
 def test_every_verdict_is_a_column_in_order() -> None:
-    assert SCHEMA.names == list(Verdicts.__slots__)
+    assert SCHEMA.names == list(Verdicts._fields)
     table = verdict_table([Pair(SOURCE, SOURCE), Pair(SOURCE, "The bridge is 300 metres long.")])
     assert table.schema.equals(SCHEMA)
     assert table["faithful"].to_pylist() == [True, False]

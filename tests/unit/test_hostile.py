@@ -21,11 +21,11 @@ import zstandard
 
 from flows.commands import _limited_memory
 from pipeline.extract import members
-from pipeline.extract.columnar import read_parquet
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.jsonl import read_jsonl
+from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document, Reject
-from pipeline.extract.warc import read_warc
+from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs import parquet
 from pipeline.table import config
 from pipeline.table.errors import ConfigError, UsageError, escaped, guard

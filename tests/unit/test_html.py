@@ -13,7 +13,7 @@ import trafilatura
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.extract.exchange import (
+from pipeline.extract.html.messages import (
     ExchangeError,
     Extracted,
     HtmlOptions,
@@ -24,8 +24,8 @@ from pipeline.extract.exchange import (
     encode_request,
     encode_result,
 )
+from pipeline.extract.html.pages import HANDLER, extract_page, extract_pages
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.pages import HANDLER, extract_page, extract_pages
 from pipeline.extract.units import Document, Origin, Page, Reject
 from pipeline.inputs.shipped import LID_INSTALL_LINE, lid_model_path
 
@@ -230,21 +230,21 @@ CC_BY = "<https://creativecommons.org/licenses/by/4.0/>; rel=license"
 
 
 def test_forgotten_results_are_made_again(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.extract.pages.REMEMBERED_CHARACTERS", 600)
+    monkeypatch.setattr("pipeline.extract.html.pages.REMEMBERED_CHARACTERS", 600)
     bodies = [ARTICLE.replace("fox", animal) for animal in ("fox", "cat", "dog", "cow", "fox", "cow", "fox")] * 20
     units = [page(body, number) for number, body in enumerate(bodies)]
     assert list(extract_pages(pool, units, HtmlOptions())) == [extract_page(unit, HtmlOptions()) for unit in units]
 
 
 def test_workers_need_neither_pyarrow_nor_numpy() -> None:
-    code = "import sys, pipeline.extract.html, pipeline.extract.worker; print(*sys.modules)"
+    code = "import sys, pipeline.extract.html.text, pipeline.extract.worker; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"trafilatura", "lxml", "resiliparse"} <= set(modules)
     assert {"pyarrow", "numba", "numpy", "pydantic", "duckdb"}.isdisjoint(modules)
 
 
 def test_the_parent_needs_no_parser() -> None:
-    code = "import sys, pipeline.extract.pages; print(*sys.modules)"
+    code = "import sys, pipeline.extract.html.pages; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "trafilatura" not in modules
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.extract.exchange import HtmlOptions
-from pipeline.extract.pages import extract_page
+from pipeline.extract.html.messages import HtmlOptions
+from pipeline.extract.html.pages import extract_page
 from pipeline.extract.units import Document, Origin, Page
 
 PROSE = (

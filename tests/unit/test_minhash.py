@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 import pipeline.kernels
 from pipeline.dedup.minhash import (
-    Scheme,
     permutations,
     sign_table,
     signature_matrix,
@@ -175,30 +174,28 @@ def test_shingles_equal_the_reference(text: str, size: int, any_number: bool) ->
     assert found.tolist() == reference_shingles(text, size, any_number)
 
 
-def check_datasketch(values: list[str], scheme: Scheme, size: int, seed: int, num_perm: int) -> None:
+def check_datasketch(values: list[str], size: int, seed: int, num_perm: int) -> None:
     any_number = bool(seed % 2)
     data, offsets = text_buffers(arrow(list(values)))
-    signed = minhash.sign(data, offsets, size, *permutations(num_perm, seed, scheme), any_number)
+    signed = minhash.sign(data, offsets, size, *permutations(num_perm, seed), any_number)
     for row, text in enumerate(values):
-        theirs = datasketch.MinHash(num_perm=num_perm, seed=seed, scheme=scheme, hashfunc=int)
+        theirs = datasketch.MinHash(num_perm=num_perm, seed=seed, scheme="affine32", hashfunc=int)
         hashes = minhash.shingle_hashes(text.encode(), size, any_number)
         theirs.update_batch(hashes.tolist())
         assert signed.signatures[row].tolist() == theirs.hashvalues.tolist()
         assert signed.shingles[row] == hashes.size
-        assert to_datasketch(signed.signatures[row], seed, scheme).jaccard(theirs) == 1.0
-        assert to_datasketch(signed.signatures[row], seed, scheme).is_empty() == (hashes.size == 0)
+        assert to_datasketch(signed.signatures[row], seed).jaccard(theirs) == 1.0
+        assert to_datasketch(signed.signatures[row], seed).is_empty() == (hashes.size == 0)
 
 
-@pytest.mark.parametrize("scheme", ["affine32", "legacy"])
 @settings(deadline=None, max_examples=60)
 @given(st.lists(texts, max_size=4), st.integers(1, 7), st.integers(0, 99), st.integers(1, 33))
-def test_signatures_equal_datasketch(scheme: Scheme, values: list[str], size: int, seed: int, num_perm: int) -> None:
-    check_datasketch(values, scheme, size, seed, num_perm)
+def test_signatures_equal_datasketch(values: list[str], size: int, seed: int, num_perm: int) -> None:
+    check_datasketch(values, size, seed, num_perm)
 
 
-@pytest.mark.parametrize("scheme", ["affine32", "legacy"])
-def test_signatures_of_long_texts_equal_datasketch(scheme: Scheme) -> None:
-    check_datasketch(TEXTS, scheme, 5, 1, 112)
+def test_signatures_of_long_texts_equal_datasketch() -> None:
+    check_datasketch(TEXTS, 5, 1, 112)
 
 
 @settings(deadline=None, max_examples=100)

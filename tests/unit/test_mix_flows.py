@@ -15,11 +15,12 @@ from flows.progress import Reporter
 from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.proxies.ngram import NgramProxy
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.steps.choose import Fitted, observed, suite_results
-from pipeline.mix.steps.material import Material
-from pipeline.mix.steps.train import Job, Results, Trainer, _runs_a_process, missing
+from pipeline.mix.steps.train import Trainer, missing, runs_a_process
+from pipeline.mix.steps.types import Material, Results
 from pipeline.mix.steps.workspace import checked_mix, mix_home
-from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.types import Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.mix.weights.space import Constraints, GroupLimit
 from pipeline.table.errors import UsageError
 from pipeline.table.interrupts import Stop
@@ -47,7 +48,8 @@ def trainer(tmp_path: Path) -> Trainer:
 
 
 def transformers(trainer: Trainer, tokens: int, workers: int = 2) -> Trainer:
-    return replace(trainer, config=ProxyConfig(kind="transformer", tokens=tokens, workers=workers))
+    config = ProxyConfig(kind="transformer", tokens=tokens, workers=workers)
+    return replace(trainer, config=config, proxy=TransformerProxy(config, trainer.data))
 
 
 def finish(trainer: Trainer, spec: RunSpec, *tasks: TokenTask) -> None:
@@ -102,15 +104,15 @@ def test_a_runs_folder_is_decided_by_its_own_slices_alone(trainer: Trainer) -> N
 def test_processes_load_torch_for_seconds_of_work(
     trainer: Trainer, tokens: int, workers: int, runs: int, expected: int
 ) -> None:
-    jobs = [Job(run(number), ()) for number in range(runs)]
-    assert _runs_a_process(transformers(trainer, tokens, workers), jobs) == expected
+    jobs = [Job(run(number), trainer.folder.root) for number in range(runs)]
+    assert runs_a_process(transformers(trainer, tokens, workers), jobs) == expected
 
 
 def test_measuring_kept_runs_takes_one_process_a_worker(trainer: Trainer) -> None:
     own = transformers(trainer, 10_000_000)
     for number in range(9):
         finish(own, run(number))
-    assert _runs_a_process(own, [Job(run(number), (TASK,)) for number in range(9)]) == 5
+    assert runs_a_process(own, [Job(run(number), own.folder.root, (TASK,)) for number in range(9)]) == 5
 
 
 def test_seconds_of_work_start_no_prefect() -> None:

@@ -253,7 +253,7 @@ def test_damaged_counts_are_named(tmp_path, data, tasks):
     NgramProxy(CONFIG, data, folder).measure_mixtures(np.array([[0.5, 0.5]]), tasks)
     path = next(folder.iterdir())
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ShardError, match=r"\.npz.*delete the file"):
+    with pytest.raises(ShardError, match=r"\.npz is damaged .*delete it"):
         NgramProxy(CONFIG, data, folder).measure_mixtures(np.array([[0.5, 0.5]]), tasks)
 
 

@@ -21,7 +21,7 @@ import pytest
 from pipeline.mix.config import SampleConfig
 from pipeline.mix.shards import write as sample_shards
 from pipeline.mix.shards.plan import borders
-from pipeline.mix.shards.sample import SampleReport, locate, sample
+from pipeline.mix.shards.sample import SampleReport, sample
 from pipeline.mix.types import SliceTokens
 from pipeline.table.errors import ConfigError, ConservationError, GristmillError, InputError, ShardError
 from tests.mix_sample_stores import EOS, contents, documents_of, make_slice, shard_tokens, trace
@@ -250,21 +250,18 @@ def test_a_cap_that_rounding_passed_is_kept_and_the_rest_goes_to_another(tmp_pat
 # Traces ---------------------------------------------------------------------------------------------------------------
 
 
-def test_every_token_is_located(stores: list[SliceTokens], tmp_path: Path) -> None:
+def test_every_token_is_its_documents(stores: list[SliceTokens], tmp_path: Path) -> None:
     report = run(stores, tmp_path / "out")
     originals = documents_of(stores)
-    for number in (0, report.shards - 1):
-        tokens = shard_tokens(Path(report.folder), number, "npy", "<u2")
-        for position in (0, 1, tokens.size // 2, tokens.size - 1):
-            row = locate(tmp_path / "out", number, position)
-            assert originals[row.doc_id][row.document_position] == tokens[position]
-            assert row.doc_id.startswith(row.slice)
-    with pytest.raises(InputError, match=f"no shard {report.shards}; there are {report.shards}"):
-        locate(tmp_path / "out", report.shards, 0)
-    with pytest.raises(InputError, match=r"shard 0 has no token 2001; it has \d+"):
-        locate(tmp_path / "out", 0, 2001)
-    with pytest.raises(InputError, match="no sample is here"):
-        locate(tmp_path, 0, 0)
+    for number in range(report.shards):
+        tokens, reached = shard_tokens(Path(report.folder), number, "npy", "<u2"), 0
+        for row in trace(Path(report.folder), number):
+            assert (row["start"], row["doc_id"].rpartition("-")[0]) == (reached, row["slice"])
+            reached = row["end"]
+            first = row["document_start"]
+            wanted = originals[row["doc_id"]][first : first + row["end"] - row["start"]]
+            assert tokens[row["start"] : row["end"]].tolist() == wanted.tolist()
+        assert reached == tokens.size
 
 
 # Done, and done again -------------------------------------------------------------------------------------------------

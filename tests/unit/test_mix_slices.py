@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.mix.config import MixConfig, TokenizerConfig, TokenizerTraining
+from pipeline.mix.config import MixConfig, ResolvedSlice, TokenizerConfig, TokenizerTraining
 from pipeline.mix.material import build as slice_build
 from pipeline.mix.material import tokenizer as sampling
 from pipeline.mix.material.build import (
@@ -26,13 +26,12 @@ from pipeline.mix.material.build import (
     SliceRequest,
     build_slices,
     shared_text,
-    slice_table,
 )
 from pipeline.mix.material.slices import chosen_documents, resolve_slices
 from pipeline.mix.material.suites import task_key
-from pipeline.mix.material.texts import _matches, held_out, id_keys, id_strings
+from pipeline.mix.material.texts import _sortable, held_out, id_keys, id_strings
 from pipeline.mix.material.tokenizer import MixTokenizer, slices_tokenizer, tokenizer_sample, train_tokenizer
-from pipeline.mix.types import Item, ResolvedSlice, Task
+from pipeline.mix.types import Item, Task
 from pipeline.table import schema
 from pipeline.table.errors import ConfigError, InputError, QueryError, SchemaError, WorkspaceError
 from pipeline.table.sql import connect
@@ -194,10 +193,10 @@ def test_ids_to_numbers_and_back():
             id_keys(pa.array([bad]))
 
 
-def test_keys_that_share_their_upper_half_are_told_apart():
-    wanted = np.array([[1, 1], [1, 2], [1, 4], [2, 1]], np.uint64)
-    found, at = _matches(wanted, np.array([[1, 4], [0, 1], [1, 3], [2, 1], [1, 2], [3, 0]], np.uint64))
-    assert sorted(zip(found.tolist(), at.tolist(), strict=True)) == [(1, 4), (2, 0), (3, 3)]
+def test_keys_sort_as_texts_as_they_do_as_numbers():
+    keys = np.array([[0, 1], [1, 0], [1, 1], [1, 2], [1, 256], [2, 1], [2**63, 0]], np.uint64)
+    assert np.argsort(_sortable(keys[::-1])).tolist() == list(range(len(keys)))[::-1]
+    assert np.unique(_sortable(keys)).size == len(keys)
 
 
 def test_held_out_shares():
@@ -280,28 +279,26 @@ def test_bytes_do_not_depend_on_parts_passes_or_other_slices(storage, tokenizer,
 
 
 def test_a_matching_manifest_means_done(storage, tokenizer, tmp_path):
-    told: list[tuple[str, bool]] = []
+    told: list[str] = []
 
-    def again(slices: Mapping[str, Any] = TWO, **more: Any) -> list[tuple[str, bool]]:
+    def again(slices: Mapping[str, Any] = TWO, **more: Any) -> list[str]:
         told.clear()
         with connect(storage) as session:
             asked = request(session, tmp_path, tokenizer, slices, **more)
-            build_slices(session, asked, lambda built, made: told.append((built.name, made)))
+            build_slices(session, asked, lambda made: told.append(made.name))
         return sorted(told)
 
-    assert again() == [("web", True), ("wiki", True)]
-    assert again() == [("web", False), ("wiki", False)]
+    assert again() == ["web", "wiki"]
+    assert again() == []
     renamed = {"web": {"where": "source = 'web' AND rank < 9"}, "wiki": TWO["wiki"]}
-    assert again(renamed) == [("web", False), ("wiki", False)]  # the same documents
-    assert again({**TWO, "gone": {"where": "source = 'gone'"}})[0] == ("gone", True)
-    assert again({**TWO, "web": {"where": "source = 'web' AND rank < 4"}}) == [("web", True), ("wiki", False)]
-    assert again() == [("web", True), ("wiki", False)]
+    assert again(renamed) == []  # the same documents
+    assert again({**TWO, "gone": {"where": "source = 'gone'"}}) == ["gone"]
+    assert again({**TWO, "web": {"where": "source = 'web' AND rank < 4"}}) == ["web"]
+    assert again() == ["web"]
     (tmp_path / "wiki" / "tokens.npy").unlink()
-    assert again() == [("web", False), ("wiki", True)]
-    assert again(held_out=0.2) == [("web", True), ("wiki", True)]
-    assert again(held_out=0.2, tasks=(task("t", RUN),)) == [("web", True), ("wiki", True)]
-    assert again(held_out=0.2, tasks=(task("renamed", RUN),)) == [("web", False), ("wiki", False)]
-    assert again(held_out=0.2, tasks=(task("t", RUN),), contamination_words=12) == [("web", True), ("wiki", True)]
+    assert again() == ["wiki"]
+    assert again(held_out=0.2) == ["web", "wiki"]
+    assert again(held_out=0.2, tasks=(task("t", RUN),), contamination_words=12) == []  # what was trained stays valid
 
 
 def test_contaminated_documents_are_dropped_and_counted_by_task(tokenizer, tmp_path):
@@ -337,7 +334,7 @@ def test_a_store_made_for_another_suite_stays_and_its_texts_tell_which_items_to_
     (first,) = build(storage, tmp_path / "s", tokenizer, web, tasks=(task("old", "something else " * 9),))
     before = digests(tmp_path / "s")
     new = task("new", "nowhere to be found " * 5, RUN)
-    (kept,) = build(storage, tmp_path / "s", tokenizer, web, tasks=(new,), keep_filtered=True)
+    (kept,) = build(storage, tmp_path / "s", tokenizer, web, tasks=(new,))
     assert (kept, digests(tmp_path / "s")) == (first, before)
     with connect(storage) as session:
         found = shared_text(session, kept, [new], 13, tmp_path)["new"]
@@ -349,18 +346,6 @@ def test_curated_that_lacks_a_kept_document(tokenizer, tmp_path):
     write_group(storage, "web/curated", [[document(0)]], schema.DOCUMENTS)
     with pytest.raises(WorkspaceError, match=f"8 kept documents are not among the curated ones, {1:032x}"):
         build(storage, tmp_path / "s", tokenizer, {"web": TWO["web"]})
-
-
-def test_the_table_of_slices(storage, tokenizer, tmp_path):
-    with connect(storage) as session:
-        asked = request(session, tmp_path, tokenizer, TWO)
-        built = build_slices(session, asked)
-    web, wiki = slice_table(built, asked.slices, 10_000)
-    assert web["proportion"] + wiki["proportion"] == pytest.approx(1)
-    assert web["proportion"] / wiki["proportion"] == pytest.approx(built[0].tokens.n_tokens / built[1].tokens.n_tokens)
-    assert web["cap"] == min(1, 4 * built[0].tokens.n_tokens / 10_000)
-    assert wiki["cap"] == 2 * built[1].tokens.n_tokens / 10_000 < 1
-    assert web["documents"] + web["held_out"] + web["contaminated"] == 60
 
 
 def test_the_sample_draws_evenly_and_leaves_held_out_text_alone(tmp_path):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,27 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.proxies.transformer import checkpoint, pool
-from pipeline.mix.proxies.transformer.data import MixStream, SliceStream
-from pipeline.mix.proxies.transformer.proxy import TransformerProxy
-from pipeline.mix.proxies.transformer.shape import layout, schedule_for, shape_for
-from pipeline.mix.types import ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask, TrainedRun
+from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, SliceStream
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy, schedule_for
+from pipeline.mix.proxies.transformer.shape import layout, shape_for
+from pipeline.mix.types import Job, ProxyData, RunSpec, SliceTokens, TokenItem, TokenTask
 from pipeline.table.errors import GristmillError, InputError, MissingDependencyError, ShardError
 
 torch = pytest.importorskip("torch")
 
 VOCABULARY, EOS, CONTEXT = 64, 0, 32
-
-
-def train_all(
-    proxy: TransformerProxy,
-    runs: Sequence[tuple[RunSpec, Path]],
-    workers: int,
-    stop: threading.Event,
-    on_progress: pool.OnProgress,
-) -> Iterator[tuple[RunSpec, TrainedRun]]:
-    for done in pool.run_all(proxy, [pool.Job(*each) for each in runs], workers, stop, on_progress):
-        yield done.job.run, done.trained
 
 
 def write_slice(folder: Path, name: str, documents: list[list[int]]) -> SliceTokens:
@@ -134,7 +122,7 @@ def test_schedule_covers_the_tokens_and_decays_to_nearly_nothing(config: ProxyCo
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
 def test_the_handwritten_gradient_is_the_models(dtype: torch.dtype, bound: float) -> None:
-    from pipeline.mix.proxies.transformer import hand, model
+    from pipeline.mix.proxies.transformer import cpu_gradients, model
 
     shape = shape_for(60_000, 512, CONTEXT)
     generator = torch.Generator().manual_seed(3)
@@ -143,7 +131,7 @@ def test_the_handwritten_gradient_is_the_models(dtype: torch.dtype, bound: float
     leaf = flat.clone().requires_grad_()
     expected = model.loss(leaf, shape, rows)
     (gradient,) = torch.autograd.grad(expected, leaf)
-    written = hand.HandWritten(shape, 3, flat, dtype)
+    written = cpu_gradients.CpuGradients(shape, 3, flat, dtype)
     written.refresh()
     assert written.add(rows) == pytest.approx(float(expected.detach()), rel=bound / 10)
     for name, wanted in model.split(gradient, shape).items():
@@ -154,12 +142,13 @@ def test_the_handwritten_gradient_is_the_models(dtype: torch.dtype, bound: float
 
 
 def test_the_gpus_gradient_is_the_models_too(proxy: TransformerProxy) -> None:
-    from pipeline.mix.proxies.transformer import hand, model, training
+    from pipeline.mix.proxies.transformer import cpu_gradients, model, training
 
     flat = model.initial_weights(proxy.shape, 1, 1)
     rows = torch.randint(0, VOCABULARY, (3, CONTEXT + 1), generator=torch.Generator().manual_seed(3))
-    plan = replace(proxy._plan(run_of(1.0, 0.0, 0.0)), precision="float32")
-    differentiated, written = training.Differentiated(plan, flat), hand.HandWritten(proxy.shape, 3, flat, torch.float32)
+    plan = replace(proxy.plan(run_of(1.0, 0.0, 0.0)), precision="float32")
+    differentiated = training.GpuGradients(plan, flat)
+    written = cpu_gradients.CpuGradients(proxy.shape, 3, flat, torch.float32)
     for gradients in (differentiated, written):
         gradients.refresh()
         assert gradients.add(rows) == pytest.approx(gradients.add(rows))
@@ -306,14 +295,14 @@ def test_training_twice_gives_the_same_bits_and_the_second_call_does_nothing(
     first = proxy.train(run, tmp_path / "a")
     proxy.train(run, tmp_path / "b")
     assert_same_model(tmp_path / "a", tmp_path / "b")
-    written = (tmp_path / "a" / checkpoint.MODEL).stat().st_mtime_ns
+    written = (tmp_path / "a" / MODEL).stat().st_mtime_ns
     assert proxy.train(run, tmp_path / "a") == first
-    assert (tmp_path / "a" / checkpoint.MODEL).stat().st_mtime_ns == written
-    assert not (tmp_path / "a" / checkpoint.CHECKPOINT).exists()
+    assert (tmp_path / "a" / MODEL).stat().st_mtime_ns == written
+    assert not (tmp_path / "a" / CHECKPOINT).exists()
 
 
 def assert_same_model(left: Path, right: Path) -> None:
-    with np.load(left / checkpoint.MODEL) as a, np.load(right / checkpoint.MODEL) as b:
+    with np.load(left / MODEL) as a, np.load(right / MODEL) as b:
         assert a.files == b.files
         for name in set(a.files) - {"about"}:
             assert a[name].tobytes() == b[name].tobytes(), name
@@ -327,7 +316,7 @@ def test_rungs_go_on_to_the_same_bits_and_can_be_measured(proxy: TransformerProx
         part = proxy.train(run, tmp_path / "parts", until)
         losses.append(float(proxy.measure(run, tmp_path / "parts", tasks)[0].nats[0]))
         assert part.tokens == min(0.75, max(until, part.tokens / 20_480)) * 20_480
-        assert not (tmp_path / "parts" / checkpoint.MODEL).exists()
+        assert not (tmp_path / "parts" / MODEL).exists()
     assert losses[0] > losses[1] > losses[2] == losses[3]
     last = proxy.train(run, tmp_path / "parts")
     assert last.curve == whole.curve
@@ -343,7 +332,7 @@ def test_a_checkpoint_of_another_run_is_not_resumed(proxy: TransformerProxy, tmp
 
 def test_damage_is_named(proxy: TransformerProxy, tmp_path: Path) -> None:
     proxy.train(run_of(0.5, 0.3, 0.2), tmp_path, 0.1)
-    path = tmp_path / checkpoint.CHECKPOINT
+    path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ShardError, match=r"checkpoint\.npz is damaged .*; delete it"):
         proxy.train(run_of(0.5, 0.3, 0.2), tmp_path)
@@ -370,7 +359,7 @@ def test_a_loss_that_explodes_is_an_error(config: ProxyConfig, data: ProxyData, 
     from pipeline.mix.proxies.transformer import training
 
     proxy = TransformerProxy(config, data)
-    trainer = training.Trainer(proxy._plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT))
+    trainer = training.Trainer(proxy.plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT))
     trainer.flat.fill_(float("nan"))
     with torch.no_grad(), pytest.raises(GristmillError, match=r"run r1: the loss is nan at step 0; lower proxy\.learn"):
         trainer.step()
@@ -393,7 +382,7 @@ def test_without_torch_the_error_says_how_to_install_it(
 
 
 def test_the_package_imports_without_torch() -> None:
-    modules = "pipeline.mix.proxies.transformer.pool, pipeline.mix.proxies.transformer.proxy"
+    modules = "pipeline.mix.proxies.transformer.worker, pipeline.mix.proxies.transformer.proxy"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -404,12 +393,12 @@ def test_the_package_imports_without_torch() -> None:
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65, 200])
 @pytest.mark.parametrize("start_share", [0.0, 0.5, 0.9])
 def test_windows_score_each_token_once_with_half_a_context_of_history(length: int, start_share: float) -> None:
-    from pipeline.mix.proxies.transformer import evaluation
+    from pipeline.mix.proxies.transformer import model
 
     start = int(start_share * length)
     tokens = np.arange(1, length + 1, dtype=np.int32)  # each token tells its position
     scored = []
-    for window in evaluation.windows(0, TokenItem(tokens, start, 1), CONTEXT, EOS):
+    for window in model.windows(0, TokenItem(tokens, start, 1), CONTEXT, EOS):
         assert len(window.tokens) <= CONTEXT + 1
         assert (np.diff(window.tokens) == 1).all()
         first = int(window.tokens[-window.scored])
@@ -431,7 +420,7 @@ def test_a_measure_is_the_losses_of_the_scored_tokens_whatever_is_measured_besid
     empty = TokenItem(np.array([3, 4], np.int32), 2, 1)
     (alone,) = proxy.measure(run, tmp_path, [task("a", item)])
     among, last = proxy.measure(run, tmp_path, [task("b", *others), task("c", empty, item)])
-    with np.load(tmp_path / checkpoint.CHECKPOINT) as file:
+    with np.load(tmp_path / CHECKPOINT) as file:
         flat = torch.from_numpy(file["flat"])
     rows = torch.tensor([[EOS, *item.tokens.tolist()]])
     states = model.hidden_states(flat, proxy.shape, rows[:, :-1])
@@ -459,43 +448,35 @@ def test_a_run_without_a_model_cannot_be_measured(proxy: TransformerProxy, tmp_p
 # Worker processes -----------------------------------------------------------------------------------------------------
 
 
-def test_workers_give_what_this_process_gives(proxy: TransformerProxy, tmp_path: Path) -> None:
+def test_a_worker_gives_what_this_process_gives(proxy: TransformerProxy, tmp_path: Path) -> None:
     tasks = (task("alpha", counting(1, 20), counting(1, 90)), task("none"), task("beta", counting(21, 40)))
     runs = [run_of(w, 1 - w, 0.0, run_id=f"r{w}") for w in (0.1, 0.5, 0.9)]
-    jobs = [pool.Job(run, tmp_path / run.run_id, 1.0, tasks) for run in runs]
-    heard: list[str] = []
-    done = list(pool.run_all(proxy, jobs, 2, threading.Event(), lambda run, tokens: heard.append(run.run_id)))
-    assert sorted(d.job.run.run_id for d in done) == sorted(set(heard)) == ["r0.1", "r0.5", "r0.9"]
-    for result in done:
-        here = tmp_path / "here" / result.job.run.run_id
-        trained = proxy.train(result.job.run, here)
-        assert result.trained.curve == trained.curve
-        assert_same_model(here, result.job.folder)
-        for ours, theirs in zip(proxy.measure(result.job.run, here, tasks), result.measures, strict=True):
+    jobs = [Job(run, tmp_path / run.run_id, tasks) for run in runs]
+    found = list(proxy.perform(jobs, threading.Event()))
+    assert [done.job for done in found] == jobs
+    for done in found:
+        here = tmp_path / "here" / done.job.run.run_id
+        trained = proxy.train(done.job.run, here)
+        assert done.trained.curve == trained.curve
+        assert_same_model(here, done.job.folder)
+        for ours, theirs in zip(proxy.measure(done.job.run, here, tasks), done.measures, strict=True):
             assert ours.nats.tolist() == theirs.nats.tolist()
             assert ours.n_bytes.tolist() == theirs.n_bytes.tolist()
 
 
-def test_a_failing_run_is_named_and_ends_the_others(proxy: TransformerProxy, tmp_path: Path) -> None:
-    runs = [(run_of(0.7, 0.7, 0.0, run_id="wrong"), tmp_path / "wrong")]
+def test_a_failing_run_is_named_and_what_was_done_before_it_stays(proxy: TransformerProxy, tmp_path: Path) -> None:
+    jobs = [Job(run_of(0.7, w, 0.0, run_id=name), tmp_path / name) for w, name in ((0.3, "right"), (0.7, "wrong"))]
+    found = proxy.perform(jobs, threading.Event())
+    assert next(found).job.run.run_id == "right"
     with pytest.raises(InputError, match=r"run wrong: weights sum to 1\.4"):
-        list(train_all(proxy, runs, 2, threading.Event(), lambda run, tokens: None))
+        next(found)
 
 
 def test_a_crash_of_a_worker_becomes_one_line(proxy: TransformerProxy, data: ProxyData, tmp_path: Path) -> None:
     broken = replace(data, slices=(replace(data.slices[0], documents_path=tmp_path / "absent"), *data.slices[1:]))
-    lost = TransformerProxy(proxy.config, broken)
-    runs = [(run_of(1.0, 0.0, 0.0), tmp_path / "r1")]
+    jobs = [Job(run_of(1.0, 0.0, 0.0), tmp_path / "r1")]
     with pytest.raises(ShardError, match=r"^run r1: its training process failed: FileNotFoundError.*absent[^\n]*$"):
-        list(train_all(lost, runs, 1, threading.Event(), lambda run, tokens: None))
-
-
-def test_stop_ends_early_and_leaves_nothing_running(proxy: TransformerProxy, tmp_path: Path) -> None:
-    endless = TransformerProxy(proxy.config.model_copy(update={"tokens": 10**9}), proxy.data)
-    stop = threading.Event()
-    runs = [(run_of(1.0, 0.0, 0.0, run_id=f"r{i}"), tmp_path / f"r{i}") for i in range(3)]
-    assert list(train_all(endless, runs, 2, stop, lambda run, tokens: stop.set())) == []
-    assert not workers_of(os.getpid())
+        list(TransformerProxy(proxy.config, broken).perform(jobs, threading.Event()))
 
 
 def workers_of(parent: int) -> list[int]:
@@ -512,23 +493,48 @@ def workers_of(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds worker processes in /proc")
+@pytest.fixture
+def endless(proxy: TransformerProxy) -> TransformerProxy:
+    """A proxy whose runs are stopped rather than finished."""
+    return TransformerProxy(proxy.config.model_copy(update={"tokens": 10**9}), proxy.data)
+
+
+FINDS_PROCESSES = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds worker processes in /proc")
+
+
+@FINDS_PROCESSES
+def test_stop_ends_early_and_leaves_nothing_running(endless: TransformerProxy, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def stop_it() -> None:
+        while not workers_of(os.getpid()):
+            time.sleep(0.02)
+        stop.set()
+
+    threading.Thread(target=stop_it).start()
+    jobs = [Job(run_of(1.0, 0.0, 0.0, run_id=f"r{i}"), tmp_path / f"r{i}") for i in range(3)]
+    assert list(endless.perform(jobs, stop)) == []
+    assert not workers_of(os.getpid())
+
+
+@FINDS_PROCESSES
 @pytest.mark.parametrize("kills", [1, 2])
 def test_a_killed_worker_is_replaced_once(proxy: TransformerProxy, tmp_path: Path, kills: int) -> None:
     longer = TransformerProxy(proxy.config.model_copy(update={"tokens": 150_000}), proxy.data)
-    run, killed = run_of(0.5, 0.5, 0.0), []
+    job, killed = Job(run_of(0.5, 0.5, 0.0), tmp_path / "r"), set[int]()
 
-    def kill(_: RunSpec, tokens: int) -> None:
-        (process,) = workers_of(os.getpid())
-        if len(set(killed)) < kills and process not in killed:
-            killed.append(process)
-            os.kill(process, signal.SIGKILL)
+    def kill() -> None:
+        while len(killed) < kills:
+            for process in set(workers_of(os.getpid())) - killed:
+                killed.add(process)
+                os.kill(process, signal.SIGKILL)
+            time.sleep(0.02)
 
-    training = train_all(longer, [(run, tmp_path / "r")], 1, threading.Event(), kill)
+    threading.Thread(target=kill).start()
     if kills == 2:
         with pytest.raises(ShardError, match=r"run r1: its training process was killed twice \(signal 9\)"):
-            list(training)
+            list(longer.perform([job], threading.Event()))
     else:
-        (((_, trained)),) = training
-        assert trained.tokens == longer.schedule.steps * longer.schedule.step_tokens
-        assert len(killed) == 1
+        (done,) = longer.perform([job], threading.Event())
+        assert done.trained.tokens == longer.schedule.steps * longer.schedule.step_tokens
+    assert len(killed) == kills

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.extract.licences import spdx_from_text, spdx_from_url
-from pipeline.extract.page_metadata import PageMetadata, header_date, header_licence, parse_date, read_metadata
+from pipeline.extract.html.licences import spdx_from_text, spdx_from_url
+from pipeline.extract.html.page_metadata import PageMetadata, header_date, header_licence, parse_date, read_metadata
 
 
 def metadata(head: str, body: str = "<p>text</p>", html: str = "<html>") -> PageMetadata:

@@ -163,14 +163,6 @@ def test_an_unknown_style_is_found_before_anything_is_asked(tmp_path: Path) -> N
         make_plan(configure(tmp_path, routes=[{"styles": "lng"}]))
 
 
-def test_a_tokenizer_may_measure_segments(tmp_path: Path) -> None:
-    plan = make_plan(configure(tmp_path, routes=[{"styles": "short"}]), lambda text: 10 * len(text.split()))
-    assert [p.segment_text for p in plan_requests([document(1, "one two three four")], plan)] == [
-        "one two ",
-        "three four",
-    ]
-
-
 def test_an_estimate_counts_and_prices(tmp_path: Path) -> None:
     endpoint = {"base_url": "http://a/v1", "model": "m", "price_input": 2.0, "price_output": 10.0}
     config = configure(tmp_path, endpoint=endpoint, budget={"requests": 3, "tokens": 50}, samples=2)

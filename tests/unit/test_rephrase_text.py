@@ -15,8 +15,8 @@ def style(**values: Any) -> Style:
     return Style.model_validate({"name": "s", "user": "{text}", "input_tokens": 100, "output_tokens": 50, **values})
 
 
-def parts(text: str, budget: int, **more: Any) -> list[str]:
-    return [text[s.start : s.end] for s in split(text, budget, **more)]
+def parts(text: str, budget: int) -> list[str]:
+    return [text[s.start : s.end] for s in split(text, budget)]
 
 
 def test_a_text_within_the_budget_is_one_segment() -> None:
@@ -59,11 +59,6 @@ def test_whitespace_is_free_but_belongs_to_a_segment() -> None:
 @pytest.mark.parametrize("text", ["", " ", "\n\n\n"])
 def test_a_blank_text_is_one_segment_of_nothing(text: str) -> None:
     assert [(s.start, s.end, s.tokens) for s in split(text, 1)] == [(0, len(text), 0)]
-
-
-def test_a_tokenizer_may_count() -> None:
-    text = "a b c d e f"
-    assert parts(text, 2, count=lambda piece: len(piece.split())) == ["a b ", "c d ", "e f"]
 
 
 @pytest.mark.parametrize("text", ["a" * 400_000, "\n " * 200_000, ". " * 100_000, "a\n\n" * 100_000, "。" * 100_000])

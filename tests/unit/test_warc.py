@@ -14,10 +14,10 @@ import pytest
 import zstandard
 from fastwarc.stream_io import BrotliWriter
 
-from pipeline.extract import http
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.units import Page, Reject
-from pipeline.extract.warc import WarcItem, parse_date, read_warc
+from pipeline.extract.units import Entry, Page, Reject
+from pipeline.extract.warc import http
+from pipeline.extract.warc.archive import parse_date, read_warc
 from pipeline.table.errors import InputError
 from tests.local_run import run_all
 
@@ -51,7 +51,7 @@ def answer(body: bytes = HTML, fields: str = "Content-Type: text/html\r\n", stat
     return f"HTTP/1.1 {status}\r\n{fields}\r\n".encode("latin-1") + body
 
 
-def read(data: bytes, start: int = 0, earlier: Iterable[tuple[str, int]] = ()) -> list[WarcItem]:
+def read(data: bytes, start: int = 0, earlier: Iterable[tuple[str, int]] = ()) -> list[Entry]:
     return list(read_warc(io.BytesIO(data), "f.warc", start, LIMITS, earlier))
 
 
@@ -316,13 +316,13 @@ def test_segments_are_joined_or_marked(data: list[bytes], expected: list[str | N
             assert read(whole, item.offset, places(items[:index])) == items[index:]
 
 
-def _outcome(item: WarcItem) -> str | None:
+def _outcome(item: Entry) -> str | None:
     if isinstance(item.result, Page):
         return item.result.truncated or ("whole" if item.result.payload == b"<p>one two three four</html>" else "page")
     return item.result and item.result.reason
 
 
-def places(items: list[WarcItem]) -> list[tuple[str, int]]:
+def places(items: list[Entry]) -> list[tuple[str, int]]:
     """Return what `read_warc` wants to know of the units before the one that it begins with."""
     origins = [item.result.origin for item in items if item.result is not None]
     return [(origin.record_id, origin.offset) for origin in origins if origin.record_id]

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.mix.config import MAX_SLICES, MixConfig, SliceConfig
+from pipeline.mix.config import MAX_SLICES, MixConfig, ResolvedSlice, SliceConfig
 from pipeline.mix.material.texts import Keys, id_keys
-from pipeline.mix.types import ChosenDocuments, ResolvedSlice
+from pipeline.mix.types import ChosenDocuments
 from pipeline.table.errors import ConfigError, InputError
 from pipeline.table.query import check, first_line, literal, shown
 from pipeline.table.sql import BATCH_ROWS, Session

@@ -11,7 +11,6 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipeline.inputs.shipped import preset_names, preset_path
-from pipeline.mix.config import HeldOutConfig, SuiteConfig, TaskConfig
+from pipeline.mix.config import HeldOutConfig, Suite, SuiteConfig, TaskConfig
 from pipeline.mix.material.texts import held_out_order, id_keys
 from pipeline.mix.material.tokenizer import MixTokenizer
 from pipeline.mix.types import Item, Task, TokenItem, TokenTask
@@ -40,19 +39,6 @@ HELD_OUT_BYTES = 256 << 10
 HELD_OUT_DOCUMENT_BYTES = 16 << 10
 """Of each held-out document so many bytes or an even share of those above, whichever is more, from its beginning: one
 book is not a slice."""
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A suite as it was read: its configuration, and the items of the tasks that have files."""
-
-    path: Path
-    config: SuiteConfig
-    tasks: tuple[Task, ...]
-
-    def hash_with(self, held_out: Sequence[Task] = ()) -> str:
-        """Return `suite_hash` of this suite with the tasks made from held-out text."""
-        return suite_hash(self.config, (*self.tasks, *held_out))
 
 
 def load_suite(name: str) -> Suite:

@@ -7,25 +7,24 @@ keeps its place when others come and go, whatever the configuration.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.table.catalog import Catalog
 from pipeline.table.errors import SchemaError, ShardError, WorkspaceError
-from pipeline.table.shards import Group
+from pipeline.table.shards import Group, open_part
 
 Keys = NDArray[np.uint64]
 
-_ORDER, _HELD_OUT, _SAMPLE = (
-    np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F)
-)
-_PLACES = np.uint64(1) << (np.arange(15, -1, -1, dtype=np.uint64) * np.uint64(4))
-_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_HEX_DIGITS = "[0-9a-f]{32}"
 
 
 def id_keys(ids: pa.Array) -> Keys:
@@ -33,40 +32,39 @@ def id_keys(ids: pa.Array) -> Keys:
 
     Raises: SchemaError for what is not 32 hex digits in lower case.
     """
-    fixed = ids.cast(pa.binary())
-    if len(fixed) == 0:
-        return np.empty((0, 2), np.uint64)
-    joined = b"".join(fixed.to_pylist()) if fixed.null_count == 0 else b""
-    digits = np.frombuffer(joined, np.uint8)
-    values = np.searchsorted(_DIGITS, digits).clip(0, 15)
-    if digits.size != 32 * len(fixed) or not np.array_equal(_DIGITS[values], digits):
-        bad = next((each for each in ids.to_pylist() if each is None or len(each) != 32), ids[0].as_py())
+    ids = ids.cast(pa.string())  # an empty column may have no type
+    if ids.null_count or not pc.all(pc.match_substring_regex(ids, f"^{_HEX_DIGITS}$"), min_count=0).as_py():
+        bad = next(each for each in ids.to_pylist() if each is None or not re.fullmatch(_HEX_DIGITS, each))
         raise SchemaError(f"doc_id {bad!r} is not 32 hex digits; make the documents with `gristmill run`")
-    keys: Keys = values.astype(np.uint64).reshape(-1, 2, 16) @ _PLACES
-    return keys
+    return np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
 def id_strings(keys: Keys) -> pa.Array:
     """Undo `id_keys`."""
-    shifts = np.arange(60, -1, -4, dtype=np.uint64)
-    digits = _DIGITS[((keys[:, :, None] >> shifts) & np.uint64(15)).astype(np.uint8)]
-    offsets = pa.py_buffer(np.arange(0, 32 * len(keys) + 1, 32, dtype=np.int64).tobytes())
-    return pa.LargeStringArray.from_buffers(len(keys), offsets, pa.py_buffer(digits.tobytes())).cast(pa.string())
+    digits = keys.astype(">u8").tobytes().hex().encode()
+    offsets = np.arange(0, len(digits) + 1, 32, dtype=np.int64)
+    buffers = pa.py_buffer(offsets.tobytes()), pa.py_buffer(digits)
+    return pa.LargeStringArray.from_buffers(len(keys), *buffers).cast(pa.string())
+
+
+def _sortable(keys: Keys) -> NDArray[np.bytes_]:
+    """Return keys as texts of 16 bytes, which sort as the keys do."""
+    return keys.astype(">u8").view("S16").ravel()
 
 
 def training_order(keys: Keys) -> Keys:
     """Return the hash by which a slice's documents are ordered."""
-    return _mixed(keys, _ORDER)
+    return _mixed(keys, 0x9E3779B97F4A7C15)
 
 
 def held_out_order(keys: Keys) -> Keys:
     """Return the hash that sets documents aside, the smallest first."""
-    return _mixed(keys, _HELD_OUT)
+    return _mixed(keys, 0xD6E8FEB86659FD93)
 
 
 def sample_order(keys: Keys) -> Keys:
     """Return the hash that draws the tokenizer's sample, the smallest first."""
-    return _mixed(keys, _SAMPLE)
+    return _mixed(keys, 0xA0761D6478BD642F)
 
 
 def held_out(keys: Keys, share: float) -> NDArray[np.bool_]:
@@ -83,14 +81,14 @@ def held_out(keys: Keys, share: float) -> NDArray[np.bool_]:
     return chosen
 
 
-def _mixed(keys: Keys, salt: np.uint64) -> Keys:
+def _mixed(keys: Keys, salt: int) -> Keys:
     """Return MurmurHash3's finaliser over both halves and the salt."""
-    return _finalised(_finalised(keys[:, 0] + salt) ^ keys[:, 1])
+    return _finalised(_finalised(keys[:, 0] + np.uint64(salt)) ^ keys[:, 1])
 
 
 def _finalised(value: Keys) -> Keys:
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        value = (value ^ (value >> np.uint64(33))) * np.uint64(factor)
     return value ^ (value >> np.uint64(33))
 
 
@@ -125,16 +123,22 @@ def locate(catalog: Catalog, sources: Sequence[str], keys: Keys) -> Located:
 
     Raises: WorkspaceError when one is not there; ShardError when a part cannot be read.
     """
+    wanted = _sortable(keys)
     row_groups: list[RowGroup] = []
     group_of: NDArray[np.int32] = np.full(len(keys), -1, np.int32)
     row_of: NDArray[np.int32] = np.full(len(keys), -1, np.int32)
-    for source in sources:
-        group = catalog.group(source, "curated")
+    for group in (catalog.group(source, "curated") for source in sources):
         for part in group.parts():
-            for each, ids in _row_groups(group, part.name):
-                found, rows = _matches(keys, id_keys(ids))
-                group_of[found], row_of[found] = len(row_groups), rows
-                row_groups.append(each)
+            with _opened(group, part.name) as file:
+                leaf = [file.schema.column(i).path for i in range(len(file.schema))].index("text")
+                for number in range(file.num_row_groups):
+                    ids = file.read_row_group(number, columns=["doc_id"], use_threads=False)["doc_id"].combine_chunks()
+                    present = _sortable(id_keys(ids))
+                    at = np.searchsorted(wanted, present).clip(max=max(len(wanted) - 1, 0))
+                    rows = np.flatnonzero(wanted[at] == present) if len(wanted) else at[:0]
+                    group_of[at[rows]], row_of[at[rows]] = len(row_groups), rows
+                    size = file.metadata.row_group(number).column(leaf).total_uncompressed_size
+                    row_groups.append(RowGroup(group, part.name, number, len(ids), size))
     lost = np.flatnonzero(group_of < 0)
     if lost.size:
         example = id_strings(keys[lost[:1]])[0].as_py()
@@ -163,56 +167,12 @@ def read_texts(located: Located, chosen: NDArray[np.int64]) -> Iterator[tuple[ND
         yield positions, texts.take(pa.array(located.row_of[positions]))
 
 
-def _row_groups(group: Group, name: str) -> Iterator[tuple[RowGroup, pa.Array]]:
-    with _opened(group, name) as file:
-        leaf = [file.schema.column(i).path for i in range(len(file.schema))].index("text")
-        for number in range(file.num_row_groups):
-            data = file.metadata.row_group(number)
-            ids = file.read_row_group(number, columns=["doc_id"], use_threads=False)["doc_id"].combine_chunks()
-            size = data.column(leaf).total_uncompressed_size
-            yield RowGroup(group, name, number, data.num_rows, size), ids
-
-
-class _opened:
-    """A part open for reading; what goes wrong inside names it."""
-
-    def __init__(self, group: Group, name: str) -> None:
-        self._group, self._name = group, name
-
-    def __enter__(self) -> pq.ParquetFile:
-        try:
-            self._stream = self._group.storage.open(self._group.path(self._name))
-            self._file = pq.ParquetFile(self._stream, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise self._error(error) from error
-        return self._file
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._stream.close()
-        if isinstance(error, OSError | pa.ArrowInvalid):
-            raise self._error(error) from error
-
-    def _error(self, error: BaseException) -> ShardError:
-        where = self._group.storage.sql_path(self._group.path(self._name))
-        return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
-
-
-def _matches(wanted: Keys, present: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (position in `wanted`, position in `present`) of every key that is in both; `wanted` rises."""
-    if not len(wanted) or not len(present):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    # Two ids with equal upper halves are looked at one by one: with 2^64 of them that is next to never.
-    at = np.searchsorted(wanted[:, 0], present[:, 0])
-    rows: NDArray[np.int64] = np.arange(len(present), dtype=np.int64)
-    found: list[NDArray[np.int64]] = []
-    matched: list[NDArray[np.int64]] = []
-    while rows.size:
-        inside = at < len(wanted)
-        rows, at = rows[inside], at[inside]
-        same_half = wanted[at, 0] == present[rows, 0]
-        rows, at = rows[same_half], at[same_half]
-        same = wanted[at, 1] == present[rows, 1]
-        found.append(at[same])
-        matched.append(rows[same])
-        rows, at = rows[~same], at[~same] + 1
-    return np.concatenate(found), np.concatenate(matched)
+@contextmanager
+def _opened(group: Group, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a part; what goes wrong inside names it."""
+    try:
+        with open_part(group, name) as file:
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        where = group.storage.sql_path(group.path(name))
+        raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error

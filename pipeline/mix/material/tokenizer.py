@@ -11,11 +11,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from pipeline.mix.config import TokenizerConfig
 from pipeline.mix.material.texts import held_out, locate, read_texts, sample_order
 from pipeline.mix.types import ChosenDocuments
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError
-from pipeline.table.kept import done, kept, write_file
+from pipeline.table.kept import done, write_file, write_json
 from pipeline.table.schema import text_buffers
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
@@ -326,17 +325,14 @@ def slices_tokenizer(
 
     Raises: ConfigError, InputError when the file or the text cannot be used.
     """
-    if config.train is None:
-        return load_tokenizer(Path(str(config.file)), config.end_of_document)
-    vocabulary = config.train.vocabulary
-
-    def make() -> tuple[MixTokenizer, dict[str, Any]]:
-        trained = train_tokenizer(tokenizer_sample(session, documents, share), vocabulary)
-        write_file(folder / _FILE, trained.text.encode())
-        return trained, {"tokenizer": trained.content_hash, "vocabulary": trained.vocabulary}
-
-    key = _key(session, config, documents, share)
-    return kept(folder / _MANIFEST, key, make, partial(_trained_before, folder))
+    found = kept_tokenizer(session, config, documents, share, folder)
+    if found is None:
+        assert config.train is not None
+        found = train_tokenizer(tokenizer_sample(session, documents, share), config.train.vocabulary)
+        write_file(folder / _FILE, found.text.encode())
+        told = {"tokenizer": found.content_hash, "vocabulary": found.vocabulary}
+        write_json(folder / _MANIFEST, {"key": _key(session, config, documents, share), **told})
+    return found
 
 
 def kept_tokenizer(
@@ -348,27 +344,22 @@ def kept_tokenizer(
     """
     if config.train is None:
         return load_tokenizer(Path(str(config.file)), config.end_of_document)
-    manifest = done(folder / _MANIFEST, _key(session, config, documents, share))
-    return None if manifest is None else _trained_before(folder, manifest)
+    manifest = done(folder / _MANIFEST, {"key": _key(session, config, documents, share)})
+    if manifest is not None:
+        with suppress(InputError, ConfigError):  # a damaged one: training gives the same one again
+            found = load_tokenizer(folder / _FILE)
+            if found.content_hash == manifest.get("tokenizer"):
+                return found
+    return None
 
 
-def _key(session: Session, config: TokenizerConfig, documents: ChosenDocuments, share: float) -> dict[str, str]:
+def _key(session: Session, config: TokenizerConfig, documents: ChosenDocuments, share: float) -> str:
     assert config.train is not None
     parts = {name: [made_from(p) for p in session.catalog.group(name, "curated").parts()] for name in documents.sources}
     chosen = hashlib.blake2b(documents.keys.tobytes() + documents.slices.tobytes(), digest_size=16).hexdigest()
     sample = {"bytes": SAMPLE_BYTES, "documents": chosen, "curated": parts, "held_out": share}
     library = version("tokenizers")
-    key = digest({"version": VERSION, "train": config.train.model_dump(), "sample": sample, "tokenizers": library})
-    return {"key": key}
-
-
-def _trained_before(folder: Path, manifest: Mapping[str, Any]) -> MixTokenizer | None:
-    """Return the tokenizer in a folder; None for a damaged one: training gives the same one again."""
-    with suppress(InputError, ConfigError):
-        found = load_tokenizer(folder / _FILE)
-        if found.content_hash == manifest.get("tokenizer"):
-            return found
-    return None
+    return digest({"version": VERSION, "train": config.train.model_dump(), "sample": sample, "tokenizers": library})
 
 
 def tokenizer_sample(

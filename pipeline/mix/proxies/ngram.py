@@ -29,12 +29,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +52,9 @@ from pipeline.mix.proxies.ngram_tasks import (
     of_task,
     task_model,
 )
-from pipeline.mix.types import Floats, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.types import Done, Floats, Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, ShardError, UsageError
-from pipeline.table.kept import read_json, write_file
+from pipeline.table.kept import as_written, read_arrays, read_json, write_arrays, write_file
 
 SMOOTHING = ((1.0, 5.0), (2.5, 2.0), (3.5, 4.0), (0.5, 4.0))
 """By order, (a, b): the shorter context is worth a + b times the different tokens that follow the longer one.
@@ -78,6 +78,8 @@ class NgramProxy:
     `counts` is the folder that all runs share the counts in; by default `ngram_counts` beside the runs' folders, or
     memory alone for `measure_mixtures`. Counts are kept by the content of pool and task, so changed ones are made anew.
     """
+
+    is_quick = True
 
     def __init__(
         self,
@@ -136,7 +138,8 @@ class NgramProxy:
         known = _read(folder / _RUN_FILE) or {}
         if {**known, "until": None} == {**value, "until": None}:
             until = max(until, float(known["until"]))  # what is trained stays trained
-        write_file(folder / _RUN_FILE, (json.dumps({**value, "until": until}, indent=1) + "\n").encode())
+        if known != {**value, "until": until}:
+            write_file(folder / _RUN_FILE, (json.dumps({**value, "until": until}, indent=1) + "\n").encode())
         return TrainedRun(round(self._config.tokens * until), 0, time.process_time() - start, 0.0, ())
 
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
@@ -149,6 +152,14 @@ class NgramProxy:
         models = self._prepare(tasks, run.seed, self._folder or folder.parent / "ngram_counts")
         vocabulary = self._data.vocabulary
         return [Measure(_score(m, epochs, self._smoothing, vocabulary)[:, 0], m.n_bytes) for m in models]
+
+    def perform(self, jobs: Sequence[Job], stop: threading.Event) -> Iterator[Done]:
+        """Do jobs in this process, seed by seed, as counts are kept; yield each as it is done."""
+        for job in sorted(jobs, key=lambda job: job.run.seed):
+            if stop.is_set():
+                return
+            trained = self.train(job.run, job.folder, job.until)
+            yield Done(job, trained, self.measure(job.run, job.folder, job.tasks))
 
     def measure_mixtures(self, weights: Floats, tasks: Sequence[TokenTask], seed: int = 0) -> Floats:
         """Return bits per byte of every mixture on every task, (q, m), for mixtures (q, k); nothing need be trained.
@@ -208,7 +219,8 @@ class NgramProxy:
             return
         pools = self._keys_of_pools()
         paths = [{key: folder / f"{_digest(pool, key)}.npz" if folder else None for key in tasks} for pool in pools]
-        found = [{key: _load(path) for key, path in of.items() if path and path.exists()} for of in paths]
+        loaded = [{key: _load(path) for key, path in of.items() if path} for of in paths]
+        found = [{key: counts for key, counts in of.items() if counts is not None} for of in loaded]
         missing = [tuple(key for key in tasks if key not in have) for have in found]
         for wanted in sorted(set(missing) - {()}):
             union = build_trie([tasks[key] for key in wanted], self.order, self._data.vocabulary)
@@ -310,24 +322,20 @@ def _digest(*parts: str) -> str:
 
 
 def _save(path: Path, counts: Counts) -> None:
-    import io
-
-    buffer = io.BytesIO()
     small = {name: _smallest(getattr(counts, name)) for name in _STORED}
     numbers = np.array([counts.n_documents, counts.vocabulary, counts.last_block])
-    np.savez(buffer, last=counts.last, numbers=numbers, **small)  # type: ignore[arg-type]
-    write_file(path, buffer.getvalue())
+    write_arrays(path, {"last": counts.last, "numbers": numbers, **small})
 
 
 def _smallest(values: NDArray[np.int64]) -> NDArray[Any]:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def _load(path: Path) -> Counts:
-    try:
-        with np.load(path) as stored:  # allow_pickle is False
-            wide = {name: stored[name].astype(np.int64) for name in (*_STORED, "last")}
-            documents, vocabulary, last_block = (int(number) for number in stored["numbers"])
-            return Counts(**wide, n_documents=documents, vocabulary=vocabulary, last_block=last_block)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ShardError(f"{path}: n-gram counts cannot be read ({error}); delete the file") from None
+def _load(path: Path) -> Counts | None:
+    stored = read_arrays(path)
+    if stored is None:
+        return None
+    with as_written(path):
+        wide = {name: stored[name].astype(np.int64) for name in (*_STORED, "last")}
+        documents, vocabulary, last_block = (int(number) for number in stored["numbers"])
+        return Counts(**wide, n_documents=documents, vocabulary=vocabulary, last_block=last_block)

@@ -1,7 +1,7 @@
 """How to spend compute, given a scaling law: parameters N and tokens D of the model to train, with 90 % intervals.
 
-Training costs 6 N D floating-point operations, serving 2 N a token. All three answers are of convex problems in log N,
-so a golden-section search finds them, for the law and every bootstrap draw at once.
+Training costs 6 N D floating-point operations, serving 2 N a token. Both answers with serving are of convex problems in
+log N, so a golden-section search finds them, for the law and every bootstrap draw at once.
 
 Source: Hoffmann et al. 2022 (arXiv 2203.15556), section 3.3; Sardana et al. 2023 (arXiv 2401.00448), section 3.
 """
@@ -18,27 +18,26 @@ from pipeline.mix.types import Floats
 from pipeline.table.errors import UsageError
 
 _GOLDEN = (np.sqrt(5) - 1) / 2
-_DECADES = 12.0
+_SPAN = 12.0 * float(np.log(10))  # twelve decades of parameters
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its 90 % interval; `infeasible` is the share of bootstrap draws for which there is none."""
+class Interval:
+    """The law's value, and the 90 % interval of the bootstrap draws'."""
 
     value: float
     lo: float
     hi: float
-    infeasible: float = 0.0
 
 
 @dataclass(frozen=True)
 class Allocation:
     """A model to train: parameters, training tokens, loss, and all FLOPs, those of serving included."""
 
-    parameters: Estimate
-    tokens: Estimate
-    loss: Estimate
-    flops: Estimate
+    parameters: Interval
+    tokens: Interval
+    loss: Interval
+    flops: Interval
 
 
 def compute_optimal(law: ScalingLaw, flops: float) -> Allocation:
@@ -61,27 +60,10 @@ def serving_budget(law: ScalingLaw, flops: float, served_tokens: float) -> Alloc
     def log_tokens(log_n: Floats) -> Floats:
         return np.log(np.maximum(flops / 6 / np.exp(log_n) - served_tokens / 3, 1e-300))
 
-    hi = np.minimum(start + _span(), most)
-    lo = np.minimum(start, most) - _span()
+    hi = np.minimum(start + _SPAN, most)
+    lo = np.minimum(start, most) - _SPAN
     log_n = _golden(lambda u: _loss(theta, u, log_tokens(u)), lo, hi)
     return _allocation(log_n, log_tokens(log_n), _loss(theta, log_n, log_tokens(log_n)), np.full(len(theta), flops))
-
-
-def serving_target(law: ScalingLaw, loss: float, served_tokens: float) -> Allocation:
-    """Return the model that reaches `loss` at the least cost of training and serving: 6 N D + 2 N served_tokens.
-
-    Raises: UsageError when the law says that no model reaches the loss.
-    """
-    _check("loss", loss)
-    _check("served_tokens", served_tokens, least=0)
-    theta = _all(law)
-    if loss <= theta[0, 0]:
-        raise UsageError(
-            f"loss {loss:g} is out of reach: the law's irreducible loss E is {theta[0, 0]:.4g}; ask for more"
-        )
-    feasible = theta[:, 0] < loss
-    log_n, log_d = _cheapest(theta[feasible], np.full(int(feasible.sum()), loss), served_tokens)
-    return _served(log_n, log_d, np.full(log_n.size, loss), served_tokens, float(1 - feasible[1:].mean()))
 
 
 def serving_same_loss(law: ScalingLaw, flops: float, served_tokens: float) -> Allocation:
@@ -92,10 +74,23 @@ def serving_same_loss(law: ScalingLaw, flops: float, served_tokens: float) -> Al
     _check("flops", flops)
     _check("served_tokens", served_tokens, least=0)
     theta = _all(law)
+    e, a, alpha, b, beta = theta.T
     start = _log_optimum(theta, flops)
-    target = _loss(theta, start, np.log(flops / 6) - start)
-    log_n, log_d = _cheapest(theta, target, served_tokens)
-    return _served(log_n, log_d, target, served_tokens, 0.0)
+    loss = _loss(theta, start, np.log(flops / 6) - start)
+    gap = loss - e
+    least = (np.log(a) - np.log(gap)) / alpha  # a smaller model cannot reach the loss with any number of tokens
+
+    def log_tokens(log_n: Floats) -> Floats:
+        left = gap - np.exp(np.log(a) - alpha * log_n)
+        needed: Floats = (np.log(b) - np.log(np.maximum(left, 1e-300))) / beta
+        return needed
+
+    def log_cost(log_n: Floats) -> Floats:
+        return log_n + np.logaddexp(log_tokens(log_n), np.log(max(served_tokens, 1e-300) / 3))
+
+    log_n = _golden(log_cost, least, least + _SPAN)
+    log_d = log_tokens(log_n)
+    return _allocation(log_n, log_d, loss, 6 * np.exp(log_n) * (np.exp(log_d) + served_tokens / 3))
 
 
 def _check(name: str, value: float, least: float | None = None) -> None:
@@ -110,10 +105,6 @@ def _check(name: str, value: float, least: float | None = None) -> None:
 def _all(law: ScalingLaw) -> Floats:
     """Return the law's values, and below them those of the draws."""
     return np.vstack([law.theta, law.draws])
-
-
-def _span() -> float:
-    return float(_DECADES * np.log(10))
 
 
 def _log_optimum(theta: Floats, flops: float) -> Floats:
@@ -131,24 +122,6 @@ def _loss(theta: Floats, log_n: Floats, log_d: Floats) -> Floats:
     return loss
 
 
-def _cheapest(theta: Floats, target: Floats, served_tokens: float) -> tuple[Floats, Floats]:
-    """Return log N and log D that reach each target loss at the least 6 N D + 2 N served_tokens."""
-    e, a, alpha, b, beta = theta.T
-    gap = target - e
-    least = (np.log(a) - np.log(gap)) / alpha  # a smaller model cannot reach the loss with any number of tokens
-
-    def log_tokens(log_n: Floats) -> Floats:
-        left = gap - np.exp(np.log(a) - alpha * log_n)
-        needed: Floats = (np.log(b) - np.log(np.maximum(left, 1e-300))) / beta
-        return needed
-
-    def log_cost(log_n: Floats) -> Floats:
-        return log_n + np.logaddexp(log_tokens(log_n), np.log(max(served_tokens, 1e-300) / 3))
-
-    log_n = _golden(log_cost, least, least + _span())
-    return log_n, log_tokens(log_n)
-
-
 def _golden(objective: Callable[[Floats], Floats], lo: Floats, hi: Floats) -> Floats:
     """Return where convex functions are least between `lo` and `hi`, each (m,)."""
     lo, hi = lo.copy(), hi.copy()
@@ -161,17 +134,9 @@ def _golden(objective: Callable[[Floats], Floats], lo: Floats, hi: Floats) -> Fl
     return middle
 
 
-def _served(log_n: Floats, log_d: Floats, loss: Floats, served_tokens: float, infeasible: float) -> Allocation:
-    flops = 6 * np.exp(log_n) * (np.exp(log_d) + served_tokens / 3)
-    return _allocation(log_n, log_d, loss, flops, infeasible)
-
-
-def _allocation(log_n: Floats, log_d: Floats, loss: Floats, flops: Floats, infeasible: float = 0.0) -> Allocation:
+def _allocation(log_n: Floats, log_d: Floats, loss: Floats, flops: Floats) -> Allocation:
     """Gather answers whose first is the law's and the others the draws'."""
     values = np.exp(np.minimum(np.column_stack([log_n, log_d, np.log(loss), np.log(flops)]), 700))
     ends = quantiles(values[1:] if len(values) > 1 else values)
     lo, hi = np.minimum(ends[0], values[0]), np.maximum(ends[1], values[0])
-    each = [
-        Estimate(float(v), float(low), float(high), infeasible) for v, low, high in zip(values[0], lo, hi, strict=True)
-    ]
-    return Allocation(*each)
+    return Allocation(*(Interval(*map(float, each)) for each in zip(values[0], lo, hi, strict=True)))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.scaling import allocate as allocation
-from pipeline.mix.scaling.allocate import Allocation, Estimate
+from pipeline.mix.scaling.allocate import Allocation
 from pipeline.mix.scaling.law import NAMES, ScalingLaw, ScalingRuns, check_identifiable, fit_law, predict
 from pipeline.report.drawing import can_draw
 from pipeline.table.errors import InputError, ShardError, UsageError, nearest
@@ -30,7 +30,7 @@ FAR = 10.0
 """A prediction so many times beyond the largest (or below the smallest) fitted value is called an extrapolation."""
 
 _MAX_BYTES, _MAX_RUNS, _MAX_BOOTSTRAP = 32 << 20, 20_000, 10_000
-_VERSION = 1
+_FORMAT, _VERSION = "gristmill scaling law", 1
 
 
 def read_runs(path: str | Path) -> ScalingRuns:
@@ -90,23 +90,18 @@ def predict_file(fit_dir: str | Path, parameters: float, tokens: float) -> tuple
     return values, "\n".join([said, *(f"  note: {note}" for note in extrapolation(law, parameters, tokens))])
 
 
-def allocate(
-    fit_dir: str | Path, flops: float, served_tokens: float = 0, loss: float | None = None
-) -> dict[str, Allocation]:
+def allocate(fit_dir: str | Path, flops: float, served_tokens: float = 0) -> dict[str, Allocation]:
     """Return what to train: `compute_optimal`, and with tokens to be served `same_loss` and `same_budget`.
 
-    `same_loss` reaches the compute-optimal model's loss (or `loss`, then named `target_loss`) at the least cost of
-    training plus serving; `same_budget` has the least loss whose training plus serving takes `flops`.
+    `same_loss` reaches the compute-optimal model's loss at the least cost of training plus serving; `same_budget` has
+    the least loss whose training plus serving takes `flops`.
 
-    Raises: UsageError for numbers out of range, or a loss that no model reaches.
+    Raises: UsageError for numbers out of range.
     """
     law = load(fit_dir)
     found = {"compute_optimal": allocation.compute_optimal(law, flops)}
-    if loss is not None:
-        found["target_loss"] = allocation.serving_target(law, loss, served_tokens)
-    elif served_tokens:
-        found["same_loss"] = allocation.serving_same_loss(law, flops, served_tokens)
     if served_tokens:
+        found["same_loss"] = allocation.serving_same_loss(law, flops, served_tokens)
         found["same_budget"] = allocation.serving_budget(law, flops, served_tokens)
     return found
 
@@ -117,17 +112,16 @@ def describe_allocations(fit_dir: str | Path, found: dict[str, Allocation], serv
     titles = {
         "compute_optimal": "compute-optimal training",
         "same_loss": f"the same loss at the least cost of training and serving {served_tokens:.4g} tokens",
-        "target_loss": f"that loss at the least cost of training and serving {served_tokens:.4g} tokens",
         "same_budget": f"the least loss, if the budget pays for training and serving {served_tokens:.4g} tokens",
     }
     lines = []
     for name, one in found.items():
         lines.append(f"{titles[name]}:")
-        shown = (("parameters", one.parameters), ("tokens", one.tokens), ("loss", one.loss), ("flops", one.flops))
-        lines += [f"  {key:<11}{_interval(value, '.4f' if key == 'loss' else '.4g')}" for key, value in shown]
+        for key, drawn in vars(one).items():
+            form = ".4f" if key == "loss" else ".4g"
+            value, lo, hi = (format(number, form) for number in (drawn.value, drawn.lo, drawn.hi))
+            lines.append(f"  {key:<11}{value}" + (f" (90 % interval {lo} to {hi})" if lo != hi else ""))
         lines.append(f"  tokens a parameter {one.tokens.value / one.parameters.value:.3g}")
-        if one.loss.infeasible > 0:
-            lines.append(f"  note: {one.loss.infeasible:.0%} of the bootstrap draws cannot reach this loss at any cost")
         lines += [f"  note: {note}" for note in extrapolation(law, one.parameters.value, one.tokens.value)]
     return "\n".join(lines)
 
@@ -165,15 +159,11 @@ def save(law: ScalingLaw, out_dir: str | Path, provenance: dict[str, Any]) -> No
 
     Raises: ShardError when the folder cannot be written.
     """
-    intervals = law.intervals()
-    values = {
-        name: {"value": float(value), "lo": float(lo), "hi": float(hi)}
-        for name, value, (lo, hi) in zip(NAMES, law.theta, intervals, strict=True)
-    }
+    values = zip(NAMES, law.theta.tolist(), law.intervals().tolist(), strict=True)
     content = {
-        "format": "gristmill scaling law",
+        "format": _FORMAT,
         "version": _VERSION,
-        "values": values,
+        "values": {name: {"value": value, "lo": lo, "hi": hi} for name, value, (lo, hi) in values},
         "noise": law.noise,
         "delta": law.delta,
         "n_runs": law.n_runs,
@@ -200,12 +190,22 @@ def load(fit_dir: str | Path) -> ScalingLaw:
     if content is None:
         raise InputError(f"{path} is not there; make it with `gristmill scaling fit`")
     try:
-        law = _from_json(content)
+        if (content["format"], content["version"]) != (_FORMAT, _VERSION):
+            raise ValueError(f"format {content['format']!r}, version {content['version']!r}")
+        theta = np.array([content["values"][name]["value"] for name in NAMES], np.float64)
+        draws = np.array(content["draws"], np.float64)
+        if draws.ndim != 2 or draws.shape[1] != len(NAMES) or not len(draws):
+            raise ValueError(f"draws have shape {draws.shape}")
+        if not all(np.isfinite(numbers).all() and (numbers > 0).all() for numbers in (theta, draws)):
+            raise ValueError("values are not finite and above zero")
+        numbers = float(content["noise"]), float(content["delta"]), int(content["n_runs"])
+        (least, most), (fewest, longest) = content["parameters_range"], content["tokens_range"]
+        ranges = (float(least), float(most)), (float(fewest), float(longest))
+        return ScalingLaw(theta, draws, *numbers, *ranges, notes=tuple(map(str, content["notes"])))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not a scaling law of this version ({error}); run `gristmill scaling fit`"
         ) from error
-    return law
 
 
 def isoflop_plot(law: ScalingLaw, runs: ScalingRuns, path: str | Path) -> None:
@@ -288,30 +288,3 @@ def _row(row: list[str], places: list[int], line: int, path: str | Path) -> list
             raise InputError(f"{path}, line {line}: {column} is {cell[:40]!r}; give a finite number above zero")
         values.append(value)
     return values
-
-
-def _interval(estimate: Estimate, form: str) -> str:
-    value, lo, hi = (format(v, form) for v in (estimate.value, estimate.lo, estimate.hi))
-    return value if lo == hi else f"{value} (90 % interval {lo} to {hi})"
-
-
-def _from_json(content: Any) -> ScalingLaw:
-    if content["format"] != "gristmill scaling law" or content["version"] != _VERSION:
-        raise ValueError(f"format {content['format']!r}, version {content['version']!r}")
-    theta = np.array([content["values"][name]["value"] for name in NAMES], np.float64)
-    draws = np.array(content["draws"], np.float64)
-    if draws.ndim != 2 or draws.shape[1] != len(NAMES) or not len(draws):
-        raise ValueError(f"draws have shape {draws.shape}")
-    if not (np.isfinite(draws).all() and np.isfinite(theta).all() and (theta > 0).all() and (draws > 0).all()):
-        raise ValueError("values are not finite and above zero")
-    sizes, counts = (tuple(float(end) for end in content[name]) for name in ("parameters_range", "tokens_range"))
-    return ScalingLaw(
-        theta=theta,
-        draws=draws,
-        noise=float(content["noise"]),
-        delta=float(content["delta"]),
-        n_runs=int(content["n_runs"]),
-        parameters_range=(sizes[0], sizes[1]),
-        tokens_range=(counts[0], counts[1]),
-        notes=tuple(str(note) for note in content["notes"]),
-    )

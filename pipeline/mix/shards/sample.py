@@ -13,21 +13,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.mix.config import SampleConfig
 from pipeline.mix.shards.plan import Documents, Integers, make_plan, read_documents, tokens_asked
-from pipeline.mix.shards.token_store import Stores
-from pipeline.mix.shards.write import Manifest, ShardWork, trace_path, write_shards
+from pipeline.mix.shards.write import Manifest, ShardWork, Stores, write_shards
 from pipeline.mix.types import Floats, SliceTokens
-from pipeline.table.errors import ConfigError, ConservationError, InputError, ShardError
-from pipeline.table.kept import as_written, clear_temporary, done, lie_there, local_copy, read_json, write_json
+from pipeline.table.errors import ConfigError, ConservationError, InputError
+from pipeline.table.kept import clear_temporary, done, lie_there, write_json
 from pipeline.table.shards import digest
 from pipeline.table.storage import Storage
 
@@ -62,21 +59,6 @@ class SampleReport:
     shards: int
     written_shards: int
     slices: tuple[SliceSample, ...]
-
-
-@dataclass(frozen=True)
-class TraceRow:
-    """Whose a token is: token `document_position` of `doc_id`, in this epoch of the slice."""
-
-    slice: str
-    doc_id: str
-    epoch: int
-    document_position: int
-    start: int
-    end: int
-    document_start: int
-    cut: bool
-    continues: bool
 
 
 def sample(
@@ -128,7 +110,7 @@ def sample(
     plan = make_plan(documents, asked, config.seed, config.shard_tokens)
     folder = _prepare(out, whole_key)
     with Stores(slices, asked > 0) as stores:
-        work = ShardWork(folder, whole_key, plan, stores, config, vocabulary, eos, on_progress, stop, threading.Event())
+        work = ShardWork(folder, whole_key, plan, stores, config, vocabulary, eos, on_progress, stop)
         manifests, written = write_shards(work, workers)
     found = _counted(weights, asked, documents, max_epochs, manifests)
     complete = len(manifests) == plan.n_shards
@@ -136,32 +118,14 @@ def sample(
         folder, whole_key, complete, sum(s.tokens for s in found), len(manifests), written, tuple(found)
     )
     if complete:
-        _check(report)
+        for each in found:
+            if each.tokens != each.asked_tokens:
+                raise ConservationError(
+                    f"{folder}: slice {each.name} has {each.tokens} tokens, {each.asked_tokens} were asked; "
+                    "this is a bug in Gristmill, delete the folder and report it"
+                )
         _publish(out, work, report, manifests)
     return report
-
-
-def locate(out: str | Path, shard: int, position: int) -> TraceRow:
-    """Return whose token lies at a position of a shard (both counted from 0) of the sample in `out`.
-
-    Raises: InputError when there is no such sample, shard or position.
-    """
-    index = read_json(f"{out}/{INDEX}")
-    if index is None:
-        raise InputError(f"{out}: no sample is here ({INDEX} is missing); name the folder that shards were written to")
-    with as_written(f"{out}/{INDEX}"):
-        counts, folder = [int(each["tokens"]) for each in index["shards"]], str(index["folder"])
-    if not 0 <= shard < len(counts):
-        raise InputError(f"{out}: no shard {shard}; there are {len(counts)}, counted from 0")
-    tokens = counts[shard]
-    if not 0 <= position < tokens:
-        raise InputError(f"{out}: shard {shard} has no token {position}; it has {tokens}, counted from 0")
-    path = trace_path(f"{out}/{folder}", shard)
-    with local_copy(path) as trace:
-        rows = pq.read_table(trace, filters=[("start", "<=", position), ("end", ">", position)]).to_pylist()
-    if len(rows) != 1:
-        raise ShardError(f"{path}: {len(rows)} rows for token {position}; delete the folder and sample again")
-    return TraceRow(document_position=rows[0]["document_start"] + position - rows[0]["start"], **rows[0])
 
 
 def _counted(
@@ -187,15 +151,6 @@ def _counted(
         )
         for i, d in enumerate(documents)
     ]
-
-
-def _check(report: SampleReport) -> None:
-    for found in report.slices:
-        if found.tokens != found.asked_tokens:
-            raise ConservationError(
-                f"{report.folder}: slice {found.name} has {found.tokens} tokens, {found.asked_tokens} were asked; "
-                "this is a bug in Gristmill, delete the folder and report it"
-            )
 
 
 # The folder -----------------------------------------------------------------------------------------------------------

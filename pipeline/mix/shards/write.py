@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import mmap
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +28,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.kernels.byte_pieces import copy_ranges
 from pipeline.mix.config import SampleConfig
 from pipeline.mix.shards.plan import Integers, Plan, Rows, borders
-from pipeline.mix.shards.token_store import Stores
+from pipeline.mix.types import SliceTokens
 from pipeline.table.errors import ConservationError, ShardError
-from pipeline.table.kept import create_file, done, local_copy, write_json
+from pipeline.table.kept import create_file, done, local_copy, write_file, write_json
 
 Format = Literal["npy", "megatron", "parquet"]
 Tokens = NDArray[Any]
@@ -55,120 +57,14 @@ SUFFIX: dict[Format, str] = {"npy": ".npy", "megatron": ".bin", "parquet": ".par
 _MEGATRON_CODE = {np.dtype("<i4"): 4, np.dtype("<u2"): 8}
 _MEGATRON_UINT16 = 65_500
 """Megatron takes uint16 for smaller vocabularies, int32 for others; it knows no uint32."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """A finished file: its name, size, and the 128-bit BLAKE2b of its content."""
-
-    name: str
-    bytes: int
-    content: str
-
-
-def token_dtype(form: Format, vocabulary: int) -> np.dtype[Any]:
-    """Return the type of tokens that readers of a format expect for a vocabulary."""
-    if form == "megatron":
-        return np.dtype("<u2" if vocabulary < _MEGATRON_UINT16 else "<i4")
-    return np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
-
-
-def data_schema(dtype: np.dtype[Any]) -> pa.Schema:
-    """Return the columns of Parquet shards."""
-    tokens = pa.list_(pa.from_numpy_dtype(dtype))
-    names = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema([("doc_id", pa.string()), ("slice", names), ("epoch", pa.int32()), ("tokens", tokens)])
-
-
-class _NewFile:
-    """A file that is being written: hashes what passes, and looks enough like a file for Arrow."""
-
-    closed = False
-
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream, self._name, self._size = stream, name, 0
-        self._content = hashlib.blake2b(digest_size=16)
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._content.update(view)
-        done = 0
-        while done < view.nbytes:
-            done += self._stream.write(view[done:]) or 0
-        self._size += done
-        return done
-
-    def tell(self) -> int:
-        return self._size
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """Who opened the file closes it."""
-
-    def written(self) -> Written:
-        return Written(self._name, self._size, self._content.hexdigest())
-
-
-@contextmanager
-def _new_file(path: str) -> Iterator[_NewFile]:
-    """Write a file that appears under its name, durably, when the block ends without an error."""
-    with create_file(path) as stream:
-        yield _NewFile(stream, path.rpartition("/")[2])
-
-
-def write_bytes(path: str, parts: Iterable[Any]) -> Written:
-    """Write buffers one after another."""
-    with _new_file(path) as new:
-        for part in parts:
-            new.write(part)
-    return new.written()
-
-
-def write_tokens(path: str, blocks: Iterable[Tokens]) -> Written:
-    """Write tokens without a header; the blocks may share one buffer."""
-    return write_bytes(path, (block.data.cast("B") for block in blocks if block.size))
-
-
-def write_table(path: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> Written:
-    """Write a Parquet file, a row group a table."""
-    options = {
-        "compression": "zstd",
-        "compression_level": 1,  # random ids and tokens do not shrink much more at the slow levels
-        "use_dictionary": [name for name in ("slice", "epoch") if name in schema.names],
-        "write_statistics": [name for name in schema.names if name != "tokens"],
-    }
-    if "tokens" in schema.names:  # low and high bytes apart: a quarter smaller than plain values, and twice as fast
-        options["column_encoding"] = {"tokens.list.element": "BYTE_STREAM_SPLIT"}
-    with _new_file(path) as new, pq.ParquetWriter(pa.PythonFile(new, mode="w"), schema, **options) as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=max(table.num_rows, 1))
-    return new.written()
-
-
-def write_boundaries(path: str, pieces: NDArray[np.int64]) -> Written:
-    """Write `start,end` of every document; `pieces` are their first tokens and the end, int64 (n + 1,)."""
-    text = pa.BufferOutputStream()
-    pacsv.write_csv(pa.table({"start": pieces[:-1], "end": pieces[1:]}), text, pacsv.WriteOptions(include_header=False))
-    return write_bytes(path, [gzip.compress(text.getvalue(), compresslevel=1, mtime=0)])
-
-
-def write_megatron_index(path: str, pieces: NDArray[np.int64], dtype: np.dtype[Any]) -> Written:
-    """Write the index of a `.bin`: each document is one sequence; `pieces` as for `write_boundaries`."""
-    lengths = np.diff(pieces)
-    header = struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, _MEGATRON_CODE[dtype], lengths.size, lengths.size + 1)
-    arrays = (
-        lengths.astype("<i4"),
-        (pieces[:-1] * dtype.itemsize).astype("<i8"),
-        np.arange(lengths.size + 1, dtype="<i8"),
-    )
-    return write_bytes(path, [header, *(array.data.cast("B") for array in arrays if array.size)])
-
-
 BLOCK_TOKENS = 1 << 22
 """Tokens gathered at once: what a thread holds in memory."""
 _TRACE_ROWS = 1 << 16
+
+RESIDENT_BYTES = 1 << 30
+"""Of the slices' tokens, which are mapped into memory, about so much is resident at a time."""
+_FAULT_BYTES = 1 << 16
+"""What the kernel maps around a page that is touched."""
 
 Manifest = dict[str, Any]
 
@@ -186,11 +82,14 @@ class ShardWork:
     eos: int
     on_progress: Callable[[int], None]
     stop: Callable[[], bool]
-    halted: threading.Event
+    halted: threading.Event = field(default_factory=threading.Event)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return token_dtype(self.config.format, self.vocabulary)
+        """The type of tokens that readers of the format expect for the vocabulary."""
+        if self.config.format == "megatron":
+            return np.dtype("<u2" if self.vocabulary < _MEGATRON_UINT16 else "<i4")
+        return np.dtype("<u2" if self.vocabulary <= 1 << 16 else "<u4")
 
 
 class _HaltedError(Exception):
@@ -204,9 +103,10 @@ def write_shards(work: ShardWork, workers: int) -> tuple[list[Manifest], int]:
     """Write every unfinished shard; return the manifests of the finished ones, in order, and how many are new."""
     manifests: dict[int, Manifest] = {}
     for number in range(work.plan.n_shards):
-        manifest = _finished(work, number)
-        if manifest is not None:
-            manifests[number] = manifest
+        with suppress(ShardError):  # a damaged manifest is written anew
+            manifest = done(_manifest_path(work.folder, number), {"key": work.key})
+            if manifest is not None:
+                manifests[number] = manifest
     todo = [number for number in range(work.plan.n_shards) if number not in manifests]
     work.on_progress(sum(sum(m["tokens"].values()) for m in manifests.values()))
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -217,22 +117,11 @@ def write_shards(work: ShardWork, workers: int) -> tuple[list[Manifest], int]:
             if not all(future.done() for future in futures.values()):  # one failed, or the caller was interrupted
                 work.halted.set()  # those being written end at their next block
             pool.shutdown(cancel_futures=True)
-    return _gathered(manifests, futures)
-
-
-def _gathered(manifests: dict[int, Manifest], futures: Mapping[int, Future[Manifest]]) -> tuple[list[Manifest], int]:
-    """Return all manifests in order; raise what made a shard fail, unless it was only told to stop."""
-    written = 0
     for number, future in futures.items():
-        if future.cancelled():
-            continue
-        error = future.exception()
-        if error is None:
-            manifests[number] = future.result()
-            written += 1
-        elif not isinstance(error, _HaltedError):
-            raise error
-    return [manifests[number] for number in sorted(manifests)], written
+        if not future.cancelled():
+            with suppress(_HaltedError):
+                manifests[number] = future.result()
+    return [manifests[number] for number in sorted(manifests)], sum(number in manifests for number in todo)
 
 
 def _write_shard(work: ShardWork, number: int) -> Manifest:
@@ -240,31 +129,64 @@ def _write_shard(work: ShardWork, number: int) -> Manifest:
 
     Raises: ShardError when the disk refuses.
     """
-    low, high = int(work.plan.shards[number]), int(work.plan.shards[number + 1])
-    rows = work.plan.rows(low, high)
-    files = _write_data(work, number, rows)
-    files.append(write_table(trace_path(work.folder, number), TRACE, _trace_tables(work.plan, rows)))
+    rows = work.plan.rows(int(work.plan.shards[number]), int(work.plan.shards[number + 1]))
+    data, trace = _data_path(work, number), f"{work.folder}/trace-{number:05d}.parquet"
+    files = [data, trace]
+    if work.config.format == "parquet":
+        _write_table(data, _data_schema(work.dtype), _data_tables(work, rows))
+    else:
+        with create_file(data) as target:
+            for block in _blocks(work, rows):
+                target.write(block.data.cast("B"))
+        is_megatron = work.config.format == "megatron"
+        files.insert(1, f"{work.folder}/part-{number:05d}{'.idx' if is_megatron else '.csv.gz'}")
+        write_file(files[1], _megatron_index(rows.pieces, work.dtype) if is_megatron else _boundaries(rows.pieces))
+    _write_table(trace, TRACE, _trace_tables(work.plan, rows))
     manifest = {
         "key": work.key,
         "shard": number,
-        "tokens": _count(work, number, rows),
+        "tokens": _count(work, data, trace, rows),
         "documents": int(rows.pieces.size - 1),
-        "files": {file.name: {"bytes": file.bytes, "content": file.content} for file in files},
+        "files": {path.rpartition("/")[2]: _content(path) for path in files},
     }
     write_json(_manifest_path(work.folder, number), manifest)
     return manifest
 
 
-def _write_data(work: ShardWork, number: int, rows: Rows) -> list[Written]:
-    path, stem = _data_path(work, number), f"{work.folder}/part-{number:05d}"
-    match work.config.format:
-        case "npy":
-            return [write_tokens(path, _blocks(work, rows)), write_boundaries(f"{stem}.csv.gz", rows.pieces)]
-        case "megatron":
-            index = write_megatron_index(f"{stem}.idx", rows.pieces, work.dtype)
-            return [write_tokens(path, _blocks(work, rows)), index]
-        case "parquet":
-            return [write_table(path, data_schema(work.dtype), _data_tables(work, rows))]
+def _write_table(path: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write a Parquet file, a row group a table."""
+    options = {
+        "compression": "zstd",
+        "compression_level": 1,  # random ids and tokens do not shrink much more at the slow levels
+        "use_dictionary": [name for name in ("slice", "epoch") if name in schema.names],
+        "write_statistics": [name for name in schema.names if name != "tokens"],
+    }
+    if "tokens" in schema.names:  # low and high bytes apart: a quarter smaller than plain values, and twice as fast
+        options["column_encoding"] = {"tokens.list.element": "BYTE_STREAM_SPLIT"}
+    with create_file(path) as target, pq.ParquetWriter(target, schema, **options) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+
+def _boundaries(pieces: NDArray[np.int64]) -> bytes:
+    """Return `start,end` of every document; `pieces` are their first tokens and the end, int64 (n + 1,)."""
+    text = pa.BufferOutputStream()
+    pacsv.write_csv(pa.table({"start": pieces[:-1], "end": pieces[1:]}), text, pacsv.WriteOptions(include_header=False))
+    return gzip.compress(text.getvalue(), compresslevel=1, mtime=0)
+
+
+def _megatron_index(pieces: NDArray[np.int64], dtype: np.dtype[Any]) -> bytes:
+    """Return the index of a `.bin`: each document is one sequence; `pieces` as for `_boundaries`."""
+    lengths = np.diff(pieces)
+    header = struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, _MEGATRON_CODE[dtype], lengths.size, lengths.size + 1)
+    pointers, numbers = (pieces[:-1] * dtype.itemsize).astype("<i8"), np.arange(lengths.size + 1, dtype="<i8")
+    return b"".join([header, lengths.astype("<i4").tobytes(), pointers.tobytes(), numbers.tobytes()])
+
+
+def _data_schema(dtype: np.dtype[Any]) -> pa.Schema:
+    tokens = pa.list_(pa.from_numpy_dtype(dtype))
+    names = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([("doc_id", pa.string()), ("slice", names), ("epoch", pa.int32()), ("tokens", tokens)])
 
 
 def _blocks(work: ShardWork, rows: Rows, limit: int = BLOCK_TOKENS) -> Iterator[Tokens]:
@@ -293,7 +215,7 @@ def _data_tables(work: ShardWork, rows: Rows) -> Iterator[pa.Table]:
     """Yield a shard's documents, a block's worth a table, none divided."""
     pieces = rows.pieces
     limit = max(BLOCK_TOKENS, int(np.diff(pieces).max()))
-    schema = data_schema(work.dtype)
+    schema = _data_schema(work.dtype)
     first_rows = np.searchsorted(rows.start, pieces[:-1])
     low = 0
     for block in _blocks(work, rows, limit):
@@ -337,14 +259,13 @@ def _doc_ids(plan: Plan, rows: Rows, chosen: Integers) -> pa.Array:
 # What the files hold --------------------------------------------------------------------------------------------------
 
 
-def _count(work: ShardWork, number: int, rows: Rows) -> dict[str, int]:
+def _count(work: ShardWork, path: str, trace: str, rows: Rows) -> dict[str, int]:
     """Return the tokens of each slice as the written files have them.
 
     Raises: ConservationError when they have gaps, differ in size, or a document does not end with EOS.
     """
     names, counts, reached = [d.name for d in work.plan.documents], np.zeros(len(work.plan.documents), np.int64), 0
-    path = _data_path(work, number)
-    with local_copy(trace_path(work.folder, number)) as trace, pq.ParquetFile(trace) as file:
+    with local_copy(trace) as local, pq.ParquetFile(local) as file:
         for table in file.iter_batches(_TRACE_ROWS, columns=["slice", "start", "end"]):
             start, end = table["start"].to_numpy(), table["end"].to_numpy()
             if start[0] != reached or not np.array_equal(start[1:], end[:-1]):
@@ -379,21 +300,92 @@ def _read_back(work: ShardWork, path: str, ends: Integers) -> tuple[int, Tokens]
     return size, np.concatenate(last)[: ends.size]
 
 
-def _finished(work: ShardWork, number: int) -> Manifest | None:
-    """Return the manifest of a shard that is done; a damaged one is written anew."""
-    try:
-        return done(_manifest_path(work.folder, number), {"key": work.key})
-    except ShardError:
-        return None
+def _content(path: str) -> dict[str, Any]:
+    """Return a file's size and the 128-bit BLAKE2b of its content."""
+    with local_copy(path) as local, open(local, "rb") as file:
+        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return {"bytes": file.tell(), "content": content}
 
 
 def _data_path(work: ShardWork, number: int) -> str:
     return f"{work.folder}/part-{number:05d}{SUFFIX[work.config.format]}"
 
 
-def trace_path(folder: str, number: int) -> str:
-    return f"{folder}/trace-{number:05d}.parquet"
-
-
 def _manifest_path(folder: str, number: int) -> str:
     return f"{folder}/shard-{number:05d}.json"
+
+
+# The slices' tokens ---------------------------------------------------------------------------------------------------
+
+
+class Stores:
+    """The token stores of slices, open for copying by several threads. Use as a context manager."""
+
+    def __init__(self, slices: Sequence[SliceTokens], used: NDArray[np.bool_]) -> None:
+        self._slices = tuple(slices)
+        self._maps: dict[int, mmap.mmap] = {}
+        self._tokens: dict[int, NDArray[Any]] = {}
+        self._touched, self._lock = 0, threading.Lock()
+        for number in np.flatnonzero(used).tolist():
+            self._open(number)
+        self._is_large = sum(len(mapped) for mapped in self._maps.values()) > RESIDENT_BYTES
+
+    def _open(self, number: int) -> None:
+        store = self._slices[number]
+        try:
+            array = store.tokens()
+            with open(store.tokens_path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise ShardError(f"slice {store.name}: {store.tokens_path}: {error}; make the slices again") from error
+        if array.shape != (store.n_tokens,) or array.dtype not in (np.dtype("<u2"), np.dtype("<u4")):
+            raise ShardError(
+                f"slice {store.name}: {store.tokens_path} holds {array.dtype} {array.shape}, not "
+                f"{store.n_tokens} tokens in uint16 or uint32; make the slices again"
+            )
+        self._maps[number] = mapped
+        self._tokens[number] = np.frombuffer(mapped, array.dtype, array.size, array.offset)  # type: ignore[attr-defined]
+
+    def copy(
+        self,
+        number: int,
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        target: NDArray[Any],
+        target_starts: NDArray[np.int64],
+        vocabulary: int,
+    ) -> None:
+        """Copy `lengths[i]` tokens of a slice from `starts[i]` to `target_starts[i]` of `target`.
+
+        Raises: ShardError when a token is outside the vocabulary.
+        """
+        order = np.argsort(starts, kind="stable")  # neighbours on disk one after the other
+        tokens = self._tokens[number]
+        largest = copy_ranges(tokens, target, starts[order], target_starts[order], lengths[order])
+        if largest >= vocabulary:
+            store = self._slices[number]
+            raise ShardError(
+                f"slice {store.name}: {store.tokens_path} holds token {largest}, the vocabulary has {vocabulary}; "
+                "make the slices again"
+            )
+        self._release(starts.size * _FAULT_BYTES + int(lengths.sum()) * tokens.itemsize)
+
+    def _release(self, touched: int) -> None:
+        """Unmap what was touched once that may be a lot; it stays in the page cache."""
+        if not self._is_large:
+            return
+        with self._lock:
+            self._touched += touched
+            if self._touched < RESIDENT_BYTES:
+                return
+            self._touched = 0
+        for mapped in self._maps.values():
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    def __enter__(self) -> Stores:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Unmapped with the last reference: an error's frames may still hold an array, and closing would then fail.
+        self._tokens.clear()
+        self._maps.clear()

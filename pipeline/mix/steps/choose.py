@@ -14,9 +14,9 @@ from pipeline.mix.folder import ProposalFolder
 from pipeline.mix.regression.fitting import Fit, fit
 from pipeline.mix.regression.stored import load_fit, save_fit
 from pipeline.mix.shards.sample import SampleReport, sample
-from pipeline.mix.steps.material import Material
-from pipeline.mix.steps.train import Results, Trainer, train_and_measure, trainer
-from pipeline.mix.steps.workspace import OpenMix, stage_mixture
+from pipeline.mix.steps.train import Trainer, train_and_measure, trainer
+from pipeline.mix.steps.types import Material, OpenMix, Results
+from pipeline.mix.steps.workspace import stage_mixture
 from pipeline.mix.types import Estimate, Floats, RunSpec, one_blas_thread
 from pipeline.mix.weights.mixture import (
     Context,
@@ -380,7 +380,7 @@ def chosen_mixture(
         suite=str(material.suite.path),
         suite_hash=material.suite_hash,
         task_weights=dict(fitted.weights),
-        tokenizer_hash=material.tokenizer.content_hash,
+        tokenizer_hash=material.tokenizer_hash,
         slice_keys={each.name: each.key for each in material.built},
         runs=len(fitted.results.runs),
         proxy=ProxyInfo(

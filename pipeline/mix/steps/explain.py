@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.mix.steps.workspace import OpenMix
+from pipeline.mix.steps.types import OpenMix
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.mix.weights.proposal import Proposal
 from pipeline.table.errors import UsageError, nearest

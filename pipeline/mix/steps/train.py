@@ -2,44 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.mix.config import EarlyStopping, ProxyConfig, SwarmConfig
+from pipeline.mix.config import EarlyStopping, ProxyConfig
 from pipeline.mix.folder import RUN, MixFolder, RunFolder
 from pipeline.mix.proxies.curves import LearningCurves, extrapolated, measured_shares, stop_decisions
 from pipeline.mix.proxies.ngram import NgramProxy
-from pipeline.mix.steps.material import Material, require_runs
-from pipeline.mix.steps.workspace import Desk, OpenMix
-from pipeline.mix.types import Floats, Measure, Proxy, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.proxies.transformer.proxy import TransformerProxy
+from pipeline.mix.regression.choice import spearman
+from pipeline.mix.steps.types import Desk, Drawn, Material, OpenMix, Results
+from pipeline.mix.types import Floats, Job, Proxy, ProxyData, RunSpec, TokenTask
 from pipeline.mix.weights.mixture import load_mixture
 from pipeline.mix.weights.noise import measure_noise, seed_noise
-from pipeline.mix.weights.space import (
-    Space,
-    frozen_space,
-    pool_tokens,
-    reduced_constraints,
-    whole_documents,
-    whole_space,
-)
+from pipeline.mix.weights.space import frozen_space, pool_tokens, reduced_constraints, whole_documents, whole_space
 from pipeline.mix.weights.swarm import draw_swarm, unjudged_slices
-from pipeline.table.errors import ShardError
+from pipeline.table.errors import ConfigError, ShardError
 from pipeline.table.format import text_table
 from pipeline.table.interrupts import stop_if_asked
 from pipeline.table.kept import as_written, read_json, write_json
 from pipeline.table.stages import Engine
 
+LEAST_MIXTURES, LEAST_MIXTURES_OF_TREES = 3, 20
+"""What a regression can be told apart from: a tree's leaf holds five runs, and folds leave a part of the runs out."""
 CHUNKS_A_WORKER = 4
 """Runs go to a worker process in chunks: each new process loads torch again, and a long chunk leaves others idle."""
 SECONDS_OF_WORK = 10.0
 """Training that takes longer than this is worth Prefect's start."""
 TOKENS_A_SECOND = 20_000.0
 """What one core trains of a small proxy, roughly: only to tell seconds of work from minutes."""
+
+
+# The swarm ------------------------------------------------------------------------------------------------------------
+
+
+def draw(mix: OpenMix, found: Material) -> Drawn:
+    """Return the swarm's runs, and keep a copy for people to read.
+
+    Raises: ConfigError for bounds that no mixture meets.
+    """
+    drawn = _drawn(mix, found)
+    rows = [
+        {"run": run.run_id, "kind": run.kind, "seed": run.seed, "weights": named_weights(found.names, run.weights)}
+        for run in drawn.runs
+    ]
+    write_json(mix.folder.swarm, rows)
+    return drawn
+
+
+def _drawn(mix: OpenMix, found: Material) -> Drawn:
+    space, reuse = whole_space(found.names), mix.config.swarm.reuse
+    if reuse is not None:
+        space = frozen_space(found.names, load_mixture(Path(reuse.mixture)).weights, reuse.frozen)
+    reduced_constraints(found.constraints, space).require_choice()
+    return Drawn(tuple(draw_swarm(found.natural, found.bounds, mix.config.swarm, space)), space)
+
+
+def named_weights(names: Sequence[str], weights: Floats) -> dict[str, float]:
+    """Return the weight of each slice by its name."""
+    return dict(zip(names, weights.tolist(), strict=True))
+
+
+def require_mixtures(model: str, count: int) -> None:
+    """Refuse a swarm that is too small for a regression, before it is trained.
+
+    Raises: ConfigError.
+    """
+    least = LEAST_MIXTURES_OF_TREES if model == "lightgbm" else LEAST_MIXTURES
+    if count < least:
+        raise ConfigError(
+            f"fit.model: {model} needs {least} different mixtures, and the swarm has {count}; raise swarm.runs"
+            + (", choose another model" if model == "lightgbm" else "")
+            + ", or loosen the slices' bounds"
+        )
+
+
+# Training -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,25 +108,43 @@ class Trainer:
         return self.folder.run(run, {"proxy": dict(self.proxy.identity), "slices": slices})
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run of which something is missing: its training up to a share of its tokens, or measures for these tasks."""
+def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
+    """Return what runs are trained with, at the proxies' size or a multiple of it.
 
-    run: RunSpec
-    tasks: tuple[TokenTask, ...]
-    until: float = 1.0
+    Raises: MissingDependencyError when the proxy's extra is not installed.
+    """
+    config, data = mix.config.proxy, found.data
+    if size != 1.0:
+        config = config.model_copy(
+            update={"parameters": int(config.parameters * size), "tokens": int(config.tokens * size)}
+        )
+        counts = [each.tokens.n_tokens for each in found.built]
+        pools = pool_tokens(counts, mix.config.budget_tokens, config.tokens, mix.config.swarm.match_target_epochs)
+        data = ProxyData(data.slices, whole_documents(data.slices, pools), data.vocabulary, data.eos)
+    proxy: Proxy
+    if config.kind == "ngram":
+        proxy = NgramProxy(config, data, mix.folder.ngram_counts)
+    else:
+        proxy = TransformerProxy(config, data)
+    return Trainer(config, proxy, data, found.data_keys, mix.folder, mix.desk)
 
 
-@dataclass(frozen=True)
-class Results:
-    """Runs and what was measured: `values` (n, m) in bits per byte, by run and task; `trained` in the runs' order."""
+def train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:
+    """Train and measure the swarm, from rung to rung where runs may be stopped early.
 
-    runs: tuple[RunSpec, ...]
-    tasks: tuple[str, ...]
-    values: Floats
-    trained: tuple[TrainedRun, ...]
-    variances: Floats | None = None
-    """(n, m): how uncertain values are that were extrapolated, of runs that early stopping ended; zero for measured."""
+    Raises: ConfigError for a swarm too small for a regression; GristmillError naming the run that failed.
+    """
+    require_mixtures(mix.config.fit.model, _mixtures(runs))
+    for name, count in found.left_out.items():
+        mix.desk.line(f"task {name}: {count} items left out, the training text of the kept proxies holds them")
+    own, stopping = trainer(mix, found), mix.config.proxy.early_stopping
+    if stopping is not None and not own.proxy.is_quick:
+        train_in_rungs(own, runs, found.tasks, found.suite.config.weights(), stopping)
+    return train_and_measure(own, runs, found.tasks, "swarm")
+
+
+def _mixtures(runs: Sequence[RunSpec]) -> int:
+    return len(np.unique(np.round([run.weights for run in runs], 9), axis=0))
 
 
 def train_and_measure(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], why: str) -> Results:
@@ -111,35 +172,39 @@ def missing(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask
         trained = folder.trained() is not None
         open_tasks = tuple(task for task in tasks if not trained or not folder.has_measure(task.key))
         if not trained or open_tasks:
-            jobs.append(Job(run, open_tasks))
+            jobs.append(Job(run, folder.path, open_tasks))
     return jobs
 
 
 def do_jobs(trainer: Trainer, jobs: Sequence[Job], engine: Engine, why: str) -> None:
     """Do jobs, in chunks through an engine."""
+    size = runs_a_process(trainer, jobs)
     with trainer.desk.progress(why, len(jobs)) as advance:
 
-        def finish(job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
-            _save(trainer, job, trained, measures)
-            if trainer.config.kind != "ngram":  # all of them together are seconds of work, and go at the end
-                trainer.folder.publish(f"runs/{trainer.at(job.run).path.name}/")
-            if advance is not None:
-                advance()
-            elif trainer.config.kind != "ngram":  # a line for each of thousands of runs that take no time tells nothing
-                speed = f"{trained.tokens:,} tokens, {trained.cpu_s:.0f} CPU s"
-                run = f"{job.run.kind} {job.run.run_id[:8]} seed {job.run.seed}"
-                trainer.desk.line(f"{why}: {run}: {speed}, measured on {len(job.tasks)} tasks")
+        def do(chunk: Sequence[Job]) -> None:
+            for done in trainer.proxy.perform(chunk, trainer.desk.stop):
+                run, folder = done.job.run, trainer.at(done.job.run)
+                for task, measure in zip(done.job.tasks, done.measures, strict=True):
+                    folder.save_measure(task.key, measure, done.job.until)
+                if done.job.until == 1.0 and folder.trained() is None:
+                    folder.finish(run, tuple(store.name for store in trainer.data.slices), done.trained)
+                if not trainer.proxy.is_quick:
+                    trainer.folder.publish(f"runs/{folder.path.name}/")
+                if advance is not None:
+                    advance()
+                elif not trainer.proxy.is_quick:  # a line for each of thousands of runs that take no time tells nothing
+                    speed = f"{done.trained.tokens:,} tokens, {done.trained.cpu_s:.0f} CPU s"
+                    name = f"{run.kind} {run.run_id[:8]} seed {run.seed}"
+                    trainer.desk.line(f"{why}: {name}: {speed}, measured on {len(done.job.tasks)} tasks")
+            stop_if_asked(trainer.desk.stop)
 
-        if isinstance(trainer.proxy, NgramProxy):
-            _count_all(trainer, trainer.proxy, jobs, finish)
-            return
-        size = _runs_a_process(trainer, jobs)
-        chunks = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-        engine.map(why, lambda chunk: _train_chunk(trainer, chunk, finish), chunks)
+        engine.map(why, do, [jobs[start : start + size] for start in range(0, len(jobs), size)])
 
 
-def _runs_a_process(trainer: Trainer, jobs: Sequence[Job]) -> int:
+def runs_a_process(trainer: Trainer, jobs: Sequence[Job]) -> int:
     """Return how many runs a worker process does: some chunks a worker, but none of less than seconds of training."""
+    if trainer.proxy.is_quick or not jobs:
+        return max(1, len(jobs))
     untrained = sum(trainer.at(job.run).trained() is None for job in jobs)
     seconds_a_run = untrained / len(jobs) * trainer.config.tokens / TOKENS_A_SECOND
     evenly = -(-len(jobs) // trainer.config.workers)
@@ -147,141 +212,30 @@ def _runs_a_process(trainer: Trainer, jobs: Sequence[Job]) -> int:
     return max(1, -(-evenly // CHUNKS_A_WORKER), min(evenly, worthwhile))
 
 
-Finish = Callable[[Job, TrainedRun, Sequence[Measure]], None]
-
-
-def _train_chunk(trainer: Trainer, chunk: Sequence[Job], finish: Finish) -> None:
-    """Train and measure some runs, one after the other, in a worker process of their own."""
-    from pipeline.mix.proxies.transformer import pool
-    from pipeline.mix.proxies.transformer.proxy import TransformerProxy
-
-    assert isinstance(trainer.proxy, TransformerProxy)
-    by_run = {job.run.run_id: job for job in chunk}
-    jobs = [pool.Job(job.run, trainer.at(job.run).path, job.until, job.tasks) for job in chunk]
-    for done in pool.run_all(trainer.proxy, jobs, 1, trainer.desk.stop, lambda run, tokens: None):
-        finish(by_run[done.job.run.run_id], done.trained, done.measures)
-    stop_if_asked(trainer.desk.stop)
-
-
-def _count_all(trainer: Trainer, proxy: NgramProxy, jobs: Sequence[Job], finish: Finish) -> None:
-    """Measure runs whose model is counts: all together they are seconds of work, seed by seed, as counts are kept."""
-    for job in sorted(jobs, key=lambda job: job.run.seed):
-        stop_if_asked(trainer.desk.stop)
-        folder = trainer.at(job.run)
-        trained = folder.trained() or proxy.train(job.run, folder.path)  # a run that is there is left as it is
-        finish(job, trained, proxy.measure(job.run, folder.path, job.tasks))
-
-
-def _save(trainer: Trainer, job: Job, trained: TrainedRun, measures: Sequence[Measure]) -> None:
-    folder = trainer.at(job.run)
-    for task, measure in zip(job.tasks, measures, strict=True):
-        folder.save_measure(task.key, measure, job.until)
-    if job.until == 1.0 and folder.trained() is None:
-        folder.finish(job.run, tuple(store.name for store in trainer.data.slices), trained)
-
-
 def _read(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> Results:
-    """Return what was measured; of runs that early stopping ended, what their curves lead to."""
-    finished = [run for run in runs if trainer.at(run).stopped_at() is None]
-    values = np.array([[_bits(trainer, run, task) for task in tasks] for run in finished])
-    trained = []
-    for run in finished:
-        done = trainer.at(run).trained()
-        if done is None:
-            raise ShardError(f"{trainer.at(run).path} lost its {RUN} while it was read; run the same command again")
+    """Return what was measured; of runs that early stopping ended, what their curves lead to, and how uncertain it is.
+
+    A stopped run that a later suite's task was not measured on at the rungs is left out, and a line says so.
+    """
+    values = np.column_stack([_curve(trainer, runs, task, (1.0,)) for task in tasks])
+    variances, kept, trained = None, list(range(len(runs))), []
+    for run, row in zip(runs, values, strict=True):
+        folder = trainer.at(run)
+        ended, done = folder.stopped_at(), folder.trained()
+        if ended is not None:
+            done = trainer.proxy.train(run, folder.path, ended)  # it says what it came to
+        elif done is None or np.isnan(row).any():
+            what = RUN if done is None else f"measure of {tasks[int(np.argmax(np.isnan(row)))].name}"
+            raise ShardError(f"{folder.path} lost its {what} while it was read; run the same command again")
         trained.append(done)
-    whole = Results(
-        tuple(finished),
-        tuple(task.name for task in tasks),
-        values.reshape(len(finished), len(tasks)),
-        tuple(trained),
-    )
-    return whole if len(finished) == len(runs) else with_stopped_runs(trainer, runs, tasks, whole)
-
-
-def _bits(trainer: Trainer, run: RunSpec, task: TokenTask) -> float:
-    measure = trainer.at(run).measured(task.key)
-    if measure is None:
-        where = trainer.at(run).path
-        raise ShardError(f"{where} lost its measure of {task.name} while it was read; run the same command again")
-    return measure.bits_per_byte
-
-
-# The swarm ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The swarm: its runs, and the space that they were drawn in."""
-
-    runs: tuple[RunSpec, ...]
-    space: Space
-
-
-def draw(mix: OpenMix, found: Material) -> Drawn:
-    """Return the swarm's runs, and keep a copy for people to read.
-
-    Raises: ConfigError for bounds that no mixture meets.
-    """
-    drawn = _drawn(mix.config.swarm, found)
-    rows = [
-        {
-            "run": run.run_id,
-            "kind": run.kind,
-            "seed": run.seed,
-            "weights": dict(zip(found.names, run.weights.tolist(), strict=True)),
-        }
-        for run in drawn.runs
-    ]
-    write_json(mix.folder.swarm, rows)
-    return drawn
-
-
-def _drawn(config: SwarmConfig, found: Material) -> Drawn:
-    space = whole_space(found.names)
-    if config.reuse is not None:
-        earlier = load_mixture(Path(config.reuse.mixture)).weights
-        space = frozen_space(found.names, earlier, config.reuse.frozen)
-    reduced_constraints(found.constraints, space).require_choice()
-    return Drawn(tuple(draw_swarm(found.natural, found.bounds, config, space)), space)
-
-
-def trainer(mix: OpenMix, found: Material, size: float = 1.0) -> Trainer:
-    """Return what runs are trained with, at the proxies' size or a multiple of it.
-
-    Raises: MissingDependencyError when the proxy's extra is not installed.
-    """
-    config, data = mix.config.proxy, found.data
-    if size != 1.0:
-        config = config.model_copy(
-            update={"parameters": int(config.parameters * size), "tokens": int(config.tokens * size)}
-        )
-        counts = [each.tokens.n_tokens for each in found.built]
-        pools = pool_tokens(counts, mix.config.budget_tokens, config.tokens, mix.config.swarm.match_target_epochs)
-        data = ProxyData(data.slices, whole_documents(data.slices, pools), data.vocabulary, data.eos)
-    proxy: Proxy
-    if config.kind == "ngram":
-        proxy = NgramProxy(config, data, mix.folder.root / "runs" / "ngram_counts")
-    else:
-        from pipeline.mix.proxies.transformer.proxy import TransformerProxy
-
-        proxy = TransformerProxy(config, data)
-    return Trainer(config, proxy, data, found.data_keys, mix.folder, mix.desk)
-
-
-def train(mix: OpenMix, found: Material, runs: Sequence[RunSpec]) -> Results:
-    """Train and measure the swarm, from rung to rung where runs may be stopped early.
-
-    Raises: ConfigError for a swarm too small for a regression; GristmillError naming the run that failed.
-    """
-    require_runs(mix.config.fit.model, runs)
-    for name, count in found.left_out.items():
-        mix.desk.line(f"task {name}: {count} items left out, the training text of the kept proxies holds them")
-    own = trainer(mix, found)
-    if mix.config.proxy.early_stopping is not None and mix.config.proxy.kind == "transformer":
-        weights = found.suite.config.weights()
-        train_in_rungs(own, runs, found.tasks, weights, mix.config.proxy.early_stopping)
-    return train_and_measure(own, runs, found.tasks, "swarm")
+    if any(trainer.at(run).stopped_at() is not None for run in runs):
+        values, variances = _extrapolated(trainer, runs, tasks)
+        kept = np.flatnonzero(np.isfinite(values).all(axis=1)).tolist()
+        values, variances = values[kept], variances[kept]
+        if len(kept) < len(runs):
+            trainer.desk.line(f"{len(runs) - len(kept)} stopped runs are left out: a task came after they were trained")
+    names = tuple(task.name for task in tasks)
+    return Results(tuple(runs[i] for i in kept), names, values, tuple(trained[i] for i in kept), variances)
 
 
 # Early stopping -------------------------------------------------------------------------------------------------------
@@ -305,15 +259,14 @@ def train_in_rungs(
 
     def work(engine: Engine) -> None:
         for share in measured_shares(config):
-            going = [run for run in open_runs if trainer.at(run).stopped_at() is None]
             jobs = [
-                Job(run, tuple(tasks), share)
-                for run in going
-                if not all(trainer.at(run).has_measure(task.key, share) for task in tasks)
+                Job(run, folder.path, tuple(tasks), share)
+                for run, folder in ((run, trainer.at(run)) for run in open_runs)
+                if folder.stopped_at() is None and not all(folder.has_measure(task.key, share) for task in tasks)
             ]
             do_jobs(trainer, jobs, engine, f"up to {share:.0%}")
             if any(abs(share - rung) < 1e-9 for rung in config.rungs):
-                _stop_some(trainer, runs, tasks, weights, config, share)
+                _stop_some(trainer, runs, [task for task in tasks if weights.get(task.name)], weights, config, share)
 
     trainer.desk.run("early stopping", trainer.config, len(open_runs), work)
 
@@ -327,12 +280,10 @@ def _stop_some(
     rung: float,
 ) -> None:
     shares = measured_shares(config)
-    own = [task for task in tasks if weights.get(task.name)]
-    scale = np.array([weights[task.name] for task in own])
-    by_task = np.stack([_curve(trainer, runs, task, shares) for task in own], axis=-1)
+    scale = np.array([weights[task.name] for task in tasks])
+    by_task = np.stack([_curve(trainer, runs, task, shares) for task in tasks], axis=-1)
     losses = by_task @ (scale / np.abs(scale).sum())
-    at_rung = losses[:, [shares.index(rung)]]
-    noise, degrees = seed_noise(runs, at_rung)
+    noise, degrees = seed_noise(runs, losses[:, [shares.index(rung)]])
     known = float(noise[0]) if degrees[0] > 0 and np.isfinite(noise[0]) else None
     total = float(trainer.config.tokens)
     curves = LearningCurves(np.array(shares) * total, losses, total, known)
@@ -347,44 +298,20 @@ def _stop_some(
 
 def _curve(trainer: Trainer, runs: Sequence[RunSpec], task: TokenTask, shares: Sequence[float]) -> Floats:
     """Return the bits per byte of each run at each share (n, r); NaN where it was not measured."""
-    rows = []
-    for run in runs:
-        measures = [trainer.at(run).measured(task.key, share) for share in shares]
-        rows.append([np.nan if measure is None else measure.bits_per_byte for measure in measures])
-    return np.array(rows, np.float64).reshape(len(runs), len(shares))
+    found = [[trainer.at(run).measured(task.key, share) for share in shares] for run in runs]
+    return np.array([[np.nan if m is None else m.bits_per_byte for m in row] for row in found], np.float64)
 
 
-def with_stopped_runs(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask], whole: Results) -> Results:
-    """Return results with the stopped runs put in: what their curves lead to, and how uncertain that is.
-
-    A stopped run that a later suite's task was not measured on at the rungs is left out, and the run is named.
-    """
-    config = trainer.config.early_stopping or EarlyStopping()
-    shares = (*measured_shares(config), 1.0)
+def _extrapolated(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> tuple[Floats, Floats]:
+    """Return where each run ends on each task, and its variance, (n, m) both; NaN for what was never measured."""
+    shares = (*measured_shares(trainer.config.early_stopping or EarlyStopping()), 1.0)
     total = float(trainer.config.tokens)
     values, variances = np.empty((len(runs), len(tasks))), np.zeros((len(runs), len(tasks)))
     for column, task in enumerate(tasks):
         losses = _curve(trainer, runs, task, shares)
         mean, sd = extrapolated(LearningCurves(np.array(shares) * total, losses, total))
-        unknown = np.isnan(losses).all(axis=1)
-        values[:, column], variances[:, column] = np.where(unknown, np.nan, mean), sd**2
-    kept: list[int] = np.flatnonzero(np.isfinite(values).all(axis=1)).tolist()
-    if len(kept) < len(runs):
-        count = len(runs) - len(kept)
-        trainer.desk.line(f"{count} stopped runs are left out: a task came after they were trained")
-    finished = dict(zip((run.run_id for run in whole.runs), whole.trained, strict=True))
-    return replace(
-        whole,
-        runs=tuple(runs[i] for i in kept),
-        values=values[kept],
-        variances=variances[kept],
-        trained=tuple(finished.get(runs[i].run_id) or _cost(trainer, runs[i]) for i in kept),
-    )
-
-
-def _cost(trainer: Trainer, run: RunSpec) -> TrainedRun:
-    """Return what a stopped run cost."""
-    return trainer.proxy.train(run, trainer.at(run).path, trainer.at(run).stopped_at() or 1.0)
+        values[:, column], variances[:, column] = np.where(np.isnan(losses).all(axis=1), np.nan, mean), sd**2
+    return values, variances
 
 
 # Texts ----------------------------------------------------------------------------------------------------------------
@@ -392,8 +319,8 @@ def _cost(trainer: Trainer, run: RunSpec) -> TrainedRun:
 
 def training_lines(mix: OpenMix, found: Material) -> list[str]:
     """Say how many runs of the swarm are to be trained, and why those that are kept do not do."""
-    drawn = _drawn(mix.config.swarm, found)
-    require_runs(mix.config.fit.model, drawn.runs)
+    drawn = _drawn(mix, found)
+    require_mixtures(mix.config.fit.model, _mixtures(drawn.runs))
     own = trainer(mix, found)
     folders = [own.at(run) for run in drawn.runs]
     is_kept = [each.trained() is not None or each.stopped_at() is not None for each in folders]
@@ -425,7 +352,7 @@ def swarm_text(found: Material, drawn: Drawn) -> str:
     """Return the mixtures to train, a line each, and what they cannot show."""
     rows = []
     for run in drawn.runs:
-        weights = {name: f"{w:.4f}" for name, w in zip(found.names, run.weights.tolist(), strict=True)}
+        weights = {name: f"{weight:.4f}" for name, weight in named_weights(found.names, run.weights).items()}
         rows.append({"run": run.run_id[:8], "kind": run.kind, "seed": run.seed, **weights})
     return "\n".join([text_table(rows).rstrip("\n"), *_unjudged_lines(found, drawn)])
 
@@ -436,34 +363,31 @@ def _unjudged_lines(found: Material, drawn: Drawn) -> list[str]:
     return [f"{name} cannot be judged: {reason}" for name, reason in reasons.items()]
 
 
-def ngram_ranks(mix: OpenMix, found: Material, results: Results) -> dict[str, float | None]:
-    """Return how n-gram proxies rank the same mixtures, task by task: whether they would have done for a first look."""
-    if mix.config.proxy.kind == "ngram":
-        return {}
-    from pipeline.mix.regression.choice import spearman
-
-    proxy = NgramProxy(mix.config.proxy, found.data, mix.folder.root / "runs" / "ngram_counts")
-    weights = np.stack([run.weights for run in results.runs])
-    counted = proxy.measure_mixtures(weights, found.tasks)
-    columns = {task.name: counted[:, i] for i, task in enumerate(found.tasks)}
-    return {name: spearman(columns[name], results.values[:, i]) for i, name in enumerate(results.tasks)}
-
-
-def results_text(results: Results, ngram_ranks: Mapping[str, float | None]) -> str:
-    """Return what was measured, a line a task."""
-    noise = measure_noise(results.runs, results.values, results.tasks)
+def results_text(mix: OpenMix, found: Material, results: Results) -> str:
+    """Return what was measured, a line a task. Of transformers also how n-gram proxies rank the same mixtures: whether
+    those would have done for a first look.
+    """
+    ranks: dict[str, dict[str, str]] = {}
+    if mix.config.proxy.kind != "ngram":
+        proxy = NgramProxy(mix.config.proxy, found.data, mix.folder.ngram_counts)
+        counted = proxy.measure_mixtures(np.stack([run.weights for run in results.runs]), found.tasks)
+        for task, column in zip(found.tasks, counted.T, strict=True):
+            measured = results.values[:, results.tasks.index(task.name)]
+            ranks[task.name] = {"ngram_rank": _number(spearman(column, measured), 3)}
     rows = []
-    for task, row, column in zip(results.tasks, noise.rows(), results.values.T, strict=True):
+    for row, column in zip(
+        measure_noise(results.runs, results.values, results.tasks).rows(), results.values.T, strict=True
+    ):
         ratio = row["ratio"]
         rows.append(
             {
-                "task": task,
+                "task": row["metric"],
                 "best": f"{column.min():.4f}",
                 "median": f"{np.median(column):.4f}",
                 "worst": f"{column.max():.4f}",
                 "seed_sd": _number(row["seed_std"], 5),
                 "signal_to_noise": _number(ratio, 1),
-                **({"ngram_rank": _number(ngram_ranks[task], 3)} if ngram_ranks else {}),
+                **ranks.get(str(row["metric"]), {}),
                 "flag": "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else "",
             }
         )

@@ -6,66 +6,19 @@ own, so what is behind a URL is worked on in a copy in the user's cache, a `Mirr
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
-from pipeline.mix.config import MixConfig, ProxyConfig, Stage, default_name
+from pipeline.mix.config import MixConfig, Stage, default_name
 from pipeline.mix.folder import MixFolder, mix_folder
+from pipeline.mix.steps.types import Desk, OpenMix
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
 from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
-from pipeline.table.interrupts import Stop
 from pipeline.table.kept import as_written, local_copy, read_config, read_json, size_of
-from pipeline.table.stages import Engine
 from pipeline.table.storage import Storage, hold
-
-
-class Desk(Protocol):
-    """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
-
-    @property
-    def stop(self) -> Stop:
-        """Set when the run is to end early."""
-        ...
-
-    def line(self, text: str) -> None:
-        """Say one line."""
-        ...
-
-    def progress(self, why: str, jobs: int) -> AbstractContextManager[Callable[[], None] | None]:
-        """Give the block what to call after each job; None where lines are to say what was done."""
-        ...
-
-    def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
-        """Do `work`, in which `untrained` runs are trained, with an engine that is worth its start."""
-        ...
-
-
-@dataclass(frozen=True)
-class OpenMix:
-    """A mix at work. `path` and `assignments` are what it was called with, `proposal` the one that was asked for."""
-
-    path: str
-    assignments: tuple[str, ...]
-    proposal: str | None
-    name: str
-    config: MixConfig
-    storage: Storage
-    folder: MixFolder
-    desk: Desk
-
-    def command_of(self, step: str) -> str:
-        """Return the command of a step, for messages that say what to do next."""
-        return shlex.join(["gristmill", "mix", step, self.path, *(f"--set={each}" for each in self.assignments)])
-
-    def shown(self, path: Path) -> str:
-        """Return the path, or the URL, under which a user finds a file of the mix."""
-        return self.storage.sql_path(str(Path("mix", self.name, path.relative_to(self.folder.root))))
 
 
 def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.polarity import YES_NO, Reading
 from pipeline.rephrase.fidelity.text import Finding, Text
@@ -179,7 +177,7 @@ _SIDE = 8
 
 def roles_exchanged(own: Reading, sources: list[Reading]) -> str | None:
     """Return the relation whose two sides the sentence exchanges against each of `sources` that has it, or None."""
-    if not sources or _same_order(own, sources[0]):
+    if not sources:
         return None
     tokens = own.tokens
     for k, token in enumerate(tokens):
@@ -198,19 +196,6 @@ def roles_exchanged(own: Reading, sources: list[Reading]) -> str | None:
     return _route_exchanged(tokens, sources)
 
 
-def _same_order(own: Reading, source: Reading) -> bool:
-    """Whether the words that both have follow each other in the same order, and neither is in the passive alone."""
-    places = source.places
-    last = -1
-    for token in own.tokens:
-        if token.content:
-            at = places.get(token.key, last)
-            if at < last:
-                return False
-            last = at
-    return own.by == source.by
-
-
 def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | None:
     """Return the words when exchanged, False when both agree, None when it cannot be told."""
     theirs, stem = reading.tokens, tokens[k].stem
@@ -225,7 +210,7 @@ def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | No
         (agents & names, known_agents & names, patients & known_patients),
         (patients & names, known_patients & names, agents & known_agents),
     ):
-        if (kept or pronoun) and mine and known and mine.isdisjoint(known) and not _linked(theirs, mine, known):
+        if (kept or pronoun) and mine and known and mine.isdisjoint(known):
             return f"{' '.join(sorted(mine))}: {tokens[k].shown}"
     if agents & known_agents or patients & known_patients:
         return False
@@ -235,14 +220,6 @@ def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | No
         return None
     second = second or patients
     return f"{sorted(first)[0]} {tokens[k].shown} {sorted(second)[0]}"
-
-
-def _linked(tokens: list[Token], mine: set[str], known: set[str]) -> bool:
-    """Whether a name of one set stands beside a name of the other: two parts of the same name."""
-    for first, second in pairwise(tokens):
-        if (first.stem in mine and second.stem in known) or (first.stem in known and second.stem in mine):
-            return True
-    return False
 
 
 def _relates(tokens: list[Token], k: int) -> bool:

@@ -51,6 +51,11 @@ ages|sign signature""".replace("\n", " ").split("|")
 _VOWELS = frozenset("aeiouy")
 
 
+def is_irregular(low: str) -> bool:
+    """Whether it is a form of an irregular word, most of which are verbs."""
+    return low in _IRREGULAR
+
+
 def stem(low: str) -> str:
     """Return the stem of the lower-case word `low`; words of three letters and fewer stand for themselves."""
     known = _IRREGULAR.get(low)

@@ -5,55 +5,39 @@ from __future__ import annotations
 from collections import defaultdict
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, WORD, Sentence, Token, lazy
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token, lazy, low_at
 
 WINDOW = 6
 """How many tokens away, within a clause, a word of negation may stand from what it denies."""
 _CLAUSE = lex.words(", ; : ( ) but which who because although though while whereas when where if ? ! .")
 _SCOPE_TOKENS = 9
 _MAX_CUES = 12
-_MINIMISERS = lex.words("only just merely simply solely necessarily least")
-_AFTER_NO = lex.words("doubt matter sooner wonder less fewer later more")
 YES_NO = lex.words(
     "is are was were do does did can could has have had will would should may might must am isn't aren't wasn't don't "
     "doesn't didn't whether true weren't won't can't couldn't wouldn't shouldn't"
 )
-_DEGREE = lex.words("very particularly especially really fully entirely completely always often also even ever")
 
 
 def _denies(tokens: list[Token], k: int) -> bool:
-    """Whether the word of negation at `k` denies: not so in `not only`, `No. 5`, `No, ...`, `whether or not`."""
-    low = tokens[k].low
-    after = tokens[k + 1].low if k + 1 < len(tokens) else ""
-    if low == "not" or low.endswith("n't"):
-        return after not in _MINIMISERS and not (k >= 2 and tokens[k - 1].low == "or")
+    """Whether the word of negation at `k` denies: not so in `No, ...`, `whether or not`, `fail the test`."""
+    low, after = tokens[k].low, low_at(tokens, k + 1)
+    if low == "not":
+        return low_at(tokens, k - 1) != "or"
     if low in ("no", "nope"):
-        if after in (",", ".", ":", ";", "!", "-", "", '"', "'", ")"):
-            return False
-        return after not in _AFTER_NO and after != "longer"
-    if low in ("nothing", "none") and after in ("but", "other"):
-        return False
-    if low in ("never", "not") and after in ("!", ".") and k <= 1:
-        return False
+        return after.isalpha()
     if tokens[k].stem in ("declin", "fail", "neglect"):
-        return after == "to" and k + 2 < len(tokens) and tokens[k + 2].kind == WORD
+        return after == "to" and low_at(tokens, k + 2).isalpha()
     return True
 
 
 def _head(tokens: list[Token], k: int) -> int | None:
-    """Return the content word that the cue at `k` denies first; an adverb only where nothing else follows."""
-    adverb: int | None = None
+    """Return the content word of its clause that the cue at `k` denies first."""
     for j in range(k + 1, min(len(tokens), k + 1 + _SCOPE_TOKENS)):
-        token = tokens[j]
-        if token.low in _CLAUSE and not (j == k + 1 and token.low == ","):
+        if tokens[j].low in _CLAUSE and not (j == k + 1 and tokens[j].low == ","):
             break
-        if not token.content:
-            continue
-        if token.low in _DEGREE or (token.low.endswith("ly") and token.polarity > 0):
-            adverb = j if adverb is None else adverb
-            continue
-        return j
-    return adverb
+        if tokens[j].content:
+            return j
+    return None
 
 
 class Reading:
@@ -102,16 +86,6 @@ class Reading:
             if token.content and k not in self.cues:
                 bases[token.base].append(k)
         return dict(bases)
-
-    @lazy
-    def places(self) -> dict[str, int]:
-        """Where each stem of a content word stands last; an empty stem stands for all other words."""
-        return {token.key: k for k, token in enumerate(self.tokens)}
-
-    @lazy
-    def by(self) -> bool:
-        """Whether it says `by`."""
-        return "by" in [token.low for token in self.tokens]
 
     @lazy
     def names(self) -> frozenset[str]:

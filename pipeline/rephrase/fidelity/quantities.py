@@ -321,14 +321,8 @@ def _join(tokens: list[Token], quantities: list[Quantity]) -> None:
 
 
 def _surround(tokens: list[Token], quantity: Quantity) -> None:
-    nouns: list[str] = []
     at = quantity.end + (low_at(tokens, quantity.end) == "-")
-    for token in tokens[at : at + 3]:
-        if not token.content or token.number:
-            break
-        nouns.append(token.stem)
-    if nouns:
-        quantity.nouns = frozenset(nouns)
+    quantity.counts = at < len(tokens) and tokens[at].content and not tokens[at].number
     start = quantity.start
     quantity.before = stem_before(tokens, start)
     for k, token in enumerate(reversed(tokens[max(0, start - 4) : start])):

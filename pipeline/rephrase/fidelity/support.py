@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from itertools import combinations
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.quantity import Date, Quantity, Unit, comparable, converted
@@ -44,12 +44,12 @@ def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
             kind = _judge(quantity, sentence, index)
             if kind is not None or quantity.value not in index.by_value:
                 judged[(quantity.values, quantity.start, k)] = kind
-            if kind is not None and not _part_of_ratio(quantity, numbers.quantities, sentence, index):
+            if kind is not None:
                 found.append(Finding(kind, _shown(sentence, quantity.start, quantity.end)))
         wrong = [m for m in numbers.moments if not any(_date_supported(date, index) for date in m.dates)]
         found.extend(Finding("date", _shown(sentence, moment.start, moment.end)) for moment in wrong)
         for day, at in numbers.weekdays:
-            if day not in index.weekdays and not _weekday_follows(day, index):
+            if day not in index.weekdays:
                 found.append(Finding("date", sentence.tokens[at].shown))
         for season, at in numbers.seasons:
             if index.seasons and season not in index.seasons:
@@ -73,20 +73,6 @@ def _date_supported(date: Date, index: NumberIndex) -> bool:
         return True
     # The year may stand apart from the rest: "In 1998 ... on 12 March".
     return date[0] in index.years and (None, *date[1:]) in index.yearless
-
-
-def _weekday_follows(day: int, index: NumberIndex) -> bool:
-    from datetime import date
-
-    for year, month, number in list(index.dates)[:_MAX_RIVALS]:
-        if year is None or month is None or number is None:
-            continue
-        try:
-            if date(year, month, number).isoweekday() == day:
-                return True
-        except ValueError:
-            continue
-    return False
 
 
 # --- numbers
@@ -129,14 +115,12 @@ def _judge_value(value: float, quantity: Quantity, sentence: Sentence, index: Nu
         return None
     if _rounded_supported(value, quantity, index):
         return None
-    if quantity.weak:
-        return "number" if _conflicts(value, quantity, sentence, index) else None
-    if value in index.implied or _calendar_number(value, index):
+    if quantity.weak or value in index.implied or _calendar_number(value, index):
         return None
     if _calculated(value, quantity, sentence, index):
         return None
     counted = value == int(value) and 2 <= value <= 30 and quantity.unit is None and int(value) in index.list_counts
-    return None if counted and not _conflicts(value, quantity, sentence, index) else "number"
+    return None if counted else "number"
 
 
 def _calendar_number(value: float, index: NumberIndex) -> bool:
@@ -192,8 +176,8 @@ def _converted_supported(value: float, quantity: Quantity, index: NumberIndex) -
 def _tolerance(value: float, exact: float, quantity: Quantity, other: Quantity) -> float:
     """Return how far a converted value may be off: half its last digit, and a little for rounded factors."""
     unit, known = quantity.unit, other.unit
-    if unit is None or known is None:
-        return 0.0
+    assert unit is not None
+    assert known is not None
     if unit.dimension == "ratio":
         worded = unit.factor == 1.0 or known.factor == 1.0
         slack = 0.04 if quantity.approximate or other.approximate else 0.012 if worded else 1e-6
@@ -266,42 +250,26 @@ def _clock_supported(quantity: Quantity, index: NumberIndex) -> bool:
     minutes = quantity.value
     if quantity.parts and all(part in index.by_value for part in quantity.parts):
         return True  # a time taken: 2:24:11 is 2 hours, 24 minutes and 11 seconds
-    for other in index.scanned:
-        if other.kind == "clock":
-            if other.value == minutes:
-                return True
-            if (quantity.afternoon is None or other.afternoon is None) and other.value % 720 == minutes % 720:
-                return True
-        elif other.kind == "cardinal" and other.values and 60.0 * other.value in (minutes, minutes - 720):
-            hour = other.unit is None and other.value <= 24 and not other.weak
-            if hour:
-                return True
-    return False
+    return any(
+        other.value == minutes
+        or ((quantity.afternoon is None or other.afternoon is None) and other.value % 720 == minutes % 720)
+        for other in index.scanned
+        if other.kind == "clock"
+    )
 
 
 def _vague_supported(quantity: Quantity, index: NumberIndex) -> bool:
     low, high = quantity.value, quantity.value * (10 if quantity.value >= 100 else 20)
-    return any(
-        other.kind != "year" and (low <= known < high) for known, others in index.values for other in others
-    ) or any(word in index.text.lows and quantity.value == value for word, value in lex.VAGUE.items())
+    return any(low <= other.value < high and other.kind != "year" for other in index.scanned if other.values)
 
 
 def _period_supported(quantity: Quantity, index: NumberIndex) -> bool:
-    span = 10 if quantity.kind == "decade" else 100
+    """Whether the source has a year of the decade or the century, or the period itself, perhaps as a number alone."""
     for value in quantity.values:
-        start = value if quantity.kind == "decade" else 100 * (value - 1)
-        if any(start <= year < start + span + (quantity.kind == "century") for year in index.years):
+        start, end = (value, value + 10) if quantity.kind == "decade" else (100 * (value - 1), 100 * value + 1)
+        if any(start <= year < end for year in index.years):
             return True
-        for other in index.scanned:
-            if other.kind == quantity.kind and value in other.values:
-                return True
-            if quantity.kind == "century" and other.kind == "decade" and start <= other.value < start + 100:
-                return True
-            if quantity.kind == "decade" and other.kind == "century" and value == 100 * (other.value - 1):
-                return True
-            if other.kind in ("ordinal", "cardinal") and quantity.kind == "century" and other.value == value:
-                return True
-        if any(start <= known < start + span for known, _ in index.values) and quantity.kind == "decade":
+        if any(value in other.values and other.kind not in ("clock", "year") for other in index.scanned):
             return True
     return False
 
@@ -377,37 +345,7 @@ def _runs(index: NumberIndex) -> list[list[Quantity]]:
     return [run for run in by_sentence.values() if 3 <= len(run) <= 12]
 
 
-def _part_of_ratio(quantity: Quantity, others: list[Quantity], sentence: Sentence, index: NumberIndex) -> bool:
-    """Whether it belongs to `nine out of ten` where the source has 90 %."""
-    for first, second in pairwise(others):
-        if quantity is not first and quantity is not second:
-            continue
-        between = [token.low for token in sentence.tokens[first.end : second.start]]
-        if between in (["out", "of"], ["in"], ["out", "of", "every"], ["in", "every"], ["of"]) and second.value > 0:
-            share = first.value / second.value
-            for other in index.by_dimension.get("ratio", ())[:_MAX_RIVALS]:
-                if other.unit is not None and abs(other.value * other.unit.factor - share) < 0.006:
-                    return True
-    return False
-
-
 # --- numbers that belong elsewhere
-
-
-def _conflicts(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> bool:
-    """Whether the source counts the same noun, but gives it only other numbers."""
-    rivals = [
-        other
-        for noun in quantity.nouns
-        for other in index.by_noun.get(noun, ())[:_MAX_RIVALS]
-        if (other.kind == "ordinal") == (quantity.kind == "ordinal") and other.values and other.unit == quantity.unit
-    ]
-    if not rivals or any(value in (*other.values, *other.parts) for other in rivals):
-        return False
-    if quantity.weak and quantity.kind == "cardinal" and value != 1:
-        return False
-    aligned = {k for share, k in index.text.aligned(sentence.stems) if share >= 0.4}
-    return any(other.sentence in aligned for other in rivals)
 
 
 def _moved(
@@ -420,11 +358,7 @@ def _moved(
     """Whether a number of the source now counts something that the source counts with another number."""
     if quantity.weak or quantity.kind not in ("cardinal", "year", "ordinal"):
         return False
-    if quantity.nouns and quantity.unit is None:
-        elsewhere = all(other.nouns and other.nouns.isdisjoint(quantity.nouns) for other in same)
-        if elsewhere and _conflicts(value, quantity, sentence, index):
-            return True
-    if not quantity.before or quantity.nouns:
+    if not quantity.before or quantity.counts:
         return False
     rivals = [
         q

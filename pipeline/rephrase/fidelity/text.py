@@ -123,7 +123,6 @@ class NumberIndex:
         """Collect the numbers of all sentences of `text`."""
         self.by_value: dict[float, list[Quantity]] = {}
         self.by_dimension: dict[str, list[Quantity]] = {}
-        self.by_noun: dict[str, list[Quantity]] = {}
         self.by_before: dict[str, list[Quantity]] = {}
         self.all: list[Quantity] = []
         self.partial: set[Date] = set()
@@ -148,14 +147,12 @@ class NumberIndex:
             self.all.append(quantity)
             for value in (*quantity.values, *quantity.parts) if quantity.parts else quantity.values:
                 self.by_value.setdefault(round(value, 9), []).append(quantity)
-                if 1000 <= value <= 2100 and value == int(value) and quantity.kind in ("year", "cardinal"):
+                if 1000 <= value <= 2100 and value == int(value) and quantity.kind in ("year", "cardinal", "decade"):
                     self.years.add(int(value))
             if quantity.ambiguous_scale:
                 self.by_value.setdefault(quantity.value * quantity.ambiguous_scale, []).append(quantity)
             if quantity.unit is not None:
                 self.by_dimension.setdefault(quantity.unit.dimension, []).append(quantity)
-            for noun in quantity.nouns:
-                self.by_noun.setdefault(noun, []).append(quantity)
             if quantity.before:
                 self.by_before.setdefault(quantity.before, []).append(quantity)
             if quantity.opaque:

@@ -1,21 +1,35 @@
-"""The tokens that a run sees, in order: every slice read in its own order, the slices interleaved by their weights.
+"""What a run reads, in order, and what it leaves in its folder. No torch, no pickle.
 
-A slice's documents are shuffled anew for each epoch, from seeds and the slice's name alone, so that two mixtures of the
-same seeds read the same documents of a slice in the same order, however often each of them turns to it. Which slice
-the next sequence comes from is the one that is furthest behind its share: after any number of sequences each slice is
-within one sequence or so of its exact share.
+Every slice is read in its own order, the slices interleaved by their weights. A slice's documents are shuffled anew for
+each epoch, from seeds and the slice's name alone, so that two mixtures of the same seeds read the same documents of a
+slice in the same order, however often each of them turns to it. Which slice the next sequence comes from is the one
+that is furthest behind its share: after any number of sequences each slice is within one sequence or so of its exact
+share.
+
+    checkpoint.npz   while it trains: parameters, both moments of AdamW, sequences taken of each slice, and `about`
+    model.npz        when it is done: each matrix by its name, and `about`
+
+`about` is JSON: what decides the run (a checkpoint of anything else is not resumed), the step, and what it cost so far.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.mix.types import Floats, ProxyData, RunSpec, SliceTokens
+from pipeline.mix.types import Floats, ProxyData, RunSpec, SliceTokens, TrainedRun
 from pipeline.table.errors import InputError, ShardError
+from pipeline.table.kept import as_written, read_arrays, write_arrays
+
+CHECKPOINT, MODEL = "checkpoint.npz", "model.npz"
 
 Rows = NDArray[np.int64]
 
@@ -26,10 +40,8 @@ class SliceStream:
     def __init__(self, slice_tokens: SliceTokens, pool_tokens: int, seed: tuple[int, ...]) -> None:
         """Open a slice. `pool_tokens`: only whole documents among the first so many tokens are read, one at least."""
         table = pq.read_table(slice_tokens.documents_path, columns=["start", "tokens"])
-        starts = table["start"].to_numpy().astype(np.int64)
-        lengths = table["tokens"].to_numpy().astype(np.int64)
-        inside = int(np.searchsorted(starts + lengths, pool_tokens, side="right"))
-        inside = min(len(starts), max(inside, 1))
+        starts, lengths = (table[name].to_numpy().astype(np.int64) for name in ("start", "tokens"))
+        inside = max(1, int(np.searchsorted(starts + lengths, pool_tokens, side="right")))
         self._tokens = slice_tokens.tokens()
         self._starts, self._lengths = starts[:inside], lengths[:inside]
         self.pool_tokens = int(self._lengths.sum())
@@ -48,21 +60,17 @@ class SliceStream:
         filled = 0
         while filled < len(out):
             epoch, offset = divmod(position + filled, self.pool_tokens)
-            self._turn_to(epoch)
+            if epoch != self._epoch:
+                chance = np.random.default_rng(np.random.SeedSequence([*self._seed, epoch]))
+                self._order = chance.permutation(len(self._starts))
+                self._ends = np.cumsum(self._lengths[self._order])
+                self._epoch = epoch
             at = int(np.searchsorted(self._ends, offset, side="right"))
-            document = self._order[at]
-            take = min(int(self._ends[at]) - offset, len(out) - filled)
-            stop = int(self._starts[document] + self._lengths[document]) - (int(self._ends[at]) - offset) + take
-            out[filled : filled + take] = self._tokens[stop - take : stop]
+            document, left = self._order[at], int(self._ends[at]) - offset
+            take = min(left, len(out) - filled)
+            start = int(self._starts[document] + self._lengths[document]) - left
+            out[filled : filled + take] = self._tokens[start : start + take]
             filled += take
-
-    def _turn_to(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            self._order = np.random.default_rng(np.random.SeedSequence([*self._seed, epoch])).permutation(
-                len(self._starts)
-            )
-            self._ends = np.cumsum(self._lengths[self._order])
-            self._epoch = epoch
 
 
 class MixStream:
@@ -116,3 +124,41 @@ def checked_weights(run: RunSpec, slices: int) -> Floats:
         raise InputError(f"run {run.run_id}: weights sum to {weights.sum():.9g}, not 1")
     normalised: Floats = weights / weights.sum()
     return normalised
+
+
+@dataclass
+class Progress:
+    """How far a run is. `pending` is the summed loss and the tokens since the curve's last point."""
+
+    step: int = 0
+    tokens: int = 0
+    cpu_s: float = 0.0
+    flops: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    pending: tuple[float, int] = (0.0, 0)
+
+    def trained(self) -> TrainedRun:
+        """Return what is told about the run."""
+        return TrainedRun(self.tokens, self.step, self.cpu_s, self.flops, tuple(self.curve))
+
+
+def save(path: Path, decides: Mapping[str, Any], progress: Progress, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a file of a run atomically."""
+    about = json.dumps({"decides": decides, **vars(progress)}, allow_nan=False)
+    write_arrays(path, {"about": np.array(about), **arrays})
+
+
+def load(path: Path, decides: Mapping[str, Any]) -> tuple[Progress, dict[str, NDArray[Any]]] | None:
+    """Return what a file of this run holds; None when it is absent or belongs to something else.
+
+    Raises: ShardError when it is damaged.
+    """
+    arrays = read_arrays(path)
+    if arrays is None:
+        return None
+    with as_written(path):
+        about = json.loads(str(arrays.pop("about")))
+        if about.pop("decides") != decides:
+            return None
+        curve = [(int(tokens), float(loss)) for tokens, loss in about["curve"]]
+        return Progress(**{**about, "curve": curve, "pending": tuple(about["pending"])}), arrays

@@ -1,20 +1,22 @@
-"""The transformer as a `Proxy`: what decides its models, and training and measuring in this process."""
+"""The transformer as a `Proxy`: what decides its models, training and measuring. Torch waits for the first model."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.mix.config import ProxyConfig
-from pipeline.mix.proxies.transformer import checkpoint
-from pipeline.mix.proxies.transformer.data import MixStream, checked_weights
-from pipeline.mix.proxies.transformer.shape import Schedule, Shape, schedule_for, shape_for
-from pipeline.mix.types import Measure, ProxyData, RunSpec, TokenTask, TrainedRun
+from pipeline.mix.proxies.transformer import data as files
+from pipeline.mix.proxies.transformer import worker
+from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, Progress, checked_weights
+from pipeline.mix.proxies.transformer.shape import Schedule, Shape, layout, shape_for
+from pipeline.mix.types import Done, Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 class TransformerProxy:
-    """Small decoders on the mixtures of some slices. Nothing imports torch before the first model is needed."""
+    """Small decoders on the mixtures of some slices."""
+
+    is_quick = False
 
     def __init__(self, config: ProxyConfig, data: ProxyData) -> None:
         """Choose shape and schedule.
@@ -64,8 +68,12 @@ class TransformerProxy:
             "precision": self.precision,
         }
 
+    def perform(self, jobs: Sequence[Job], stop: threading.Event) -> Iterator[Done]:
+        """Do jobs one after the other in a process of their own; see `worker.perform`."""
+        return worker.perform(self, jobs, stop)
+
     def train(
-        self, run: RunSpec, folder: Path, until: float = 1.0, on_progress: Callable[[int], None] | None = None
+        self, run: RunSpec, folder: Path, until: float = 1.0, on_progress: Callable[[int], None] = lambda tokens: None
     ) -> TrainedRun:
         """Train (or resume) a run in its folder up to this share of its tokens; returns once it is durably there.
 
@@ -79,7 +87,7 @@ class TransformerProxy:
         from pipeline.mix.proxies.transformer import training
 
         stream = MixStream(self.data, run, self.config.seed, self.config.context)
-        return training.train(self._plan(run), stream, folder, until, on_progress or _ignore).trained()
+        return training.train(self.plan(run), stream, folder, until, on_progress).trained()
 
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
         """Measure a run on tasks, in order, as far as it is trained.
@@ -88,28 +96,42 @@ class TransformerProxy:
         """
         import torch
 
-        from pipeline.mix.proxies.transformer import evaluation, shape, training
+        from pipeline.mix.proxies.transformer import model, training
 
+        found = self._left(run, folder)
+        if found is None:
+            raise InputError(f"run {run.run_id}: {folder} holds no model of it; train it first")
+        arrays = found[1]
         with training.one_thread():
-            flat = torch.empty(shape.layout(self.shape)[-1].stop)
-            finished = checkpoint.load(folder / checkpoint.MODEL, self._decides(run))
-            if finished is not None:
-                for weight in shape.layout(self.shape):
-                    flat[weight.start : weight.stop] = torch.from_numpy(finished[1][weight.name]).flatten()
+            flat = torch.empty(layout(self.shape)[-1].stop)
+            if "flat" in arrays:
+                flat.copy_(torch.from_numpy(arrays["flat"]))
             else:
-                partly = checkpoint.load(folder / checkpoint.CHECKPOINT, self._decides(run))
-                if partly is None:
-                    raise InputError(f"run {run.run_id}: {folder} holds no model of it; train it first")
-                flat.copy_(torch.from_numpy(partly[1]["flat"]))
-            return evaluation.measure(flat.to(self.device), self.shape, tasks, self.data.eos)
+                for name, weight in model.split(flat, self.shape).items():
+                    weight.copy_(torch.from_numpy(arrays[name]))
+            return model.measure(flat.to(self.device), self.shape, tasks, self.data.eos)
 
-    def progress(self, run: RunSpec, folder: Path) -> checkpoint.Progress | None:
+    def plan(self, run: RunSpec) -> Plan:
+        """Return all that training a run needs but its data."""
+        from pipeline.mix.proxies.transformer.training import Plan
+
+        seeds = self.config.seed, run.seed
+        return Plan(
+            run.run_id, self.shape, self.schedule, self.device, self.precision, *seeds, decides=self._decides(run)
+        )
+
+    def progress(self, run: RunSpec, folder: Path) -> Progress | None:
         """Return how far a run is in its folder, or None.
 
         Raises: ShardError when what the folder holds is damaged.
         """
-        finished = checkpoint.peek(folder / checkpoint.MODEL, self._decides(run))
-        return finished or checkpoint.peek(folder / checkpoint.CHECKPOINT, self._decides(run))
+        found = self._left(run, folder)
+        return None if found is None else found[0]
+
+    def _left(self, run: RunSpec, folder: Path) -> tuple[Progress, dict[str, Any]] | None:
+        """Return what a run left in its folder: its model, or its last checkpoint."""
+        decides = self._decides(run)
+        return files.load(folder / MODEL, decides) or files.load(folder / CHECKPOINT, decides)
 
     def _decides(self, run: RunSpec) -> dict[str, Any]:
         """Everything that the run's weights depend on. A slice that the mixture does not use is no part of it, and
@@ -128,23 +150,21 @@ class TransformerProxy:
             "slices": slices,
         }
 
-    def _plan(self, run: RunSpec) -> Plan:
-        from pipeline.mix.proxies.transformer.training import Plan
 
-        return Plan(
-            run.run_id,
-            self.shape,
-            self.schedule,
-            self.device,
-            self.precision,
-            self.config.seed,
-            run.seed,
-            self._decides(run),
-        )
+def schedule_for(config: ProxyConfig, shape: Shape) -> Schedule:
+    """Return the steps of a run: `tokens` in whole steps of about `batch_tokens`, at least one.
+
+    The peak rate, when the configuration gives none, is 0.008 at a width of 64 (0.2 million parameters: half and twice
+    as much were worse there) and falls with the width's root, which is an assumption: between muP's 1/width and none.
+    """
+    rows = max(1, config.batch_tokens // config.context)
+    steps = max(1, round(config.tokens / (rows * config.context)))
+    peak = config.learning_rate or 0.008 * (64 / shape.width) ** 0.5
+    return Schedule(steps, rows, config.context, peak)
 
 
 def require_torch() -> None:
-    """Check that torch is installed.
+    """Check that the optional dependency is installed, without importing it.
 
     Raises: MissingDependencyError with the line that installs it.
     """
@@ -174,7 +194,3 @@ def _cpu_multiplies_bfloat16() -> bool:
     except OSError:
         return False
     return any(flag in flags for flag in _BFLOAT16_FLAGS)
-
-
-def _ignore(tokens: int) -> None:
-    """Report to nobody."""

@@ -1,4 +1,5 @@
-"""The model's shape by its number of parameters, where each weight lies in one flat vector, and what a token costs.
+"""The model's shape by its number of parameters, where each weight lies in one flat vector, what a token costs, and the
+steps of a run.
 
 The shape, for P parameters outside the embedding and the head: SwiGLU of 8/3 width makes a layer 12 width^2, and the
 width over the depth is aimed at 16 (P / 200,000)^0.2, deeper being slower on CPU and wider costing more in the head:
@@ -14,12 +15,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipeline.mix.config import ProxyConfig
-
 HEAD_WIDTH = 32
 WIDE_HEAD = 64
 """Head width from a model width of 512 on."""
 ROPE_BASE = 10_000.0
+
+WARM_UP = 0.02
+WARM_UP_STEPS = 10
+"""The rate rises over this share of the steps, and over at least so many where the run is not too short for that."""
+DECAY = 0.4
+"""Share of the steps over which the rate falls to zero in a straight line; before it is constant, so that the curves
+of runs that stop early can be extrapolated (warm-up, stable, decay)."""
+BETAS = (0.9, 0.95)
+EPSILON = 1e-9
+WEIGHT_DECAY = 0.1
+CLIP = 1.0
+CURVE_POINTS = 100
+CPU_PASS_TOKENS = 4096
+"""Tokens of one forward and backward pass on CPU: few enough for the caches, enough to make calls worth their cost."""
+GPU_PASS_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
@@ -108,22 +122,6 @@ def initial_deviation(weight: Weight) -> float:
     return 0.02 if kind == "head" else 1.0 / math.sqrt(weight.columns)
 
 
-WARM_UP = 0.02
-WARM_UP_STEPS = 10
-"""The rate rises over this share of the steps, and over at least so many where the run is not too short for that."""
-DECAY = 0.4
-"""Share of the steps over which the rate falls to zero in a straight line; before it is constant, so that the curves
-of runs that stop early can be extrapolated (warm-up, stable, decay)."""
-BETAS = (0.9, 0.95)
-EPSILON = 1e-9
-WEIGHT_DECAY = 0.1
-CLIP = 1.0
-CURVE_POINTS = 100
-CPU_PASS_TOKENS = 4096
-"""Tokens of one forward and backward pass on CPU: few enough for the caches, enough to make calls worth their cost."""
-GPU_PASS_TOKENS = 65_536
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Steps of a run, of `rows` sequences each."""
@@ -156,15 +154,3 @@ class Schedule:
     def steps_until(self, share: float) -> int:
         """Return how many steps make up this share of the run, at least one."""
         return min(self.steps, max(1, round(share * self.steps)))
-
-
-def schedule_for(config: ProxyConfig, shape: Shape) -> Schedule:
-    """Return the steps of a run: `tokens` in whole steps of about `batch_tokens`, at least one.
-
-    The peak rate, when the configuration gives none, is 0.008 at a width of 64 (0.2 million parameters: half and twice
-    as much were worse there) and falls with the width's root, which is an assumption: between muP's 1/width and none.
-    """
-    rows = max(1, config.batch_tokens // config.context)
-    steps = max(1, round(config.tokens / (rows * config.context)))
-    peak = config.learning_rate or 0.008 * (64 / shape.width) ** 0.5
-    return Schedule(steps, rows, config.context, peak)

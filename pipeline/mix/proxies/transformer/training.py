@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
-from pipeline.mix.proxies.transformer import checkpoint, model, shape
-from pipeline.mix.proxies.transformer.data import MixStream
-from pipeline.mix.proxies.transformer.hand import HandWritten
+from pipeline.mix.proxies.transformer import data, model, shape
+from pipeline.mix.proxies.transformer.cpu_gradients import CpuGradients
+from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, Progress
 from pipeline.mix.proxies.transformer.shape import Schedule, Shape
 from pipeline.table.errors import GristmillError
 from pipeline.table.kept import clear_temporary
@@ -41,15 +41,7 @@ class Plan:
     decides: Mapping[str, Any]
 
 
-class _Gradients(Protocol):
-    gradient: torch.Tensor
-
-    def refresh(self) -> None: ...
-
-    def add(self, rows: torch.Tensor) -> float: ...
-
-
-class Differentiated:
+class GpuGradients:
     """Gradients by torch's own differentiation, compiled, in bfloat16 where asked: what a GPU runs."""
 
     def __init__(self, plan: Plan, flat: torch.Tensor) -> None:
@@ -58,12 +50,14 @@ class Differentiated:
         self._loss: Callable[..., torch.Tensor] = torch.compile(model.loss) if plan.device == "cuda" else model.loss
 
     def refresh(self) -> None:
+        """Start the gradient from zero."""
         self.gradient.zero_()
 
     def add(self, rows: torch.Tensor) -> float:
+        """Add the gradient of these sequences (rows, context + 1); return their summed loss in nats."""
         leaf = self._flat.detach().requires_grad_()
         low = self._plan.precision == "bfloat16"
-        with torch.autocast(self._plan.device, torch.bfloat16, enabled=low):
+        with torch.enable_grad(), torch.autocast(self._plan.device, torch.bfloat16, enabled=low):
             loss = self._loss(leaf, self._plan.shape, rows.to(leaf.device))
         (gradient,) = torch.autograd.grad(loss, leaf)
         self.gradient.add_(gradient)
@@ -99,16 +93,17 @@ class Trainer:
 
     def __init__(self, plan: Plan, stream: MixStream) -> None:
         self.plan, self.stream = plan, stream
-        self.progress = checkpoint.new_progress()
+        self.progress = Progress()
         self.flat = model.initial_weights(plan.shape, plan.seed, plan.run_seed).to(plan.device)
         self.optimiser = Optimiser(self.flat, shape.layout(plan.shape)[-2].start)
-        self._gradients: _Gradients
+        self._state = {"flat": self.flat, "mean": self.optimiser.mean, "square": self.optimiser.square}
+        self._gradients: CpuGradients | GpuGradients
         if plan.device == "cpu":
             self._pass_rows = plan.schedule.pass_rows(shape.CPU_PASS_TOKENS)
-            self._gradients = HandWritten(plan.shape, self._pass_rows, self.flat, getattr(torch, plan.precision))
+            self._gradients = CpuGradients(plan.shape, self._pass_rows, self.flat, getattr(torch, plan.precision))
         else:
             self._pass_rows = plan.schedule.pass_rows(shape.GPU_PASS_TOKENS)
-            self._gradients = Differentiated(plan, self.flat)
+            self._gradients = GpuGradients(plan, self.flat)
 
     def step(self) -> None:
         """Take the next step.
@@ -139,21 +134,16 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
-        arrays = {"flat": self.flat, "mean": self.optimiser.mean, "square": self.optimiser.square}
-        checkpoint.save(
-            path,
-            self.plan.decides,
-            self.progress,
-            {name: array.cpu().numpy() for name, array in arrays.items()} | {"counts": self.stream.counts},
-        )
+        arrays = {name: array.cpu().numpy() for name, array in self._state.items()}
+        data.save(path, self.plan.decides, self.progress, arrays | {"counts": self.stream.counts})
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of this run, where there is one."""
-        loaded = checkpoint.load(path, self.plan.decides)
+        loaded = data.load(path, self.plan.decides)
         if loaded is None:
             return
         self.progress, arrays = loaded
-        for name, tensor in (("flat", self.flat), ("mean", self.optimiser.mean), ("square", self.optimiser.square)):
+        for name, tensor in self._state.items():
             tensor.copy_(torch.from_numpy(arrays[name]))
         self.stream.counts[:] = arrays["counts"]
 
@@ -171,29 +161,28 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def train(plan: Plan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> checkpoint.Progress:
+def train(plan: Plan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> Progress:
     """Train a run up to this share of its steps, from where its folder says it is, and leave it durably there."""
     goal = plan.schedule.steps_until(until)
     clear_temporary(folder)
     with one_thread(), torch.no_grad():
         trainer = Trainer(plan, stream)
-        trainer.resume(folder / checkpoint.CHECKPOINT)
+        trainer.resume(folder / CHECKPOINT)
         saved = trainer.progress.step
         due, used = time.monotonic() + CHECKPOINT_EVERY_S, time.process_time()
         while trainer.progress.step < goal:
-            with torch.enable_grad() if plan.device != "cpu" else torch.no_grad():
-                trainer.step()
+            trainer.step()
             now = time.process_time()
             trainer.progress.cpu_s += now - used
             used = now
             on_progress(trainer.progress.tokens)
             if time.monotonic() > due:
-                trainer.save(folder / checkpoint.CHECKPOINT)
+                trainer.save(folder / CHECKPOINT)
                 saved, due = trainer.progress.step, time.monotonic() + CHECKPOINT_EVERY_S
         if trainer.progress.step == plan.schedule.steps:
             arrays = {name: w.cpu().numpy() for name, w in model.split(trainer.flat, plan.shape).items()}
-            checkpoint.save(folder / checkpoint.MODEL, plan.decides, trainer.progress, arrays)
-            (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+            data.save(folder / MODEL, plan.decides, trainer.progress, arrays)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
         elif saved != trainer.progress.step:
-            trainer.save(folder / checkpoint.CHECKPOINT)
+            trainer.save(folder / CHECKPOINT)
     return trainer.progress

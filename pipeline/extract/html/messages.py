@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from pipeline.table.schema import RejectReason
 
 _LENGTH = struct.Struct("<I")
+# The types of an answer's fields; text or nothing where none are named.
+_KINDS: dict[str, set[type]] = {
+    **dict.fromkeys(("text", "charset", "charset_source"), {str}),
+    **dict.fromkeys(("code_lost", "formulas_lost"), {int}),
+}
+_OPTIONAL: set[type] = {str, type(None)}
 
 
 class ExchangeError(GristmillError):
@@ -125,14 +131,9 @@ def decode_result(message: bytes) -> Extracted | Refusal:
         return Refusal(fields["reason"], fields["detail"])
     if fields.keys() != set(Extracted.__slots__):
         raise ExchangeError(f"a worker's answer has the keys {sorted(fields)}")
-    required = [fields["text"], fields["charset"], fields["charset_source"]]
-    if not all(isinstance(value, str) for value in required):
-        raise ExchangeError("a worker's answer has no text, charset or charset_source")
-    counts = fields["code_lost"], fields["formulas_lost"]
-    if not all(type(count) is int and count >= 0 for count in counts):
-        raise ExchangeError("a worker's answer has a count that is none")
-    if not all(value is None or isinstance(value, str) for key, value in fields.items() if not key.endswith("_lost")):
-        raise ExchangeError("a worker's answer has a field of a wrong type")
+    wrong = [name for name, value in fields.items() if type(value) not in _KINDS.get(name, _OPTIONAL)]
+    if wrong or min(fields["code_lost"], fields["formulas_lost"]) < 0:
+        raise ExchangeError(f"a worker's answer has fields of a wrong type or value: {wrong}")
     try:
         fields["date"] = datetime.fromisoformat(fields["date"]) if fields["date"] else None
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Loss and gradient on CPU, written out by hand: big matrix products into buffers that are made once.
+"""Loss and gradient of the model on CPU, written out by hand: big matrix products into buffers that are made once.
 
 The mathematics is `model.loss`. What makes it fast on one core: a pass takes about a thousand tokens, so that
 activations stay in the cache and nothing is allocated; matrices are multiplied in bfloat16 where the CPU has
@@ -7,6 +7,8 @@ stay float32; the loss and its gradient leave the head in one go, softmax being 
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -42,7 +44,7 @@ class _Layer:
         self.product = torch.empty(n, shape.hidden, dtype=dtype)
 
 
-class HandWritten:
+class CpuGradients:
     """Adds the gradient of `model.loss` to `gradient`, pass by pass. All tensors are on the CPU."""
 
     def __init__(self, shape: Shape, rows: int, flat: torch.Tensor, dtype: torch.dtype) -> None:
@@ -71,7 +73,9 @@ class HandWritten:
         self._last, self._last_inverse = torch.empty(n, shape.width, dtype=dtype), torch.empty(n, 1)
         self._mask = torch.full((QUERY_TOKENS, QUERY_TOKENS), -1e9).triu(1).to(dtype)
         cosine, sine = model.rotary_tables(shape, shape.context)
-        scale = torch.tensor([model.scale_of(shape), 1.0]).view(2, 1, 1, 1)  # queries carry the scores' scale
+        scale = torch.tensor([1.0 / math.sqrt(shape.head_width), 1.0]).view(
+            2, 1, 1, 1
+        )  # queries carry the scores' scale
         self._cosine, self._sine = scale * cosine, scale * sine
 
     def refresh(self) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import KeepColumn
-from pipeline.extract.rows import Keys, find, to_fields
+from pipeline.extract.corpora.rows import CorpusFile, Keys, find, to_fields
 from pipeline.inputs.files import InputFile
 from pipeline.table.errors import InputError, nearest
 from pipeline.table.schema import KeptType
@@ -173,3 +173,16 @@ def paths(tree: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 def shown(kind: object) -> str:
     """Return a type for a message."""
     return "a struct or map" if isinstance(kind, Mapping) else str(kind)[:100]
+
+
+def check_columns(corpus: CorpusFile, tree: Mapping[str, object], known: Sequence[str]) -> None:
+    """Raise InputError when a file lacks a mapped column or text, or has several of that name."""
+    mapped = {"text": "text", **corpus.columns, **{name: column.path for name, column in corpus.keep.items()}}
+    for ours, theirs in mapped.items():
+        keys, _ = find_type(tree, theirs)
+        if keys is None and ours not in corpus.keep:  # a kept column is null in a file that lacks it
+            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            hint = "" if ours in corpus.columns else "; map one: `columns: {text: NAME}`"
+            raise InputError(f"{corpus.file}: no column {theirs!r}{nearest(theirs, known)}; it has {listed}{hint}")
+        if keys == ():
+            raise InputError(f"{corpus.file}: several columns are called {theirs!r}; rename all but one in the file")

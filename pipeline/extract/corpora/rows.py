@@ -15,14 +15,16 @@ from itertools import islice
 from types import MappingProxyType
 from uuid import UUID
 
-from pipeline.extract.config import KeepColumn
-from pipeline.extract.units import Document, Origin, Reject
+from pipeline.extract.config import ExtractLimits, KeepColumn
+from pipeline.extract.members import DamagedMember
+from pipeline.extract.units import DAMAGE, Document, Entry, Origin, Reject, refuse
 from pipeline.table.errors import nearest
 from pipeline.table.schema import RejectReason
 
 METADATA_BYTES = 64 << 10  # JSON of the other fields of a row
 KEPT_CHARACTERS = 64 << 10  # of one value that becomes a column: what rules read is narrow
 MAX_DEPTH = 64  # nesting of a row's fields
+TOO_DEEP = f"fields are nested over {MAX_DEPTH} deep"
 MAX_NAMED = 100
 """Names in `_omitted`; behind them stands how many more there are."""
 NOTHING_KEPT: Mapping[str, KeepColumn] = MappingProxyType({})
@@ -43,24 +45,6 @@ _DIGITS = re.compile(r"-?[1-9][0-9]{3,18}(?:\.[0-9]{1,9})?")
 _UNITS_PER_SECOND = {9: 1, 10: 1, 12: 10**3, 13: 10**3, 15: 10**6, 16: 10**6, 18: 10**9, 19: 10**9}  # by digits
 
 
-@dataclass(frozen=True, slots=True)
-class RowItem:
-    """One row, or a stretch that cannot be read. `offset` is where reading may begin again: a byte of the decompressed
-    file, for Parquet a row number. `record_type` is "row", or what is no unit: "damage" for a stretch, "file" for a
-    whole input that cannot be read.
-    """
-
-    offset: int
-    result: Document | Reject
-    record_type: str = "row"
-    resumable: bool = True
-
-    @property
-    def is_unit(self) -> bool:
-        """Whether this has to end as a document or a reject, and is not mere damage."""
-        return self.record_type == "row"
-
-
 class _TooDeepError(Exception):
     """A field is nested deeper than MAX_DEPTH."""
 
@@ -69,60 +53,62 @@ class _UnknownValueError(Exception):
     """A field holds what cannot be said in JSON."""
 
 
-def row_reject(file: str, offset: int, reason: RejectReason, detail: str) -> RowItem:
-    """Return a row that could not be parsed."""
-    return RowItem(offset, Reject(Origin(file, offset), None, reason, detail[:300]))
+@dataclass(frozen=True, slots=True)
+class CorpusFile:
+    """One file of an existing corpus, and how its rows are read.
 
-
-def row_damage(file: str, offset: int, detail: str, *, cut: bool = False) -> RowItem:
-    """Return a stretch that cannot be read, and may have held any number of rows."""
-    reason: RejectReason = "truncated_input" if cut else "damaged"
-    return RowItem(offset, Reject(Origin(file, offset), None, reason, detail[:300]), "damage")
-
-
-def file_reject(file: str, reason: RejectReason, detail: str) -> RowItem:
-    """Return the one reject of an input that cannot be read at all."""
-    return RowItem(0, Reject(Origin(file, 0), None, reason, detail[:300]), "file")
-
-
-def to_item(
-    file: str,
-    offset: int,
-    fields: Mapping[str, object],
-    columns: Mapping[str, str],
-    limit: int,
-    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
-) -> RowItem:
-    """Return the document in `fields`, or the reject that it calls for; `columns` maps our names to paths of theirs.
-
-    Fields that are not ours go to `metadata`, and so do ours whose values do not fit (a number as title, an unreadable
-    date). Those of `keep` become the document's own columns; where a value does not fit its type the column is null,
-    the value goes to `metadata`, and `_unfit` names the column. Halves of surrogate pairs become U+FFFD.
+    `columns` maps our names (text, url, title, date, licence, id) to paths of theirs, and names that it lacks are the
+    same. `keep` are fields that become columns of their own.
     """
-    text_path = columns.get("text", "text")
-    text_keys, text = find(fields, text_path)
-    text = as_text(text, readable=False)
-    used = {text_keys} if text_keys else set()
-    url, title, licence = (_string(fields, columns.get(name, name), used) for name in ("url", "title", "licence"))
-    keys, identifier = find(fields, columns.get("id", "id"))
-    record_id = _identifier(as_text(identifier))
-    if keys and record_id is not None:
-        used.add(keys)
-    keys, named = find(fields, columns.get("date", "date"))
-    when = to_date(as_text(named))
-    if keys and (when is not None or named is None):
-        used.add(keys)
-    origin = Origin(file, offset, record_id)
-    refused = _refuse(text, text_path, text_keys, fields, limit)
-    if refused is not None:
-        return RowItem(offset, Reject(origin, url, *refused))
-    assert isinstance(text, str)
-    kept, unfit = _keep(fields, keep, used)
-    try:
-        metadata = _metadata(_without(fields, used), unfit)
-    except _TooDeepError:
-        return RowItem(offset, Reject(origin, url, "too_deep", f"fields are nested over {MAX_DEPTH} deep"))
-    return RowItem(offset, Document(origin, url, _clean(text), title, when, licence, metadata, kept, tuple(unfit)))
+
+    file: str
+    columns: Mapping[str, str]
+    limits: ExtractLimits
+    keep: Mapping[str, KeepColumn]
+
+    def path(self, name: str) -> str:
+        """Return the path of the field that becomes our column `name`."""
+        return self.columns.get(name, name)
+
+    def entry(self, offset: int, fields: Mapping[str, object]) -> Entry:
+        """Return the document in a row's fields, or the reject that it calls for.
+
+        Fields that are not ours go to `metadata`, and so do ours whose values do not fit (a number as title, an
+        unreadable date). Those of `keep` become the document's own columns; where a value does not fit its type the
+        column is null, the value goes to `metadata`, and `_unfit` names the column. Halves of surrogate pairs become
+        U+FFFD.
+        """
+        text_keys, text = find(fields, self.path("text"))
+        text = as_text(text, readable=False)
+        used = {text_keys} if text_keys else set()
+        url, title, licence = (_string(fields, self.path(name), used) for name in ("url", "title", "licence"))
+        keys, identifier = find(fields, self.path("id"))
+        record_id = _identifier(as_text(identifier))
+        if keys and record_id is not None:
+            used.add(keys)
+        keys, named = find(fields, self.path("date"))
+        when = to_date(as_text(named))
+        if keys and (when is not None or named is None):
+            used.add(keys)
+        origin = Origin(self.file, offset, record_id)
+        refused = _refuse(text, self.path("text"), text_keys, fields, self.limits.record_bytes)
+        if refused is not None:
+            return Entry(offset, Reject(origin, url, *refused))
+        assert isinstance(text, str)
+        kept, unfit = _keep(fields, self.keep, used)
+        try:
+            metadata = _metadata(_without(fields, used), unfit)
+        except _TooDeepError:
+            return Entry(offset, Reject(origin, url, "too_deep", TOO_DEEP))
+        return Entry(offset, Document(origin, url, _clean(text), title, when, licence, metadata, kept, tuple(unfit)))
+
+    def refuse(self, offset: int, reason: RejectReason, detail: str) -> Entry:
+        """Return a row that cannot be read."""
+        return refuse(self.file, offset, reason, detail)
+
+    def damage(self, offset: int, error: DamagedMember, detail: str = "") -> Entry:
+        """Return a stretch that cannot be read, and may have held any number of rows."""
+        return refuse(self.file, offset, error.reason, detail or str(error), DAMAGE)
 
 
 def _string(fields: Mapping[str, object], path: str, used: set[Keys]) -> str | None:
@@ -414,7 +400,16 @@ def fit(value: object, kind: str) -> object:
         value = value.strip()
         if not value:
             return None
-    return {"int": _to_int, "float": _to_float, "bool": _to_bool, "date": _to_date}[kind](value)
+    match kind:
+        case "int":
+            return _to_int(value)
+        case "float":
+            return _to_float(value)
+        case "date":
+            return to_date(value) or UNFIT
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), UNFIT)
+    return value if isinstance(value, bool) else UNFIT
 
 
 def _to_int(value: object) -> object:
@@ -443,14 +438,3 @@ def _to_float(value: object) -> object:
         return UNFIT
     exact = math.isfinite(number) and (not isinstance(value, int) or int(number) == value)
     return number if exact else UNFIT
-
-
-def _to_bool(value: object) -> object:
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.lower(), UNFIT)
-    return value if isinstance(value, bool) else UNFIT
-
-
-def _to_date(value: object) -> object:
-    when = to_date(value)
-    return UNFIT if when is None else when

@@ -6,32 +6,19 @@ UTF-16 or UTF-32 is turned into that first.
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import BinaryIO, Literal
 
-from pipeline.extract.members import UNIT_BYTES, DamagedMember, DecodedStream, RawInput, detect
-from pipeline.extract.records import starts_warc
-from pipeline.table.errors import InputError
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput, content, read_head
 
-BOM = codecs.BOM_UTF8
-HEAD_BYTES = 64 << 10  # of the content, by which it is known what a file is
 _BEGINNING_BYTES = 1024
-_WIDE = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 _SPACE = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RawLine:
     """A line without its newline. `data` is None when it is over the limit; with `damage` the file ends in it."""
 
     offset: int
@@ -39,25 +26,22 @@ class Line:
     damage: DamagedMember | None = None
 
 
-def read_lines(stream: BinaryIO, file: str, start: int, limit: int) -> Iterator[Line]:
+def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:
     r"""Yield the lines of a seekable stream from the byte `start` of its content on; none can drop.
 
     Lines end at "\n" alone. When the compressed file is damaged, the line that it ends in comes last, with `damage`.
-
-    Raises: InputError when the file is a Parquet file or a web archive.
     """
     raw = RawInput(stream)
-    _check_content(raw.exactly(0, 256), file)
     offset = start
     parts: list[bytes] = []
     size = 0
-    pieces = _content(raw, start)
+    pieces = content(raw, start)
     while True:
         try:
             piece = next(pieces, None)
             raw.spend(UNIT_BYTES * (piece or b"").count(b"\n"))
         except DamagedMember as error:
-            yield Line(offset, b"".join(parts) if size <= limit else None, error)
+            yield RawLine(offset, b"".join(parts) if size <= limit else None, error)
             return
         if piece is None:
             break
@@ -69,17 +53,17 @@ def read_lines(stream: BinaryIO, file: str, start: int, limit: int) -> Iterator[
         *whole, last = piece.split(b"\n")
         size += len(whole[0])
         whole[0] = b"".join([*parts, whole[0]])
-        yield Line(offset, whole[0] if size <= limit else None)
+        yield RawLine(offset, whole[0] if size <= limit else None)
         offset += size + 1
         for line in whole[1:]:
-            yield Line(offset, line if len(line) <= limit else None)
+            yield RawLine(offset, line if len(line) <= limit else None)
             offset += len(line) + 1
         parts, size = [last], len(last)
     if size:
-        yield Line(offset, b"".join(parts) if size <= limit else None)
+        yield RawLine(offset, b"".join(parts) if size <= limit else None)
 
 
-def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
+def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:
     """Yield the elements of a JSON array, or objects of several lines each, as `read_lines` yields lines.
 
     A broken element ends at the newline in one of its strings, or where an object begins that can be no part of it;
@@ -90,7 +74,7 @@ def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[Line]:
     is_array = read_head(RawInput(stream, whole=False), _BEGINNING_BYTES)[0].lstrip(_SPACE).startswith(b"[")
     elements = _Elements(start, limit, in_array=start > 0 and is_array)
     try:
-        for piece in _content(raw, start):
+        for piece in content(raw, start):
             for element in elements.feed(piece):
                 raw.spend(UNIT_BYTES)
                 yield element
@@ -103,98 +87,6 @@ def is_json_array(stream: BinaryIO) -> bool:
     """Whether the content is a JSON array, or JSON objects that take several lines each: by how it begins."""
     head = read_head(RawInput(stream, whole=False), _BEGINNING_BYTES)[0].lstrip(_SPACE)
     return head.startswith(b"[") or head.split(b"\n", 1)[0].rstrip(_SPACE) == b"{" != head
-
-
-def read_head(raw: RawInput, size: int = HEAD_BYTES) -> tuple[bytes, bool]:
-    """Return the first `size` bytes of the content, without a byte order mark, and whether that is all of it.
-
-    Of a damaged file it is what can be decoded, which is never all.
-    """
-    head = b""
-    pieces = _content(raw, 0)
-    try:
-        while len(head) < size:
-            piece = next(pieces, None)
-            if piece is None:
-                return head.removeprefix(BOM), True
-            head += piece
-    except DamagedMember:
-        pass
-    return head[:size].removeprefix(BOM), False
-
-
-def _content(raw: RawInput, start: int) -> Iterator[bytes]:
-    """Yield the content from its byte `start` on, decompressed and in UTF-8. Raises: DamagedMember."""
-    form = detect(raw)
-    pieces = _pieces(DecodedStream(raw, form, 0, lambda _: False), 0)
-    head = b""
-    failure: DamagedMember | None = None
-    try:
-        while len(head) < 4 and (piece := next(pieces, None)):
-            head += piece
-    except DamagedMember as error:
-        failure = error
-    encoding = _wide_encoding(head)
-    if encoding is not None:
-        yield from _skip(_in_utf8(_pieces(DecodedStream(raw, form, 0, lambda _: False), 0), encoding), start)
-    elif form.codec == "plain":
-        yield from _pieces(DecodedStream(raw, form, min(start, raw.size), lambda _: False), 0)
-    else:
-        yield from _skip(chain([head], pieces), start)
-        if failure is not None:
-            raise failure
-
-
-def _pieces(source: DecodedStream, skip: int) -> Iterator[bytes]:
-    while True:
-        if skip:
-            skip -= source.skip(skip)
-        while not skip and (piece := source.pull()):
-            yield piece
-        if source.cross() == "end":
-            return
-
-
-def _skip(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
-    for piece in pieces:
-        if size < len(piece):
-            yield piece[size:]
-        size = max(0, size - len(piece))
-
-
-def _wide_encoding(head: bytes) -> str | None:
-    """Return the encoding of content in UTF-16 or UTF-32: by its mark, or by how JSON begins in it."""
-    for mark, encoding in _WIDE.items():
-        if head.startswith(mark):
-            return encoding
-    if b"\0" in head[:4] and head[:4].strip(b"\0")[:1] in (b"{", b"["):
-        return json.detect_encoding(head[:4])
-    return None
-
-
-def _in_utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """Yield text of another encoding in UTF-8 without its mark; half a surrogate pair becomes bytes that are none."""
-    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
-    first = True
-    read = 0
-    try:
-        for piece in pieces:
-            text = decoder.decode(piece)
-            read += len(piece)
-            if text:
-                yield (text.removeprefix("\ufeff") if first else text).encode(errors="surrogatepass")
-                first = False
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        cut = "truncated" in error.reason
-        raise DamagedMember(f"no {encoding.upper()} from here on: {error.reason}", read, cut=cut) from error
-
-
-def _check_content(head: bytes, file: str) -> None:
-    if head.startswith(b"PAR1"):
-        raise InputError(f"{file}: this is a Parquet file; set `format: parquet`")
-    if starts_warc(head):
-        raise InputError(f"{file}: this is a WARC file; set `format: warc`")
 
 
 _GAP = re.compile(rb"[\s,\xef\xbb\xbf]*+")  # with the bytes of a byte order mark, which no JSON value begins with
@@ -224,7 +116,7 @@ class _Elements:
         self._opened = bytearray()  # what the outer levels were opened with
         self._mode: Literal["structure", "string", "escape", "scalar"] = "structure"
 
-    def feed(self, piece: bytes) -> Iterator[Line]:
+    def feed(self, piece: bytes) -> Iterator[RawLine]:
         """Yield the elements that end in the next bytes."""
         position = 0
         while position < len(piece):
@@ -236,19 +128,19 @@ class _Elements:
             self._parts = [*self._parts, piece[position:end]] if self._size <= self._limit else []
             position = end
             if is_over:
-                yield Line(self._begin, self._held())
+                yield RawLine(self._begin, self._held())
                 self._reset()
         self._offset += len(piece)
 
-    def end(self, error: DamagedMember | None) -> Iterator[Line]:
+    def end(self, error: DamagedMember | None) -> Iterator[RawLine]:
         """Yield what is left at the end of the input, or where it is damaged."""
         if error is None and self._mode == "scalar" and self._begin is not None:
-            yield Line(self._begin, self._held())
+            yield RawLine(self._begin, self._held())
             self._reset()
         if error is None and (self._begin is not None or self._in_array):
             error = DamagedMember("input ends within a JSON array or object", self._offset, cut=True)
         if error is not None:
-            yield Line(self._offset if self._begin is None else self._begin, self._held(), error)
+            yield RawLine(self._offset if self._begin is None else self._begin, self._held(), error)
 
     def _held(self) -> bytes | None:
         return b"".join(self._parts) if self._size <= self._limit else None

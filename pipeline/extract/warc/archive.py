@@ -16,18 +16,16 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import BinaryIO, Literal
 
-from pipeline.extract import http
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.members import MAGIC, DamagedMember, Format, Member, RawInput, candidates, detect
-from pipeline.extract.records import Record, RecordReader, starts_arc, starts_warc
-from pipeline.extract.units import Origin, Page, Reject
+from pipeline.extract.media import CODECS, TEXT_TYPE, looks_like_html, refuse_body, refuse_type
+from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, candidates, detect
+from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
+from pipeline.extract.warc import http
+from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
 from pipeline.table.errors import InputError
 from pipeline.table.schema import RejectReason
 
-UNIT_TYPES = frozenset({"response", "resource", "conversion", "revisit", "arc"})
-DAMAGE = "damage"
 HEADER_ALLOWANCE_BYTES = 1 << 20  # of a block, on top of the payload's limit
-MAX_DETAIL = 300
 SOUND_PIECES = 4
 KEPT_HEADERS = frozenset(
     {"last-modified", "date", "content-language", "content-location", "content-disposition", "link", "x-robots-tag"}
@@ -37,29 +35,9 @@ SEGMENT_GAP = 8  # records that may stand between two segments of one
 _PLACE = re.compile(r"@\d+$")
 
 
-@dataclass(frozen=True, slots=True)
-class WarcItem:
-    """One record, or one damaged stretch, of a web archive.
-
-    `offset` is the raw byte at which it begins (for records that share a compressed member: at which that member does).
-    `record_type` is the WARC type in lower case, "arc", "filedesc", "unknown", or "damage" for what is no unit.
-    `result` is None for records that are only counted. When `resumable`, reading may begin again at `offset`.
-    """
-
-    offset: int
-    resumable: bool
-    record_type: str
-    result: Page | Reject | None
-
-    @property
-    def is_unit(self) -> bool:
-        """Whether this has to end as a document or a reject, and is not damage or a record that is only counted."""
-        return self.record_type in UNIT_TYPES
-
-
 def read_warc(
     stream: BinaryIO, file: str, start: int, limits: ExtractLimits, earlier: Iterable[tuple[str, int]] = ()
-) -> Iterator[WarcItem]:
+) -> Iterator[Entry]:
     """Yield every record of a seekable web archive from the raw offset `start` on, in file order; none can drop.
 
     `start` is 0 or the `offset` of a resumable item: then exactly the items from there on come. For that, `earlier` has
@@ -72,7 +50,7 @@ def read_warc(
     raw = RawInput(stream)
     if raw.size == 0:
         empty = Record(0, 0, "damage", damage="the file is empty", cut=True)
-        yield WarcItem(0, True, DAMAGE, _broken(Origin(file, 0), empty))
+        yield Entry(0, _broken(Origin(file, 0), empty), DAMAGE)
         return
     form, kind = _identify(raw)
     block_bytes = limits.payload_bytes + HEADER_ALLOWANCE_BYTES
@@ -91,7 +69,7 @@ def read_warc(
     for record_id, offset in earlier:
         known.places.setdefault(_PLACE.sub("", record_id), []).append(offset)
     for placed in _join_segments(chain(first, records), block_bytes):
-        yield _to_item(file, placed, limits, known)
+        yield _to_entry(file, placed, limits, known)
 
 
 @dataclass(slots=True)
@@ -203,7 +181,7 @@ class _Known:
         return len(self.contents) > before
 
 
-def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
+def _identify(raw: RawInput) -> tuple[Compression, Literal["warc", "arc"]]:
     """Return how the file is stored and which kind of records it has, from its beginning."""
     form = detect(raw)
     head = _head(raw, form, 0)
@@ -212,35 +190,35 @@ def _identify(raw: RawInput) -> tuple[Format, Literal["warc", "arc"]]:
     return (form, "warc") if starts_warc(head) else _identify_damaged(raw, form)
 
 
-def _identify_damaged(raw: RawInput, seeming: Format) -> tuple[Format, Literal["warc", "arc"]]:
+def _identify_damaged(raw: RawInput, seeming: Compression) -> tuple[Compression, Literal["warc", "arc"]]:
     """Do the same for a file that begins with garbage: by the first record to be found in it."""
-    plain = Format("plain")
-    found: list[tuple[int, Format, Literal["warc", "arc"]]] = []
+    plain = Compression("plain")
+    found: list[tuple[int, Compression, Literal["warc", "arc"]]] = []
     for kind in ("warc", "arc"):
         offset = RecordReader(raw, plain, kind, 0).find(0)
         found += [] if offset is None else [(offset, plain, kind)]
-    for codec in MAGIC:
-        form = seeming if codec == seeming.codec else Format(codec)
+    for codec in CODECS:
+        form = seeming if codec == seeming.codec else Compression(codec)
         offset = next(candidates(raw, form, 0, lambda head: starts_warc(head) or starts_arc(head)), None)
         if offset is not None:
             found.append((offset, form, "arc" if starts_arc(_head(raw, form, offset)) else "warc"))
     return min(found, key=lambda place: place[0])[1:] if found else (seeming, "warc")
 
 
-def _head(raw: RawInput, form: Format, position: int) -> bytes:
+def _head(raw: RawInput, form: Compression, position: int) -> bytes:
     try:
         return Member(raw, form, position).read()
     except DamagedMember:
         return b""
 
 
-def _is_broken_archive(raw: RawInput, form: Format) -> bool:
+def _is_broken_archive(raw: RawInput, form: Compression) -> bool:
     """Whether a file without any whole record may have been an archive: by what can be read of its beginning."""
     head = _head(raw, form, 0)
     return starts_warc(head) or starts_arc(head) or (form.codec != "plain" and not _is_sound(raw, form))
 
 
-def _is_sound(raw: RawInput, form: Format) -> bool:
+def _is_sound(raw: RawInput, form: Compression) -> bool:
     """Whether the beginning of the first member can be decoded: then it is a compressed file of something else."""
     member = Member(raw, form, 0)
     try:
@@ -249,7 +227,7 @@ def _is_sound(raw: RawInput, form: Format) -> bool:
         return False
 
 
-def _to_item(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -> WarcItem:
+def _to_entry(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -> Entry:
     record = placed.record
     record_type = _record_type(record)
     result: Page | Reject | None = None
@@ -263,7 +241,7 @@ def _to_item(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -
         result = Reject(_origin(file, record), _url(record), "truncated_input", lone[:MAX_DETAIL])
     elif not placed.is_joined and record_type in UNIT_TYPES:
         result = _to_result(file, record, limits, known)
-    return WarcItem(record.offset, placed.is_resumable, record_type, result)
+    return Entry(record.offset, result, record_type, placed.is_resumable)
 
 
 def _record_type(record: Record) -> str:
@@ -338,11 +316,8 @@ def _refuse_by_header(message: http.Message, record_type: str) -> tuple[RejectRe
             return "redirect", f"{message.status} {location}".strip()
         return "http_status", str(message.status)
     media_type, _ = http.media_type(message.headers.get("content-type"))
-    if media_type is None or media_type in http.HTML_TYPES:
-        return None
-    if media_type == "text/plain" and record_type == "conversion":
-        return None
-    return "not_html", media_type
+    other = TEXT_TYPE if media_type == TEXT_TYPE and record_type != "conversion" else refuse_type(media_type)
+    return ("not_html", other) if other else None
 
 
 def _to_page(
@@ -356,11 +331,11 @@ def _to_page(
     if not body.data.strip(b"\0\t\n\r "):
         return Reject(origin, url, "empty", "the body is empty")
     media_type, charset = http.media_type(message.headers.get("content-type"))
-    other = http.sniff_binary(body.data)
+    other = refuse_body(media_type, body.data)
+    if other is None and media_type is None and not looks_like_html(body.data):
+        other = "no media type is declared, and the content does not begin like HTML"
     if other is not None:
-        return Reject(origin, url, "not_html", f"{other}, declared as {media_type}" if media_type else other)
-    if media_type is None and not http.looks_like_html(body.data):
-        return Reject(origin, url, "not_html", "no media type is declared, and the content does not begin like HTML")
+        return Reject(origin, url, "not_html", other)
     headers = {name: message.headers[name][:MAX_HEADER_CHARACTERS] for name in KEPT_HEADERS & message.headers.keys()}
     captured = parse_date(record.headers.get("warc-date", ""))
     cut = truncated or body.cut

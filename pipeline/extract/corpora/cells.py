@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from pipeline.extract.rows import MAX_DEPTH, UNREADABLE, to_fields
+from pipeline.extract.corpora.rows import MAX_DEPTH, UNREADABLE, to_fields
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EPOCH = datetime(1970, 1, 1)

@@ -1,7 +1,7 @@
 """HTML to text as it runs in an isolated worker: limits, language gate, metadata, then trafilatura or Resiliparse.
 
 Keep this module and all it imports free of pyarrow, Numba and pydantic: every worker holds it in memory. The parent's
-side is `pipeline.extract.pages`.
+side is `pipeline.extract.html.pages`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from trafilatura.metadata import Document, extract_metadata
 from trafilatura.utils import HTML_PARSER, load_html, normalize_unicode
 from trafilatura.xml import process_element
 
-from pipeline.extract.charset import Decoded, decode
-from pipeline.extract.exchange import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
-from pipeline.extract.mend import accompany, mend, release, spare_lists, without_held
-from pipeline.extract.page_metadata import PageMetadata, parse_date, read_metadata
+from pipeline.extract.html.charset import Decoded, decode
+from pipeline.extract.html.mend import accompany, mend, release, spare_lists, without_held
+from pipeline.extract.html.messages import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
+from pipeline.extract.html.page_metadata import PageMetadata, parse_date, read_metadata
+from pipeline.extract.media import TEXT_TYPE, refuse_body, refuse_type
 from pipeline.inputs.shipped import lid_model_path
 
 RESET_CACHES_EVERY_PAGES = 500
@@ -38,18 +39,6 @@ GATE_CHARACTERS = 4000
 GATE_LINE_CHARACTERS = 30  # shorter lines are mostly navigation, which says little about the language
 GATE_CONFIDENCE = 0.5  # a less certain verdict lets the page pass: the language signal decides later, on better text
 
-_HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
-_TEXT_TYPES = frozenset({"text/plain"})
-_MAGIC = (
-    b"%PDF-",
-    b"\x89PNG\r\n",
-    b"\xff\xd8\xff",
-    b"GIF8",
-    b"PK\x03\x04",
-    b"\x1f\x8b\x08",
-    b"RIFF",
-    b"\x00\x00\x01\x00",
-)
 _FEED = re.compile(
     rb"\s*<\?xml[^>]*\?>\s*(?:<!--.{0,500}?-->\s*|<\?[^>]*\?>\s*)*<(rss|feed|urlset|sitemapindex|rdf:RDF)\b", re.S
 )
@@ -121,7 +110,7 @@ def _extract(request: PageRequest) -> Extracted | Refusal:
     decoded = decode(request.payload, request.charset)
     if decoded.is_garbage:
         return Refusal("charset", decoded.complaint())
-    if request.media_type in _TEXT_TYPES:
+    if request.media_type == TEXT_TYPE:
         return _plain(decoded, request.options)
     return _markup(decoded, request)
 
@@ -132,10 +121,9 @@ def _refuse_payload(request: PageRequest) -> Refusal | None:
         return Refusal("empty", "empty body")
     if len(payload) > request.options.max_payload_bytes:
         return Refusal("oversize", f"{len(payload)} bytes, limit {request.options.max_payload_bytes}")
-    if request.media_type is not None and request.media_type not in _HTML_TYPES | _TEXT_TYPES:
-        return Refusal("not_html", request.media_type)
-    if payload.startswith(_MAGIC):
-        return Refusal("not_html", f"the body begins with {payload[:4]!r}")
+    other = refuse_type(request.media_type) or refuse_body(request.media_type, payload)
+    if other is not None:
+        return Refusal("not_html", other)
     feed = _FEED.match(payload[:2048])
     return Refusal("not_html", f"XML with the root element {feed.group(1).decode()}") if feed else None
 

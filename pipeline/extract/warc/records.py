@@ -4,7 +4,7 @@ Each record, and each stretch that is none, comes exactly once, in file order, w
 What follows damage is found again: inside a readable member, or in a plain file, at the next text that looks like a
 record's header; in compressed files at the next magic number whose member decodes to the start of a record.
 
-Source: ISO 28500 (WARC 1.0, 1.1); "ARC File Format", Internet Archive, 1996.
+Source: ISO 28500 (WARC 1.0, 1.1); "ARC File Compression", Internet Archive, 1996.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pipeline.extract.members import UNIT_BYTES, DamagedMember, DecodedStream, Format, RawInput, candidates
+from pipeline.extract.members import UNIT_BYTES, Compression, DamagedMember, DecodedStream, RawInput, candidates
 
 HEADER_BYTES = 256 << 10  # longer headers are damage
 PREFIX_BYTES = 1 << 20  # kept of a block that is over the limit: enough for the HTTP header
@@ -69,7 +69,7 @@ def starts_arc(data: bytes) -> bool:
 class RecordReader:
     """Iterates the records of `raw` from the offset `start` on; holds at most `block_bytes` of one."""
 
-    def __init__(self, raw: RawInput, form: Format, kind: Literal["warc", "arc"], block_bytes: int) -> None:
+    def __init__(self, raw: RawInput, form: Compression, kind: Literal["warc", "arc"], block_bytes: int) -> None:
         self._raw, self._form, self._kind, self._block_bytes = raw, form, kind, block_bytes
         self._starts = starts_warc if kind == "warc" else starts_arc
         self._search = _WARC_SEARCH if kind == "warc" else _ARC_SEARCH

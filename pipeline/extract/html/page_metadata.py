@@ -15,7 +15,7 @@ from itertools import islice, product
 
 from lxml.etree import XPath, _Element
 
-from pipeline.extract.licences import MAX_LINKS, page_licence, spdx_from_url
+from pipeline.extract.html.licences import MAX_LINKS, page_licence, spdx_from_url
 
 MAX_META_TAGS = 500
 MAX_JSON_LD_BYTES = 256 * 1024

@@ -1,4 +1,4 @@
-"""Pages to documents through isolated workers: the parent's side of `pipeline.extract.html`.
+"""Pages to documents through isolated workers: the parent's side of `pipeline.extract.html.text`.
 
 Byte-identical bodies are parsed once; each page keeps its own origin, URL, capture date and HTTP headers.
 """
@@ -6,12 +6,11 @@ Byte-identical bodies are parsed once; each page keeps its own origin, URL, capt
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from pipeline.extract.exchange import (
+from pipeline.extract.html.messages import (
     ExchangeError,
     Extracted,
     HtmlOptions,
@@ -20,12 +19,12 @@ from pipeline.extract.exchange import (
     decode_result,
     encode_request,
 )
-from pipeline.extract.isolation import Answer, Failure, WorkerPool
-from pipeline.extract.page_metadata import header_date, header_licence
+from pipeline.extract.html.page_metadata import header_date, header_licence
+from pipeline.extract.isolation import Answer, WorkerFailure, WorkerPool
 from pipeline.extract.units import Document, Page, Reject
 from pipeline.table.schema import REJECT_REASONS
 
-HANDLER = "pipeline.extract.html:make_handler"
+HANDLER = "pipeline.extract.html.text:make_handler"
 REMEMBERED_CHARACTERS = 16 * 1024 * 1024  # of results kept for byte-identical bodies that may still come
 _CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture is not dated
 
@@ -39,67 +38,46 @@ def extract_pages(
 
     Raises: GristmillError when workers cannot be started.
     """
-    memory = _Memory(REMEMBERED_CHARACTERS)
-    for ticket, answer in pool.imap(_requests(units, options, memory)):
+    outcomes: dict[bytes, _Outcome] = {}
+    characters = 0
+    for ticket, answer in pool.imap(_requests(units, options, outcomes)):
         if not isinstance(ticket, _Ticket):
             yield ticket
             continue
         if answer is not None:
-            memory.keep(ticket.key, _result(answer))
-        yield _finish(ticket.page, memory.recall(ticket.key))
+            ticket.outcome.result = _result(answer)
+            characters += _size(ticket.outcome)
+            for key in list(outcomes) if characters > REMEMBERED_CHARACTERS else ():
+                if characters > REMEMBERED_CHARACTERS and outcomes[key].result is not None:
+                    characters -= _size(outcomes.pop(key))
+        assert ticket.outcome.result is not None, "a page's body comes before its repetitions"
+        yield _finish(ticket.page, ticket.outcome.result)
 
 
 def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
     """Return the document or reject of one page, in this process and without any net: for tests and for trying out."""
-    from pipeline.extract.html import extract  # 0.5 s and 40 MB that the parent of workers does not need
+    from pipeline.extract.html.text import extract  # 0.5 s and 40 MB that the parent of workers does not need
 
     return _finish(page, extract(_request(page, options)))
 
 
+@dataclass(slots=True)
+class _Outcome:
+    """What became of a body; whoever waits for it holds it, and the last ones are remembered beyond that."""
+
+    result: Extracted | Refusal | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Ticket:
-    """A page whose result is awaited, without its payload, and the key of that payload."""
+    """A page whose result is awaited, without its payload."""
 
     page: Page
-    key: bytes
-
-
-class _Memory:
-    """Results by payload: all that pages on their way wait for, and the last ones beyond that, up to a size."""
-
-    def __init__(self, max_characters: int) -> None:
-        self._max_characters = max_characters
-        self._characters = 0
-        self._awaited: dict[bytes, int] = {}
-        self._results: OrderedDict[bytes, Extracted | Refusal] = OrderedDict()
-
-    def expects(self, key: bytes) -> bool:
-        """Note that a page waits for `key`; whether another page has asked for it, so that no work is needed."""
-        known = key in self._awaited or key in self._results
-        self._awaited[key] = self._awaited.get(key, 0) + 1
-        return known
-
-    def keep(self, key: bytes, result: Extracted | Refusal) -> None:
-        """Remember a result, and forget the oldest that nobody waits for when that is too much."""
-        self._results[key] = result
-        self._characters += _size(result)
-        for old in list(self._results) if self._characters > self._max_characters else ():
-            if self._characters <= self._max_characters:
-                break
-            if old not in self._awaited:
-                self._characters -= _size(self._results.pop(old))
-
-    def recall(self, key: bytes) -> Extracted | Refusal:
-        """Return the result of `key` to one of the pages that waited for it."""
-        self._awaited[key] -= 1
-        if not self._awaited[key]:
-            del self._awaited[key]
-        self._results.move_to_end(key)
-        return self._results[key]
+    outcome: _Outcome
 
 
 def _requests(
-    units: Iterable[Page | Document | Reject], options: HtmlOptions, memory: _Memory
+    units: Iterable[Page | Document | Reject], options: HtmlOptions, outcomes: dict[bytes, _Outcome]
 ) -> Iterator[tuple[_Ticket | Document | Reject, bytes | None]]:
     for unit in units:
         if not isinstance(unit, Page):
@@ -107,7 +85,9 @@ def _requests(
             continue
         request = encode_request(_request(unit, options))
         key = hashlib.sha256(request).digest()  # where the processor has instructions for it, the fastest there is
-        yield _Ticket(replace(unit, payload=b""), key), None if memory.expects(key) else request
+        known = outcomes.pop(key, None)
+        outcomes[key] = outcome = known or _Outcome()  # the last one asked for is forgotten last
+        yield _Ticket(replace(unit, payload=b""), outcome), None if known else request
 
 
 def _request(page: Page, options: HtmlOptions) -> PageRequest:
@@ -116,7 +96,7 @@ def _request(page: Page, options: HtmlOptions) -> PageRequest:
 
 
 def _result(answer: Answer) -> Extracted | Refusal:
-    if isinstance(answer, Failure):
+    if isinstance(answer, WorkerFailure):
         return Refusal(answer.reason, answer.detail)
     try:
         result = decode_result(answer)
@@ -165,5 +145,6 @@ def _date(page: Page, result: Extracted) -> tuple[datetime | None, str | None]:
     return None, None
 
 
-def _size(result: Extracted | Refusal) -> int:
-    return len(result.text) if isinstance(result, Extracted) else len(result.detail)
+def _size(outcome: _Outcome) -> int:
+    result = outcome.result
+    return len(result.text) if isinstance(result, Extracted) else len(result.detail) if result else 0

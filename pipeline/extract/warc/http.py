@@ -12,16 +12,17 @@ from __future__ import annotations
 import io
 import re
 import zlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import zstandard
 from fastwarc.stream_io import BrotliReader
 
-from pipeline.extract.members import MAGIC, MAX_ZSTD_WINDOW
-from pipeline.extract.records import parse_header
+from pipeline.extract.media import CODECS, looks_like_markup
+from pipeline.extract.members import MAX_ZSTD_WINDOW
+from pipeline.extract.warc.records import parse_header
 
-HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
 MAX_CODINGS = 4
 MAX_RESPONSES = 16  # in one record: interim ones, then the one proper
 GZIP_HEADER_BYTES, GZIP_TRAILER_BYTES = 10, 8
@@ -47,31 +48,6 @@ _HTML_END = re.compile(rb"</html\s*>(?:\s|<!--(?:(?!-->).){0,4096}-->)*\Z", re.I
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.+-]{1,40})", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+*-]{1,80}/[a-z0-9!#$&^_.+*-]{1,80}")
 _CHUNK_LINE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,4096})?\r?\n")
-_HTML = re.compile(
-    rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|br|a|b|h[1-6]|table|font|iframe|span|ul|img"
-    rb"|center|article|section|main|header|nav|form)[\s>/]|<!--",
-    re.IGNORECASE,
-)
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-_LEAD = re.compile(rb"(?:\xef\xbb\xbf|\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
-
-# What a body declared to be HTML sometimes is instead.
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF-", "application/pdf"),
-    (b"%!PS", "application/postscript"),
-    (b"\x89PNG\r\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"PK\x03\x04", "application/zip"),
-    (b"Rar!\x1a", "application/vnd.rar"),
-    (b"\xd0\xcf\x11\xe0", "application/msword"),
-    (b"{\\rtf", "application/rtf"),
-    (b"OggS", "application/ogg"),
-    (b"ID3", "audio/mpeg"),
-    (b"wOFF", "font/woff"),
-    (b"wOF2", "font/woff2"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +70,6 @@ class Body:
     problem: Literal["oversize", "damaged"] | None = None
     detail: str = ""
     cut: Literal["range", "disconnect"] | None = None
-
-
-@dataclass(slots=True)
-class _Limited:
-    """Collects decoded pieces up to a limit."""
-
-    limit: int
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, piece: bytes) -> None:
-        self.parts.append(piece)
-        self.size += len(piece)
-        if self.size > self.limit:
-            raise _TooLargeError
 
 
 class _TooLargeError(Exception):
@@ -155,29 +116,6 @@ def media_type(content_type: str | None) -> tuple[str | None, str | None]:
     name = _MEDIA_TYPE.match(value)
     said = name[0] if name else ""
     return (None if said in _SAYS_NOTHING else said), (charset[1] if charset else None)
-
-
-def looks_like_html(body: bytes) -> bool:
-    """Say whether the beginning of `body` is HTML, in any charset that keeps ASCII readable or in UTF-16."""
-    head = _head(body)
-    return _HTML.match(head, _LEAD.match(head).end()) is not None  # type: ignore[union-attr]
-
-
-def looks_like_markup(body: bytes) -> bool:
-    """Say whether the beginning of `body` is text with an HTML tag: enough where its header says that it is HTML."""
-    head = _head(body)
-    return _HTML.search(head) is not None and _CONTROL.search(head, 0, 1024) is None
-
-
-def sniff_binary(body: bytes) -> str | None:
-    """Return the media type of a body that is certainly no HTML by its first bytes, or None."""
-    head = body[:64].lstrip(b"\xef\xbb\xbf \t\r\n\0")
-    return next((name for magic, name in _SIGNATURES if head.startswith(magic)), None)
-
-
-def _head(body: bytes) -> bytes:
-    head = body[:_SNIFF_BYTES]
-    return head.replace(b"\0", b"").lstrip(b"\xff\xfe") if b"\0" in head[:64] else head
 
 
 def decode_body(message: Message, limit: int, *, was_cut: bool) -> Body:
@@ -250,7 +188,7 @@ def _codings(header: str, body: bytes) -> list[str]:
     """Return the content codings to undo, outermost first; gzip is seen without a header, too."""
     names = [name.strip().removeprefix("x-") for name in header.lower().split(",")]
     names = [name for name in names if name not in ("", "identity", "none")]
-    if not names and body.startswith(MAGIC["gzip"]):
+    if not names and body.startswith(CODECS["gzip"]):
         return ["gzip"]
     if len(names) > MAX_CODINGS:
         raise _CodingError(f"{len(names)} content codings, one inside the other")
@@ -259,29 +197,35 @@ def _codings(header: str, body: bytes) -> list[str]:
 
 def _decode(coding: str, data: bytes, limit: int) -> bytes:
     """Undo one coding; gzip is known by its beginning, whatever the header calls it."""
-    out = _Limited(limit)
+    if not data:
+        return data
+    if coding in ("gzip", "deflate") or data.startswith(CODECS["gzip"]):
+        pieces = _inflate(data, coding)
+    elif coding == "br":
+        pieces = _brotli(data)
+    elif coding == "zstd":
+        pieces = _zstd(bytearray(data))
+    else:
+        raise _CodingError(f"unknown content coding {coding[:40]!r}")
+    parts: list[bytes] = []
+    size = 0
     try:
-        if not data:
-            return data
-        if coding in ("gzip", "deflate") or data.startswith(MAGIC["gzip"]):
-            is_whole = _inflate(data, out, _deflate_start(data, coding))
-        elif coding == "br":
-            is_whole = _brotli(data, out)
-        elif coding == "zstd":
-            is_whole = _zstd(bytearray(data), out)
-        else:
-            raise _CodingError(f"unknown content coding {coding[:40]!r}")
+        for piece in pieces:
+            parts.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise _TooLargeError
     except (OSError, zlib.error, zstandard.ZstdError) as error:
-        raise _CodingError(f"content coding cannot be undone: {error}", b"".join(out.parts)) from error
-    if not is_whole:
+        raise _CodingError(f"content coding cannot be undone: {error}", b"".join(parts)) from error
+    except EOFError as error:
         flushed = data.endswith(_FLUSH)  # Some servers never end the stream, all of which they have sent.
-        raise _CodingError("body ends within its content coding", b"".join(out.parts), flushed=flushed)
-    return b"".join(out.parts)
+        raise _CodingError("body ends within its content coding", b"".join(parts), flushed=flushed) from error
+    return b"".join(parts)
 
 
 def _deflate_start(data: bytes, coding: str, position: int = 0) -> int:
     """Return where deflated content begins: behind the header of gzip or zlib, or at once, as many servers send it."""
-    if data.startswith(MAGIC["gzip"], position):
+    if data.startswith(CODECS["gzip"], position):
         flags, start = data[position + 3 : position + 4].ljust(1)[0], position + GZIP_HEADER_BYTES
         if flags & 4:
             start += 2 + int.from_bytes(data[start : start + 2], "little")
@@ -295,8 +239,9 @@ def _deflate_start(data: bytes, coding: str, position: int = 0) -> int:
     return 0
 
 
-def _inflate(data: bytes, out: _Limited, position: int) -> bool:
-    """Inflate a stream, of gzip all members, and say whether it came to its end; what else follows is ignored."""
+def _inflate(data: bytes, coding: str) -> Iterator[bytes]:
+    """Inflate a stream, of gzip all members; what else follows is ignored. Raises: EOFError when it has no end."""
+    position = _deflate_start(data, coding)
     while True:
         decoder, rest = zlib.decompressobj(-15), b""
         while not decoder.eof:
@@ -306,37 +251,37 @@ def _inflate(data: bytes, out: _Limited, position: int) -> bool:
             at_end = not rest
             piece = decoder.decompress(rest, _STEP_BYTES)
             rest = decoder.unconsumed_tail
-            out.add(piece)
+            yield piece
             if at_end and not piece and not decoder.eof:
-                return False
+                raise EOFError
         position -= len(decoder.unused_data)
         # The trailer may be missing.
-        following = data.find(MAGIC["gzip"], position, position + GZIP_TRAILER_BYTES + len(MAGIC["gzip"]))
-        if following < 0 or not data.startswith(MAGIC["gzip"]):
-            return True
+        following = data.find(CODECS["gzip"], position, position + GZIP_TRAILER_BYTES + len(CODECS["gzip"]))
+        if following < 0 or not data.startswith(CODECS["gzip"]):
+            return
         position = _deflate_start(data, "gzip", following)
 
 
-def _brotli(data: bytes, out: _Limited) -> bool:
+def _brotli(data: bytes) -> Iterator[bytes]:
     """Decode all of a stream, or as much as comes before its error."""
-    reader = BrotliReader(io.BytesIO(data))
+    reader, size = BrotliReader(io.BytesIO(data)), 0
     try:
         while piece := reader.read(_STEP_BYTES):
-            out.add(piece)
+            size += len(piece)
+            yield piece
     except OSError:
         # The reader drops what it had decoded of a step: once more, in steps of a byte.
         reader = BrotliReader(io.BytesIO(data))
-        for part in out.parts:
-            reader.read(len(part))
+        while size:
+            size -= len(reader.read(min(size, _STEP_BYTES)))
         while piece := reader.read(1):
-            out.add(piece)
-    return True
+            yield piece
 
 
-def _zstd(data: bytearray, out: _Limited) -> bool:
-    """Decode all frames and say whether the last came to its end; what follows them is ignored."""
+def _zstd(data: bytearray) -> Iterator[bytes]:
+    """Decode all frames; what follows them is ignored. Raises: EOFError when the last has no end."""
     decompressor, position = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW), 0
-    while data.startswith(MAGIC["zstd"], position) or not position:
+    while data.startswith(CODECS["zstd"], position) or not position:
         descriptor = position + 4
         checksum_bytes = 4 if len(data) > descriptor and data[descriptor] & 4 else 0
         if checksum_bytes:
@@ -345,8 +290,7 @@ def _zstd(data: bytearray, out: _Limited) -> bool:
         while not decoder.eof:
             step = bytes(data[position : position + _INPUT_BYTES])
             if not step:
-                return False
-            out.add(decoder.decompress(step))
+                raise EOFError
+            yield decoder.decompress(step)
             position += len(step)
         position += checksum_bytes - len(decoder.unused_data)
-    return True
