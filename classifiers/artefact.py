@@ -29,8 +29,8 @@ from pipeline.table import schema
 from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, InputError, ShardError
 from pipeline.table.kept import create_file, write_file
+from pipeline.table.schema import text_buffers
 from pipeline.table.storage import open_file, read_file
-from pipeline.table.text import text_buffers
 
 PREDICTIONS = pa.schema([schema.SCORES.field(name) for name in (schema.DOC_ID, "score", "probability")])
 MODEL = "model.bin"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.table.config import Address, Lines, StageConfig, validate
-from pipeline.table.redaction import shown
+from pipeline.table.errors import shown
 
 
 class Corpus(StageConfig):

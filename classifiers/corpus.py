@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import zstandard
 
 from classifiers.config import Corpus
+from pipeline.inputs.files import InputFile, resolve
+from pipeline.inputs.parquet import read_group
 from pipeline.table.errors import InputError, QueryError, ShardError, nearest
-from pipeline.table.inputs import InputFile, resolve
-from pipeline.table.parquet import read_group
-from pipeline.table.text import json_lines
+from pipeline.table.kept import json_lines
 
 RunSql = Callable[[str, str], Iterator[pa.RecordBatch]]
 """Runs a statement over a workspace: (workspace, sql) -> record batches."""

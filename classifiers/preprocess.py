@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from classifiers.config import PreprocessConfig
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 VERSION = 1
 

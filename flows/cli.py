@@ -1,4 +1,4 @@
-"""The `gristmill` command. Data goes to stdout, everything else to stderr; imports wait until a command needs them.
+"""The `gristmill` command line: what can be typed, and how a mistake ends. `flows.commands` does what is asked.
 
 Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C, 143 after SIGTERM.
 """
@@ -10,14 +10,16 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
-from pipeline.table.terminal import guard
+from flows import commands as do
+from pipeline.table.errors import guard
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 MIX_STEPS = {
+    "run": "do every step that is not done yet, from slices to token shards",
     "slices": "count and tokenise what is mixed: documents, tokens, natural proportions, caps",
     "swarm": "draw the mixtures that proxies train on",
     "train": "train the proxies that are missing, and measure them on the suite",
@@ -25,8 +27,10 @@ MIX_STEPS = {
     "verify": "train the proposal and the baselines with fresh seeds, and hold them against the prediction",
     "sample": "write token shards of the mixture",
     "report": "write an HTML page with plots of everything that is known so far",
+    "explain": "say which tasks pull a slice up or down, by how much, and what changed",
 }
 MODELS = ("auto", "linear", "log_linear", "effective_data", "gp", "lightgbm")
+Argument = tuple[str, dict[str, Any]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,353 +41,189 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def _given(name: str, metavar: str | None, text: str | None = None, **settings: Any) -> Argument:
+    return name, {"metavar": metavar, "help": text, **settings}
+
+
+def _flag(name: str, text: str) -> Argument:
+    return name, {"action": "store_true", "help": text}
+
+
+def _json(what: str) -> Argument:
+    return _flag("--json", f"print one JSON {what}")
+
+
+SET = _given("--set", "A.B=C", "override a key", action="append", default=[], dest="assignments")
+WORKSPACE = _given("workspace", "WORKSPACE", "path or URL of the workspace")
+DRY_RUN = _flag("--dry-run", "print what would be done, and change nothing")
+
+
+def _add(commands: Any, function: Callable[..., int], *arguments: Argument, step: str | None = None) -> None:
+    """Add the command that a function does: its name is the last word of the function's, its help the first line."""
+    name = step or function.__name__.rpartition("_")[2]
+    text = MIX_STEPS[step] if step else (function.__doc__ or name).partition("\n")[0]
+    command = _described(commands, name, text)
+    for flag, settings in arguments:
+        command.add_argument(flag, **settings)
+    command.set_defaults(do=function, step=step)
+
+
+def _described(commands: Any, name: str, text: str) -> Any:
+    text = text.rstrip(".")
+    help_text, description = text[0].lower() + text[1:], f"{text[0].upper()}{text[1:]}."
+    return commands.add_parser(name, help=help_text, description=description, allow_abbrev=False)
+
+
+def _group(commands: Any, name: str, text: str) -> Any:
+    return _described(commands, name, text).add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the whole command line."""
     top = _Parser(
         prog="gristmill", description="From raw crawls and corpora to curated shards, a reason for every document."
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_run(commands)
-    _add_rephrase(commands)
+    _add_runs(commands)
     _add_reading(commands)
-    _add_classifier(commands)
-    _add_mix(commands)
-    _add_scaling(commands)
-
-    command = _command(commands, "doctor", "check this machine: versions, language model, caches, Prefect's server")
-    command.set_defaults(run=_doctor)
+    classifier = _group(commands, "classifier", "train and evaluate fastText quality classifiers")
+    _add(classifier, do.classifier_train, _given("config", "CONFIG", "YAML configuration of the training"))
+    _add(
+        classifier,
+        do.classifier_evaluate,
+        _given("model", "MODEL", "folder of a trained classifier"),
+        _given("config", "CONFIG", "YAML with `positives` and `negatives`"),
+        _json("object"),
+    )
+    _add_mix(_group(commands, "mix", "find, by experiment, in which proportions to mix slices of curated text"))
+    _add_scaling(_group(commands, "scaling", "fit a scaling law to training runs, predict with it, allocate compute"))
+    _add(commands, do.doctor)
     return top
 
 
-def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
-    command = _command(commands, "init", "print a commented starting configuration")
-    command.add_argument("template", nargs="?", choices=("web", "corpus"), default="web", help="what will be curated")
-    command.set_defaults(run=_init)
-
-    command = _command(commands, "run", "do what the configuration asks for and is not done yet")
-    command.add_argument("config", metavar="CONFIG", help="YAML configuration")
-    command.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
+def _add_runs(commands: Any) -> None:
+    template = _given("template", None, "what will be curated", nargs="?", choices=("web", "corpus"), default="web")
+    _add(commands, do.init, template)
+    _add(
+        commands,
+        do.run,
+        _given("config", "CONFIG", "YAML configuration"),
+        SET,
+        _given("--only", "SOURCE", "only this source (repeatable)", action="append", default=[]),
+        _given("--until", "STAGE", "stop after this stage", choices=STAGES, default="rephrase"),
+        DRY_RUN,
     )
-    command.add_argument("--only", metavar="SOURCE", action="append", default=[], help="only this source (repeatable)")
-    command.add_argument("--until", metavar="STAGE", choices=STAGES, default="rephrase", help="stop after this stage")
-    command.add_argument("--dry-run", action="store_true", help="print what would be done, with an estimate")
-    command.set_defaults(run=_run)
-
-    command = _command(commands, "serve", "run a configuration on a schedule, until Ctrl-C")
-    command.add_argument("config", metavar="CONFIG", help="YAML configuration, read anew for each run")
-    command.add_argument("--cron", metavar="CRON", required=True, help="when, in UTC, such as '0 2 * * *'")
-    command.add_argument("--name", metavar="NAME", help="name of the deployment; that of the file by default")
-    command.set_defaults(run=_serve)
-
-
-def _add_rephrase(commands: argparse._SubParsersAction[_Parser]) -> None:
-    command = _command(commands, "rephrase", "let a language model rephrase what a source kept: this stage alone")
-    command.add_argument("config", metavar="CONFIG", help="YAML configuration with the key `rephrase`")
-    command.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
+    _add(
+        commands,
+        do.serve,
+        _given("config", "CONFIG", "YAML configuration, read anew for each run"),
+        _given("--cron", "CRON", "when, in UTC, such as '0 2 * * *'", required=True),
+        _given("--name", "NAME", "name of the deployment; that of the file by default"),
     )
-    command.add_argument("--sample", metavar="N", type=int, help="ask for N documents and print each beside its source")
-    command.add_argument("--dry-run", action="store_true", help="print requests, tokens and, with prices, money")
-    command.set_defaults(run=_rephrase)
-
-    command = _command(commands, "verify", "judge rephrasings: what they say that their sources do not")
-    command.add_argument("pairs", metavar="PAIRS", help="JSON lines with `id`, `source` and `rephrased`")
-    command.set_defaults(run=_verify)
-
-
-def _add_reading(commands: argparse._SubParsersAction[_Parser]) -> None:
-    command = _command(commands, "sql", "ask a workspace in DuckDB SQL: <source>.documents, .outcomes, .everything ...")
-    command.add_argument("workspace", metavar="WORKSPACE")
-    command.add_argument("query", metavar="SQL", help="one SELECT statement")
-    command.add_argument("--format", choices=("table", "csv", "json"), default="table", help="how to print the result")
-    command.add_argument(
-        "--defuse", action="store_true", help="CSV: an apostrophe before text that a spreadsheet would run as a formula"
+    _add(
+        commands,
+        do.rephrase,
+        _given("config", "CONFIG", "YAML configuration with the key `rephrase`"),
+        SET,
+        _given("--sample", "N", "ask for N documents and print each beside its source", type=int),
+        _flag("--dry-run", "print requests, tokens and, with prices, money"),
     )
-    command.set_defaults(run=_sql)
+    _add(commands, do.verify, _given("pairs", "PAIRS", "JSON lines with `id`, `source` and `rephrased`"))
 
-    command = _command(
-        commands, "explain", "say what was measured of a document, and which rules it failed with which values"
+
+def _add_reading(commands: Any) -> None:
+    _add(
+        commands,
+        do.sql,
+        WORKSPACE,
+        _given("query", "SQL", "one SELECT statement"),
+        _given("--format", None, "how to print the result", choices=("table", "csv", "json"), default="table"),
+        _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
     )
-    command.add_argument("workspace", metavar="WORKSPACE")
-    command.add_argument("document", metavar="DOC_ID|URL")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=_explain)
-
-    command = _command(commands, "funnel", "show how many documents and tokens each stage and each rule left")
-    command.add_argument("workspace", metavar="WORKSPACE")
-    command.add_argument("--all", action="store_true", help="also rules that took nothing, which JSON always has")
-    command.add_argument("--json", action="store_true", help="print one JSON array")
-    command.set_defaults(run=_funnel)
-
-    command = _command(commands, "check", "read every part and hold it against what its manifest says")
-    command.add_argument("workspace", metavar="WORKSPACE", help="path or URL of the workspace")
-    command.add_argument("--json", action="store_true", help="print one JSON array")
-    command.set_defaults(run=_check)
-
-    group = _command(commands, "rules", "list and show rules: presets, files, and those of a configuration")
-    rules = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    command = _command(rules, "list", "list the presets of rules")
-    command.add_argument("--json", action="store_true", help="print one JSON array")
-    command.set_defaults(run=_rules_list)
-    command = _command(rules, "show", "print rules as they are in force, in their order")
-    command.add_argument("rules", metavar="PRESET|FILE|CONFIG", help="a preset, a rules file, or a run's configuration")
-    command.add_argument("--source", metavar="NAME", help="only this source of CONFIG")
-    command.add_argument("--json", action="store_true", help="print one JSON array")
-    command.set_defaults(run=_rules_show)
-
-    command = _command(commands, "gc", "delete the parts that no index lists: superseded ones and unfinished ones")
-    command.add_argument("workspace", metavar="WORKSPACE")
-    command.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
-    command.set_defaults(run=_gc)
-
-
-def _add_classifier(commands: argparse._SubParsersAction[_Parser]) -> None:
-    group = _command(commands, "classifier", "train and evaluate fastText quality classifiers")
-    classifier = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    command = _command(classifier, "train", "train a classifier and save it as one folder")
-    command.add_argument("config", metavar="CONFIG", help="YAML configuration of the training")
-    command.set_defaults(run=_classifier_train)
-
-    command = _command(classifier, "evaluate", "print a classifier's AUC on labelled documents, with its interval")
-    command.add_argument("model", metavar="MODEL", help="folder of a trained classifier")
-    command.add_argument("config", metavar="CONFIG", help="YAML with `positives` and `negatives`")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=_classifier_evaluate)
-
-
-def _add_mix(commands: Any) -> None:
-    """Add `gristmill mix` and its commands."""
-    group = _command(commands, "mix", "find, by experiment, in which proportions to mix slices of curated text")
-    mix = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    run = _command(mix, "run", "do every step that is not done yet, from slices to token shards")
-    _config(run)
-    run.add_argument("--dry-run", action="store_true", help="print what would be done, and change nothing")
-    run.set_defaults(run=_step, step="run")
-    for name, text in MIX_STEPS.items():
-        step = _command(mix, name, text)
-        _config(step)
-        if name in ("sample", "report"):
-            _proposal(step)
-        step.set_defaults(run=_step, step=name)
-    explain = _command(mix, "explain", "say which tasks pull a slice up or down, by how much, and what changed")
-    _config(explain)
-    explain.add_argument("slice", metavar="SLICE", nargs="?", help="one slice at length (default: all)")
-    _proposal(explain)
-    explain.add_argument("--json", action="store_true", help="print one JSON array, an object a slice")
-    explain.set_defaults(run=_step, step="explain")
-    _add_tables(mix)
-
-
-def _add_tables(mix: Any) -> None:
-    fit = _command(mix, "fit", "fit a regression from mixtures to metrics, of this mix or of anybody's tables")
-    _config(fit, optional=True)
-    fit.add_argument("--ratios", metavar="CSV", help="mixtures: `index`, one column a slice, and `seed` if known")
-    fit.add_argument("--metrics", metavar="CSV", help="losses: column `index`, then one column a metric")
-    fit.add_argument(
-        "--higher", metavar="METRIC", action="append", default=[], help="a metric where larger is better (repeatable)"
+    _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))
+    _add(
+        commands,
+        do.funnel,
+        WORKSPACE,
+        _flag("--all", "also rules that took nothing, which JSON always has"),
+        _json("array"),
     )
-    fit.add_argument("--out", metavar="DIR", help="folder that the fit is written to")
-    fit.add_argument("--model", choices=MODELS, help="regression model (default: auto, or what CONFIG says)")
-    fit.add_argument("--json", action="store_true", help="print one JSON array, an object a metric")
-    fit.set_defaults(run=_fit)
+    _add(commands, do.check, WORKSPACE, _json("array"))
+    rules = _group(commands, "rules", "list and show rules: presets, files, and those of a configuration")
+    _add(rules, do.rules_list, _json("array"))
+    _add(
+        rules,
+        do.rules_show,
+        _given("rules", "PRESET|FILE|CONFIG", "a preset, a rules file, or a run's configuration"),
+        _given("--source", "NAME", "only this source of CONFIG"),
+        _json("array"),
+    )
+    _add(commands, do.gc, WORKSPACE, _flag("--dry-run", "only say what would be deleted"))
 
-    predict = _command(mix, "predict", "predict the metrics of mixtures, with 90-percent intervals")
-    predict.add_argument("--fit", metavar="DIR", required=True, help="folder that `mix fit` wrote")
-    predict.add_argument("--ratios", metavar="CSV", required=True, help="mixtures: `index`, then one column a slice")
-    predict.add_argument("--out", metavar="CSV", help="file to write (default: standard output)")
-    predict.set_defaults(run=_predict)
 
-
-def _config(parser: Any, optional: bool = False) -> None:
-    if optional:
-        parser.add_argument("config", metavar="CONFIG", nargs="?", help="YAML configuration of the mix")
-    else:
-        parser.add_argument("config", metavar="CONFIG", help="YAML configuration of the mix")
-    parser.add_argument(
-        "--set", metavar="A.B=C", action="append", default=[], dest="assignments", help="override a key"
+def _add_mix(mix: Any) -> None:
+    config = _given("config", "CONFIG", "YAML configuration of the mix")
+    proposal = _given("--proposal", "NAME", "folder under `proposals` (default: the one written last)")
+    own = {
+        "run": [DRY_RUN],
+        "sample": [proposal],
+        "report": [proposal],
+        "explain": [
+            _given("slice", "SLICE", "one slice at length (default: all)", nargs="?"),
+            proposal,
+            _json("array, an object a slice"),
+        ],
+    }
+    for step in MIX_STEPS:
+        _add(mix, do.mix, config, SET, *own.get(step, []), step=step)
+    _add(
+        mix,
+        do.mix_fit,
+        _given("config", "CONFIG", "YAML configuration of the mix", nargs="?"),
+        SET,
+        _given("--ratios", "CSV", "mixtures: `index`, one column a slice, and `seed` if known"),
+        _given("--metrics", "CSV", "losses: column `index`, then one column a metric"),
+        _given("--higher", "METRIC", "a metric where larger is better (repeatable)", action="append", default=[]),
+        _given("--out", "DIR", "folder that the fit is written to"),
+        _given("--model", None, "regression model (default: auto, or what CONFIG says)", choices=MODELS),
+        _json("array, an object a metric"),
+    )
+    _add(
+        mix,
+        do.mix_predict,
+        _given("--fit", "DIR", "folder that `mix fit` wrote", required=True),
+        _given("--ratios", "CSV", "mixtures: `index`, then one column a slice", required=True),
+        _given("--out", "CSV", "file to write (default: standard output)"),
     )
 
 
-def _proposal(parser: Any) -> None:
-    parser.add_argument("--proposal", metavar="NAME", help="folder under `proposals` (default: the one written last)")
-
-
-def _add_scaling(commands: Any) -> None:
-    """Add `gristmill scaling` and its commands."""
-    group = _command(commands, "scaling", "fit a scaling law to training runs, predict with it, allocate compute")
-    scaling = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    fit = _command(scaling, "fit", "fit L(N, D) = E + A/N^a + B/D^b to runs")
-    fit.add_argument("--runs", metavar="CSV", required=True, help="columns `parameters`, `tokens`, `loss`")
-    fit.add_argument("--out", metavar="DIR", required=True, help="folder that the fit and its plot are written to")
-    fit.add_argument("--bootstrap", metavar="N", type=int, default=200, help="refits that intervals rest on")
-    fit.add_argument("--seed", metavar="SEED", type=int, default=1, help="seed of the refits")
-    fit.add_argument("--json", action="store_true", help="print one JSON object")
-    fit.set_defaults(run=_scaling, step="fit")
-
-    predict = _command(scaling, "predict", "predict a model's loss, with its 90-percent interval")
-    predict.add_argument("--fit", metavar="DIR", required=True, help="folder that `scaling fit` wrote")
-    predict.add_argument("--parameters", metavar="N", type=float, required=True, help="parameters of the model")
-    predict.add_argument("--tokens", metavar="D", type=float, required=True, help="training tokens")
-    predict.add_argument("--json", action="store_true", help="print one JSON object")
-    predict.set_defaults(run=_scaling, step="predict")
-
-    allocate = _command(scaling, "allocate", "divide compute between parameters and tokens")
-    allocate.add_argument("--fit", metavar="DIR", required=True, help="folder that `scaling fit` wrote")
-    allocate.add_argument("--flops", metavar="C", type=float, required=True, help="floating-point operations to spend")
-    allocate.add_argument(
-        "--served-tokens", metavar="T", type=float, default=0.0, help="tokens that the model will serve in its life"
+def _add_scaling(scaling: Any) -> None:
+    fitted = _given("--fit", "DIR", "folder that `scaling fit` wrote", required=True)
+    _add(
+        scaling,
+        do.scaling_fit,
+        _given("--runs", "CSV", "columns `parameters`, `tokens`, `loss`", required=True),
+        _given("--out", "DIR", "folder that the fit and its plot are written to", required=True),
+        _given("--bootstrap", "N", "refits that intervals rest on", type=int, default=200),
+        _given("--seed", "SEED", "seed of the refits", type=int, default=1),
+        _json("object"),
     )
-    allocate.add_argument("--json", action="store_true", help="print one JSON object")
-    allocate.set_defaults(run=_scaling, step="allocate")
-
-
-def _command(commands: argparse._SubParsersAction[_Parser], name: str, text: str) -> _Parser:
-    return commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:].rstrip(".") + ".", allow_abbrev=False
+    _add(
+        scaling,
+        do.scaling_predict,
+        fitted,
+        _given("--parameters", "N", "parameters of the model", type=float, required=True),
+        _given("--tokens", "D", "training tokens", type=float, required=True),
+        _json("object"),
     )
-
-
-def _init(arguments: argparse.Namespace) -> int:
-    from importlib.resources import files
-
-    sys.stdout.write(files("configs").joinpath(f"{arguments.template}.yaml").read_text("utf-8"))
-    return 0
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from flows.launch import dry_run, launch
-
-    start = dry_run if arguments.dry_run else launch
-    return start(arguments.config, arguments.assignments, arguments.only, arguments.until)
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    from flows.serve import serve
-
-    serve(arguments.config, arguments.cron, arguments.name)
-
-
-def _rephrase(arguments: argparse.Namespace) -> int:
-    from flows.rephrase_command import rephrase
-
-    return rephrase(arguments.config, arguments.assignments, arguments.sample, arguments.dry_run)
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from flows.rephrase_command import verify_pairs
-
-    return verify_pairs(arguments.pairs)
-
-
-def _sql(arguments: argparse.Namespace) -> int:
-    from flows.inspection import print_query
-
-    return print_query(arguments.workspace, arguments.query, arguments.format, arguments.defuse)
-
-
-def _explain(arguments: argparse.Namespace) -> int:
-    from flows.inspection import print_explanation
-
-    return print_explanation(arguments.workspace, arguments.document, arguments.json)
-
-
-def _funnel(arguments: argparse.Namespace) -> int:
-    from flows.inspection import print_funnel
-
-    return print_funnel(arguments.workspace, arguments.json, arguments.all)
-
-
-def _rules_list(arguments: argparse.Namespace) -> int:
-    from flows.inspection import print_presets
-
-    return print_presets(arguments.json)
-
-
-def _rules_show(arguments: argparse.Namespace) -> int:
-    from flows.inspection import print_rules
-
-    return print_rules(arguments.rules, arguments.source, arguments.json)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from flows.inspection import print_check
-
-    return print_check(arguments.workspace, arguments.json)
-
-
-def _gc(arguments: argparse.Namespace) -> int:
-    from flows.inspection import collect_garbage
-
-    return collect_garbage(arguments.workspace, arguments.dry_run)
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    from flows.doctor import examine
-
-    return examine()
-
-
-def _classifier_train(arguments: argparse.Namespace) -> int:
-    from flows.classifier import train_from
-
-    return train_from(arguments.config)
-
-
-def _classifier_evaluate(arguments: argparse.Namespace) -> int:
-    from flows.classifier import evaluate_from
-
-    return evaluate_from(arguments.model, arguments.config, arguments.json)
-
-
-def _step(arguments: argparse.Namespace) -> int:
-    from flows.mix import run_step
-
-    return run_step(
-        arguments.step,
-        arguments.config,
-        arguments.assignments,
-        dry_run=getattr(arguments, "dry_run", False),
-        as_json=getattr(arguments, "json", False),
-        proposal=getattr(arguments, "proposal", None),
-        slice_name=getattr(arguments, "slice", None),
+    _add(
+        scaling,
+        do.scaling_allocate,
+        fitted,
+        _given("--flops", "C", "floating-point operations to spend", type=float, required=True),
+        _given("--served-tokens", "T", "tokens that the model will serve in its life", type=float, default=0.0),
+        _json("object"),
     )
-
-
-def _fit(arguments: argparse.Namespace) -> int:
-    from flows.mix import run_step
-    from flows.tables import fit_tables
-
-    tables = (arguments.ratios, arguments.metrics, arguments.out)
-    if arguments.config is None:
-        return fit_tables(*tables, arguments.model or "auto", arguments.higher, arguments.json)
-    if any(tables) or arguments.higher:
-        from pipeline.table.errors import UsageError
-
-        raise UsageError(
-            "mix fit: give either CONFIG, or --ratios, --metrics and --out; --higher belongs to these three"
-        )
-    assignments = [*arguments.assignments, *([f"fit.model={arguments.model}"] if arguments.model else [])]
-    return run_step("fit", arguments.config, assignments, as_json=arguments.json)
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    from flows.tables import predict_tables
-
-    return predict_tables(arguments.fit, arguments.ratios, arguments.out)
-
-
-def _scaling(arguments: argparse.Namespace) -> int:
-    from flows import tables
-
-    if arguments.step == "fit":
-        return tables.fit(arguments.runs, arguments.out, arguments.bootstrap, arguments.seed, arguments.json)
-    if arguments.step == "predict":
-        return tables.predict(arguments.fit, arguments.parameters, arguments.tokens, arguments.json)
-    return tables.allocate(arguments.fit, arguments.flops, arguments.served_tokens, arguments.json)
 
 
 def _os_failure(error: OSError) -> str:
@@ -412,16 +252,15 @@ def _main(arguments: Sequence[str] | None) -> int:
             sys.stderr.write(f"gristmill: argument {argument[:100]!r}: {hint}\n")
             return 2
     namespace = parser().parse_args(arguments)
-    from pipeline.table.errors import GristmillError
+    from pipeline.table.errors import GristmillError, redact
     from pipeline.table.interrupts import ending_on_signals
-    from pipeline.table.redaction import redact
 
     code: int
     sys.excepthook = _crash
     signals: list[int] = []
     try:
         with ending_on_signals() as signals:
-            code = namespace.run(namespace)
+            code = namespace.do(namespace)
             sys.stdout.flush()
     except GristmillError as error:
         sys.stderr.write(f"gristmill: {' '.join(str(error).split())}\n")
@@ -449,7 +288,7 @@ def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType
     """Print the traceback of what nobody foresaw; it is pasted into reports, so without secrets."""
     import traceback
 
-    from pipeline.table.redaction import redact
+    from pipeline.table.errors import redact
 
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 

@@ -15,8 +15,9 @@ from pipeline.rephrase.config import RephraseConfig, SourceName
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
-from pipeline.table.config import Address, StageConfig, override, read_yaml, validate
+from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import ConfigError, nearest
+from pipeline.table.kept import read_config
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")
 """What every source goes through."""
@@ -170,14 +171,8 @@ class RunConfig(StageConfigs):
 
 
 def load(path: str, assignments: Sequence[str] = ()) -> RunConfig:
-    """Return the configuration in a YAML file with `--set` assignments applied.
-
-    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
-    """
-    value, lines = read_yaml(path)
-    for assignment in assignments:
-        override(value, assignment)
-    return validate(RunConfig, value, path, lines)
+    """Return the configuration of a run in a YAML file with `--set` assignments applied. Raises: ConfigError."""
+    return read_config(RunConfig, path, assignments)
 
 
 def _merged(common: dict[str, Any], source: Any) -> Any:

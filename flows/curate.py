@@ -14,11 +14,10 @@ from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.config import LAST, RunConfig, chosen_sources, load
+from flows.config import LAST, RunConfig
 from flows.engine import PrefectEngine
-from flows.preflight import check_everything
-from flows.runs import opened
-from flows.stages import TABLE, steps
+from flows.progress import closing_rows
+from flows.stages import TABLE, opened, prepared, steps
 from pipeline.rephrase.stage import collapse_rows
 from pipeline.table.stages import StageReport, run_stage
 
@@ -31,7 +30,7 @@ def stage_flow(stage: str, workers: int | None = None) -> Flow[Any, StageReport]
             run.engine = PrefectEngine(run.stop)
             report = run_stage(TABLE[stage].make(run, tuple(sources)), run)
             key = f"{stage}-{'-'.join(sources)}".replace("_", "-")
-            create_table_artifact(key=key, table=[_row(report)], description=f"{stage} of {', '.join(sources)}")
+            create_table_artifact(key=key, table=closing_rows([report]), description=f"{stage} of {', '.join(sources)}")
             alike = collapse_rows(run.storage, config.rephrase) if stage == LAST and config.rephrase else []
             if alike:
                 create_table_artifact(key="rephrase-collapse", table=alike, description="How alike the rephrasings are")
@@ -54,35 +53,16 @@ def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = LAST)
 
     A configuration's path is read and checked as `gristmill run` does.
     """
-    bound = None
-    if isinstance(config, str):
-        loaded = load(config)
-        only = chosen_sources(loaded, only)
-        bound = check_everything(loaded, only, until)
-    else:
-        loaded = config
-    with opened(loaded, "curate flow") as run:
-        run.bound = bound or run.bound
+    wanted, only = prepared(config, (), only, until) if isinstance(config, str) else (config, only)
+    with opened(wanted, "curate flow") as run:
         reports = []
-        for stage, sources in steps(loaded, only, until):
+        for stage, sources in steps(run.config, only, until):
             run.check()
             made = TABLE[stage].make(run, sources)
             if made.shards_to_do:
-                reports.append(stage_flow(stage, loaded.engine.workers)(loaded, sources))
+                reports.append(stage_flow(stage, run.workers)(run.config, sources))
             else:  # an index to bring up to date at most: not worth a flow run, half a second each
                 reports.append(run_stage(made, run))
-        create_table_artifact(key="curate", table=[_row(report) for report in reports], description="What the run did")
+        description = "What the run did"
+        create_table_artifact(key="curate", table=closing_rows(reports), description=description)
         return reports
-
-
-def _row(report: StageReport) -> dict[str, object]:
-    return {
-        "source": report.source,
-        "stage": report.stage,
-        "shards": report.shards,
-        "done before": report.shards_done_before,
-        "rows in": report.rows_in,
-        "rows out": report.rows_out,
-        "seconds": round(report.elapsed_s, 1),
-        "notes": report.notes,
-    }

@@ -6,62 +6,43 @@ import os
 import platform
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.table.errors import GristmillError
-from pipeline.table.redaction import redact
+from pipeline.table.errors import GristmillError, redact
 
 _PACKAGES = (
-    "gristmill",
-    "prefect",
-    "pyarrow",
-    "duckdb",
-    "trafilatura",
-    "resiliparse",
-    "fastwarc",
-    "fasttext-community",
-    "datasketch",
-    "numba",
-    "numpy",
+    *("gristmill", "prefect", "pyarrow", "duckdb", "trafilatura", "resiliparse", "fastwarc", "fasttext-community"),
+    *("datasketch", "numba", "numpy"),
 )
 _OTHER_FASTTEXT = ("fasttext", "fasttext-wheel", "fasttext-predict", "fasttext-numpy2", "fasttext-numpy2-wheel")
 
 
 def examine() -> int:
     """Print one line a check and return 0 when a run would work here, 1 otherwise."""
-    failed = 0
-    for name, check in _CHECKS:
+    code = 0
+    for name, check in _CHECKS.items():
         try:
-            lines = list(check())
+            state, said = "ok", check()
         except (GristmillError, OSError, ImportError) as error:
-            lines = []
-            failed += 1
-            _print("FAIL", name, str(error))
-        for line in lines:
-            _print("ok", name, line)
-    return 1 if failed else 0
+            state, said, code = "FAIL", str(error), 1
+        sys.stdout.write(f"{state:<5}{name:<16}{' '.join(said.split())}\n")
+        sys.stdout.flush()
+    return code
 
 
-def _print(state: str, name: str, line: str) -> None:
-    sys.stdout.write(f"{state:<5}{name:<16}{' '.join(line.split())}\n")
-    sys.stdout.flush()
-
-
-def _machine() -> Iterator[str]:
+def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     free = shutil.disk_usage(".").free / 2**30
-    python = platform.python_version()
-    yield f"Python {python}, {os.cpu_count()} cores, {memory:.0f} GiB memory, {free:.0f} GiB disk free"
     if sys.platform != "linux":
         raise GristmillError(f"{sys.platform}: isolated extraction needs Linux (parent-death signals, /proc)")
+    python = platform.python_version()
+    return f"Python {python}, {os.cpu_count()} cores, {memory:.0f} GiB memory, {free:.0f} GiB disk free"
 
 
-def _packages() -> Iterator[str]:
-    yield ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+def _packages() -> str:
     for other in _OTHER_FASTTEXT:
         try:
             version(other)
@@ -71,17 +52,18 @@ def _packages() -> Iterator[str]:
             f"{other} is installed and overwrites the fasttext module: pip uninstall {other}, "
             "then pip install --force-reinstall --no-deps fasttext-community"
         )
+    return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
 
 
-def _language() -> Iterator[str]:
+def _language() -> str:
+    from pipeline.inputs.shipped import lid_model_path
     from pipeline.signals.language import load_model
-    from pipeline.table.models import lid_model_path
 
     model = load_model(lid_model_path())
-    yield f"lid.176.ftz, {len(model.labels)} languages"
+    return f"lid.176.ftz, {len(model.labels)} languages"
 
 
-def _kernels() -> Iterator[str]:
+def _kernels() -> str:
     import pyarrow as pa
 
     from pipeline.dedup.minhash import sign_table
@@ -91,10 +73,10 @@ def _kernels() -> Iterator[str]:
     documents = pa.table({"doc_id": ["0"], "text": ["one two three four five six"]})
     text_stats(documents)
     sign_table(documents, 2, 2, 5)
-    yield f"compiled or loaded from the cache in {time.monotonic() - started:.1f} s"
+    return f"compiled or loaded from the cache in {time.monotonic() - started:.1f} s"
 
 
-def _extraction() -> Iterator[str]:
+def _extraction() -> str:
     from pipeline.extract.config import ExtractConfig
     from pipeline.extract.html.messages import HtmlOptions
     from pipeline.extract.html.pages import extract_pages
@@ -102,41 +84,38 @@ def _extraction() -> Iterator[str]:
     from pipeline.extract.units import Document, Origin, Page
 
     started = time.monotonic()
-    body = (
-        b"<html><body><article><p>"
-        + b"A sentence that is long enough to be text. " * 20
-        + b"</p></article></body></html>"
-    )
+    body = b"<html><body><article><p>%b</p></article></body></html>" % (b"A sentence that is long enough. " * 20)
     page = Page(Origin("doctor", 0), None, body, "text/html", "utf-8", None, None)
     with page_pool(1, ExtractConfig()) as pool:
         (result,) = extract_pages(pool, [page], HtmlOptions())
     if not isinstance(result, Document):
         raise GristmillError(f"an isolated worker refused a plain page: {result.reason} {result.detail}")
-    yield f"an isolated worker extracted a page in {time.monotonic() - started:.1f} s"
+    return f"an isolated worker extracted a page in {time.monotonic() - started:.1f} s"
 
 
-def _prefect() -> Iterator[str]:
+def _prefect() -> str:
     from flows.server import prefect_server
+    from pipeline.table.interrupts import Stop
 
     started = time.monotonic()
     named = os.environ.get("PREFECT_API_URL")
-    with prefect_server(threading.Event()):
-        yield redact(named or "") or f"our own server answered in {time.monotonic() - started:.1f} s"
+    with prefect_server(Stop()):
+        return redact(named or "") or f"our own server answered in {time.monotonic() - started:.1f} s"
 
 
-def _home() -> Iterator[str]:
+def _home() -> str:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    yield f"{folder}: {size / 2**20:.0f} MiB of compiled kernels and Prefect's database; may be deleted any time"
+    return f"{folder}: {size / 2**20:.0f} MiB of compiled kernels and Prefect's database; may be deleted any time"
 
 
-_CHECKS: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
-    ("machine", _machine),
-    ("packages", _packages),
-    ("language model", _language),
-    ("kernels", _kernels),
-    ("extraction", _extraction),
-    ("caches", _home),
-    ("Prefect", _prefect),
-)
+_CHECKS: dict[str, Callable[[], str]] = {
+    "machine": _machine,
+    "packages": _packages,
+    "language model": _language,
+    "kernels": _kernels,
+    "extraction": _extraction,
+    "caches": _home,
+    "Prefect": _prefect,
+}

@@ -7,15 +7,13 @@ Dask and Ray will come through the same `map`.
 from __future__ import annotations
 
 import errno
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.table.errors import GristmillError
-from pipeline.table.interrupts import stop_if_asked
+from pipeline.table.interrupts import Stop, stop_if_asked
 from pipeline.table.stages import Job, Result
 
 MAX_TASKS = 100
@@ -35,16 +33,30 @@ def is_transient(error: BaseException | None) -> bool:
     return False
 
 
+def attempt(stop: Stop, function: Callable[[Job], Result], job: Job) -> Result:
+    """Do one job; an error that may pass by itself is waited for, twice."""
+    for delay_s in RETRY_DELAYS_S:
+        stop_if_asked(stop)
+        try:
+            return function(job)
+        except (OSError, GristmillError) as error:
+            if not is_transient(error):
+                raise
+            stop.wait(delay_s)
+    stop_if_asked(stop)
+    return function(job)
+
+
 @dataclass(frozen=True)
 class LocalEngine:
     """Threads of this process; no orchestrator."""
 
     workers: int
-    stop: threading.Event
+    stop: Stop
 
     def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         with ThreadPoolExecutor(self.workers, thread_name_prefix=f"gristmill-{name}") as pool:
-            futures = [pool.submit(self._attempt, function, job) for job in jobs]
+            futures = [pool.submit(attempt, self.stop, function, job) for job in jobs]
             done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
             for future in waiting:
                 future.cancel()
@@ -52,23 +64,12 @@ class LocalEngine:
                 future.result()
             return [future.result() for future in futures]
 
-    def _attempt(self, function: Callable[[Job], Result], job: Job) -> Result:
-        for delay_s in RETRY_DELAYS_S:
-            stop_if_asked(self.stop)
-            try:
-                return function(job)
-            except (OSError, GristmillError) as error:
-                if not is_transient(error):
-                    raise
-                self.stop.wait(delay_s)
-        return function(job)
-
 
 @dataclass(frozen=True)
 class PrefectEngine:
     """Tasks of the Prefect flow that is running: one a batch of jobs, tens to hundreds a stage."""
 
-    stop: threading.Event
+    stop: Stop
 
     def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         if not jobs:
@@ -82,38 +83,17 @@ class PrefectEngine:
         def run_batch(batch: Sequence[Job]) -> list[Result]:
             results: list[Result] = []
             for job in batch:
-                stop_if_asked(self.stop)
                 if failed.is_set():  # another batch's error ends the run; finishing this one would only delay it
-                    return results
+                    break
                 try:
-                    results.append(function(job))
-                finally:
-                    error = sys.exception()
-                    if error is not None and not is_transient(error):
-                        failed.set()
+                    results.append(attempt(self.stop, function, job))
+                except BaseException:
+                    failed.set()
+                    raise
             return results
 
-        def retry(task: Any, run: Any, state: Any) -> bool:
-            return is_transient(state.data if isinstance(state.data, BaseException) else _failure(state))
-
-        batched = task(
-            name=name,
-            retries=len(RETRY_DELAYS_S),
-            retry_delay_seconds=list(RETRY_DELAYS_S),
-            retry_condition_fn=retry,
-            persist_result=False,
-            cache_policy=NO_CACHE,
-        )(run_batch)
+        batched = task(name=name, persist_result=False, cache_policy=NO_CACHE)(run_batch)
         size = -(-len(jobs) // MAX_TASKS)
-        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-        futures = [batched.submit(batch) for batch in batches]
+        futures = [batched.submit(jobs[start : start + size]) for start in range(0, len(jobs), size)]
         wait_for_futures(futures)
         return [result for future in futures for result in future.result()]
-
-
-def _failure(state: Any) -> BaseException | None:
-    try:
-        state.result()
-    except (OSError, GristmillError) as error:
-        return error
-    return None

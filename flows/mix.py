@@ -8,19 +8,17 @@ its new tasks on the kept proxies, fits and proposes, and trains nothing.
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows.engine import LocalEngine, PrefectEngine
 from flows.progress import Reporter, reporter
-from flows.tables import print_fit
+from flows.server import in_a_flow, prefect_server
 from pipeline.mix.config import ProxyConfig
+from pipeline.mix.regression.fitting import Fit
+from pipeline.mix.regression.tables import render_report
 from pipeline.mix.report import MixReport, text_summary, write_mix_report
 from pipeline.mix.steps.choose import (
     Fitted,
@@ -46,8 +44,9 @@ from pipeline.mix.steps.train import (
 )
 from pipeline.mix.steps.types import Drawn, Material, OpenMix
 from pipeline.mix.steps.workspace import glanced_mix, opened_mix
-from pipeline.table.interrupts import stopping_on_signals
-from pipeline.table.stages import Engine, ShardReport
+from pipeline.table.format import encode
+from pipeline.table.interrupts import Stop, stopping_on_signals
+from pipeline.table.stages import Engine, Made
 
 OF_A_PROPOSAL = ("report", "sample", "explain")
 """Steps that, without assignments, are of a proposal that is there and not of what the configuration would lead to."""
@@ -58,7 +57,7 @@ class MixDesk:
     """A mix's work under our engines. Prefect starts when it is first worth it and stays to the end of `opened`."""
 
     reporter: Reporter
-    stop: threading.Event
+    stop: Stop
     opened: ExitStack = field(default_factory=ExitStack)
     is_up: bool = False
 
@@ -73,22 +72,17 @@ class MixDesk:
             yield None
             return
         with self.reporter.stage("mix", why, jobs) as shown:
-            yield lambda: shown.shard(ShardReport("", 0, 0, 0, 0.0))
+            yield lambda: shown.shard(Made(None, "", 0, 0, 0), 0.0)
 
     def run(self, why: str, config: ProxyConfig, untrained: int, work: Callable[[Engine], None]) -> None:
         """Do `work` with threads of this process when it takes seconds, as tasks of a Prefect flow when it is more."""
         if not is_worth_prefect(config, untrained):
             work(LocalEngine(config.workers, self.stop))
             return
-        from flows.server import prefect_server
-
         if not self.is_up:
-            with self.reporter.waiting("starting Prefect ..."):
-                self.opened.enter_context(prefect_server(self.stop))
+            self.opened.enter_context(prefect_server(self.stop, self.reporter))
             self.is_up = True
-        with ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
-            # In the main thread Prefect would take SIGTERM over, and the run would go on until its chunk ends.
-            thread.submit(copy_context().run, _under_prefect, work, why, config.workers, self.stop).result()
+        in_a_flow(_under_prefect, work, why, config.workers, self.stop)
 
 
 def is_worth_prefect(config: ProxyConfig, untrained: int) -> bool:
@@ -96,7 +90,7 @@ def is_worth_prefect(config: ProxyConfig, untrained: int) -> bool:
     return config.kind != "ngram" and untrained * config.tokens / TOKENS_A_SECOND > SECONDS_OF_WORK
 
 
-def _under_prefect(work: Callable[[Engine], None], why: str, workers: int, stop: threading.Event) -> None:
+def _under_prefect(work: Callable[[Engine], None], why: str, workers: int, stop: Stop) -> None:
     from prefect import flow
     from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -110,7 +104,7 @@ def _under_prefect(work: Callable[[Engine], None], why: str, workers: int, stop:
 
 
 @contextmanager
-def _desk(stop: threading.Event) -> Iterator[MixDesk]:
+def _desk(stop: Stop) -> Iterator[MixDesk]:
     with reporter() as shown, ExitStack() as opened:
         yield MixDesk(shown, stop, opened)
 
@@ -119,21 +113,18 @@ def run_step(
     step: str,
     path: str,
     assignments: Sequence[str] = (),
-    dry_run: bool = False,
     as_json: bool = False,
     proposal: str | None = None,
     slice_name: str | None = None,
-) -> int:
-    """Do a step of a mix, and those before it as far as they are missing. Returns the exit code.
+) -> str:
+    """Do a step of a mix, and those before it as far as they are missing. Returns what is told of it.
 
     `report`, `sample` and `explain` are of a proposal that is there: the one named, or the one written last; only with
     assignments of that of the configuration.
 
     Raises: UsageError for what is wrong before work begins; GristmillError when work failed.
     """
-    if dry_run:
-        return _print_plan(path, assignments)
-    stop = threading.Event()
+    stop = Stop()
     command = f"gristmill mix {step} {path}"
     if proposal is None and step in OF_A_PROPOSAL and not assignments:
         proposal = ""  # the one written last
@@ -143,26 +134,26 @@ def run_step(
         opened_mix(path, assignments, command, desk, proposal) as mix,
     ):
         if step == "explain":
-            return _print(explain_mixture(mix, slice_name, as_json))
+            return explain_mixture(mix, slice_name, as_json)
         refuse_early(mix.config, step)
         found = material(mix)
         if step == "slices":
-            return _print(slices_text(found))
+            return slices_text(found)
         drawn = draw(mix, found)
         if step == "swarm":
-            return _print(swarm_text(found, drawn))
+            return swarm_text(found, drawn)
         if step == "report":
             return _report_alone(mix, found, drawn)
         results = train(mix, found, drawn.runs)
         if step == "train":
-            return _print(results_text(mix, found, results))
+            return results_text(mix, found, results)
         fitted = fit_results(mix, found, results, drawn.space)
         if step == "fit":
-            return print_fit(fitted.fit, as_json)
+            return fit_text(fitted.fit, as_json)
         return _choose_and_write(mix, found, fitted, step)
 
 
-def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> int:
+def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> str:
     """Propose, and as far as the step goes verify, write shards and the report."""
     fitted, choice = chosen(mix, found, fitted, step)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
@@ -177,30 +168,35 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     elif step == "run":
         lines.append(f"not verified on this suite, so no shards yet; next: {mix.command_of('verify')}, then mix sample")
     lines += [_of(found, fitted), f"mixture: {mix.shown(mix.folder.mixture)}", f"report: {mix.shown(page)}"]
-    return _print("\n".join(lines))
+    return "\n".join(lines)
 
 
 def _of(found: Material, fitted: Fitted) -> str:
     return f"proposal: {fitted.folder.name}, suite {found.suite.path}"
 
 
-def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> int:
+def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> str:
     """Write the report of what there is; nothing is trained for it."""
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
         page = write_mix_report(MixReport(mix, found))
-        return _print(f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}")
+        return f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}"
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
     fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
     page = write_mix_report(MixReport(mix, found, fitted, choice))
-    return _print(f"{_of(found, fitted)}\nreport: {mix.shown(page)}")
+    return f"{_of(found, fitted)}\nreport: {mix.shown(page)}"
 
 
-def _print_plan(path: str, assignments: Sequence[str]) -> int:
-    """Print what a run would do, and refuse what it would refuse. Holds nothing and writes nothing."""
-    with _desk(threading.Event()) as desk:
+def fit_text(fit: Fit, as_json: bool) -> str:
+    """Return a fit's quality, a row a metric."""
+    return encode(fit.report["metrics"]) if as_json else render_report(fit.report)
+
+
+def plan(path: str, assignments: Sequence[str]) -> str:
+    """Return what a run would do, and refuse what it would refuse. Holds nothing and writes nothing."""
+    with _desk(Stop()) as desk:
         mix = glanced_mix(path, assignments, desk)
         config = mix.config
         refuse_early(config, "run")
@@ -217,9 +213,4 @@ def _print_plan(path: str, assignments: Sequence[str]) -> int:
             lines += training_lines(mix, found)
         proxies = f"{config.proxy.kind} proxies of {config.proxy.tokens:,} tokens on {config.proxy.workers} workers"
         lines.append(f"{proxies}; then verification with {config.verify.seeds} fresh seeds of each candidate")
-        return _print("\n".join(lines))
-
-
-def _print(text: str) -> int:
-    sys.stdout.write(text.rstrip("\n") + "\n")
-    return 0
+        return "\n".join(lines)

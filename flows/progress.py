@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,13 +12,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from pipeline.table.errors import escaped, raw, redact
+from pipeline.table.format import text_table
 from pipeline.table.interrupts import KEPT
-from pipeline.table.redaction import redact
-from pipeline.table.stages import ShardReport, StageReport
-from pipeline.table.terminal import escaped, raw
+from pipeline.table.stages import Made, StageReport
 
 Unit = Literal["rows", "bytes"]
 
@@ -27,11 +26,10 @@ Unit = Literal["rows", "bytes"]
 class Reporter:
     """Prints lines or moves bars. Threads may call it at once."""
 
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True, width=160))
     bars: Progress | None = None
     current: StageProgress | None = None
     """The stage that is under way."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def stage(
@@ -46,11 +44,10 @@ class Reporter:
         self.current = StageProgress(self, source, stage, task, shards, unit)
         try:
             yield self.current
-            if task is not None and self.bars is not None:
-                self.bars.update(task, total=work or 1, completed=work or 1, shards=shards)
+            self.current.move(total=work or 1, completed=work or 1, shards=shards)
             self.current = None
         finally:
-            if task is not None and self.bars is not None:
+            if self.bars is not None and task is not None:
                 self.bars.stop_task(task)
 
     def standing(self) -> str:
@@ -77,32 +74,40 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """Print one plain line on stderr."""
-        with self._lock:
-            self.console.print(escaped(redact(text)), markup=False, emoji=False)
+        shown = escaped(redact(text))
+        with self.lock:
+            if self.bars is not None:
+                self.bars.console.print(shown, markup=False, emoji=False, soft_wrap=True)
+            else:
+                sys.stderr.write(f"{shown}\n")
+                sys.stderr.flush()
 
-    def table(self, reports: list[StageReport]) -> None:
+    def table(self, reports: Sequence[StageReport]) -> None:
         """Print the closing table, below the bars."""
         if self.bars is not None:
             self.bars.stop()
-        table = Table(box=None, pad_edge=False)
-        for name in ("source", "stage"):
-            table.add_column(name)
-        for name in ("shards", "done before", "rows in", "rows out", "seconds"):
-            table.add_column(name, justify="right")
-        table.add_column("")
-        for report in reports:
-            table.add_row(
-                report.source,
-                report.stage,
-                f"{report.shards:,}",
-                f"{report.shards_done_before:,}",
-                f"{report.rows_in:,}",
-                f"{report.rows_out:,}",
-                f"{report.elapsed_s:.1f}",
-                Text(escaped(report.notes)),
-            )
-        with self._lock:
-            self.console.print(table)
+        rows = [
+            {name: value if isinstance(value, str) else f"{value:,}" for name, value in row.items()}
+            for row in closing_rows(reports)
+        ]
+        self.line(text_table(rows, width=None).rstrip("\n"))
+
+
+def closing_rows(reports: Sequence[StageReport]) -> list[dict[str, str | float]]:
+    """Return what each stage did: a row of the closing table."""
+    return [
+        {
+            "source": report.source,
+            "stage": report.stage,
+            "shards": report.shards,
+            "done before": report.shards_done_before,
+            "rows in": report.rows_in,
+            "rows out": report.rows_out,
+            "seconds": round(report.elapsed_s, 1),
+            "notes": report.notes,
+        }
+        for report in reports
+    ]
 
 
 @dataclass
@@ -121,31 +126,31 @@ class StageProgress:
     kept: int = 0
     """Those of finished shards."""
 
+    def move(self, **fields: Any) -> None:
+        """Move the bar, where there is one."""
+        if self.task is not None and self.reporter.bars is not None:
+            self.reporter.bars.update(self.task, **fields)
+
     def rows(self, count: int) -> None:
         """Count rows as they pass."""
-        with self.reporter._lock:
+        with self.reporter.lock:
             self.counted += count
-            if self.task is not None and self.reporter.bars is not None:
-                advance = count if self.unit == "rows" else 0
-                self.reporter.bars.update(self.task, rows=self.counted, advance=advance)
+            self.move(rows=self.counted, advance=count if self.unit == "rows" else 0)
 
     def read(self, count: int) -> None:
         """Count bytes of raw input as they are read."""
-        if self.task is not None and self.reporter.bars is not None and self.unit == "bytes":
-            self.reporter.bars.advance(self.task, count)
+        self.move(advance=count if self.unit == "bytes" else 0)
 
-    def shard(self, report: ShardReport) -> None:
+    def shard(self, made: Made[Any], elapsed_s: float) -> None:
         """Count one finished shard."""
-        with self.reporter._lock:
+        with self.reporter.lock:
             self.shards += 1
-            self.kept += report.rows_in
-        if self.task is not None and self.reporter.bars is not None:
-            self.reporter.bars.update(self.task, shards=self.shards)
-            return
-        rows = f"{report.rows_in:,} rows in, {report.rows_out:,} out"
-        speed = f", {report.input_bytes / 1e6 / max(report.elapsed_s, 1e-9):.1f} MB/s" if report.input_bytes else ""
-        notes = f" ({report.notes})" if report.notes else ""
-        self.reporter.line(f"{self.source} {self.stage} {report.name}: {rows}{speed}{notes}")
+            self.kept += made.rows_in
+        self.move(shards=self.shards)
+        if self.task is None:
+            speed = f", {made.input_bytes / 1e6 / max(elapsed_s, 1e-9):.1f} MB/s" if made.input_bytes else ""
+            told = f"{made.rows_in:,} rows in, {made.rows_out:,} out{speed}{f' ({made.notes})' if made.notes else ''}"
+            self.reporter.line(f"{self.source} {self.stage} {made.name}: {told}")
 
 
 class _RateColumn(TextColumn):
@@ -155,10 +160,10 @@ class _RateColumn(TextColumn):
         super().__init__("")
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = int(task.finished_speed or task.speed or 0)
         if not speed:
             return Text("")
-        return Text(f"{decimal(int(speed))}/s" if task.fields["unit"] == "bytes" else f"{int(speed):,} rows/s")
+        return Text(f"{decimal(speed)}/s" if task.fields["unit"] == "bytes" else f"{speed:,} rows/s")
 
 
 @contextmanager
@@ -167,7 +172,6 @@ def reporter() -> Iterator[Reporter]:
     if not sys.stderr.isatty():
         yield Reporter()
         return
-    console = Console(file=raw(sys.stderr), highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -177,5 +181,5 @@ def reporter() -> Iterator[Reporter]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
-        yield Reporter(console, bars)
+    with Progress(*columns, console=Console(file=raw(sys.stderr), highlight=False)) as bars:
+        yield Reporter(bars)

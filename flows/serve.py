@@ -8,8 +8,8 @@ import os
 import re
 import signal
 import sys
-import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import httpx
 from cronsim import CronSim, CronSimError
 
-from flows.config import LAST, chosen_sources, load
-from flows.preflight import check_everything
+from flows.config import LAST
 from flows.server import end_flow_runs, prefect_server
-from pipeline.table.errors import GristmillError, UsageError
-from pipeline.table.interrupts import GRACE_S, InterruptedRunError, unwatched
-from pipeline.table.redaction import redact
+from flows.stages import prepared
+from pipeline.table.errors import GristmillError, UsageError, redact
+from pipeline.table.interrupts import GRACE_S, InterruptedRunError, Stop, unwatched
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.runner import Runner
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
-def serve(path: str, cron: str, name: str | None) -> NoReturn:
+def serve(path: str, cron: str, name: str | None, flow: Callable[[], Flow[..., Any]]) -> NoReturn:
     """Run a configuration whenever `cron` says (in UTC), one run at a time, until Ctrl-C or SIGTERM.
 
     The configuration is read anew for each run. A run that fails says so in one line; the next comes in its time.
+    `flow` imports the Prefect flow that does a run.
 
     Raises: UsageError for a bad cron expression or name, and for what would stop a run; GristmillError when the server
     does not answer; InterruptedRunError in the end.
     """
-    config = load(path)
-    check_everything(config, chosen_sources(config, ()), LAST)
+    prepared(path, (), (), LAST)
     chosen = name if name is not None else re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(path).stem)[:100] or "run"
     if not _NAME.fullmatch(chosen):
         raise UsageError(f"--name {chosen!r}: give letters, digits, '_', '.' and '-', 100 at most")
@@ -49,16 +49,14 @@ def serve(path: str, cron: str, name: str | None) -> NoReturn:
         hint = "write five fields such as '0 2 * * *': minute, hour, day of the month, month, day of the week"
         raise UsageError(f"--cron {cron!r} is no time to run at; {hint}") from error
     where = f" on {redact(named)}" if (named := os.environ.get("PREFECT_API_URL")) else ""
-    with prefect_server(threading.Event()):
+    with prefect_server(Stop()):
         from prefect.runner import Runner
         from prefect.states import Cancelled
-
-        from flows.curate import curate
 
         runner = Runner(name=chosen, limit=1)
         tag = f"serve:{uuid.uuid4().hex[:8]}"
         try:
-            runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
+            runner.add_flow(flow(), name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
         except ValueError as error:
             raise UsageError(f"--cron {cron!r}: Prefect refuses it: {error}") from error
         stopped = _until_stopped(runner, f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC")

@@ -15,21 +15,26 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextvars import copy_context
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.table.errors import GristmillError
-from pipeline.table.interrupts import Stop, stop_if_asked
-from pipeline.table.redaction import redact
+from pipeline.table.errors import GristmillError, redact
+from pipeline.table.interrupts import Stop, last_acts, stop_if_asked
 from pipeline.table.storage import scratch_folder
 
+if TYPE_CHECKING:
+    from flows.progress import Reporter
+
+Result = TypeVar("Result")
 START_LIMIT_S = 120.0  # a first start creates the database; on a slow disk that takes long, and it is only waited for
 DATABASE = "prefect.db"
 _MAX_DATABASE_BYTES = 256 << 20
@@ -48,34 +53,46 @@ OFFLINE = {
 
 
 @contextmanager
-def prefect_server(stop: threading.Event) -> Iterator[None]:
+def prefect_server(stop: Stop, reporter: Reporter | None = None) -> Iterator[None]:
     """Give the block a Prefect API: the user's, or one of ours that ends with the block. Import Prefect inside it.
 
     Flow runs that are not over when a stopped block ends are cancelled. Must be entered from the main thread: the
-    server dies when the thread that started it does.
+    server dies when the thread that started it does. `reporter` is told while it starts.
 
     Raises: GristmillError when the server does not come up.
     """
     for name, value in OFFLINE.items():
         os.environ.setdefault(name, value)
-    if named := os.environ.get("PREFECT_API_URL"):
-        _check_answer(named)
-        with _our_flow_runs(stop):
-            yield
-        return
-    with _home() as (home, is_shared), _serving(home, stop), _our_flow_runs(stop):
-        if is_shared:
-            _settle_orphans()
+    named, is_shared = os.environ.get("PREFECT_API_URL"), False
+    with ExitStack() as opened:
+        with reporter.waiting("starting Prefect ...") if reporter else nullcontext():
+            if named:
+                _check_answer(named)
+            else:
+                home, is_shared = opened.enter_context(_home())
+                opened.enter_context(_serving(home, stop))
+            opened.enter_context(_our_flow_runs(stop))
+            if is_shared:
+                _settle_orphans()
         yield
 
 
+def in_a_flow(flow: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a flow in a thread of its own and return its result.
+
+    In the main thread Prefect would take SIGTERM over, and the run would go on until what is under way ends.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="gristmill-flow") as thread:
+        return thread.submit(copy_context().run, flow, *arguments).result()
+
+
 @contextmanager
-def _serving(home: Path, stop: threading.Event) -> Iterator[None]:
+def _serving(home: Path, stop: Stop) -> Iterator[None]:
     """Run a server of ours; it answers nobody without the token, which is in the environment of the two alone."""
     token = f"gristmill:{secrets.token_urlsafe(32)}"
     log = home / "server.log"
     # Bound here and handed on: on a port that is only looked up, somebody else's server could be sent the token.
-    with socket.socket() as listener, open(log, "wb", opener=_private) as output:
+    with socket.socket() as listener, open(log, "wb", opener=partial(os.open, mode=0o600)) as output:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
         direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
@@ -110,7 +127,7 @@ def _serving(home: Path, stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _our_flow_runs(stop: threading.Event) -> Iterator[None]:
+def _our_flow_runs(stop: Stop) -> Iterator[None]:
     """Mark the flow runs of the block as this process's, and cancel those that a stop leaves behind."""
     from prefect import tags
 
@@ -121,14 +138,12 @@ def _our_flow_runs(stop: threading.Event) -> Iterator[None]:
 
         end_flow_runs(Cancelled(message="the run was stopped"), lambda marks: mark in marks, over=("FAILED", "CRASHED"))
 
-    if isinstance(stop, Stop):
-        stop.last_acts.append(cancel)
+    last_acts.append(cancel)
     try:
         with tags(mark):
             yield
     finally:
-        if isinstance(stop, Stop):
-            stop.last_acts.remove(cancel)
+        last_acts.remove(cancel)
         if stop.is_set():
             cancel()
 
@@ -236,7 +251,7 @@ def _check_answer(url: str) -> None:
         raise GristmillError(f"PREFECT_API_URL={url} does not answer ({reason}); {hint}") from error
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, stop: threading.Event) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, stop: Stop) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         stop_if_asked(stop)
@@ -249,10 +264,6 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path, 
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
     raise GristmillError(f"Prefect's server did not answer within {START_LIMIT_S:.0f} s (log: {log}); run again")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _serve(listener: int, parent: int) -> None:

@@ -1,34 +1,151 @@
-"""The table of stages: their order, what they take, what they add, and how each is made for a run."""
+"""A run and its stages: their order, what each takes and adds, how it is checked, and how it is made.
+
+configuration -> a `Run`, with everything checked that can be -> opened: the workspace held -> stage by stage
+"""
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from classifiers.stage import classifier, classify_stage
-from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs
-from flows.runs import Run
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs, chosen_sources, load
+from flows.engine import LocalEngine
+from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
+from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
+from pipeline.extract.corpora.parquet import settle_types
+from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
+from pipeline.extract.units import Entry, Reject
+from pipeline.inputs.files import InputFile, resolve
+from pipeline.inputs.shipped import lid_model_path
+from pipeline.rephrase import stage as rephrase
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
-from pipeline.rephrase.stage import rephrase_stage
 from pipeline.select.decide import KeptBefore
-from pipeline.select.rules import RuleSet, load_rules
+from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules, load_rules
 from pipeline.select.stage import Selection, SourceSelection, select_stage
 from pipeline.select.wide_table import planned_columns
 from pipeline.signals import tokens
 from pipeline.signals.stage import annotate_stage, detect_language, signal_groups
 from pipeline.table import schema
-from pipeline.table.catalog import AGAINST
-from pipeline.table.errors import InputError
-from pipeline.table.models import lid_model_path
-from pipeline.table.stages import Stage
+from pipeline.table.catalog import AGAINST, adopt
+from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
+from pipeline.table.interrupts import Stop
+from pipeline.table.stages import Context, Stage
+from pipeline.table.storage import Storage, hold
 
 Groups = Mapping[str, pa.Schema]
 """Row-aligned groups beside `documents`, by folder inside the source: what rules may read."""
+MAX_ROWS = 100
+"""Rows of a corpus of which one at least must be readable, in one input at least."""
+_current: ContextVar[Run | None] = ContextVar("gristmill_run", default=None)
+
+
+# A run ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run(Context):
+    """A run: what stages may use of it, its configuration, and the extraction workers once they are needed."""
+
+    config: RunConfig
+    reporter: Reporter
+    bound: dict[str, BoundRules] = field(default_factory=dict)
+    """Each source's rules as they were checked before the run."""
+    resources: ExitStack = field(default_factory=ExitStack)
+    _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
+    _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)
+    _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
+    _pool_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Run:
+        """Return a run in this process, with threads as its engine and lines as its progress."""
+        stop, workers, memory_mb = Stop(), config.engine.workers, config.engine.memory_mb
+        storage = Storage.at(config.workspace)
+        return cls(storage, LocalEngine(workers, stop), Reporter(), stop, workers, memory_mb, config)
+
+    def inputs(self, source: str) -> list[InputFile]:
+        """Return a source's raw inputs, listed once: a file that appears while the run goes on is the next run's."""
+        if source not in self._inputs:
+            config = self.config.sources[source]
+            self._inputs[source] = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
+        return self._inputs[source]
+
+    def extract_jobs(self, source: str) -> list[ExtractJob]:
+        """Return a job for every input of a source, as its configuration says."""
+        config, kept = self.config.sources[source], self.kept(source)
+        return [
+            ExtractJob(self.storage, source, file, config.format, config.columns, config.extract, kept)
+            for file in self.inputs(source)
+        ]
+
+    def kept(self, source: str) -> dict[str, KeepColumn]:
+        """Return the columns of a corpus's own in the order of their names, each with its type.
+
+        Raises: InputError when a Parquet file has none of the name, or of a type that cannot be kept.
+        """
+        config = self.config.sources[source]
+        if source not in self._kept:
+            where, as_text = f"sources.{source}.keep_columns", config.format in ("jsonl", "csv")
+            inputs = self.inputs(source) if config.keep_columns else []
+            self._kept[source] = settle_types(config.keep_columns, inputs, where, not as_text)
+        return self._kept[source]
+
+    def pages(self, config: ExtractConfig) -> WorkerPool:
+        """Return the isolated extraction workers under a source's limits, started at the first call."""
+        with self._pool_lock:
+            if config.limits not in self._pools:
+                pool = page_pool(self.workers, config)
+                self._pools[config.limits] = self.resources.enter_context(pool)
+            return self._pools[config.limits]
+
+
+def prepared(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> tuple[Run, list[str]]:
+    """Return a run of a configuration file, with everything checked, and the sources that it is about.
+
+    Raises: UsageError for what is found before work begins.
+    """
+    run = Run.of(load(path, assignments))
+    sources = chosen_sources(run.config, only)
+    check_everything(run, sources, until)
+    return run, sources
+
+
+@contextmanager
+def opened(config: RunConfig | Run, command: str) -> Iterator[Run]:
+    """Hold the workspace and give the block a run on it.
+
+    A flow called inside another one's run joins that run.
+
+    Raises: WorkspaceError when another run holds the workspace.
+    """
+    current = _current.get()
+    if current is not None:
+        yield current
+        return
+    run = config if isinstance(config, Run) else Run.of(config)
+    with hold(run.storage, command), reporter() as run.reporter:
+        run.storage.clear_temporary()
+        adopt(run.storage)
+        token = _current.set(run)
+        try:
+            with run.resources:
+                yield run
+        finally:
+            _current.reset(token)
+
+
+# The table of stages --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -40,15 +157,8 @@ class StageEntry:
     is_joint: bool = False
     is_configured: Callable[[StageConfigs], bool] = lambda config: True
     adds: Callable[[StageConfigs], Groups] = lambda config: {}
-    check: Callable[[str, StageConfigs], None] = lambda where, config: None
-    """Raises UsageError where models or files of a source's settings (at the key `where`) cannot be used."""
     is_work: bool = True
     """Whether it is worth Prefect's start of some seconds, and not mere seconds of SQL."""
-
-
-def _extract(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
-    (source,) = sources
-    return extract_stage(run, source, run.extract_jobs(source), run.pages)
 
 
 def _dedup(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
@@ -82,36 +192,16 @@ def _select(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
     assert run.config.rephrase is not None, "steps() leaves the stage out"
-    return rephrase_stage(run, run.config.rephrase, detect_language)
-
-
-def _check_extract(where: str, config: StageConfigs) -> None:
-    if config.extract.language_gate:
-        lid_model_path()
-
-
-def _check_annotate(where: str, config: StageConfigs) -> None:
-    lid_model_path()
-    if config.annotate.tokenizer:
-        tokens.load_tokenizer(config.annotate.tokenizer)
-
-
-def _check_classify(where: str, config: StageConfigs) -> None:
-    for name, use in config.classify.items():
-        try:
-            classifier(use.model)
-        except InputError as error:
-            raise InputError(f"{where}.classify.{name}.model: {error}") from error
+    return rephrase.rephrase_stage(run, run.config.rephrase, detect_language)
 
 
 TABLE: dict[str, StageEntry] = {
-    "extract": StageEntry(_extract, check=_check_extract),
+    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pages)),
     "annotate": StageEntry(
         lambda run, sources: annotate_stage(run, sources[0], run.config.settings(sources[0]).annotate),
         adds=lambda config: (
             signal_groups(config.annotate) | ({VERDICTS_FOLDER: VERDICTS} if isinstance(config, RephraseRun) else {})
         ),
-        check=_check_annotate,
     ),
     "dedup": StageEntry(
         _dedup,
@@ -123,7 +213,6 @@ TABLE: dict[str, StageEntry] = {
         _classify,
         is_configured=lambda config: bool(config.classify),
         adds=lambda config: {f"scores/{name}": schema.SCORES for name in config.classify},
-        check=_check_classify,
     ),
     "select": StageEntry(_select, is_joint=True, is_work=False),
     LAST: StageEntry(_rephrase),
@@ -180,3 +269,107 @@ def rules_of(source: str, config: StageConfigs) -> RuleSet:
 def _is_rephrased(config: RunConfig, sources: Sequence[str]) -> bool:
     """Tell whether this is the source that rephrasing makes; no other is in its scope."""
     return config.rephrase is not None and tuple(sources) == (config.rephrase.output_source,)
+
+
+# Checks before work begins: each mistake is one line and exit code 2 -----------------------------------------------
+
+
+def check_everything(run: Run, only: Sequence[str], until: str) -> None:
+    """Check inputs, models and rules of the chosen sources, as far as the stages up to `until` need them.
+
+    The run has each source's rules then, bound to the columns that it will have.
+
+    Raises: UsageError for the first thing that would stop the run.
+    """
+    config, bound = run.config, run.bound
+    run.storage.check_writable()
+    columns: dict[str, dict[str, str]] = {}
+    for source in only:
+        settings = config.sources[source]
+        check_inputs(run, source)
+        check_models(f"sources.{source}", settings, stages_until(until))
+        kept = {name: column.type or "text" for name, column in run.kept(source).items()}
+        columns[source] = expected_columns(settings, kept)
+        bound[source] = check_rules(rules_of(source, settings), columns[source])
+    for group in config.scopes():
+        check_one_order({source: bound[source] for source in group if source in bound})
+    if until == LAST and config.rephrase is not None and config.rephrase.source in only:
+        check_rephrase(run, measured=columns[config.rephrase.source])
+        check_models("rephrase", config.rephrase, STAGES[1:])  # before a language model is paid
+        output = config.rephrase.output_source
+        bound[output] = check_rules(rules_of(output, config.rephrase), expected_columns(config.rephrase, {}))
+
+
+def check_models(where: str, config: StageConfigs, stages: Sequence[str]) -> None:
+    """Check the models and files that some stages of a source need; its settings are at the key `where`.
+
+    Raises: UsageError for one that cannot be used.
+    """
+    if "annotate" in stages or ("extract" in stages and config.extract.language_gate):
+        lid_model_path()
+    if "annotate" in stages and config.annotate.tokenizer:
+        tokens.load_tokenizer(config.annotate.tokenizer)
+    for name, use in config.classify.items() if "classify" in stages else ():
+        try:
+            classifier(use.model)
+        except InputError as error:
+            raise InputError(f"{where}.classify.{name}.model: {error}") from error
+
+
+def check_rephrase(run: Run, asks: bool = True, measured: Mapping[str, str] | None = None) -> None:
+    """Check all that rephrasing needs, as `pipeline.rephrase.stage.check_rephrase` says.
+
+    Raises: UsageError for the first thing that would stop the stage.
+    """
+    settings = run.config.rephrase
+    if settings is None:
+        return
+    rephrase.check_rephrase(settings, run.storage, asks, measured)
+    for parent in run.config.parents() if settings.dedup is not None else ():
+        theirs = run.config.sources[parent].dedup
+        compared = ("num_bands", "rows_per_band", "shingle_words", "numbers", "seed")
+        if theirs is None or any(getattr(theirs, name) != getattr(settings.dedup, name) for name in compared):
+            raise ConfigError(
+                f"rephrase.dedup: bands, shingles, numbers and seed must be those of its parent {parent!r}, since "
+                "their signatures are compared; give the same, or `dedup: null`"
+            )
+
+
+def check_inputs(run: Run, source: str) -> None:
+    """Check that a source's inputs are there, and that one of them at least begins as its format says.
+
+    One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
+    that inputs, format or columns are wrong.
+
+    Raises: InputError naming the entry or file.
+    """
+    where, settings = f"sources.{source}.inputs", run.config.sources[source]
+    complaints: list[str] = []
+    for file in run.inputs(source):
+        job = ExtractJob(run.storage, source, file, settings.format, settings.columns, settings.extract)
+        try:
+            with file.open() as stream:
+                complaint = _complaint(itertools.islice(read(stream, job, 0, ()), MAX_ROWS), format_of(stream, job))
+        except UnreadableInputError as error:
+            complaint = file.problem[1] if file.problem else str(error)
+        except (OSError, ShardError) as error:
+            raise InputError(f"{where}: {error}") from error
+        if complaint == "":
+            return
+        complaints += [f"{file.name}: {complaint}"] if complaint is not None else []
+    if complaints:
+        more = f" (and {len(complaints) - 1:,} more)" if len(complaints) > 1 else ""
+        raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
+
+
+def _complaint(items: Iterator[Entry], form: str) -> str | None:
+    """Return what is wrong with the first item when none can be read, nothing when one can; None when there is none."""
+    first: str | None = None
+    for item in items:
+        result = item.result
+        is_damage = isinstance(result, Reject) and result.reason in ("damaged", "truncated_input") and form != "warc"
+        if isinstance(result, Reject) and (item.record_type == "file" or is_damage):
+            first = first or result.detail
+        else:
+            return ""
+    return first

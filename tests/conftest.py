@@ -55,13 +55,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(shared: Path) -> Path:
     """`crawl/*.warc.gz`, `notes.jsonl.gz` and `manuals.parquet`: real prose. `planted.json` names oddities."""
-    from flows import pydoc_pages, quickstart
+    from flows import quickstart
 
     folder = shared / "corpus"
     with once(folder) as to_do:
         if to_do:
             (folder / "crawl").mkdir(parents=True)
-            visits = quickstart.crawl(pydoc_pages.render_modules(PAGES.split()))
+            visits = quickstart.crawl(quickstart.render_modules(PAGES.split()))
             for number in range(3):
                 quickstart.write_warc(folder / "crawl" / f"pages-{number}.warc.gz", visits[number::3])
             planted = [{"url": visit.url, "kind": visit.planted} for visit in visits if visit.planted]

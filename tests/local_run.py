@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import RunConfig
-from flows.runs import opened
-from flows.stages import TABLE, steps
+from flows.stages import TABLE, opened, steps
 from pipeline.table.stages import StageReport, run_stage
 
 WORDS = ("river", "stone", "cloud", "garden", "window", "market", "silver", "morning", "paper", "music", "forest")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.kernels import minhash
 from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.table import schema
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 if TYPE_CHECKING:
     import datasketch

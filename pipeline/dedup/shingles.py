@@ -19,7 +19,7 @@ from pipeline.dedup.exchange import Exchange, append
 from pipeline.kernels import components as kernel
 from pipeline.kernels.minhash import shingle_hashes, text_hashes
 from pipeline.table.errors import ConservationError
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 Numbers = NDArray[np.int64]
 ReadTexts = Callable[[Numbers], Iterable[pa.Array]]

@@ -28,10 +28,10 @@ from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
 from pipeline.extract.units import DAMAGE, Document, Entry, Page, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
+from pipeline.inputs.files import InputFile
+from pipeline.inputs.shipped import lid_model_hash
 from pipeline.table import schema
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
-from pipeline.table.inputs import InputFile
-from pipeline.table.models import lid_model_hash
 from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import Storage

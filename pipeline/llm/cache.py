@@ -23,8 +23,7 @@ from pathlib import Path
 from pipeline.llm import former
 from pipeline.llm.types import Answer, Failure
 from pipeline.table.errors import ShardError, WorkspaceError
-from pipeline.table.lock import hold
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 
 DATABASE = "answers.sqlite"
 _VERSION = 1

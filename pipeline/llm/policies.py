@@ -28,7 +28,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
-from pipeline.table.redaction import HIDDEN, redact
+from pipeline.table.errors import HIDDEN, redact
 
 Reason = Literal[
     "refused",  # the server says that this request is wrong: 400, 413, 422 and other 4xx

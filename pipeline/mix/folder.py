@@ -26,9 +26,8 @@ from typing import Any
 from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
 from pipeline.table.kept import as_written, create_file, done, read_arrays, read_json, write_arrays, write_json
-from pipeline.table.lock import LOCK
 from pipeline.table.shards import digest
-from pipeline.table.storage import Storage
+from pipeline.table.storage import LOCK, Storage
 
 RUN, STOPPED = "run.json", "stopped.json"
 _KNOWN = ".known.json"

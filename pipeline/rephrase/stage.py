@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pipeline.inputs.shipped import lid_model_hash
 from pipeline.rephrase import verify
 from pipeline.rephrase.collapse import measure_collapse
 from pipeline.rephrase.config import RephraseConfig
@@ -22,7 +23,6 @@ from pipeline.rephrase.sources import check_routes, kept_documents, resolve_rout
 from pipeline.table.catalog import ANSWERS
 from pipeline.table.errors import ConfigError
 from pipeline.table.interrupts import giving
-from pipeline.table.models import lid_model_hash
 from pipeline.table.shards import Group
 from pipeline.table.sql import connect
 from pipeline.table.stages import Context, Progress, Publish, Stage, Totals

@@ -29,10 +29,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.llm.config import EndpointConfig
-from pipeline.table.config import StageConfig, read_yaml, validate
+from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.kept import read_yaml
 from pipeline.table.shards import digest
 
 Step = Literal[

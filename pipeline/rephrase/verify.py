@@ -23,8 +23,8 @@ from pipeline.rephrase.fidelity.check import check
 from pipeline.rephrase.post import SPECIAL_TOKENS, UNSPACED, meets
 from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
+from pipeline.table.kept import json_lines
 from pipeline.table.storage import open_file
-from pipeline.table.text import json_lines
 
 VERSION = "fidelity_v3"
 """Raised when the same texts are judged otherwise."""

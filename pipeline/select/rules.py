@@ -15,10 +15,10 @@ from typing import Any
 
 import duckdb
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.table import query
-from pipeline.table.config import read_yaml
 from pipeline.table.errors import ConfigError, RuleError, nearest
-from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.kept import read_yaml
 from pipeline.table.query import Node
 
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"

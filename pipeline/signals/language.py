@@ -15,7 +15,7 @@ from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table import schema
 from pipeline.table.errors import InputError
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 VERSION = "language_v2"
 LANGUAGE = pa.schema(

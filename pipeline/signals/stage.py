@@ -7,12 +7,12 @@ from functools import cache, partial
 
 import pyarrow as pa
 
+from pipeline.inputs.shipped import lid_model_hash, lid_model_path
 from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.signals import language, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
-from pipeline.table.models import lid_model_hash, lid_model_path
 from pipeline.table.shards import Identity, Part, RowMap, Work, made_from_texts
 from pipeline.table.stages import Context, Mapped, PartJob, Progress, Publish, Stage, Totals, make_rows, plan_row_maps
 

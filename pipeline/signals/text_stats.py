@@ -28,7 +28,7 @@ import pyarrow as pa
 from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.kernels.text_stats import Count, count_texts
 from pipeline.table import schema
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 VERSION: Final = f"text_stats_v1 unicode {UNICODE_VERSION}"
 

@@ -1,14 +1,16 @@
-"""What a workspace holds: its sources, their groups, and the index of each group."""
+"""What a workspace holds: its sources and the index of each group, whether they are sound, and what can be deleted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.table.errors import ShardError, WorkspaceError
 from pipeline.table.schema import RESERVED_SOURCES
-from pipeline.table.shards import INDEX, MANIFESTS, PART_FILE, Group, Index, Manifest
-from pipeline.table.storage import Storage
+from pipeline.table.shards import INDEX, MANIFESTS, PART_FILE, THREADS, VERIFIED, Group, Index, Manifest, Part, content
+from pipeline.table.storage import LOCK, TEMPORARY, Storage
 
 FLAT_GROUPS = ("documents", "rejects", "signatures", "duplicates", "outcomes", "curated")
 """Groups that a source has once."""
@@ -20,6 +22,10 @@ AGAINST = "against"
 """Components that documents of other sources share with this one's, a group for each of them."""
 NESTED_GROUPS = ("signals", "predictions", "scores", AGAINST)
 """Folders that hold one group for each signal or classifier."""
+_OTHER_ROWS = ("documents", "rejects", "curated", AGAINST)
+"""Groups whose parts are not row-aligned with those of documents."""
+_KEPT_FOLDERS = {*RESERVED_SOURCES, ANSWERS, VERIFIED}
+"""Folders of a workspace in which other commands keep what they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +159,142 @@ def _why_empty(storage: Storage) -> str:
     if storage.fs.isfile(storage.path("")):
         return f"{storage.url} is a file; name the workspace's folder, {make}"
     return f"{storage.url} is not a workspace, or its first run has not finished `extract`; {make}"
+
+
+# Is it sound? Nothing remembered counts -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedGroup:
+    """A group that was read from end to end, and what is wrong with it: a line each, which says what to do."""
+
+    source: str
+    group: str
+    parts: int
+    rows: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def check(storage: Storage) -> list[CheckedGroup]:
+    """Check indexes, manifests and parts of every group that was ever completed, also those that no stage reads now.
+
+    Raises: WorkspaceError when there is no workspace, or a former version laid it out.
+    """
+    check_layout(storage)
+    found: list[CheckedGroup] = []
+    for source in source_folders(storage):
+        ids: dict[str, str] = {}
+        for folder in group_folders(storage, source):
+            group = Group(storage, f"{source}/{folder}")
+            try:
+                index = group.index()
+            except ShardError as error:
+                found.append(CheckedGroup(source, folder, 0, 0, 0, (str(error),)))
+                continue
+            if index is None:
+                continue
+            if folder == "documents":
+                ids = {part.stem: part.ids for part in index.parts}
+            aligned = {} if folder.split("/")[0] in _OTHER_ROWS else ids
+            with ThreadPoolExecutor(THREADS) as pool:
+                found_in_parts = pool.map(partial(_problems, group, aligned), index.parts)
+                problems = tuple(problem for each in found_in_parts for problem in each)
+            rows, size = sum(part.rows for part in index.parts), sum(part.bytes for part in index.parts)
+            found.append(CheckedGroup(source, folder, len(index.parts), rows, size, problems))
+    if not found:
+        Catalog.read(storage)  # says why
+    return found
+
+
+def _problems(group: Group, documents: Mapping[str, str], part: Part) -> list[str]:
+    """Return what is wrong with one part; `documents` are the digests of the ids that its rows must have, by stem."""
+    where, anew = group.storage.sql_path(group.path(part.name)), "run again, it will be made anew"
+    found = []
+    try:
+        held = content(group.storage, group.folder, f"{part.name}.parquet")
+        if held is None:
+            found.append(f"{where} is missing; {anew}")
+        elif held != part.content:
+            found.append(f"{where} is damaged: its content is not what its manifest says; delete it and {anew}")
+    except OSError as error:
+        found.append(f"{where} cannot be read: {error.strerror or error}; make it readable, or delete it and {anew}")
+    manifest = group.manifest(part.name)
+    if manifest is None or manifest.part != part or manifest.rows_in != part.rows + manifest.rejects:
+        found.append(
+            f"{group.storage.sql_path(group.manifest_path(part.name))} is missing, damaged or another part's; {anew}"
+        )
+    if part.ids and documents.get(part.stem) not in (None, "", part.ids):
+        found.append(f"{where}: its doc_ids are not those of the documents; delete it and {anew}")
+    return found
+
+
+# What no index lists: superseded parts, those of unfinished runs, half-written files ----------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What was deleted (or would be, in a dry run), and what was left because Gristmill did not make it."""
+
+    files: tuple[str, ...]
+    bytes: int
+    unknown: tuple[str, ...]
+
+
+def collect(storage: Storage, dry_run: bool = False) -> GcReport:
+    """Delete the parts and manifests that no index lists and temporary leftovers; report every file that it left alone.
+
+    Parts of a run that was killed before its stage was complete go too: that run then starts those shards anew. Only
+    the holder of the workspace's lock may call this.
+
+    Raises: WorkspaceError when an index cannot be read (then nothing is deleted) or a file cannot be deleted.
+    """
+    doomed: list[str] = []
+    unknown: list[str] = []
+    try:
+        listed = _listed(storage)
+        for path in storage.files(""):
+            folder, _, name = path.rpartition("/")
+            part = PART_FILE.fullmatch(name) if folder in listed else None
+            is_ours = path == LOCK or (folder in listed and name == INDEX) or path.split("/", 1)[0] in _KEPT_FOLDERS
+            if path.startswith(f"{TEMPORARY}/") or (part is not None and part["part"] not in listed[folder]):
+                doomed.append(path)
+            elif part is None and not is_ours:
+                unknown.append(path)
+        size = sum(int(storage.fs.size(storage.path(path)) or 0) for path in doomed)
+        if not dry_run:
+            for path in doomed:
+                storage.delete(path)
+            storage.clear_temporary()
+    except ShardError as error:
+        raise WorkspaceError(f"nothing was deleted: {error}") from error
+    except OSError as error:
+        raise WorkspaceError(f"workspace {storage.url}: {error.strerror or error}; make it writable") from error
+    return GcReport(tuple(doomed), size, tuple(unknown))
+
+
+def _listed(storage: Storage) -> dict[str, frozenset[str]]:
+    """Return the parts that each group's index lists, by its two folders; an unfinished group lists none.
+
+    Groups are sought only in folders that Gristmill made: those where an index or a manifest of ours lies.
+
+    Raises: ShardError when an index is damaged.
+    """
+    listed: dict[str, frozenset[str]] = {}
+    for source in source_folders(storage):
+        groups = [Group(storage, f"{source}/{folder}") for folder in group_folders(storage, source)]
+        present = [group for group in groups if storage.names(group.folder) or storage.names(group.manifests)]
+        if any(_is_ours(group) for group in present):
+            for group in present:
+                index = group.index()
+                names = frozenset(part.name for part in index.parts) if index else frozenset()
+                listed[group.folder] = listed[group.manifests] = names
+    return listed
+
+
+def _is_ours(group: Group) -> bool:
+    names = group.storage.names(group.manifests)
+    if INDEX in names:
+        return True
+    parts = [match["part"] for name in names if (match := PART_FILE.fullmatch(name))]
+    return any(group.manifest(part) is not None for part in parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import typing
 from collections.abc import Mapping
@@ -11,11 +10,8 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, ValidationError
 
-from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.redaction import check_address, redact, shown
-from pipeline.table.storage import read_file
+from pipeline.table.errors import ConfigError, check_address, nearest, redact, shown
 
-_MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_DIGITS = 100
 _KEY = "[key]"
@@ -38,26 +34,10 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
-    """Return a YAML file's mapping and the line of each key path.
-
-    Raises: ConfigError when it is absent, unreadable, not YAML, not a mapping, or repeats a key.
-    """
-    try:
-        text = read_file(path, _MAX_BYTES).decode()
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    return parse_yaml(text.removeprefix("\ufeff"), str(path))
-
-
 def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     """Return the mapping in `text` and the line of each key path; `where` names it in messages.
 
-    Raises: ConfigError as `read_yaml`.
+    Raises: ConfigError when it is not YAML, not a mapping, or repeats a key.
     """
     value, lines = _parse(text, where)
     if value is None:
@@ -216,14 +196,16 @@ def _line(path: _Path, lines: Lines) -> int:
 
 def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: str, lines: Lines) -> str:
     problem = problems[0]
-    message = "; or: ".join(dict.fromkeys(_in_yaml(problem["msg"]) for problem in problems))
+    said = (problem["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list") for problem in problems)
+    message = "; or: ".join(dict.fromkeys(_MAPPING.sub("a mapping", text) for text in said))  # YAML's names for types
     named = message.split(" ", 1)[0].rstrip(":").split(".")  # a check over several keys begins with the one to blame
     line = _line((*path, *named), lines)
     place = f"{where}:{line}" if line else where
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _fields(model, problem["loc"][:-1])
-        return f"{place}: unknown key {key!r}{nearest(path[-1], known) or _list(known)}"
+        hint = nearest(path[-1], known) or (f" (known: {', '.join(known)})" if known else "")
+        return f"{place}: unknown key {key!r}{hint}"
     if problem["type"] == "missing":
         return f"{place}: key {key!r} is missing"
     if isinstance(problem["input"], Mapping) or problem["loc"][-1:] == (_KEY,) or not key:
@@ -233,15 +215,6 @@ def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: s
         return f"{place}: {key}: {message}"
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{place}: {key} = {shown}: {message}"
-
-
-def _in_yaml(message: str) -> str:
-    """Return pydantic's message with YAML's names for types."""
-    return _MAPPING.sub("a mapping", message.removeprefix("Value error, ")).replace("a valid tuple", "a list")
-
-
-def _list(known: list[str]) -> str:
-    return f" (known: {', '.join(known)})" if known else ""
 
 
 def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:

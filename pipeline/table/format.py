@@ -7,15 +7,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, Literal, TextIO
 
-from pipeline.table.errors import UsageError
-from pipeline.table.sql import Result
-from pipeline.table.terminal import escaped
+from pipeline.table.errors import UsageError, escaped
 
 Format = Literal["table", "csv", "json"]
 CELL_WIDTH = 60
@@ -25,6 +24,16 @@ WIDTH_ROWS = 1000
 _LINE_ENDS = dict.fromkeys(map(ord, "\n\r\t\v\f"), " ")
 _FIGURES = re.compile(r"-|[-+]?[\d.,]+( %)?")
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(.*\)|DOUBLE|FLOAT")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A query's answer: column names and types, and the rows, which are read once and only as they are asked for."""
+
+    columns: list[str]
+    types: list[str]
+    rows: Iterator[tuple[Any, ...]]
+    """Python values, but for dates and points in time, which are ISO 8601 text in UTC: Python has no infinity."""
 
 
 def write(result: Result, form: Format, stream: TextIO, *, defuse: bool = False) -> int:
@@ -39,12 +48,12 @@ def write(result: Result, form: Format, stream: TextIO, *, defuse: bool = False)
     return write_table(result, stream) if form == "table" else write_json(result, stream)
 
 
-def write_table(result: Result, stream: TextIO) -> int:
-    """Write an aligned table: numbers to the right, cells cut at 60 characters, control characters made visible."""
+def write_table(result: Result, stream: TextIO, width: int | None = CELL_WIDTH) -> int:
+    """Write an aligned table: numbers to the right, cells cut at `width`, control characters made visible."""
     if result.columns == ["explain_key", "explain_value"]:
         return _write_plan(result, stream)
     right = [_NUMERIC.fullmatch(kind) is not None for kind in result.types]
-    rows = (tuple(cell(value) for value in row) for row in result.rows)
+    rows = (tuple(cell(value, width) for value in row) for row in result.rows)
     head = list(islice(rows, WIDTH_ROWS))
     names = tuple(cell(name) for name in result.columns)
     widths = [max(map(display_width, column)) for column in zip(names, *head, strict=True)]
@@ -57,13 +66,13 @@ def write_table(result: Result, stream: TextIO) -> int:
     return count
 
 
-def text_table(rows: Sequence[Mapping[str, object]]) -> str:
+def text_table(rows: Sequence[Mapping[str, object]], width: int | None = CELL_WIDTH) -> str:
     """Return rows of the same keys as an aligned table; columns of numbers to the right."""
     columns = list(rows[0]) if rows else []
     values = [tuple(row[name] for name in columns) for row in rows]
     kinds = ["DOUBLE" if all(_is_number(row[i]) for row in values) else "VARCHAR" for i in range(len(columns))]
     buffer = io.StringIO()
-    write_table(Result(columns, kinds, iter(values)), buffer)
+    write_table(Result(columns, kinds, iter(values)), buffer, width)
     return buffer.getvalue()
 
 
@@ -129,7 +138,7 @@ def scalar(value: Any) -> str:
     return str(value)
 
 
-def cell(value: Any, width: int = CELL_WIDTH) -> str:
+def cell(value: Any, width: int | None = CELL_WIDTH) -> str:
     """Return `value` in one line of at most `width` columns, without anything that a terminal would obey."""
     if value is None:
         return "-"
@@ -139,7 +148,7 @@ def cell(value: Any, width: int = CELL_WIDTH) -> str:
         text = encode(value)
     else:
         text = value if isinstance(value, str) else scalar(value)
-    return cut(visible(text[: 4 * width]), width)
+    return visible(text) if width is None else cut(visible(text[: 4 * width]), width)
 
 
 def visible(text: str) -> str:

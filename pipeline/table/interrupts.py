@@ -16,10 +16,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.table.errors import GristmillError
-from pipeline.table.redaction import redact
+from pipeline.table.errors import GristmillError, escaped, raw, redact
 from pipeline.table.storage import remove_scratch
-from pipeline.table.terminal import escaped, raw
 
 KEPT = "finished shards are kept"
 GRACE_S = 4.0
@@ -30,6 +28,8 @@ _READING_GRACE_S = 1.0
 """Seconds that a command which only reads gets to unwind."""
 _LAST_ACTS_S = 1.5
 _SHOW_CURSOR = "\x1b[?25h"
+last_acts: list[Callable[[], None]] = []
+"""What is done, within a second each, before a run's process ends without unwinding."""
 
 
 class InterruptedRunError(GristmillError):
@@ -46,16 +46,11 @@ class Stop(threading.Event):
         self.grace_s = GRACE_S
         self.standing: Callable[[], str] = lambda: KEPT
         """What a run that is stopped now keeps, and what it will do again."""
-        self.last_acts: list[Callable[[], None]] = []
-        """What is done, within a second, before the process ends without unwinding."""
 
 
 @contextmanager
-def giving(stop: threading.Event, grace_s: float) -> Iterator[None]:
+def giving(stop: Stop, grace_s: float) -> Iterator[None]:
     """Let the block take so long, and some seconds to store what it has, where the user stops the run in it."""
-    if not isinstance(stop, Stop):
-        yield
-        return
     stop.grace_s = grace_s + GRACE_S
     try:
         yield
@@ -104,7 +99,7 @@ def ending_on_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
+def stopping_on_signals(stop: Stop, command: str) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into a clean stop: shards in progress are left, finished ones kept.
 
     Whatever still hangs after the grace of `stop`, or at a second signal, ends with the process: every file is written
@@ -113,32 +108,27 @@ def stopping_on_signals(stop: threading.Event, command: str) -> Iterator[None]:
     sent: list[int] = []
 
     def message() -> str:
-        standing = stop.standing() if isinstance(stop, Stop) else KEPT
-        return f"stopped; {standing}: `{command}` goes on from there"
+        return f"stopped; {stop.standing()}: `{command}` goes on from there"
 
     def act(number: int) -> None:
         sent.append(number)
         if len(sent) > 1:
             _leave(number, message())
         stop.set()
-        patience_s = grace_s()
-        waits = f": calls under way have {patience_s - GRACE_S:g} s, a second Ctrl-C ends at once"
-        sys.stderr.write(f"\nstopping{waits if patience_s > GRACE_S else ''} ...\n")
+        waits = f": calls under way have {stop.grace_s - GRACE_S:g} s, a second Ctrl-C ends at once"
+        sys.stderr.write(f"\nstopping{waits if stop.grace_s > GRACE_S else ''} ...\n")
         sys.stderr.flush()
         threading.Thread(target=leave_later, args=(number,), daemon=True).start()
 
-    def grace_s() -> float:
-        return stop.grace_s if isinstance(stop, Stop) else GRACE_S
-
     def leave_later(number: int) -> None:
         started = last = time.monotonic()
-        longest_s = grace_s()
+        longest_s = stop.grace_s
         while last - started < longest_s:
             time.sleep(0.1)
             last = time.monotonic()
-            if grace_s() < longest_s:  # the calls have ended: the rest is as short as ever
+            if stop.grace_s < longest_s:  # the calls have ended: the rest is as short as ever
                 longest_s = min(longest_s, last - started + GRACE_S)
-        for last_act in stop.last_acts if isinstance(stop, Stop) else ():
+        for last_act in last_acts:
             thread = threading.Thread(target=last_act, daemon=True)
             thread.start()
             thread.join(_LAST_ACTS_S)

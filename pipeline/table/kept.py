@@ -1,7 +1,8 @@
 """What is kept from run to run: files that a kill leaves old or new and never half, and the answer to "is it done?".
 
 A thing is done when its manifest, a JSON file that is written last, has the values of `key`, and the files that it
-lists under `files` lie beside it in the sizes that it says. Paths are local ones or fsspec URLs.
+lists under `files` lie beside it in the sizes that it says. Paths are local ones or fsspec URLs. What people write,
+YAML, is read here as well: both kinds of text have a limit.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.table.errors import ShardError
-from pipeline.table.storage import Storage, new_file, write_failure
+from pipeline.table.config import Lines, Model, override, parse_yaml, validate
+from pipeline.table.errors import ConfigError, InputError, ShardError
+from pipeline.table.storage import Storage, read_file
 
 MAX_JSON_BYTES = 1 << 28
+MAX_YAML_BYTES = 1 << 20
 _Kept = TypeVar("_Kept")
 
 
@@ -103,11 +106,9 @@ def read_json(path: str | Path) -> Any | None:
     """
     storage, name = _place(path)
     try:
-        with storage.open(name) as file:
-            if file.seek(0, os.SEEK_END) > MAX_JSON_BYTES:
-                raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
-            file.seek(0)
-            return json.loads(file.read())
+        if storage.fs.size(storage.path(name)) > MAX_JSON_BYTES:
+            raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
+        return json.loads(storage.read_bytes(name))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
@@ -138,22 +139,40 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]] | None:
         raise ShardError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
-@contextmanager
-def create_file(path: str | Path) -> Iterator[BinaryIO]:
+def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
+    """Return a YAML file's mapping and the line of each key path.
+
+    Raises: ConfigError when it is absent, unreadable, not YAML, not a mapping, or repeats a key.
+    """
+    try:
+        text = read_file(path, MAX_YAML_BYTES).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return parse_yaml(text.removeprefix("\ufeff"), str(path))
+
+
+def read_config(model: type[Model], path: str, assignments: Sequence[str] = ()) -> Model:
+    """Return the configuration in a YAML file with `--set` assignments applied.
+
+    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    """
+    value, lines = read_yaml(path)
+    for assignment in assignments:
+        override(value, assignment)
+    return validate(model, value, path, lines)
+
+
+def create_file(path: str | Path) -> AbstractContextManager[BinaryIO]:
     """Open a new file for writing; it appears under its name, durably, when the block ends without an error.
 
     Raises: ShardError when it cannot be written.
     """
     storage, name = _place(path)
-    if not storage.is_local:
-        with storage.create(name) as target:
-            yield target
-        return
-    try:
-        with new_file(storage.path(name)) as target:
-            yield target
-    except OSError as error:
-        raise ShardError(write_failure(str(path), error)) from error
+    return storage.create(name, is_beside=True)
 
 
 def clear_temporary(folder: Path) -> None:
@@ -166,7 +185,7 @@ def size_of(path: str | Path) -> int | None:
     """Return a file's size in bytes, None when there is none."""
     storage, name = _place(path)
     try:
-        return os.stat(storage.path(name)).st_size if storage.is_local else int(storage.fs.size(storage.path(name)))
+        return int(storage.fs.size(storage.path(name)))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -192,3 +211,26 @@ def _place(path: str | Path) -> tuple[Storage, str]:
     text = str(path)
     folder, _, name = (text if "://" in text else os.path.abspath(text)).rpartition("/")
     return Storage.at(folder), name
+
+
+def json_lines(stream: BinaryIO, name: str, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `name:line` and the object of every JSON line that is not blank; memory does not grow with the file.
+
+    Raises: InputError for a line of more than `limit` bytes, or one that is no JSON object; the lines before it have
+    been yielded.
+    """
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        where = f"{name}:{number}"
+        if len(line) > limit:
+            raise InputError(f"{where}: the line is longer than {limit} bytes; is it one JSON object a line?")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error}); each line is an object") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: a {type(value).__name__}, not an object")
+        yield where, value

@@ -8,6 +8,11 @@ exist. Manifests and indexes lie in `<source>/_manifests/<group>`, apart from th
 folder or a glob, so a group's folder holds Parquet alone, and what they read of `PUBLISHED` groups is current once a
 stage has completed. A part's name is `<stem>-<first 8 digits of its key>`: the stem comes from the part's origin and is
 the same in every group that is row-aligned with it, and no part is ever overwritten by one that means something else.
+
+Whether a file still holds what was written is found out once, by reading it, and again only when it has changed. What
+was found sound is remembered in this process and in a small file a group, by size, times and inode (size and ETag
+behind a URL). What changes under the same stamp, as on a disk that loses a bit, is found by `gristmill check` alone,
+and by the checksums of pages, which pyarrow verifies whenever it reads.
 """
 
 from __future__ import annotations
@@ -16,11 +21,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +36,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.table.errors import ConservationError, GristmillError, ReplacedError, SchemaError, ShardError
-from pipeline.table.integrity import Memory, content, memory
 from pipeline.table.schema import DOC_ID
 from pipeline.table.storage import Storage
 
@@ -41,6 +47,11 @@ PUBLISHED = ("outcomes", "curated")
 ROW_GROUP_BYTES = 16 << 20
 """Uncompressed bytes a row group aims at: a reader of one group stays small, and statistics still prune."""
 ROW_GROUP_ROWS = 64_000
+VERIFIED = "_verified"
+"""Folder of a workspace with what was found sound, a file a group; whoever deletes it pays with time alone."""
+_JUST_WRITTEN = ""
+"""Stamp of what this process put behind a URL: asking for the real one would cost a request a file."""
+THREADS = min(8, os.cpu_count() or 1)
 _SEAL = re.compile(rb'\{\n "digest": "(?P<digest>[0-9a-f]{32})",')
 
 
@@ -147,6 +158,82 @@ class Tally:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Memory:
+    """Which files of a group were found to hold what their digests say."""
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage, self._path = storage, path
+        self._lock = threading.Lock()
+        self._is_saved = True
+        self._seen: dict[str, tuple[str, str]] = {}
+        """Stamp and digest by name."""
+        try:
+            stored = json.loads(storage.read_bytes(path))
+            self._seen = {str(name): (str(stamp), str(digest)) for name, (stamp, digest) in stored.items()}
+        except (OSError, ValueError, TypeError, AttributeError):  # absent or damaged: that costs time alone
+            self._seen = {}
+
+    def proven(self, folder: str, expected: Mapping[str, str], measure: Callable[[str], str | None]) -> dict[str, bool]:
+        """Tell of each file of `folder` whose digest is expected, and that is there, whether `measure` finds it."""
+        stamps = self._storage.stamps(folder, list(expected))
+        found: dict[str, str | None] = {}
+        asked = []
+        with self._lock:
+            for name, stamp in stamps.items():
+                seen = self._seen.get(name)
+                if seen == (stamp, expected[name]) or seen == (_JUST_WRITTEN, expected[name]):
+                    found[name] = expected[name]
+                    self._seen[name] = stamp, expected[name]
+                else:
+                    asked.append(name)
+        if asked:
+            with ThreadPoolExecutor(THREADS) as pool:
+                found.update(zip(asked, pool.map(measure, asked), strict=True))
+            with self._lock:
+                self._seen |= {name: (stamps[name], expected[name]) for name in asked if found[name] == expected[name]}
+                self._is_saved = False
+        return {name: digest == expected[name] for name, digest in found.items() if digest is not None}
+
+    def note(self, folder: str, name: str, digest: str) -> None:
+        """Take a file that this process has just written as proven."""
+        stamp = self._storage.stamps(folder, [name])[name] if self._storage.is_local else _JUST_WRITTEN
+        with self._lock:
+            self._seen[name] = stamp, digest
+            self._is_saved = False
+
+    def save(self, names: Collection[str] | None = None) -> None:
+        """Write down what is known, of these names alone if any are given; a workspace may be read-only."""
+        with self._lock:
+            if names is not None and not self._seen.keys() <= set(names):
+                self._seen = {name: value for name, value in self._seen.items() if name in names}
+                self._is_saved = False
+            if self._is_saved:
+                return
+            text = json.dumps(dict(sorted(self._seen.items())), separators=(",", ":"))
+            self._is_saved = True
+        try:
+            self._storage.write_bytes(self._path, text.encode())
+        except (GristmillError, OSError):
+            return
+
+
+_memories: dict[str, Memory] = {}
+_opening = threading.Lock()
+
+
+def content(storage: Storage, folder: str, name: str) -> str | None:
+    """Return the 128-bit BLAKE2b of a file, or None when it is gone. Raises: OSError."""
+    try:
+        with storage.open(f"{folder}/{name}") as stream:
+            return hashlib.file_digest(cast(Any, stream), _blake2b).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _blake2b() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
 @dataclass(frozen=True)
 class Group:
     """A folder of parts, such as `web/documents`."""
@@ -174,8 +261,13 @@ class Group:
 
     @property
     def memory(self) -> Memory:
-        """What is known of the soundness of its files."""
-        return memory(self.storage, self.folder)
+        """What this process and those before it know of the soundness of its files."""
+        path = f"{VERIFIED}/{self.folder}.json"
+        key = self.storage.sql_path(path)
+        with _opening:
+            if key not in _memories:
+                _memories[key] = Memory(self.storage, path)
+            return _memories[key]
 
     def index(self) -> Index | None:
         """Return the index, or None when the group was never completed.
@@ -188,7 +280,8 @@ class Group:
             return None
         except ValueError as error:
             where = self.storage.sql_path(self.index_path)
-            raise ShardError(f"{where} is damaged ({_why(error)}); delete it and run again") from error
+            why = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
+            raise ShardError(f"{where} is damaged ({why}); delete it and run again") from error
 
     def parts(self) -> list[Part]:
         """Return the current parts in name order, each verified; none when the group was never completed.
@@ -355,7 +448,10 @@ class PartWriter:
             stack.callback(setattr, self._writer, "is_open", False)
             self._flush()
             self._writer.close()
-            self._written = _size_and_content(self._file)
+            self._file.flush()
+            self._file.seek(0)
+            held = hashlib.file_digest(cast(Any, self._file), _blake2b).hexdigest()
+            self._written = self._file.seek(0, os.SEEK_END), held
 
     def write(self, table: pa.Table) -> None:
         """Append rows in order.
@@ -383,8 +479,29 @@ class PartWriter:
         size, digest = self._written
         ids = self._ids.hexdigest() if self._ids else ""
         part = Part(name=self.name, key=self.work.key, rows=self.rows, bytes=size, content=digest, ids=ids)
-        self.group.memory.note(self.group.folder, f"{self.name}.parquet", digest)
-        write_manifest(self.group, part, self.work, tally)
+        if tally.rows_in != part.rows + tally.rejects:
+            raise ConservationError(
+                f"{self.group.folder}/{self.name}: {tally.rows_in} rows in, but {part.rows} out and {tally.rejects} "
+                "rejected; this is a bug in Gristmill, the part was not counted as done"
+            )
+        identity = self.work.identity
+        manifest = Manifest(
+            part=part,
+            stage=identity.stage,
+            version=identity.version,
+            inputs=[dict(item) for item in self.work.inputs],
+            config=dict(identity.config),
+            libraries=dict(identity.libraries),
+            rows_in=tally.rows_in,
+            rows_out=part.rows,
+            rejects=tally.rejects,
+            counts=dict(tally.counts),
+            details=dict(tally.details),
+        )
+        memory = self.group.memory
+        memory.note(self.group.folder, f"{self.name}.parquet", digest)
+        self.group.storage.write_bytes(self.group.manifest_path(self.name), _sealed(manifest))
+        memory.note(self.group.manifests, f"{self.name}.json", digest)
         return part
 
     def _flush(self) -> None:
@@ -394,33 +511,6 @@ class PartWriter:
         table = pa.concat_tables(self._pending).combine_chunks()
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
         self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
-
-
-def write_manifest(group: Group, part: Part, work: Work, tally: Tally) -> None:
-    """Write a part's manifest.
-
-    Raises: ConservationError when `rows_in` differs from the part's rows plus rejects.
-    """
-    if tally.rows_in != part.rows + tally.rejects:
-        raise ConservationError(
-            f"{group.folder}/{part.name}: {tally.rows_in} rows in, but {part.rows} out and {tally.rejects} rejected; "
-            "this is a bug in Gristmill, the part was not counted as done"
-        )
-    manifest = Manifest(
-        part=part,
-        stage=work.identity.stage,
-        version=work.identity.version,
-        inputs=[dict(item) for item in work.inputs],
-        config=dict(work.identity.config),
-        libraries=dict(work.identity.libraries),
-        rows_in=tally.rows_in,
-        rows_out=part.rows,
-        rejects=tally.rejects,
-        counts=dict(tally.counts),
-        details=dict(tally.details),
-    )
-    group.storage.write_bytes(group.manifest_path(part.name), _sealed(manifest))
-    group.memory.note(group.manifests, f"{part.name}.json", part.content)
 
 
 def _sealed(model: BaseModel) -> bytes:
@@ -443,10 +533,6 @@ def _unsealed(data: bytes) -> bytes:
     return text
 
 
-def _why(error: ValueError) -> str:
-    return f"{error.error_count()} errors" if isinstance(error, ValidationError) else str(error)
-
-
 def write_options(schema: pa.Schema) -> dict[str, Any]:
     """Return the Parquet settings of every part: Zstandard, and dictionaries where values repeat."""
     repeating = [f.name for f in schema if f.name in {"source", "reason", "language", "licence", "method", "outcome"}]
@@ -458,14 +544,11 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
 
     Raises: ShardError when the part cannot be read.
     """
-    try:
-        with open_part(group, name) as file:
-            if not file.num_row_groups:
-                yield file.read(columns=columns)
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=columns, use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(group, name, error) from error
+    with open_part(group, name) as file:
+        if not file.num_row_groups:
+            yield file.read(columns=columns)
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=columns, use_threads=False)
 
 
 def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -474,35 +557,31 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
     Raises: ShardError when the part cannot be read.
     """
     first = 0
-    try:
-        with open_part(group, name) as file:
-            for number in range(file.num_row_groups):
-                after = first + file.metadata.row_group(number).num_rows
-                begin, end = np.searchsorted(rows, [first, after])
-                if begin < end:
-                    table = file.read_row_group(number, columns=columns, use_threads=False)
-                    yield table.take(pa.array(rows[begin:end] - first))
-                first = after
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(group, name, error) from error
+    with open_part(group, name) as file:
+        for number in range(file.num_row_groups):
+            after = first + file.metadata.row_group(number).num_rows
+            begin, end = np.searchsorted(rows, [first, after])
+            if begin < end:
+                table = file.read_row_group(number, columns=columns, use_threads=False)
+                yield table.take(pa.array(rows[begin:end] - first))
+            first = after
 
 
 @contextmanager
 def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a part; the checksum of each page is verified as it is read."""
-    with (
-        group.storage.open(group.path(name)) as stream,
-        pq.ParquetFile(stream, page_checksum_verification=True) as file,
-    ):
-        yield file
-
-
-def _unreadable(group: Group, name: str, error: Exception) -> GristmillError:
-    where = group.storage.sql_path(group.path(name))
-    index = group.index() if isinstance(error, FileNotFoundError) else None
-    if index is not None and name not in {part.name for part in index.parts}:
-        return ReplacedError(f"{where} was replaced by a run while it was read; do it again")
-    return ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew")
+    """Open a part; the checksum of each page is verified as it is read. Raises: ReplacedError, ShardError."""
+    try:
+        with (
+            group.storage.open(group.path(name)) as stream,
+            pq.ParquetFile(stream, page_checksum_verification=True) as file,
+        ):
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        where = group.storage.sql_path(group.path(name))
+        index = group.index() if isinstance(error, FileNotFoundError) else None
+        if index is not None and name not in {part.name for part in index.parts}:
+            raise ReplacedError(f"{where} was replaced by a run while it was read; do it again") from error
+        raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error
 
 
 def map_part(
@@ -539,10 +618,3 @@ def digest(value: Any) -> str:
     """Return 32 hex digits that identify a JSON-serialisable value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _size_and_content(file: Any) -> tuple[int, str]:
-    file.flush()
-    file.seek(0)
-    hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return file.seek(0, os.SEEK_END), hashed

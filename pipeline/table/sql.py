@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipeline.table import schema
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.errors import QueryError, ReplacedError, ShardError, UsageError, WorkspaceError, nearest
+from pipeline.table.format import Result
 from pipeline.table.query import (
     check_statement,
     close_off,
@@ -80,16 +81,6 @@ _WITH_KEPT = ("documents", "outcomes", "curated")
 """Views with the columns of a corpus's own."""
 _POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _PATTERN_CHARACTERS = re.compile(r"[*?[]")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A query's answer: column names and types, and the rows, which are read once and only as they are asked for."""
-
-    columns: list[str]
-    types: list[str]
-    rows: Iterator[tuple[Any, ...]]
-    """Python values, but for dates and points in time, which are ISO 8601 text in UTC: Python has no infinity."""
 
 
 @dataclass(frozen=True, slots=True)

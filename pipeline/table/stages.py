@@ -11,31 +11,18 @@ the groups are completed. What a matching manifest proves is not pending, so a s
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from pipeline.table.interrupts import stop_if_asked
+from pipeline.table.interrupts import Stop, stop_if_asked
 from pipeline.table.shards import Group, Index, Part, RowMap, finished, map_part
 from pipeline.table.storage import Storage
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class ShardReport:
-    """What one shard of one stage did: the line that is printed for it."""
-
-    name: str
-    rows_in: int
-    rows_out: int
-    input_bytes: int
-    elapsed_s: float
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +39,18 @@ class StageReport:
     notes: str = ""
 
 
+@dataclass(frozen=True)
+class Made(Generic[Result]):
+    """What came of one job, and what is told of it."""
+
+    result: Result
+    name: str
+    rows_in: int
+    rows_out: int
+    input_bytes: int
+    notes: str = ""
+
+
 class Engine(Protocol):
     """Runs a function over jobs and returns the results in order; the first error stops the rest and is raised."""
 
@@ -65,7 +64,8 @@ class Progress(Protocol):
     def read(self, count: int) -> None:
         """Count bytes of raw input as they are read."""
 
-    def shard(self, report: ShardReport) -> None: ...
+    def shard(self, made: Made[Any], elapsed_s: float) -> None:
+        """Count one finished shard."""
 
 
 class Reporter(Protocol):
@@ -84,7 +84,7 @@ class Context:
     storage: Storage
     engine: Engine
     reporter: Reporter
-    stop: threading.Event
+    stop: Stop
     workers: int
     memory_mb: int
     """Bound for what is decided about all documents at once: components, ranks, rules."""
@@ -96,18 +96,6 @@ class Context:
     def check(self) -> None:
         """Raise InterruptedRunError once the user has asked the run to stop."""
         stop_if_asked(self.stop)
-
-
-@dataclass(frozen=True)
-class Made(Generic[Result]):
-    """What came of one job, and what is told of it."""
-
-    result: Result
-    name: str
-    rows_in: int
-    rows_out: int
-    input_bytes: int
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,8 +152,7 @@ def run_stage(stage: Stage[Any, Any], context: Context) -> StageReport:
             assert stage.make is not None, "pending parts can be made"
             begun = time.monotonic()
             made = stage.make(job, progress)
-            told = made.name, made.rows_in, made.rows_out, made.input_bytes
-            progress.shard(ShardReport(*told, time.monotonic() - begun, made.notes))
+            progress.shard(made, time.monotonic() - begun)
             return made.result
 
         results = context.engine.map(f"{stage.source} {stage.name}", work, stage.pending)
@@ -173,7 +160,7 @@ def run_stage(stage: Stage[Any, Any], context: Context) -> StageReport:
         totals = stage.complete(results, _publish, progress)
         elapsed_s = time.monotonic() - started
         if stage.whole:
-            progress.shard(ShardReport(stage.source, totals.rows_in, totals.rows_out, 0, elapsed_s, totals.notes))
+            progress.shard(Made(None, stage.source, totals.rows_in, totals.rows_out, 0, totals.notes), elapsed_s)
     made, done = totals.shards, totals.shards_done_before
     return StageReport(
         stage.source,

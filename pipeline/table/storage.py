@@ -1,13 +1,16 @@
 """Files of a workspace and of its inputs: local paths and fsspec URLs through one layer.
 
 Local files appear under their final name by an atomic rename. Object stores have no rename: there a file is complete
-when it is put, and counts only once an index lists it.
+when it is put, and counts only once an index lists it. One run at a time holds a workspace.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -15,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,10 +31,13 @@ from pipeline.table.errors import (
     MissingDependencyError,
     ShardError,
     WorkspaceError,
+    check_address,
+    redact,
+    shown,
 )
-from pipeline.table.redaction import check_address, redact, shown
 
 TEMPORARY = "_tmp"
+LOCK = "_lock.json"
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "'gristmill[s3]'"),
     **dict.fromkeys(("http", "https"), "aiohttp"),
@@ -191,15 +198,17 @@ class Storage:
             target.write(data)
 
     @contextmanager
-    def create(self, relative: str) -> Iterator[BinaryIO]:
+    def create(self, relative: str, is_beside: bool = False) -> Iterator[BinaryIO]:
         """Open a new file for writing; it appears under its name when the block ends without an error.
+
+        Until then a local one lies among the storage's temporary files, or beside its name.
 
         Raises: ShardError when the disk is full or the folder cannot be written.
         """
         final = self.path(relative)
         try:
             if self.is_local:
-                with new_file(final, self._scratch()) as target:
+                with new_file(final, None if is_beside else self._scratch()) as target:
                     yield target
             else:
                 with tempfile.NamedTemporaryFile(prefix="part-") as remote:
@@ -238,9 +247,7 @@ class Storage:
         for name in self.names(TEMPORARY):
             path = Path(self.path(TEMPORARY), name)
             if path.is_dir():
-                for inner in sorted(path.rglob("*"), reverse=True):
-                    inner.rmdir() if inner.is_dir() else inner.unlink()
-                path.rmdir()
+                shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -267,17 +274,15 @@ def new_file(path: str, scratch: str | None = None) -> Iterator[BinaryIO]:
     """
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
-    if scratch is None:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".tmp")
-    else:
-        handle, temporary = tempfile.mkstemp(dir=scratch, prefix="part-")
+    token = secrets.token_hex(4)
+    temporary = f"{folder}/.{name}.{token}.tmp" if scratch is None else f"{scratch}/part-{token}"
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     _scratch_paths.add(temporary)
     try:
         with os.fdopen(handle, "w+b") as target:
             yield target
             target.flush()
             os.fsync(target.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -325,13 +330,6 @@ def write_failure(path: str, error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot write {path}: {error.strerror}; choose a workspace that you may write to"
     return f"cannot write {path}: {error.strerror or error}; run the same command again, finished shards are kept"
-
-
-@lru_cache(maxsize=1)
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -410,3 +408,73 @@ def printable(path: str) -> str:
 def is_local(fs: Any) -> bool:
     """Whether an fsspec filesystem is the machine's own."""
     return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+# One run at a time holds a workspace ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def hold(storage: Storage, command: str) -> Iterator[None]:
+    """Hold the workspace's lock while the block runs, creating the workspace when it is new.
+
+    A local lock is the kernel's and ends with its process, however that ends. A remote one is a file that a killed run
+    leaves behind; the message then names it.
+
+    Raises: WorkspaceError naming the run that holds the lock, or when the workspace cannot be written.
+    """
+    owner = json.dumps(
+        {
+            "command": redact(command),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    with _hold_local(storage, owner) if storage.is_local else _hold_remote(storage, owner):
+        yield
+
+
+@contextmanager
+def _hold_local(storage: Storage, owner: str) -> Iterator[None]:
+    path = storage.path(LOCK)
+    try:
+        os.makedirs(storage.root, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise WorkspaceError(write_failure(path, error)) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkspaceError(_held_by(storage, os.read(handle, 4096))) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, owner.encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _hold_remote(storage: Storage, owner: str) -> Iterator[None]:
+    path = storage.path(LOCK)
+    try:
+        # fsspec has no exclusive creation for every store: two runs that start within the same instant could both pass.
+        if storage.fs.exists(path):
+            raise FileExistsError(path)
+        storage.fs.pipe_file(path, owner.encode())
+    except FileExistsError as error:
+        hint = f"; if that run is dead, delete {storage.sql_path(LOCK)}"
+        raise WorkspaceError(_held_by(storage, storage.read_bytes(LOCK)) + hint) from error
+    try:
+        yield
+    finally:
+        storage.delete(LOCK)
+
+
+def _held_by(storage: Storage, text: bytes) -> str:
+    try:
+        owner = json.loads(text)
+        who = f"`{owner['command']}` (process {owner['pid']} on {owner['host']}, since {owner['started']})"
+    except (ValueError, KeyError, TypeError):
+        who = "another run"
+    return f"workspace {storage.url} is in use by {who}; wait for it or use another workspace"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.select.funnel import funnel
-from pipeline.table import integrity
-from pipeline.table.check import check
+from pipeline.table import shards
+from pipeline.table.catalog import check
 from pipeline.table.errors import GristmillError
 from pipeline.table.sql import run_sql
 from pipeline.table.storage import Storage
@@ -64,7 +64,7 @@ def flip(config: dict[str, Any], count: int, tmp_path: Path) -> None:
         bit = chosen.randrange(8 * len(data))
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        integrity._memories.clear()  # as another process
+        shards._memories.clear()  # as another process
         where = f"bit {bit} of {path}"
         is_part = path.suffix == ".parquet"
         assert not is_part or any(group.problems for group in check(Storage.at(str(workspace)))), where

@@ -16,9 +16,9 @@ from typing import Any
 import fasttext
 import pyarrow as pa
 
+from pipeline.inputs.shipped import lid_model_path
 from pipeline.kernels import fasttext as kernel
-from pipeline.table.models import lid_model_path
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "web" / "web-dev-gold.jsonl"
 

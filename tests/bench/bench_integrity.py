@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.table.integrity import VERIFIED, content
+from pipeline.table.shards import VERIFIED, content
 from pipeline.table.storage import Storage
 from tests.local_run import WORDS, run_all, write_jsonl
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import shutil
 import sys
-import threading
 import time
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -31,6 +30,7 @@ from pipeline.mix.steps.material import material
 from pipeline.mix.steps.train import draw, train_and_measure, trainer
 from pipeline.mix.steps.workspace import opened_mix
 from pipeline.mix.weights.mixture import load_mixture
+from pipeline.table.interrupts import Stop
 
 FIRST_SEED = 50_000
 """Behind every seed of a swarm and of verification."""
@@ -71,7 +71,7 @@ def variant(config: str, settings: list[str], seeds: int) -> dict[str, object]:
         raise SystemExit(errors.getvalue())
     with (
         redirect_stderr(StringIO()),
-        opened_mix(config, settings, "bench", MixDesk(Reporter(), threading.Event())) as mix,
+        opened_mix(config, settings, "bench", MixDesk(Reporter(), Stop())) as mix,
     ):
         found = material(mix)
         drawn = draw(mix, found)

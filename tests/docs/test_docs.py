@@ -24,6 +24,7 @@ from flows.config import STAGES, RunConfig, load
 from flows.stages import expected_columns, rules_of
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
+from pipeline.inputs.shipped import preset_names
 from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
 from pipeline.select.rules import check_rules, load_rules
@@ -31,8 +32,8 @@ from pipeline.select.wide_table import planned_columns
 from pipeline.signals import language, text_stats
 from pipeline.signals.stage import STATS_SCHEMA
 from pipeline.table import schema
-from pipeline.table.config import read_yaml, validate
-from pipeline.table.presets import preset_names
+from pipeline.table.config import validate
+from pipeline.table.kept import read_yaml
 from tests.docs.readme_file import BLOCKS, README, ROOT, SHELL, VIEWS, Block, commands, section, tables
 
 # Commands ----------------------------------------------------------------------------------------------------------

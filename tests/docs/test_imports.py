@@ -13,11 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = sorted(path.name for path in (ROOT / "pipeline").iterdir() if (path / "__init__.py").exists())
-GROUND_FLOOR = {"table", "kernels", "report"}
+GROUND_FLOOR = {"table", "kernels", "report", "inputs"}
 MAY_IMPORT = dict.fromkeys(ROOMS, GROUND_FLOOR) | {
     "kernels": set(),
     "table": set(),
     "report": {"table"},
+    "inputs": {"table"},
     "rephrase": GROUND_FLOOR | {"llm"},
     "extract": GROUND_FLOOR | {"llm"},
     "classifiers": GROUND_FLOOR | {"llm"},

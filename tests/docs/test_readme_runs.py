@@ -20,7 +20,8 @@ import pytest
 from classifiers.config import Corpus, TrainConfig
 from flows.quickstart import Visit, write_warc
 from flows.server import prefect_server
-from pipeline.table.config import read_yaml, validate
+from pipeline.table.config import validate
+from pipeline.table.kept import read_yaml
 from pipeline.table.sql import connect
 from pipeline.table.storage import Storage
 from tests.docs.readme_file import FILES, ROOT, RUN, VIEWS, Block, commands, section

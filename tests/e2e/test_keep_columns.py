@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.config import RunConfig
-from flows.preflight import check_everything
+from flows.stages import Run, check_everything
 from pipeline.select.explain import explain
 from pipeline.table.errors import InputError, RuleError
 from pipeline.table.shards import Group
@@ -114,7 +114,7 @@ def test_mistakes_are_found_before_work_begins(
 ) -> None:
     sources = {**config["sources"], source: {**config["sources"][source], **change}}
     with pytest.raises((RuleError, InputError)) as caught:
-        check_everything(RunConfig.model_validate({**config, "sources": sources}), [source], "select")
+        check_everything(Run.of(RunConfig.model_validate({**config, "sources": sources})), [source], "select")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -123,6 +123,6 @@ def test_an_order_over_two_types_is_refused(config: dict[str, Any]) -> None:
     dedup, select = {"scope": ["a", "b"]}, {"keep": "stars desc"}
     pair = {name: {**config["sources"][name], "dedup": dedup, "select": select} for name in "ab"}
     with pytest.raises(RuleError, match="'stars' is a number in a and VARCHAR in b, which share components"):
-        check_everything(RunConfig.model_validate({**config, "sources": pair}), ["a", "b"], "select")
+        check_everything(Run.of(RunConfig.model_validate({**config, "sources": pair})), ["a", "b"], "select")
     with pytest.raises(RuleError, match="'stars' is a number in a and VARCHAR in b, which share components"):
         run_all({**config, "sources": pair})

@@ -6,13 +6,14 @@ import itertools
 import json
 import os
 import threading
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from flows.inspection import print_check
+from flows.commands import check
 from pipeline.select.funnel import funnel
 from pipeline.table.catalog import Catalog, adopt
 from pipeline.table.errors import WorkspaceError
@@ -182,7 +183,7 @@ def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any], capsys
     run_all(config)
     capsys.readouterr()
     source = Path(config["workspace"], "web")
-    assert print_check(config["workspace"], as_json=True) == 0
+    assert check(Namespace(workspace=config["workspace"], json=True)) == 0
     groups = {row["group"]: row for row in json.loads(capsys.readouterr().out)}
     assert groups["documents"] | {"bytes": 0} == {
         "source": "web",
@@ -202,7 +203,7 @@ def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any], capsys
     (manifest,) = source.glob("_manifests/documents/part-*.json")
     manifest.write_text("{")
     (source / "_manifests/outcomes/_index.json").write_text("{")
-    assert print_check(config["workspace"], as_json=False) == 1
+    assert check(Namespace(workspace=config["workspace"], json=False)) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if str(source) in line]
     for path, words in (
         (lost, "is missing; run again"),

@@ -26,9 +26,8 @@ import pytest
 from flows import cli
 from flows.config import load
 from pipeline.extract.shard import ExtractJob
-from pipeline.table import lock
-from pipeline.table.inputs import resolve
-from pipeline.table.storage import Storage
+from pipeline.inputs.files import resolve
+from pipeline.table.storage import Storage, hold
 from tests.cli_runs import COMMAND, Ran, environment, gristmill
 from tests.local_run import rows, run_all, write_jsonl
 
@@ -444,7 +443,7 @@ def test_missing_language_model(
 
 
 def test_workspace_in_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with lock.hold(Storage.at("ws"), "gristmill run other.yaml"):
+    with hold(Storage.at("ws"), "gristmill run other.yaml"):
         line = answer(capsys, ["run", "run.yaml"])
     says(line, "ws is in use", "`gristmill run other.yaml`", f"process {os.getpid()}", "wait for it")
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.table import lock
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 from tests.cli_runs import Ran, snapshot
 from tests.mix_workspace import CONFIG, TRANSFORMER, blank, contents, done, edited, here, mixed, store_tokens
 
@@ -260,7 +259,7 @@ def test_missing_lightgbm(made: Path, without: Callable[[str], None]) -> None:
 
 
 def test_a_second_command_waits_its_turn(made: Path) -> None:
-    with lock.hold(Storage.at(str(made / MIX)), "gristmill mix train other.yaml"):
+    with hold(Storage.at(str(made / MIX)), "gristmill mix train other.yaml"):
         ran = here(made, "mix", "run", "mix.yaml")
     says(ran, "is in use", "`gristmill mix train other.yaml`", f"process {os.getpid()}", "wait for it")
 

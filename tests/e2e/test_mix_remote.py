@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.mix.steps.workspace import mix_home
-from pipeline.table.lock import hold
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 from tests.mix_workspace import blank, contents, done, edited, here, mixed
 
 

@@ -16,10 +16,9 @@ import fsspec
 import pytest
 
 from flows import cli
-from pipeline.table.lock import hold
 from pipeline.table.shards import Group
 from pipeline.table.sql import run_sql
-from pipeline.table.storage import Storage
+from pipeline.table.storage import Storage, hold
 from tests.local_run import rows, run_all, write_jsonl
 
 GROUPS = ("documents", "rejects", "signals/language", "signals/text_stats", "duplicates", "outcomes", "curated")

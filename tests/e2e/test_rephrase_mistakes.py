@@ -16,10 +16,9 @@ import yaml
 
 from flows import cli
 from flows.config import RunConfig
-from flows.preflight import check_everything, check_rephrase
+from flows.stages import Run, check_everything, check_rephrase
 from pipeline.rephrase.verify import SCHEMA
 from pipeline.table.errors import ConfigError
-from pipeline.table.storage import Storage
 from tests.cli_runs import gristmill, select, snapshot
 from tests.e2e.test_mistakes import answer, one_line, says
 from tests.faults.llm_server import Server
@@ -169,9 +168,9 @@ def test_a_route_may_read_what_this_run_will_measure_first(selected: Path) -> No
         "annotate": {"tokenizer": "tokenizer.json"},
     }
     checked = RunConfig.model_validate(config)
-    check_everything(checked, ["web"], "rephrase")
+    check_everything(Run.of(checked), ["web"], "rephrase")
     with pytest.raises(ConfigError, match="token_count"):
-        check_rephrase(checked, Storage.at("ws"))  # the stage alone
+        check_rephrase(Run.of(checked))  # the stage alone
 
 
 # Servers --------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from flows.config import RunConfig
-from flows.runs import opened
-from flows.stages import TABLE
+from flows.stages import TABLE, opened
 from pipeline.table.stages import run_stage
 from tests.cli_runs import Started, gristmill, once, started, write_config
 from tests.faults.llm_server import Server

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels import fasttext as kernel
 from pipeline.kernels.fasttext import FastTextModel
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 OPTIONS = {
     "softmax_pairs": {"dim": 8, "wordNgrams": 2, "bucket": 500, "loss": "softmax"},

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.inputs.shipped import lid_model_path
 from pipeline.signals import language
 from pipeline.table.errors import InputError
-from pipeline.table.models import lid_model_path
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 GOLD = DATA / "lid" / "lid-gold.jsonl"

@@ -22,8 +22,9 @@ from classifiers.artefact import Measured, score
 from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, PreprocessConfig, TrainConfig, evaluation
 from classifiers.preprocess import preprocess
 from classifiers.train import TrainReport, train
-from pipeline.table.config import read_yaml, validate
+from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, InputError, SchemaError
+from pipeline.table.kept import read_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "classifiers"
 GOOD = [

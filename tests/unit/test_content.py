@@ -22,11 +22,11 @@ import pytest
 import zstandard
 
 from flows.config import RunConfig
-from flows.preflight import check_inputs
+from flows.stages import Run, check_inputs
 from pipeline.extract.content import identify
 from pipeline.extract.shard import ExtractJob, extract_input, read
+from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import InputFile, resolve
 from pipeline.table.sql import run_sql
 from pipeline.table.storage import Storage
 from tests.local_run import run_all
@@ -257,11 +257,11 @@ def test_a_run_refuses_when_no_input_can_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a.tar").write_bytes(tar("w"))
     (tmp_path / "empty.jsonl").touch()
-    source = RunConfig.model_validate({"workspace": "ws", "sources": {"a": {"inputs": str(tmp_path)}}}).sources["a"]
+    config = RunConfig.model_validate({"workspace": "ws", "sources": {"a": {"inputs": str(tmp_path)}}})
     with pytest.raises(InputError, match=r"no row can be read: a\.tar: a tar archive; unpack it .*\(and 1 more\)"):
-        check_inputs(Storage.at(str(tmp_path / "ws")), "a", source)
+        check_inputs(Run.of(config), "a")
     (tmp_path / "good.jsonl").write_bytes(DATA)
-    check_inputs(Storage.at(str(tmp_path / "ws")), "a", source)
+    check_inputs(Run.of(config), "a")
 
 
 def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:

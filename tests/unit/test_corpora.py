@@ -29,8 +29,8 @@ from pipeline.extract.corpora.parquet import read_parquet, settle_types
 from pipeline.extract.corpora.rows import UNFIT, fit, to_date
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Document, Entry, Reject
+from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import InputFile, resolve
 
 LIMITS = ExtractLimits(record_bytes=10_000)
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

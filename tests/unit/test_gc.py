@@ -9,9 +9,8 @@ import pytest
 import workspace_builder as wb
 
 from pipeline.table import schema
-from pipeline.table.catalog import Catalog
+from pipeline.table.catalog import Catalog, collect
 from pipeline.table.errors import WorkspaceError
-from pipeline.table.gc import collect
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
 

@@ -19,17 +19,18 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flows.inspection import _limited_memory
+from flows.commands import _limited_memory
 from pipeline.extract import members
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.corpora.parquet import read_parquet
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document, Reject
 from pipeline.extract.warc.archive import read_warc
-from pipeline.table import config, parquet, terminal
-from pipeline.table.errors import ConfigError, UsageError
-from pipeline.table.format import write
-from pipeline.table.sql import Result
+from pipeline.inputs import parquet
+from pipeline.table import config
+from pipeline.table.errors import ConfigError, UsageError, escaped, guard
+from pipeline.table.format import Result, write
+from pipeline.table.kept import read_yaml
 from pipeline.table.storage import read_file
 
 LIMITS = ExtractLimits()
@@ -189,7 +190,7 @@ def test_a_configuration_is_a_regular_file_of_bounded_size(tmp_path: Path, name:
     elif name != "/dev/zero":
         path.write_bytes(b"a: b\n" * 1_000_000 if name == "large" else b"a: \xff\n")
     with pytest.raises(ConfigError, match=name.replace("/dev/", "")):
-        config.read_yaml(path)
+        read_yaml(path)
 
 
 def test_a_file_may_not_grow_beyond_its_limit(tmp_path: Path) -> None:
@@ -240,10 +241,10 @@ def test_a_deep_or_undecodable_assignment() -> None:
 
 
 def test_nothing_that_a_terminal_obeys_is_left() -> None:
-    assert terminal.escaped("a\x1b[31m\u202eb\u200b\x9b\u2028\t\U000e0041\n") == (
+    assert escaped("a\x1b[31m\u202eb\u200b\x9b\u2028\t\U000e0041\n") == (
         "a\\u001b[31m\\u202eb\\u200b\\u009b\\u2028\\u0009\\udb40\\udc41\n"
     )
-    assert terminal.escaped("Grüße, 漢字 🙂 e\u0301") == "Grüße, 漢字 🙂 e\u0301"
+    assert escaped("Grüße, 漢字 🙂 e\u0301") == "Grüße, 漢字 🙂 e\u0301"
 
 
 def test_errors_are_escaped_and_data_in_a_file_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +253,7 @@ def test_errors_are_escaped_and_data_in_a_file_is_exact(monkeypatch: pytest.Monk
     }
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
-    with terminal.guard():
+    with guard():
         for stream in (sys.stdout, sys.stderr):
             stream.write("é\x1b[31m\u202e\udcff")
     written = {name: (stream.flush(), stream.buffer.getvalue())[1] for name, stream in streams.items()}

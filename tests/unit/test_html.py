@@ -27,7 +27,7 @@ from pipeline.extract.html.messages import (
 from pipeline.extract.html.pages import HANDLER, extract_page, extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.units import Document, Origin, Page, Reject
-from pipeline.table.models import LID_INSTALL_LINE, lid_model_path
+from pipeline.inputs.shipped import LID_INSTALL_LINE, lid_model_path
 
 PARAGRAPH = (
     "<p>The quick brown fox jumps over the lazy dog, and everybody who sees it is rather pleased about that.</p>"
@@ -250,7 +250,7 @@ def test_the_parent_needs_no_parser() -> None:
 
 
 def test_the_language_model_is_found_and_its_package_not_imported() -> None:
-    code = "import sys; from pipeline.table.models import lid_model_path as p; print(p()); print(*sys.modules)"
+    code = "import sys; from pipeline.inputs.shipped import lid_model_path as p; print(p()); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert lid_model_path().stat().st_size > 900_000
     assert str(lid_model_path()) in output

@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 import fsspec
 import pytest
 
+from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
-from pipeline.table.inputs import InputFile, resolve
 
 
 @pytest.fixture

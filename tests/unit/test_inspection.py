@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.inspection import print_presets, print_query, print_rules
+from flows.cli import parser
+from flows.commands import rules_in_force
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.select.rules import load_rules
 from pipeline.signals.tokens import load_tokenizer
 from pipeline.table.errors import ConfigError, InputError, UsageError, WorkspaceError
-from pipeline.table.presets import preset_names, preset_path
 
 CONFIG = """
 workspace: ws
@@ -23,17 +24,22 @@ sources:
 """
 
 
+def run(*arguments: str) -> None:
+    given = parser().parse_args(arguments)
+    given.do(given)
+
+
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    print_presets(as_json=True)
+    run("rules", "list", "--json")
     rows = json.loads(capsys.readouterr().out)
     assert [row["preset"] for row in rows] == preset_names("rules")
     assert all(row["about"] and row["rules"] for row in rows)
-    print_presets(as_json=False)
+    run("rules", "list")
     assert "fineweb" in capsys.readouterr().out
 
 
 def test_a_preset_is_shown_with_its_comments(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rules("fineweb", None, as_json=False)
+    run("rules", "show", "fineweb")
     path = preset_path("rules", "fineweb")
     assert path is not None
     assert capsys.readouterr().out == path.read_text("utf-8")
@@ -44,16 +50,16 @@ def test_rules_of_a_configuration_are_shown_as_they_are_in_force(
 ) -> None:
     path = tmp_path / "curate.yaml"
     path.write_text(CONFIG)
-    print_rules(str(path), None, as_json=False)
+    run("rules", "show", str(path))
     web, code = yaml.safe_load_all(capsys.readouterr().out)
     expected = {rule.name: rule.sql for rule in load_rules("fineweb", "rules").rules}
     del expected["c4_curly_bracket"]
     assert web == {"rules": {**expected, "quality": "url like '%/é%'"}, "keep": "text_length desc, url asc"}
     assert code == {"rules": {"long": "text_length > 10"}, "keep": "text_length desc"}
-    print_rules(str(path), "code", as_json=True)
+    run("rules", "show", str(path), "--source", "code", "--json")
     assert json.loads(capsys.readouterr().out) == [{"of": "code", "rule": "long", "sql": "text_length > 10"}]
 
-    print_rules(str(path), "web", as_json=False)
+    run("rules", "show", str(path), "--source", "web")
     saved = tmp_path / "web.yaml"
     saved.write_text(capsys.readouterr().out)
     assert len(load_rules(str(saved), "rules").rules) == len(web["rules"])
@@ -69,19 +75,19 @@ def test_rules_of_a_configuration_are_shown_as_they_are_in_force(
 )
 def test_rules_that_cannot_be_shown(named: str, source: str | None, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        print_rules(named, source, as_json=False)
+        rules_in_force(named, source)
 
 
 def test_an_unknown_source_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "curate.yaml").write_text(CONFIG)
     with pytest.raises(ConfigError, match="no such source \\(nearest: 'web'\\)"):
-        print_rules(str(tmp_path / "curate.yaml"), "webb", as_json=False)
+        rules_in_force(str(tmp_path / "curate.yaml"), "webb")
 
 
 @pytest.mark.parametrize("sql", ["select 1", "FROM web.documents", " with x as (select 1) from x"])
 def test_swapped_arguments_of_sql_are_said_to_be(sql: str, tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="is SQL and not a workspace: gristmill sql WORKSPACE SQL"):
-        print_query(sql, str(tmp_path), "table")
+        run("sql", sql, str(tmp_path))
 
 
 def test_the_name_of_a_model_is_no_tokenizer_but_leads_to_one() -> None:

@@ -15,12 +15,11 @@ import fsspec
 import pytest
 
 from pipeline.table.errors import WorkspaceError
-from pipeline.table.lock import LOCK, hold
-from pipeline.table.storage import Storage
+from pipeline.table.storage import LOCK, Storage, hold
 
 HOLDER = """
 import sys
-from pipeline.table.lock import hold
+from pipeline.table.storage import hold
 from pipeline.table.storage import Storage
 with hold(Storage.at(sys.argv[1]), "gristmill run other.yaml"):
     print("held", flush=True)

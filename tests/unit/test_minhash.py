@@ -26,7 +26,7 @@ from pipeline.dedup.minhash import (
 )
 from pipeline.kernels import minhash, words
 from pipeline.table.errors import SchemaError
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 TEXTS = [
     "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from pipeline.mix.steps.workspace import checked_mix, mix_home
 from pipeline.mix.types import Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.mix.weights.space import Constraints, GroupLimit
 from pipeline.table.errors import UsageError
+from pipeline.table.interrupts import Stop
 from pipeline.table.storage import Storage
 from tests.mix_sample_stores import EOS, make_slice
 
@@ -44,9 +44,7 @@ def trainer(tmp_path: Path) -> Trainer:
     data = ProxyData(stores, np.array([each.n_tokens for each in stores]), 500, EOS)
     config = ProxyConfig(kind="ngram", tokens=1_000)
     proxy = NgramProxy(config, data, tmp_path / "counts")
-    return Trainer(
-        config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), MixDesk(Reporter(), threading.Event())
-    )
+    return Trainer(config, proxy, data, ("k" * 32, "c" * 32), MixFolder(tmp_path), MixDesk(Reporter(), Stop()))
 
 
 def transformers(trainer: Trainer, tokens: int, workers: int = 2) -> Trainer:

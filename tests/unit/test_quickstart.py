@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from flows import pydoc_pages, quickstart
+from flows import quickstart
 from flows.config import load
-from pipeline.table.config import read_yaml
+from flows.quickstart import pages
+from pipeline.table.kept import read_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MODULES = ["heapq", "json", "string", "textwrap"]
@@ -21,7 +22,7 @@ MODULES = ["heapq", "json", "string", "textwrap"]
 
 @pytest.fixture(scope="module")
 def fragments() -> dict[str, str]:
-    return pydoc_pages.render_modules(MODULES)
+    return pages.render_modules(MODULES)
 
 
 def responses(path: Path) -> dict[str, tuple[str, bytes]]:
@@ -40,11 +41,11 @@ def test_pydoc_pages_hold_the_docstrings_and_no_paths_or_addresses(fragments: di
     assert "Heap queue algorithm" in fragments["heapq"].replace("<br>\n", " ")
     for page in fragments.values():
         assert str(Path.home()) not in page
-        assert not pydoc_pages.ADDRESS.search(page)
+        assert not pages.ADDRESS.search(page)
 
 
 def test_pydoc_pages_are_the_same_each_time(fragments: dict[str, str]) -> None:
-    assert pydoc_pages.render_modules(MODULES) == fragments
+    assert pages.render_modules(MODULES) == fragments
 
 
 def test_a_module_that_does_not_answer_costs_itself_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,13 +57,13 @@ def test_a_module_that_does_not_answer_costs_itself_alone(monkeypatch: pytest.Mo
         "    if name == 'dies': os.abort()\n"
         "    print(json.dumps(None if name == 'fails' else f'<p>{name}'), flush=True)\n"
     )
-    monkeypatch.setattr(pydoc_pages, "__file__", str(worker))
-    pages = pydoc_pages.render_modules(["a", "dies", "b", "fails", "hangs", "c"], limit_s=3.0)
-    assert pages == {"a": "<p>a", "b": "<p>b", "c": "<p>c"}
+    monkeypatch.setattr(pages, "__file__", str(worker))
+    found = pages.render_modules(["a", "dies", "b", "fails", "hangs", "c"], limit_s=3.0)
+    assert found == {"a": "<p>a", "b": "<p>b", "c": "<p>c"}
 
 
 def test_standard_modules_leaves_out_what_has_side_effects() -> None:
-    names = pydoc_pages.standard_modules()
+    names = pages.standard_modules()
     assert {"heapq", "json.decoder", "math"} <= set(names)
     assert not {"antigravity", "this", "idlelib.run", "test.support", "tkinter"} & set(names)
 
@@ -78,7 +79,7 @@ def test_standard_modules_leaves_out_what_has_side_effects() -> None:
     ],
 )
 def test_reflow(text: str, expected: str) -> None:
-    assert pydoc_pages.reflow(text) == expected
+    assert pages.reflow(text) == expected
 
 
 def test_crawl_is_a_warc_that_other_readers_accept(fragments: dict[str, str], tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_readmes_have_their_columns(tmp_path: Path) -> None:
 
 def test_made_data_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fragments: dict[str, str]) -> None:
     monkeypatch.setattr(quickstart, "MAX_CODE_FILES", 20)
-    monkeypatch.setattr(pydoc_pages, "render_modules", lambda names: fragments)
+    monkeypatch.setattr(quickstart, "render_modules", lambda names: fragments)
     quickstart.make(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     quickstart.make(tmp_path)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flows.config import RunConfig
-from pipeline.table.errors import GristmillError, WorkspaceError
-from pipeline.table.redaction import check_address, redact
+from pipeline.table.errors import GristmillError, WorkspaceError, check_address, redact
 from pipeline.table.storage import Storage
 
 SIGNED = "https://h/a.gz?X-Amz-Credential=AKIA/2/us/s3&X-Amz-Date=2&part=1&X-Amz-Signature=abc"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.select.rules import DEFAULT_KEEP, BoundRules, RuleSet, check_rules, load_rules
 from pipeline.table.errors import ConfigError, RuleError
-from pipeline.table.presets import preset_names, preset_path
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS
 

@@ -424,7 +424,7 @@ def test_index_of_another_shape_is_no_crash(tmp_path: Path) -> None:
 def test_reading_imports_no_heavy_package() -> None:
     """`sql`, `funnel` and `explain` must answer within 1.5 s: what they import decides it."""
     code = (
-        "import sys, pipeline.table.format, pipeline.select.explain, pipeline.select.funnel, pipeline.table.gc;"
+        "import sys, pipeline.table.format, pipeline.select.explain, pipeline.select.funnel, pipeline.table.catalog;"
         "heavy = ('prefect', 'numba', 'trafilatura', 'pandas', 'fasttext', 'datasketch');"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from pipeline.inputs.files import InputFile
 from pipeline.table.errors import InputError, MissingDependencyError, ShardError, WorkspaceError
-from pipeline.table.inputs import InputFile
 from pipeline.table.storage import TEMPORARY, Storage, filesystem, write_failure
 
 

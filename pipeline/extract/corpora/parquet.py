@@ -32,9 +32,9 @@ from pipeline.extract.corpora.rows import (
 )
 from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput
 from pipeline.extract.units import Document, Entry
+from pipeline.inputs.files import InputFile
+from pipeline.inputs.parquet import FLAT_BYTES, read_group
 from pipeline.table.errors import InputError, nearest
-from pipeline.table.inputs import InputFile
-from pipeline.table.parquet import FLAT_BYTES, read_group
 from pipeline.table.schema import KeptType
 
 MAX_OPENED = 100

@@ -31,7 +31,7 @@ from pipeline.extract.html.mend import accompany, mend, release, spare_lists, wi
 from pipeline.extract.html.messages import Extracted, HtmlOptions, PageRequest, Refusal, decode_request, encode_result
 from pipeline.extract.html.page_metadata import PageMetadata, parse_date, read_metadata
 from pipeline.extract.media import TEXT_TYPE, refuse_body, refuse_type
-from pipeline.table.models import lid_model_path
+from pipeline.inputs.shipped import lid_model_path
 
 RESET_CACHES_EVERY_PAGES = 500
 GC_THRESHOLDS = 20_000, 20, 20

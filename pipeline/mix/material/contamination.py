@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.kernels import ngram_hits
 from pipeline.kernels.ngram_hits import DOCUMENT, ITEM, LENGTH, NEEDLE, POSITION, Needles
 from pipeline.mix.types import Item, Task
-from pipeline.table.text import text_buffers
+from pipeline.table.schema import text_buffers
 
 VERSION = "contamination_v1"
 SHORTEST = 8

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.mix.config import HeldOutConfig, Suite, SuiteConfig, TaskConfig
 from pipeline.mix.material.texts import held_out_order, id_keys
 from pipeline.mix.material.tokenizer import MixTokenizer
 from pipeline.mix.types import Item, Task, TokenItem, TokenTask
-from pipeline.table.config import read_yaml, validate
+from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, InputError, ShardError, nearest
-from pipeline.table.presets import preset_names, preset_path
+from pipeline.table.kept import read_yaml
 from pipeline.table.shards import digest
 from pipeline.table.storage import open_file
 

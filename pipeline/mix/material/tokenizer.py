@@ -28,10 +28,10 @@ from pipeline.mix.material.texts import held_out, locate, read_texts, sample_ord
 from pipeline.mix.types import ChosenDocuments
 from pipeline.table.errors import ConfigError, InputError, MissingDependencyError
 from pipeline.table.kept import done, write_file, write_json
+from pipeline.table.schema import text_buffers
 from pipeline.table.shards import digest, made_from
 from pipeline.table.sql import Session
 from pipeline.table.storage import read_file
-from pipeline.table.text import text_buffers
 
 END_OF_DOCUMENT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_DOCUMENT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<｜end▁of▁sentence｜>")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pipeline.mix.config import MixConfig, ProxyConfig, ResolvedSlice, Suite
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.types import BuiltSlice, Floats, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.mix.weights.space import Bounds, Constraints, Space
+from pipeline.table.interrupts import Stop
 from pipeline.table.stages import Engine
 from pipeline.table.storage import Storage
 
@@ -22,7 +22,7 @@ class Desk(Protocol):
     """What the steps are handed by who runs them: where jobs run, what is shown, and whether to stop."""
 
     @property
-    def stop(self) -> threading.Event:
+    def stop(self) -> Stop:
         """Set when the run is to end early."""
         ...
 

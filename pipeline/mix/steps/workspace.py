@@ -15,22 +15,18 @@ from pipeline.mix.folder import MixFolder, mix_folder
 from pipeline.mix.steps.types import Desk, OpenMix
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.table.catalog import Catalog
-from pipeline.table.config import override, read_yaml, validate
+from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, UsageError, WorkspaceError
-from pipeline.table.kept import as_written, local_copy, read_json, size_of
-from pipeline.table.lock import hold
-from pipeline.table.storage import Storage
+from pipeline.table.kept import as_written, local_copy, read_config, read_json, size_of
+from pipeline.table.storage import Storage, hold
 
 
 def load_mix(path: str, assignments: Sequence[str] = ()) -> tuple[MixConfig, str]:
     """Return the configuration in a YAML file with `--set` assignments applied, and the mix's name.
 
-    Raises: ConfigError with one line: file, line, key, value, nearest valid name.
+    Raises: ConfigError.
     """
-    value, lines = read_yaml(path)
-    for assignment in assignments:
-        override(value, assignment)
-    config = validate(MixConfig, value, path, lines)
+    config = read_config(MixConfig, path, assignments)
     return config, config.name or default_name(path)
 
 

@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 
 from pipeline.mix.config import Kind, Name
 from pipeline.mix.types import Difference, Estimate, Evidence, Floats
-from pipeline.table.config import StageConfig, read_yaml, validate
+from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, nearest
-from pipeline.table.kept import write_file
+from pipeline.table.kept import read_yaml, write_file
 
 SUM_TOLERANCE = 1e-9
 

@@ -53,6 +53,7 @@ _CLOSERS = frozenset("\"')*]")
 _ENDINGS = frozenset(".!?;,")
 _CLAUSE_MARKS = frozenset({";", ":", "and", ","})
 
+
 class Token:
     """What is known of one spelling: lower case without possessive, stem, and which lists it is on."""
 

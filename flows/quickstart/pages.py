@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import os
 import pydoc
-import queue
 import re
+import select
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -73,42 +72,32 @@ def render_modules(names: list[str], limit_s: float = MODULE_LIMIT_S) -> dict[st
 def _render_until_stuck(names: list[str], limit_s: float) -> list[str | None]:
     """Return one worker's answers, in the order of `names`, up to the first module that it does not answer."""
     environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    answers: list[str | None] = []
-    with tempfile.TemporaryDirectory() as folder:
-        worker = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-S", str(Path(__file__).resolve())],
+    command = [sys.executable, "-P", "-s", "-S", str(Path(__file__).resolve())]
+    told = bytearray()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             cwd=folder,
             env=environment,
-            encoding="utf-8",
-        )
+        ) as worker,
+    ):
         assert worker.stdin is not None
-        worker.stdin.write(json.dumps(names))
-        worker.stdin.close()
-        reader = threading.Thread(target=_pump, args=(worker, lines), daemon=True)
-        reader.start()
+        assert worker.stdout is not None
         try:
-            while len(answers) < len(names) and (line := lines.get(timeout=limit_s)):
-                answers.append(json.loads(line))
-        except queue.Empty:
-            pass  # hung: killed below, and the caller goes on behind this module
+            worker.stdin.write(json.dumps(names).encode())
+            worker.stdin.close()
+            while select.select([worker.stdout], [], [], limit_s)[0] and (
+                data := os.read(worker.stdout.fileno(), 1 << 16)
+            ):
+                told += data
         finally:
             worker.kill()
-            worker.wait()
-            reader.join()
-    return answers
-
-
-def _pump(worker: subprocess.Popen[str], lines: queue.SimpleQueue[str]) -> None:
-    """Move the worker's lines into the queue; an empty string says that it ended."""
-    assert worker.stdout is not None
-    with worker.stdout as stream:
-        for line in stream:
-            lines.put(line)
-    lines.put("")
+    return [json.loads(line) for line in told.split(b"\n")[:-1]]
 
 
 class _Pages(pydoc.HTMLDoc):
@@ -146,11 +135,6 @@ def reflow(text: str) -> str:
     return "\n\n".join(block if LISTING.search(block) else " ".join(block.split()) for block in blocks)
 
 
-def _neutral(page: str) -> str:
-    """Return `page` with the addresses of objects made equal and the library's folder named `Lib`."""
-    return ADDRESS.sub("0x", page).replace(sysconfig.get_paths()["stdlib"], "Lib")
-
-
 def _worker() -> None:
     """Answer the modules named on stdin, one JSON line each: the page, or null where the import fails."""
     names = json.loads(sys.stdin.read())
@@ -162,7 +146,9 @@ def _worker() -> None:
                 module = pydoc.locate(name)
             except pydoc.ErrorDuringImport:
                 module = None
-            page = _neutral(renderer.document(module, name)) if module is not None else None
+            page = renderer.document(module, name) if module is not None else None
+            if page is not None:  # the addresses of objects, and of the library, differ from start to start
+                page = ADDRESS.sub("0x", page).replace(sysconfig.get_paths()["stdlib"], "Lib")
             answers.write(json.dumps(page) + "\n")
             answers.flush()
 

