@@ -1,1 +1,1 @@
-"""Inputs to documents: one module an input kind, and the workers that keep a hostile page to itself."""
+"""Inputs to documents: shards, the workers that keep a hostile page to itself, and a room for each kind of input."""
