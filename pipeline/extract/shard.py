@@ -192,9 +192,9 @@ def format_of(stream: BinaryIO, job: ExtractJob) -> str:
 
 
 def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]]) -> Iterator[Entry]:
-    """Yield the items of a raw input from `start` on; `earlier` is for `read_warc`.
+    """Yield the entries of a raw input from `start` on; `earlier` is for `read_warc`.
 
-    An input that holds nothing has no items. One that cannot be read is one item of the type "file", and one that is
+    An input that holds nothing has none. One that cannot be read is one entry of the type "file", and one that is
     shorter than it was when it was listed ends with damage.
     """
     name, limits = job.input.name, job.config.limits

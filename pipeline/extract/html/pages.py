@@ -48,7 +48,9 @@ def extract_pages(
             ticket.outcome.result = _result(answer)
             characters += _size(ticket.outcome)
             for key in list(outcomes) if characters > REMEMBERED_CHARACTERS else ():
-                if characters > REMEMBERED_CHARACTERS and outcomes[key].result is not None:
+                if characters <= REMEMBERED_CHARACTERS:
+                    break
+                if outcomes[key].result is not None:
                     characters -= _size(outcomes.pop(key))
         assert ticket.outcome.result is not None, "a page's body comes before its repetitions"
         yield _finish(ticket.page, ticket.outcome.result)
