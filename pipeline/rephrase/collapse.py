@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.kernels import minhash
+from pipeline.table.schema import text_buffers
 from pipeline.table.shards import Group, read_batches
-from pipeline.table.text import text_buffers
 
 SAMPLE = 5_000
 OPENING_WORDS = (3, 4, 5)
