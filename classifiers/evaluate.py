@@ -48,15 +48,15 @@ def evaluate_corpora(classifier: Classifier, config: EvaluateConfig, run_sql: co
     """
     training = classifier.artefact.training
     below = (training.positives.test_below, training.negatives.test_below) if config.held_out else (None, None)
-    positives = _texts(config.positives, "positives", run_sql, (classifier, below[0]))
-    negatives = _texts(config.negatives, "negatives", run_sql, (classifier, below[1]))
+    positives = _texts(config.positives, "positives", run_sql, classifier, below[0])
+    negatives = _texts(config.negatives, "negatives", run_sql, classifier, below[1])
     return evaluate(classifier, positives, negatives)
 
 
 def _texts(
-    corpora: Sequence[Corpus], where: str, run_sql: corpus.RunSql, subset: tuple[Classifier, str | None]
+    corpora: Sequence[Corpus], where: str, run_sql: corpus.RunSql, classifier: Classifier, below: str | None
 ) -> Iterable[pa.Array]:
-    classifier, below = subset
+    """Yield the texts of corpora; where `below` is given only those whose hash is below it, else each one's `limit`."""
     for number, item in enumerate(corpora):
         left = item.limit if below is None else None
         for texts in corpus.read(item, f"{where}.{number}", run_sql):

@@ -95,5 +95,11 @@ def gather(
             ceiling = max(spans)
     chosen = sorted(spans)[:limit]
     content = hashlib.blake2b(b"".join(chosen), digest_size=16).hexdigest()
-    counts = {"rows": rows, "empty": empty, "duplicates": duplicates, "used": len(chosen), "content": content}
+    counts: dict[str, int | str] = {
+        "rows": rows,
+        "empty": empty,
+        "duplicates": duplicates,
+        "used": len(chosen),
+        "content": content,
+    }
     return {digest: spans[digest] for digest in chosen}, counts

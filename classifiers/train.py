@@ -133,7 +133,7 @@ def _train(config: TrainConfig, run_sql: corpus.RunSql, folder: Path, scratch: P
     )
     artefact.save(folder, scratch / artefact.MODEL, record)
     content_hash = artefact.load(folder).content_hash
-    return TrainReport(folder, content_hash, *sizes, conflicting, measured)
+    return TrainReport(folder, content_hash, sizes[0], sizes[1], conflicting, measured)
 
 
 def _classes(config: TrainConfig, run_sql: corpus.RunSql, spill: BinaryIO) -> tuple[list[_Class], int]:

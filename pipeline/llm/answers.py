@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.llm.policies import Reason
 from pipeline.llm.types import TOKENS_A_MESSAGE, Answer, Request
@@ -18,28 +17,6 @@ _SPARE_TOKENS = 64
 _TEMPLATE_TOKENS = 8192
 """What a chat template may add to a prompt: some carry a system prompt of their own."""
 _BYTES_A_TOKEN = 1024
-
-Ending = Literal["complete", "cut_off", "other"]
-
-
-_SAID: Mapping[Ending, str] = {
-    "complete": """stop stopped stopsequence stoptoken stopword eos eostoken eot eottoken eotid imend endturn endofturn
-    endoftext endofsequence endofsentence end complete completed completion done finish finished normal success""",
-    "cut_off": """length lengthlimit limit maxtokens maxtoken maxlength maxnewtokens maxoutputtokens maxcompletiontokens
-    tokenlimit modellength contextlength modelcontextwindowexceeded truncated incomplete""",
-    "other": """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language
-    refusal toolcalls toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic
-    errorlimit abort aborted cancel cancelled canceled usercancel timeout pauseturn other unspecified
-    insufficientsystemresource""",
-}
-"""What servers say when an answer ends, in lower case without punctuation. Sources: the APIs of OpenAI, Anthropic,
-Cohere, DeepSeek, Gemini, Mistral and Bedrock, and the servers vLLM, SGLang, llama.cpp and text-generation-inference."""
-_ENDINGS = {reason: how for how, reasons in _SAID.items() for reason in reasons.split()}
-
-
-def ending(finish_reason: str) -> Ending | None:
-    """Return how an answer ended: by itself, cut off by a limit, or otherwise; None for an unknown reason."""
-    return _ENDINGS.get("".join(filter(str.isalpha, finish_reason.lower())).removeprefix("finishreason"))
 
 
 class BadAnswer(Exception):

@@ -23,7 +23,28 @@ BYTES_A_TOKEN = 4
 _OWN_FIELDS = ("max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed")
 _RESERVED = frozenset((*_OWN_FIELDS, "model", "messages", "prompt", "stream", "n"))
 
+Ending = Literal["complete", "cut_off", "other"]
 Stopped = Literal["budget_requests", "budget_tokens", "asked"]
+
+
+_FINISH_REASONS: Mapping[Ending, str] = {
+    "complete": """stop stopped stopsequence stoptoken stopword eos eostoken eot eottoken eotid imend endturn endofturn
+    endoftext endofsequence endofsentence end complete completed completion done finish finished normal success""",
+    "cut_off": """length lengthlimit limit maxtokens maxtoken maxlength maxnewtokens maxoutputtokens maxcompletiontokens
+    tokenlimit modellength contextlength modelcontextwindowexceeded truncated incomplete""",
+    "other": """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language
+    refusal toolcalls toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic
+    errorlimit abort aborted cancel cancelled canceled usercancel timeout pauseturn other unspecified
+    insufficientsystemresource""",
+}
+"""What servers say when an answer ends, in lower case without punctuation. Sources: the APIs of OpenAI, Anthropic,
+Cohere, DeepSeek, Gemini, Mistral and Bedrock, and the servers vLLM, SGLang, llama.cpp and text-generation-inference."""
+_ENDINGS = {reason: how for how, reasons in _FINISH_REASONS.items() for reason in reasons.split()}
+
+
+def ending(finish_reason: str) -> Ending | None:
+    """Return how an answer ended: by itself, cut off by a limit, or otherwise; None for an unknown reason."""
+    return _ENDINGS.get("".join(filter(str.isalpha, finish_reason.lower())).removeprefix("finishreason"))
 
 
 class Parameters(StageConfig):

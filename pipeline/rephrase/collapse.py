@@ -95,9 +95,8 @@ def collapse(texts: Iterable[tuple[str, str, str]], seed: int = 1, sample: int =
         found = [opening for words in OPENING_WORDS for opening in openings(chosen, words)]
         top = found[0].share if found and found[0].words == OPENING_WORDS[0] else None
         diverse = (distinct(chosen, n) for n in (1, 2, 3))
-        measured.append(
-            Collapse(style, counts[style], len(chosen), tuple(found), top, self_similarity(chosen), *diverse)
-        )
+        similar = self_similarity(chosen)
+        measured.append(Collapse(style, counts[style], len(chosen), tuple(found), top, similar, *diverse))
     return measured
 
 

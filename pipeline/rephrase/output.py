@@ -17,9 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.llm.answers import ending
 from pipeline.llm.policies import Reason
-from pipeline.llm.types import Answer, Failure
+from pipeline.llm.types import Answer, Failure, ending
 from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
 from pipeline.rephrase.plan import Plan, Planned

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipeline.llm.answers import ending
+from pipeline.llm.types import ending
 from pipeline.rephrase.styles import Format, Marker, Style
 
 MAX_QA_PAIRS = 8

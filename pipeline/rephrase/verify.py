@@ -7,19 +7,19 @@ pair is dropped: a verdict that cannot be given is null.
 from __future__ import annotations
 
 import re
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
 
 from pipeline.kernels.minhash import copy_shares
-from pipeline.llm.answers import ending
+from pipeline.llm.types import ending
 from pipeline.rephrase.fidelity import lexicon
 from pipeline.rephrase.fidelity.check import check
+from pipeline.rephrase.fidelity.text import Finding
 from pipeline.rephrase.post import SPECIAL_TOKENS, UNSPACED, meets
 from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
@@ -53,40 +53,44 @@ _FUNCTION_WORDS = frozenset(
 56 % of those beside another source lie below `LEAST_OVERLAP`, without them 79 %; beside their own 1.2 and 1.3 %."""
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 
-SCHEMA = pa.schema(
-    [
-        pa.field(
-            "finish_reason_ok", pa.bool_()
-        ),  # the answer ended by itself; null when it is not known which reason it is
-        pa.field("marker_found", pa.bool_()),  # null when the style requires none, or began the answer with it
-        pa.field("format_ok", pa.bool_()),  # holds what the style's format asks for; null when it asks for nothing
-        pa.field("length_ratio", pa.float32()),  # code points of the rephrased text over those of the source
-        pa.field("length_ok", pa.bool_()),  # within the style's limits; null when it has none
-        pa.field("same_language", pa.bool_()),  # null without a detector, or when it cannot tell
-        pa.field("refusal", pa.bool_(), nullable=False),
-        pa.field("meta_phrase", pa.bool_(), nullable=False),
-        pa.field("leaked_tokens", pa.bool_(), nullable=False),  # a chat template's, or U+FFFD, which the source has not
-        pa.field("source_overlap", pa.float32()),  # null for sources of few words, texts of none and between languages
-        pa.field("copied_8gram_share", pa.float32(), nullable=False),
-        pa.field("echoed_8gram_share", pa.float32()),  # of the instructions; null where they are not known
-        pa.field("repeated_8gram_share", pa.float32(), nullable=False),
-        # Null in other languages than English; numbers in digits are judged in all, as far as they can be.
-        pa.field("unsupported_numbers", pa.int32()),
-        pa.field("unsupported_dates", pa.int32()),
-        pa.field("unsupported_units", pa.int32()),
-        pa.field("unsupported_names", pa.int32()),
-        pa.field("negation_flips", pa.int32()),
-        pa.field("role_swaps", pa.int32()),
-        pa.field("faithful", pa.bool_(), nullable=False),
-        pa.field("unsupported", pa.list_(pa.struct([("kind", pa.string()), ("value", pa.string())])), nullable=False),
-    ]
-)
+
+class Verdicts(NamedTuple):
+    """Every verdict on one pair."""
+
+    finish_reason_ok: bool | None  # the answer ended by itself; null when it is not known which reason it is
+    marker_found: bool | None  # null when the style requires none, or began the answer with it
+    format_ok: bool | None  # holds what the style's format asks for; null when it asks for nothing
+    length_ratio: float | None  # code points of the rephrased text over those of the source
+    length_ok: bool | None  # within the style's limits; null when it has none
+    same_language: bool | None  # null without a detector, or when it cannot tell
+    refusal: bool
+    meta_phrase: bool
+    leaked_tokens: bool  # a chat template's, or U+FFFD, which the source has not
+    source_overlap: float | None  # null for sources of few words, texts of none and between languages
+    copied_8gram_share: float
+    echoed_8gram_share: float | None  # of the instructions; null where they are not known
+    repeated_8gram_share: float
+    # Null in other languages than English; numbers in digits are judged in all, as far as they can be.
+    unsupported_numbers: int | None
+    unsupported_dates: int | None
+    unsupported_units: int | None
+    unsupported_names: int | None
+    negation_flips: int | None
+    role_swaps: int | None
+    faithful: bool
+    unsupported: tuple[Finding, ...]
+
+
+_ARROW = {
+    bool: pa.bool_(),
+    int: pa.int32(),
+    float: pa.float32(),
+    Finding: pa.list_(pa.struct([("kind", pa.string()), ("value", pa.string())])),
+}
+_KINDS = {name: get_args(kind) or (kind,) for name, kind in get_type_hints(Verdicts).items()}
+SCHEMA = pa.schema([pa.field(name, _ARROW[kind[0]], type(None) in kind) for name, kind in _KINDS.items()])
 """One column a verdict."""
-_ROUNDED = frozenset(field.name for field in SCHEMA if field.type in (pa.float32(), SCHEMA.field("unsupported").type))
-
-
-Verdicts = namedtuple("Verdicts", SCHEMA.names)  # type: ignore[misc]  # which knows literal names alone
-"""Every verdict on one pair; what each is, and what its null means, stands beside its column in `SCHEMA`."""
+_ROUNDED = frozenset(name for name, kind in _KINDS.items() if kind[0] in (float, Finding))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from urllib.parse import quote
 import pytest
 
 from pipeline.llm import policies
-from pipeline.llm.answers import BadAnswer, check_echo, ending, is_same_model, read_answer, request_id
+from pipeline.llm.answers import BadAnswer, check_echo, is_same_model, read_answer, request_id
 from pipeline.llm.config import EndpointConfig
 from pipeline.llm.limiter import Limiter
-from pipeline.llm.types import REASONS, Parameters, make_request
+from pipeline.llm.types import REASONS, Parameters, ending, make_request
 
 ENDPOINT = EndpointConfig(base_url="http://host/v1", model="org/tiny")
 REQUEST = make_request(ENDPOINT, [{"role": "user", "content": "word " * 20}], Parameters(max_tokens=50))
