@@ -56,8 +56,8 @@ FAILED_RULES = pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())
 KEPT, DROPPED = "kept", "dropped"
 BATCH_PARTS = 64
 """Parts at most that one statement judges: to plan it takes as long as to judge ten thousand rows."""
-_MEMORY_SHARE = 0.5
-"""Of the memory that may be used, for the database of numbers and ids; the rest is for rows on their way."""
+_ROWS_MB = 700
+"""Of the memory that may be used, for the process and its rows on their way, which do not grow with the corpus."""
 
 _COUNTED = {
     QUANTILE: "all documents",
@@ -327,7 +327,7 @@ def _told() -> Iterator[None]:
 @contextmanager
 def scratch_tables(folder: str, threads: int, memory_mb: int, map_jobs: MapJobs) -> Iterator[Scratch]:
     """Give the block tables that spill to `folder`, on a local disk; they go when it ends."""
-    limit = max(int(memory_mb * _MEMORY_SHARE), 32)
+    limit = max(memory_mb - _ROWS_MB, min(memory_mb, 256))
     connection = query.open_database(memory_limit=f"{limit}MiB", threads=threads, temp_directory=f"{folder}/spill")
     try:
         yield Scratch(connection, map_jobs)
