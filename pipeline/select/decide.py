@@ -44,6 +44,7 @@ from pipeline.select.wide_table import CHUNK_ROWS, AlignedParts, WideTable, read
 from pipeline.table import query
 from pipeline.table.errors import ConservationError, ShardError
 from pipeline.table.query import TABLE, literal, quote
+from pipeline.table.schema import DUPLICATES
 from pipeline.table.shards import Group, aligned, read_batches
 from pipeline.table.storage import Storage
 
@@ -56,8 +57,8 @@ FAILED_RULES = pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())
 KEPT, DROPPED = "kept", "dropped"
 BATCH_PARTS = 64
 """Parts at most that one statement judges: to plan it takes as long as to judge ten thousand rows."""
-_MEMORY_SHARE = 0.5
-"""Of the memory that may be used, for the database of numbers and ids; the rest is for rows on their way."""
+_ROWS_MB = 700
+"""Of the memory that may be used, for the process and its rows on their way, which do not grow with the corpus."""
 
 _COUNTED = {
     QUANTILE: "all documents",
@@ -84,16 +85,11 @@ class ResolvedRule:
     resolved: str
     columns: tuple[str, ...]
     """What it reads, in reading order."""
-    takes_share: bool = False
 
 
-BUILT_IN_RULES = (
-    ResolvedRule(
-        NEAR_DUPLICATE, None, f"({_KEEPER} IS NULL OR {_IS_EXACT})", ("component_id", "component_size", _KEEPER)
-    ),
-    ResolvedRule(
-        EXACT_DUPLICATE, None, f"({_KEEPER} IS NULL OR NOT {_IS_EXACT})", ("component_id", "component_size", _KEEPER)
-    ),
+BUILT_IN_RULES = tuple(
+    ResolvedRule(name, None, f"({_KEEPER} IS NULL OR {passes})", ("component_id", "component_size", _KEEPER))
+    for name, passes in ((NEAR_DUPLICATE, _IS_EXACT), (EXACT_DUPLICATE, f"NOT {_IS_EXACT}"))
 )
 
 
@@ -117,8 +113,7 @@ def resolve(bound: BoundRules, values: Mapping[Constant, str | None]) -> Resolve
         texts = query.render(connection, [resolved_tree(rule, nodes) for rule in bound.rules])
         keep = query.render(connection, [term.tree for term in bound.keep])
     rules = tuple(
-        ResolvedRule(rule.name, rule.sql, text, rule.columns, rule.takes_share)
-        for rule, text in zip(bound.rules, texts, strict=True)
+        ResolvedRule(rule.name, rule.sql, text, rule.columns) for rule, text in zip(bound.rules, texts, strict=True)
     )
     order = tuple((text, term.descending) for text, term in zip(keep, bound.keep, strict=True))
     trees = [*(rule.tree for rule in bound.rules), *(term.tree for term in bound.keep)]
@@ -327,7 +322,7 @@ def _told() -> Iterator[None]:
 @contextmanager
 def scratch_tables(folder: str, threads: int, memory_mb: int, map_jobs: MapJobs) -> Iterator[Scratch]:
     """Give the block tables that spill to `folder`, on a local disk; they go when it ends."""
-    limit = max(int(memory_mb * _MEMORY_SHARE), 32)
+    limit = max(memory_mb - _ROWS_MB, min(memory_mb, 256))
     connection = query.open_database(memory_limit=f"{limit}MiB", threads=threads, temp_directory=f"{folder}/spill")
     try:
         yield Scratch(connection, map_jobs)
@@ -345,7 +340,8 @@ def find_constants(bound: BoundRules, table: WideTable, scratch: Scratch) -> dic
     shares = [constant for constant in bound.constants if constant.function != QUANTILE]
     values = _find(quantiles, (), bound, table, scratch) if quantiles else {}
     if shares:
-        others = [rule for rule in resolve(bound, values).rules if not rule.takes_share]
+        resolved = zip(bound.rules, resolve(bound, values).rules, strict=True)
+        others = [other for rule, other in resolved if not rule.takes_share]
         values |= _find(shares, others, bound, table, scratch)
     return values
 
@@ -447,12 +443,13 @@ def decide(
         first = sum(decided.table.rows for decided in scope)
         scope.append(Decided(table, rules, constants, tuple(placed(table, first))))
     members = [_gather_members(decided, number, scratch) for number, decided in enumerate(scope)]
-    members += [_gather_kept(table.storage, each, number - len(before), scratch) for number, each in enumerate(before)]
     order = next((decided.rules.keep for decided in scope if decided.parts), ())
     terms = [f"k{number} {'DESC' if descending else 'ASC'} NULLS LAST" for number, (_, descending) in enumerate(order)]
     if not any(members):
         scratch.run(f"CREATE TABLE copies (place BIGINT, doc_id VARCHAR, {_KEEPER} VARCHAR, {_IS_EXACT} BOOLEAN)")
     else:
+        storage, first = scope[0].table.storage, -len(before)
+        members += [_gather_kept(storage, each, first + number, scratch) for number, each in enumerate(before)]
         scratch.run(
             f"""
             CREATE TABLE copies AS
@@ -494,15 +491,17 @@ def _gather_kept(storage: Storage, before: KeptBefore, priority: int, scratch: S
     """Gather another source's kept documents that share a component; they have no place in this scope."""
     outcomes, shared = Group(storage, f"{before.source}/outcomes"), Group(storage, before.folder)
     decided, name = {part.stem: part.name for part in outcomes.parts()}, quote(f"kept of {before.source}")
+    schema = pa.schema([item for item in DUPLICATES if item.name in ("doc_id", "component_id", "text_hash")])
 
     def kept() -> Iterator[pa.Table]:
-        for part in shared.parts():
+        yield schema.empty_table()
+        for part in (each for each in shared.parts() if each.stem in decided):
             ledger = rechunked(read_batches(outcomes, decided[part.stem], ["doc_id", "outcome"]), CHUNK_ROWS)
             components = rechunked(read_batches(shared, part.name, ["doc_id", *_COMPONENT]), CHUNK_ROWS)
             for left, right in zip(ledger, components, strict=True):
                 aligned(left, right, f"{before.folder}/{part.name}")
                 chosen = pc.and_(pc.equal(left["outcome"], KEPT), pc.greater(right["component_size"], 1))
-                yield right.filter(chosen).drop_columns("component_size")
+                yield right.filter(chosen).select(schema.names).cast(schema)
 
     scratch.append(name, kept())
     return f"SELECT {priority} AS priority, NULL::BIGINT AS place, true AS passing, * FROM {name}"

@@ -37,6 +37,11 @@ from pipeline.table.storage import Storage, scratch_folder
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
+Value = TypeVar("Value")
+Named = dict[tuple[str, str], Value]
+"""Something of each view, by schema and name."""
+Behind = tuple[Group, Index]
+
 MAIN = "main"
 ATTEMPTS = 10
 """How often a reader begins before it gives up on a workspace that changes all the time."""
@@ -44,41 +49,29 @@ MEMORY_LIMIT = "1GB"
 BATCH_ROWS = 2048
 """Rows fetched at a time: with their text some ten megabytes."""
 
-_STAGES = {
-    "documents": "extract",
-    "rejects": "extract",
-    "signals": "annotate",
-    "duplicates": "dedup",
-    "scores": "classify",
-    "outcomes": "select",
-    "curated": "select",
-    "everything": "select",
-}
 _FROM_DOCUMENTS = ("text", "title", "date", "licence", "origin", "metadata", "parent_id")
-_OUTCOMES = pa.schema(
-    [
-        ("doc_id", pa.string()),
-        ("url", pa.string()),
-        ("source", pa.string()),
-        ("outcome", pa.string()),
-        ("failed_rules", pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())]))),
-        ("component_id", pa.string()),
-        ("duplicate_of", pa.string()),
-    ]
-)
-_EMPTY = {
-    "documents": schema.DOCUMENTS,
-    "rejects": schema.REJECTS,
-    "signals": pa.schema([("doc_id", pa.string())]),
-    "duplicates": schema.DUPLICATES,
-    "scores": schema.SCORES,
-    "outcomes": _OUTCOMES,
-    "curated": schema.DOCUMENTS,
-}
-
-_TIME_TYPE = re.compile(r"(DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?)(?P<lists>(\[\d*\])*)")
 _WITH_KEPT = ("documents", "outcomes", "curated")
 """Views with the columns of a corpus's own."""
+_OUTCOMES = pa.schema(
+    [
+        *((name, pa.string()) for name in ("doc_id", "url", "source", "outcome")),
+        ("failed_rules", pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())]))),
+        *((name, pa.string()) for name in ("component_id", "duplicate_of")),
+    ]
+)
+_MADE_BY = {
+    "documents": ("extract", schema.DOCUMENTS),
+    "rejects": ("extract", schema.REJECTS),
+    "signals": ("annotate", pa.schema([("doc_id", pa.string())])),
+    "duplicates": ("dedup", schema.DUPLICATES),
+    "scores": ("classify", schema.SCORES),
+    "outcomes": ("select", _OUTCOMES),
+    "curated": ("select", schema.DOCUMENTS),
+    "everything": ("select", _OUTCOMES),
+}
+"""The stage that makes a view, and its columns while there are no rows, by the first word of its name."""
+
+_TIME_TYPE = re.compile(r"(DATE|TIMESTAMP(_\w+| WITH TIME ZONE)?)(?P<lists>(\[\d*\])*)")
 _POINT_IN_TIME = re.compile(r"(?P<date>\d{4,}-\d\d-\d\d) (?P<time>\d\d:\d\d:\d\d)(\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _PATTERN_CHARACTERS = re.compile(r"[*?[]")
 
@@ -89,9 +82,9 @@ class Session:
 
     connection: duckdb.DuckDBPyConnection
     catalog: Catalog
-    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    broken: Named[str] = field(default_factory=dict)
     """Views that could not be made, by schema and name, and why."""
-    unverified: dict[tuple[str, str], list[tuple[Group, Index]]] = field(default_factory=dict)
+    unverified: Named[list[Behind]] = field(default_factory=dict)
     """What stands behind each view, by schema and name, until a statement reads it."""
 
     def verify(self, sql: str) -> None:
@@ -218,10 +211,10 @@ def connect(storage: Storage, memory_limit: str = MEMORY_LIMIT) -> Iterator[Sess
                 folders.append(f"{storage.url.split('://', 1)[0]}:///{storage.root.lstrip('/')}/")
             # A pattern that escapes the folder's name is checked against the list as it is written.
             close_off(connection, list(dict.fromkeys(f(folder) for folder in folders for f in (literal, literal_path))))
-            broken = _create_views(connection, catalog)
+            broken, behind = _create_views(connection, catalog)
             if broken and Catalog.read(storage) != catalog:
                 raise ReplacedError(f"workspace {storage.url}: a run replaced what was read; ask again")
-            yield Session(connection, catalog, broken, _behind_views(catalog))
+            yield Session(connection, catalog, broken, behind)
         finally:
             connection.close()
 
@@ -290,9 +283,10 @@ def _table_of(group: Group, index: Index, options: str = "") -> str:
     return f"read_parquet([{paths}], hive_partitioning = false{options})"
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[tuple[str, str], str]:
-    """Create every view that can exist; return why for those whose files cannot be read."""
-    broken: dict[tuple[str, str], str] = {}
+def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> tuple[Named[str], Named[list[Behind]]]:
+    """Create every view that can exist; return why for those whose files cannot be read, and what is behind each."""
+    broken: Named[str] = {}
+    behind: Named[list[Behind]] = {}
     owners: dict[str, list[str]] = {}
     for source in catalog.sources:
         try:
@@ -300,16 +294,20 @@ def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> di
         except duckdb.CatalogException as error:
             raise WorkspaceError(f"source {source.name!r} cannot be an SQL schema: {one_line(error)}") from error
         for view, folder in _views(source).items():
+            stands_on = ["outcomes", "documents"] if view == "everything" else [folder]
+            behind[source.name, view] = [(catalog.group(source.name, each), source.groups[each]) for each in stands_on]
             try:
-                _create_view(connection, catalog, source, view, folder)
+                _create_view(connection, source, view, behind[source.name, view][0])
                 owners.setdefault(view, []).append(source.name)
             except (duckdb.Error, WorkspaceError) as error:
-                # `everything` stands on `outcomes`; and a view over all sources must not leave one out in silence.
+                # A view over all sources must not leave one out in silence.
                 told = str(error) if isinstance(error, WorkspaceError) else _unreadable(catalog.storage, error)
-                below = ("outcomes", "documents") if view == "everything" else ()
-                reason = next((broken[source.name, name] for name in below if (source.name, name) in broken), told)
-                broken[source.name, view] = broken[MAIN, view] = reason
-    types = _types_of_views(connection)
+                below = (broken.get((source.name, each)) for each in stands_on)
+                broken[source.name, view] = broken[MAIN, view] = next(filter(None, below), told)
+    rows = connection.execute("SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns()").fetchall()
+    types: Named[dict[str, str]] = {}
+    for owner, view, column, kind in rows:
+        types.setdefault((owner, view), {})[column] = kind
     for view, names in owners.items():
         if (MAIN, view) in broken:
             continue
@@ -318,19 +316,10 @@ def _create_views(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> di
             connection.execute(f"CREATE VIEW {MAIN}.{quote(view)} AS {union}")
         except duckdb.Error as error:
             broken[MAIN, view] = f"{view} cannot join all sources ({one_line(error)}); name one: {names[0]}.{view}"
-    return broken
+    return broken, behind
 
 
-def _types_of_views(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the columns' types of every view, by schema and name."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    rows = connection.execute("SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns()").fetchall()
-    for owner, view, column, kind in rows:
-        found.setdefault((owner, view), {})[column] = kind
-    return found
-
-
-def _joinable(types: Mapping[tuple[str, str], Mapping[str, str]], view: str, sources: Sequence[str]) -> Iterator[str]:
+def _joinable(types: Named[dict[str, str]], view: str, sources: Sequence[str]) -> Iterator[str]:
     """Yield what to join of each source's view. A column that is not of one type in all of them is text in the union,
     unless it is a number everywhere: a corpus's own columns may have one name and mean different things.
     """
@@ -355,26 +344,15 @@ def _views(source: Source) -> dict[str, str]:
     return views
 
 
-def _behind_views(catalog: Catalog) -> dict[tuple[str, str], list[tuple[Group, Index]]]:
-    """Return the groups that stand behind each view of a source."""
-    return {
-        (source.name, view): [
-            (catalog.group(source.name, behind), source.groups[behind])
-            for behind in dict.fromkeys([folder, *(["documents"] if view == "everything" else [])])
-        ]
-        for source in catalog.sources
-        for view, folder in _views(source).items()
-    }
-
-
-def _create_view(
-    connection: duckdb.DuckDBPyConnection, catalog: Catalog, source: Source, view: str, folder: str
-) -> None:
-    name = f"{quote(source.name)}.{quote(view)}"
+def _create_view(connection: duckdb.DuckDBPyConnection, source: Source, view: str, behind: Behind) -> None:
+    name, (group, index) = f"{quote(source.name)}.{quote(view)}", behind
     if view == "everything":
-        connection.execute(f"CREATE VIEW {name} AS {_everything(connection, source.name)}")
-    elif source.groups[folder].parts:
-        group, index = catalog.group(source.name, folder), source.groups[folder]
+        ledger = f"{quote(source.name)}.outcomes"
+        present = {row[0] for row in connection.execute(f"DESCRIBE {ledger}").fetchall()}
+        added = "".join(f", d.{column}" for column in _FROM_DOCUMENTS if column not in present)
+        documents = f"{quote(source.name)}.documents"
+        connection.execute(f"CREATE VIEW {name} AS SELECT o.*{added} FROM {ledger} o JOIN {documents} d USING (doc_id)")
+    elif index.parts:
         try:
             connection.execute(f"CREATE VIEW {name} AS FROM {_table_of(group, index)}")
         except duckdb.Error:
@@ -382,18 +360,10 @@ def _create_view(
             raise
     else:
         kept = source.groups["documents"].details.get(schema.KEEP_COLUMNS, {}) if "documents" in source.groups else {}
-        own = list(schema.documents_schema(kept))[len(schema.DOCUMENTS) :] if folder in _WITH_KEPT else []
-        connection.register("_empty", pa.schema([*_EMPTY[folder.split("/")[0]], *own]).empty_table())
+        own = list(schema.documents_schema(kept))[len(schema.DOCUMENTS) :] if view in _WITH_KEPT else []
+        connection.register("_empty", pa.schema([*_MADE_BY[view.split("_")[0]][1], *own]).empty_table())
         connection.execute(f"CREATE TABLE {name} AS FROM _empty")
         connection.unregister("_empty")
-
-
-def _everything(connection: duckdb.DuckDBPyConnection, source: str) -> str:
-    """Return the statement of `everything`: the ledger with what `documents` alone has."""
-    ledger = f"{quote(source)}.outcomes"
-    present = {row[0] for row in connection.execute(f"DESCRIBE {ledger}").fetchall()}
-    added = "".join(f", d.{column}" for column in _FROM_DOCUMENTS if column not in present)
-    return f"SELECT o.*{added} FROM {ledger} o JOIN {quote(source)}.documents d USING (doc_id)"
 
 
 def _absent(session: Session, owner: str, table: str) -> str | None:
@@ -412,8 +382,8 @@ def _absent(session: Session, owner: str, table: str) -> str | None:
     if table.lower() in known:
         return None
     shown = f"{owner}.{table}" if owner else table
-    stage = _STAGES.get(table.lower()) or _STAGES.get(table.lower().partition("_")[0])
-    done = {_STAGES[view.partition("_")[0]] for view in known}
+    stage, _ = _MADE_BY.get(table.lower().partition("_")[0], (None, None))
+    done = {_MADE_BY[view.partition("_")[0]][0] for view in known}
     if stage is None or stage in done:
         return f"there is no view {shown}{nearest(table, known)}; there are {_list(known)}"
     whom = f"source `{source.name}`" if source else "any source"

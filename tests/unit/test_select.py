@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.progress import Reporter, StageProgress
+from pipeline.select.decide import KeptBefore, scratch_tables
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SourceSelection, select_stage
-from pipeline.select.wide_table import planned_columns, wide_table
+from pipeline.select.wide_table import CHUNK_ROWS, planned_columns, wide_table
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
 from pipeline.table.interrupts import InterruptedRunError
 from pipeline.table.query import column_types
@@ -93,7 +96,7 @@ def test_not_a_number_is_no_value(storage: Storage) -> None:
     assert found[doc_id(2)]["outcome"] == "kept"
 
 
-def test_outcomes_hold_every_narrow_column_and_curated_the_documents(storage: Storage) -> None:
+def test_outcomes_hold_every_wide_column_and_curated_the_documents(storage: Storage) -> None:
     write(storage, "web", {"a": [row(1, text="kept text", title="T"), row(2, word_count=0)]})
     select(request(storage, {"words": "word_count > 0"}))
     columns = list(ledger(storage)[doc_id(1)])
@@ -354,3 +357,62 @@ def test_failed_rules_are_readable_by_any_parquet_reader(storage: Storage) -> No
     assert table["failed_rules"].to_pylist() == [
         [{"rule": "words", "value": json.dumps({"word_count": 0}, separators=(",", ":"))}]
     ]
+
+
+def test_parts_that_one_statement_judges_are_decided_as_one_by_one(storage: Storage, tmp_path: Path) -> None:
+    """Many small parts, an empty one, members of a component far apart, and a part that is done already."""
+    rows = [
+        row(n, word_count=n % 7, score=n % 5 / 4, date=None if n % 3 else datetime(2024, 1, 1, tzinfo=UTC))
+        for n in range(70)
+    ]
+    rows[1::34] = component(*rows[1::34])
+    rules = {"words": "word_count > 1", "best": "top_share(quality_score, 0.5)", "dated": "date is null or true"}
+    write(storage, "web", {f"p{n:02d}": [item] for n, item in enumerate(rows)} | {"p30-empty": []})
+    select(request(storage, rules, workers=2))
+    found = read(storage, "web", "outcomes")
+    whole = Storage.at(str(tmp_path / "whole"))
+    write(whole, "web", {"a": rows})
+    select(request(whole, rules))
+    assert found == read(whole, "web", "outcomes")
+    assert {item["duplicate_of"] for item in found} == {None, doc_id(69)}
+    group = Group(storage, "web/outcomes")
+    part = group.parts()[40]
+    before = storage.read_bytes(group.manifest_path(part.name))
+    storage.delete(group.manifest_path(part.name))
+    select(request(storage, rules))
+    assert storage.read_bytes(group.manifest_path(part.name)) == before
+    assert read(storage, "web", "outcomes") == found
+
+
+def test_a_job_that_is_tried_again_counts_once(tmp_path: Path) -> None:
+    def failing() -> Iterator[pa.Table]:
+        yield from rows * 2
+        raise ShardError("a read that failed for a moment")
+
+    rows = [pa.table({"x": [1] * CHUNK_ROWS})]
+    with scratch_tables(str(tmp_path), 1, 64, map) as scratch:
+        with pytest.raises(ShardError, match="moment"):
+            scratch.append("t", failing())
+        scratch.append("t", iter(rows))
+        assert scratch.run("SELECT count(*) AS n FROM t")["n"].to_pylist() == [CHUNK_ROWS]
+
+
+def test_what_was_kept_before_wins_also_where_there_is_nothing_to_decide(storage: Storage) -> None:
+    rows = component(row(1, text_length=1), row(2, text_length=99), row(3, text_length=5))
+    write(storage, "web", {"a": [rows[0], row(7)]})
+    write(storage, "books", {"a": rows[1:]})
+    before = (KeptBefore("web", "web/duplicates"),)
+    select(request(storage, {}))
+    select(request(storage, {}, sources=("books",), kept_before=before))
+    assert {item["duplicate_of"] for item in ledger(storage, "books").values()} == {doc_id(1)}
+    write(storage, "books", {})
+    select(request(storage, {}, sources=("books",), kept_before=before))
+    assert ledger(storage, "books") == {}
+
+
+@pytest.mark.acceptance
+def test_many_small_parts_cost_what_their_files_cost(storage: Storage) -> None:
+    write(storage, "web", {f"p{n:03d}": [row(n)] for n in range(800)})
+    started = time.process_time()
+    select(request(storage, {"words": "word_count > 0", "best": "top_share(quality_score, 0.5)"}, workers=2))
+    assert time.process_time() - started < 12
