@@ -28,8 +28,8 @@ from pipeline.kernels.characters import (
 )  # fmt: skip
 from pipeline.kernels.repetition import (
     Elements,
-    WordGrams,
     SeenTable,
+    WordGrams,
     contains_word,
     duplicate_totals,
     new_elements,
