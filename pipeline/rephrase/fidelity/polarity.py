@@ -13,10 +13,6 @@ WINDOW = 6
 _CLAUSE = lex.words(", ; : ( ) but which who because although though while whereas when where if ? ! .")
 _SCOPE_TOKENS = 9
 _MAX_CUES = 12
-YES_NO = lex.words(
-    "is are was were do does did can could has have had will would should may might must am isn't aren't wasn't don't "
-    "doesn't didn't whether true weren't won't can't couldn't wouldn't shouldn't"
-)
 
 
 def _denies(tokens: list[Token], k: int) -> bool:
