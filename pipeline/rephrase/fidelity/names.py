@@ -111,8 +111,8 @@ class Names:
     @cached_property
     def places(self) -> frozenset[int]:
         """The numbers of the places that the source's words may stand for."""
-        found = [_place(low) for low in self.lows]
-        return frozenset().union(*found, *[COUNTRIES[low] for low in self.lows & COUNTRIES.keys()])
+        cities = [COUNTRIES[low] for low in self.lows & COUNTRIES.keys()]
+        return frozenset().union(*map(_place, self.lows), *cities)
 
     @cached_property
     def squeezed(self) -> str:
@@ -145,7 +145,6 @@ class Names:
         return following
 
 
-_NONE: frozenset[int] = frozenset()
 _WITHIN_NAMES = frozenset({".", "-", "'", "de", "of", "the", "van", "von", "la", "and", "&"})
 
 
@@ -216,9 +215,9 @@ def _looks_like_person(tokens: list[Token], k: int) -> bool:
     )
 
 
-def _place(low: str) -> set[int] | frozenset[int]:
+def _place(low: str) -> set[int]:
     """Return the numbers of the places that a word, perhaps in the plural, may stand for."""
-    return PLACES.get(low) or PLACES.get(low.removesuffix("s"), _NONE)
+    return PLACES[low] if low in PLACES else PLACES.get(low.removesuffix("s"), set())
 
 
 def _supported(token: Token, names: Names) -> bool:
