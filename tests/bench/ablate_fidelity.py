@@ -20,8 +20,15 @@ from typing import Any
 
 from pipeline.rephrase.fidelity import check, tokens
 
-MODULES = "lexicon quantity tokens quantities text names polarity grammar support".split()  # noqa: SIM905
-EMPTY = {"bool": False, "str | None": None, "list[Finding]": [], "set[int]": set(), "list[str]": [], "int": 0}
+MODULES = "lexicon quantity tokens quantities text names grammar support".split()  # noqa: SIM905
+EMPTY: dict[str, Any] = {
+    "bool": False,
+    "str | None": None,
+    "list[Finding]": [],
+    "set[int]": set(),
+    "list[str]": [],
+    "int": 0,
+}
 
 
 def verdicts(pairs: list[dict[str, Any]]) -> list[bool]:
