@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.dedup.exchange import RANGE_RECORDS, Exchange, append
+from pipeline.dedup.hash_ranges import RANGE_RECORDS, HashRanges, append
 from pipeline.dedup.minhash import SIGNATURE, Numbers, signature_matrix
 from pipeline.dedup.shingles import ClosePairs
 from pipeline.kernels import components as kernel
@@ -119,18 +119,18 @@ def find_components(parts: Sequence[SignaturePart], settings: ComponentSettings,
     # The larger exchange is given three quarters, the text hashes need a number of records that is bands times smaller.
     share = memory // 4 if settings.verify is None else memory // 8
     with ExitStack() as stack:
-        texts = stack.enter_context(Exchange(total if settings.exact else 0, share, scratch / "texts.bin"))
+        texts = stack.enter_context(HashRanges(total if settings.exact else 0, share, scratch / "texts.bin"))
         records = total * settings.num_bands
         if settings.verify is None:
-            bands = stack.enter_context(Exchange(records, 3 * share, scratch / "bands.bin"))
+            bands = stack.enter_context(HashRanges(records, 3 * share, scratch / "bands.bin"))
             _collect(parts, settings, _Sinks(bands, texts, None))
             return _first_come(total, bands, texts)
-        bands = stack.enter_context(Exchange(records, 2 * share, scratch / "bands.bin"))
+        bands = stack.enter_context(HashRanges(records, 2 * share, scratch / "bands.bin"))
         shape = (total, settings.num_bands * settings.rows_per_band + 2)
         matrix = stack.enter_context(_Matrix(shape, memory // 2, scratch / "signatures.bin"))
         _collect(parts, settings, _Sinks(bands, texts, matrix))
         most = records * kernel.WHOLE_BUCKET // 2
-        close = stack.enter_context(ClosePairs(Exchange(most, share, scratch / "pairs.bin"), total))
+        close = stack.enter_context(ClosePairs(HashRanges(most, share, scratch / "pairs.bin"), total))
         return _verified(parts, settings, _Sinks(bands, texts, matrix), close, scratch)
 
 
@@ -220,8 +220,8 @@ class _Matrix:
 class _Sinks:
     """Where pass 1 puts keys and signatures."""
 
-    bands: Exchange
-    texts: Exchange
+    bands: HashRanges
+    texts: HashRanges
     matrix: _Matrix | None
 
 
@@ -271,7 +271,7 @@ def _collect(parts: Sequence[SignaturePart], settings: ComponentSettings, sinks:
     sinks.texts.finish()
 
 
-def _first_come(total: int, bands: Exchange, texts: Exchange) -> Components:
+def _first_come(total: int, bands: HashRanges, texts: HashRanges) -> Components:
     """Pass 2 without `verify`: a first-seen table for each hash range."""
     parents, twins = np.arange(total, dtype=np.uint32), np.zeros(total, np.uint8)
     exact = _first_seen(texts, parents, twins)
@@ -364,7 +364,7 @@ def _components(parents: NDArray[np.uint32], twins: NDArray[np.uint8], counts: d
     return Components(parents, sizes, methods, **{"close_pairs": 0, "capped": 0} | counts)
 
 
-def _first_seen(exchange: Exchange, parents: NDArray[np.uint32], twins: NDArray[np.uint8]) -> int:
+def _first_seen(exchange: HashRanges, parents: NDArray[np.uint32], twins: NDArray[np.uint8]) -> int:
     """Join each document with the first that has its key; return the pairs."""
     counters = np.zeros(2, np.int64)
     slots = _slots(2 * RANGE_RECORDS)

@@ -75,10 +75,9 @@ def sign_table(
     pieces = []
     for chunk in documents[schema.TEXT].chunks:
         signed = minhash.sign(*text_buffers(chunk), shingle_words, a, b, numbers == "any")
-        values = pa.FixedSizeListArray.from_arrays(
-            pa.array(signed.signatures.reshape(-1)), type=out.field(SIGNATURE).type
-        )
-        pieces.append((pa.array(signed.text_hashes), pa.array(signed.shingles), values))
+        values = pa.array(signed.signatures.reshape(-1))
+        signatures = pa.FixedSizeListArray.from_arrays(values, type=out.field(SIGNATURE).type)
+        pieces.append((pa.array(signed.text_hashes), pa.array(signed.shingles), signatures))
     columns = [pa.chunked_array([piece[i] for piece in pieces], type=out.field(i + 1).type) for i in range(3)]
     return pa.Table.from_arrays([documents[schema.DOC_ID], *columns], schema=out)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.dedup.exchange import Exchange, append
+from pipeline.dedup.hash_ranges import HashRanges, append
 from pipeline.kernels import components as kernel
 from pipeline.kernels.minhash import shingle_hashes, text_hashes
 from pipeline.table.errors import ConservationError
@@ -29,7 +29,7 @@ ReadTexts = Callable[[Numbers], Iterable[pa.Array]]
 class ClosePairs:
     """Collects pairs of `total` documents, then decides them. Use as a context manager: it owns the exchange."""
 
-    def __init__(self, exchange: Exchange, total: int) -> None:
+    def __init__(self, exchange: HashRanges, total: int) -> None:
         self._exchange, self._total = exchange, total
         # The exchange orders by the upper bits of a key: with the smaller document there, a pair's copies meet.
         self._shift = np.uint64(64 - max(total.bit_length(), 1))

@@ -74,7 +74,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Member:
+class ScopePart:
     """One signatures part of a scope, the documents that it was made of, and where its duplicates go."""
 
     signatures: Group
@@ -141,14 +141,16 @@ def _columns(own_texts: bool) -> tuple[str, ...]:
     return (schema.DOC_ID, schema.TEXT, "metadata") if own_texts else (schema.DOC_ID, schema.TEXT)
 
 
-def _members(context: Context, scope: Scope) -> list[Member]:
+def _members(context: Context, scope: Scope) -> list[ScopePart]:
     """Return the signatures parts of a scope in canonical order, which does not depend on workers or inputs' order."""
     members = []
     for source, target in scope.targets(context).items():
         signatures, documents = context.group(source, "signatures"), context.group(source, "documents")
         names = {part.stem: part.name for part in documents.parts()}
         own = scope.own_texts if source in scope.sources else None
-        members += [Member(signatures, part, documents, names[part.stem], target, own) for part in signatures.parts()]
+        members += [
+            ScopePart(signatures, part, documents, names[part.stem], target, own) for part in signatures.parts()
+        ]
     return members
 
 
@@ -179,7 +181,9 @@ def _components(context: Context, scope: Scope, publish: Publish) -> str:
     return f"{found.removable:,} copies, largest component {found.largest:,}"
 
 
-def _write(members: Sequence[Member], found: dedup.Components, ids: pa.Table, key: str) -> Mapping[Group, list[Part]]:
+def _write(
+    members: Sequence[ScopePart], found: dedup.Components, ids: pa.Table, key: str
+) -> Mapping[Group, list[Part]]:
     """Write a part of duplicates for each part of signatures, row for row."""
     made: dict[Group, list[Part]] = {}
     row = 0  # a document's number among all of the scope

@@ -402,15 +402,15 @@ def _same(a: Array, a_start: int, b: Array, b_start: int, size: int) -> bool:
 def fill_slots(tables: Tables) -> None:
     """Enter all dictionary entries; of equal ones the last counts, as in fastText."""
     mask = tables.slots.size - 1
-    for entry in range(tables.starts.size):
-        start, size = tables.starts[entry], tables.lengths[entry]
+    for number in range(tables.starts.size):
+        start, size = tables.starts[number], tables.lengths[number]
         h = _hash(tables.blob, start, start + size)
-        tables.hashes[entry] = h
+        tables.hashes[number] = h
         known = _find(tables, tables.blob, start, start + size, h)
         slot = np.int64(h) & mask
         while tables.slots[slot] >= 0 and tables.slots[slot] != known:
             slot = (slot + 1) & mask
-        tables.slots[slot] = entry
+        tables.slots[slot] = number
 
 
 @inner
@@ -419,10 +419,10 @@ def _find(tables: Tables, data: Array, start: int, end: int, h: np.uint64) -> An
     mask = tables.slots.size - 1
     slot = np.int64(h) & mask
     while tables.slots[slot] >= 0:
-        entry = tables.slots[slot]
-        equal = tables.hashes[entry] == h and tables.lengths[entry] == end - start
-        if equal and _same(tables.blob, tables.starts[entry], data, start, end - start):
-            return entry
+        known = tables.slots[slot]
+        equal = tables.hashes[known] == h and tables.lengths[known] == end - start
+        if equal and _same(tables.blob, tables.starts[known], data, start, end - start):
+            return known
         slot = (slot + 1) & mask
     return -1
 

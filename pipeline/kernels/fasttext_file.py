@@ -185,19 +185,19 @@ def _scan_entries(
     data: Any, position: int, first: int, starts: Any, lengths: Any, counts: Any, kinds: Any
 ) -> tuple[int, int]:
     """Fill the entries from `first` on that lie wholly in `data`; return the next and its position (-1: too long)."""
-    for entry in range(first, starts.size):
+    for number in range(first, starts.size):
         end = position
         while end < data.size and data[end] != 0:
             end += 1
         if end - position > MAX_WORD_BYTES:
-            return entry, -1
+            return number, -1
         if end + 10 > data.size:
-            return entry, position
-        starts[entry], lengths[entry], kinds[entry] = position, end - position, data[end + 9]
+            return number, position
+        starts[number], lengths[number], kinds[number] = position, end - position, data[end + 9]
         count = np.uint64(0)
         for i in range(8):
             count |= np.uint64(data[end + 1 + i]) << np.uint64(8 * i)
-        counts[entry] = np.int64(count)
+        counts[number] = np.int64(count)
         position = end + 10
     return starts.size, position
 

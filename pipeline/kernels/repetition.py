@@ -29,7 +29,7 @@ ShortInts = npt.NDArray[np.int32]
 Keys = npt.NDArray[np.uint64]
 
 
-class Table(NamedTuple):
+class SeenTable(NamedTuple):
     """An open-addressing hash table that is emptied by counting up `generation[0]`, not by writing.
 
     `multiplier` is odd and random, so that no text can be made to fill one stretch of slots. No
@@ -42,7 +42,7 @@ class Table(NamedTuple):
     multiplier: Keys  # shape (1,)
 
 
-class Grams(NamedTuple):
+class WordGrams(NamedTuple):
     """Scratch for one document's n-grams; all arrays hold one entry a word."""
 
     ids: ShortInts
@@ -58,7 +58,7 @@ class Elements(NamedTuple):
     lengths: ShortInts
 
 
-def new_table(max_elements: int) -> Table:
+def new_seen_table(max_elements: int) -> SeenTable:
     """Return a table for at most `max_elements` different keys.
 
     The operating system zeroes its pages as they are touched, so a generous size costs address space alone (Numba's own
@@ -66,13 +66,13 @@ def new_table(max_elements: int) -> Table:
     """
     size = 1 << table_bits(max_elements)
     multiplier = np.array([secrets.randbits(64) | 1], np.uint64)
-    return Table(np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(1, np.int64), multiplier)
+    return SeenTable(np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(1, np.int64), multiplier)
 
 
-def new_grams(max_words: int) -> Grams:
+def new_grams(max_words: int) -> WordGrams:
     """Return scratch for documents of at most `max_words` words."""
     n = max_words + 1
-    return Grams(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int64))
+    return WordGrams(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int64))
 
 
 def new_elements(max_elements: int) -> Elements:
@@ -90,7 +90,7 @@ def table_bits(num_elements: int) -> int:
 
 
 @inlined
-def find_or_add(table: Table, bits: int, key: np.uint64, value: int) -> int:
+def find_or_add(table: SeenTable, bits: int, key: np.uint64, value: int) -> int:
     """Return the value stored for `key` in the current generation; store and return `value` when there is none."""
     generation = table.generation[0]
     mask = (1 << bits) - 1
@@ -107,7 +107,7 @@ def find_or_add(table: Table, bits: int, key: np.uint64, value: int) -> int:
 
 
 @inner
-def duplicate_totals(table: Table, elements: Elements, n: int) -> tuple[int, int]:
+def duplicate_totals(table: SeenTable, elements: Elements, n: int) -> tuple[int, int]:
     """Return how many of the first `n` elements repeat an earlier one, and the sum of those elements' lengths."""
     if n < 2:
         return 0, 0
@@ -123,7 +123,7 @@ def duplicate_totals(table: Table, elements: Elements, n: int) -> tuple[int, int
 
 
 @inner
-def number_words(table: Table, hashes: Keys, n: int, grams: Grams) -> int:
+def number_words(table: SeenTable, hashes: Keys, n: int, grams: WordGrams) -> int:
     """Give equal words equal ids in `grams.ids`, count them in `grams.counts`; return the number of different words."""
     table.generation[0] += 1
     bits = table_bits(n)
@@ -139,7 +139,7 @@ def number_words(table: Table, hashes: Keys, n: int, grams: Grams) -> int:
 
 
 @inner
-def contains_word(table: Table, num_words: int, key: np.uint64) -> bool:
+def contains_word(table: SeenTable, num_words: int, key: np.uint64) -> bool:
     """Say whether a word with this hash was numbered by the latest `number_words` over `num_words` words."""
     generation = table.generation[0]
     bits = table_bits(num_words)
@@ -152,7 +152,7 @@ def contains_word(table: Table, num_words: int, key: np.uint64) -> bool:
 
 
 @inner
-def ngram_counts(table: Table, grams: Grams, lengths: ShortInts, n: int, out: Ints) -> int:
+def ngram_counts(table: SeenTable, grams: WordGrams, lengths: ShortInts, n: int, out: Ints) -> int:
     """Fill `out` with the character counts of the top and the duplicate n-grams of `n` numbered words.
 
     `out` has shape (9,): for 2, 3, 4 the characters in all occurrences (overlapping ones too) of the most frequent
@@ -182,7 +182,7 @@ def ngram_counts(table: Table, grams: Grams, lengths: ShortInts, n: int, out: In
 
 
 @inner
-def _lengthen(table: Table, grams: Grams, num_starts: int) -> int:
+def _lengthen(table: SeenTable, grams: WordGrams, num_starts: int) -> int:
     """Replace the repeated (n-1)-grams by the repeated n-grams; return how many positions are left."""
     table.generation[0] += 1
     bits = table_bits(num_starts)
@@ -212,7 +212,7 @@ def _lengthen(table: Table, grams: Grams, num_starts: int) -> int:
 
 
 @inlined
-def _top_chars(grams: Grams, num_starts: int, size: int) -> int:
+def _top_chars(grams: WordGrams, num_starts: int, size: int) -> int:
     """Return occurrences times length, spaces included, of the most frequent n-gram, the first seen among equals."""
     best = grams.starts[0]
     for k in range(1, num_starts):
@@ -224,7 +224,7 @@ def _top_chars(grams: Grams, num_starts: int, size: int) -> int:
 
 
 @inlined
-def _duplicate_chars(table: Table, grams: Grams, num_starts: int, size: int) -> int:
+def _duplicate_chars(table: SeenTable, grams: WordGrams, num_starts: int, size: int) -> int:
     """Return the characters in n-grams seen before, going on behind each one that is found."""
     table.generation[0] += 1
     bits = table_bits(num_starts)

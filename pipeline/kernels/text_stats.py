@@ -28,22 +28,20 @@ from pipeline.kernels.characters import (
 )  # fmt: skip
 from pipeline.kernels.repetition import (
     Elements,
-    Grams,
-    Table,
+    SeenTable,
+    WordGrams,
     contains_word,
     duplicate_totals,
     new_elements,
     new_grams,
-    new_table,
+    new_seen_table,
     ngram_counts,
     number_words,
 )  # fmt: skip
 from pipeline.kernels.word_split import (
-    ALPHA_WORDS,
     HASH_SEED,
     SENTENCES,
     TOKENS,
-    WORD_CHARS,
     WORDS,
     Ints,
     Words,
@@ -63,69 +61,33 @@ _SHORT_LINE_CHARS: Final = 30
 _LF, _CR, _HYPHEN, _BULLET = 0x0A, 0x0D, 0x2D, 0x2022
 
 
-class Count(IntEnum):
-    """The numbers of one document, in the order of the rows of `count_texts`'s result."""
+Count = IntEnum(
+    "Count",
+    """text_length spaces digits capitals hashes ellipses urls
+    words word_chars alpha_words sentences
+    text_bytes tokens stop_words
+    lines bullet_lines ellipsis_lines punctuated_lines few_word_lines long_word_lines javascript_lines policy_lines
+    lorem_ipsum_lines curly_bracket_lines
+    newlines text_lines blank_lines terminal_lines short_lines text_line_duplicate_chars
+    run_lines run_line_duplicates run_line_duplicate_chars
+    paragraphs paragraph_duplicates paragraph_duplicate_chars
+    c4_lines c4_sentences c4_lorem_ipsum_lines c4_curly_bracket_lines
+    fineweb_lines fineweb_sentences fineweb_lorem_ipsum_lines fineweb_curly_bracket_lines fineweb_text_lines
+    fineweb_terminal_lines fineweb_short_lines fineweb_duplicate_chars fineweb_chars fineweb_tokens
+    top_2gram_chars top_3gram_chars top_4gram_chars duplicate_5gram_chars duplicate_6gram_chars duplicate_7gram_chars
+    duplicate_8gram_chars duplicate_9gram_chars duplicate_10gram_chars
+    lookups""",
+    start=0,
+)
+"""The numbers of one document, in the order of the rows of `count_texts`'s result.
 
-    text_length = 0
-    text_bytes = 1
-    spaces = 2
-    digits = 3
-    capitals = 4
-    hashes = 5
-    ellipses = 6
-    urls = 7
-    tokens = 8
-    words = 9
-    word_chars = 10
-    alpha_words = 11
-    sentences = 12
-    stop_words = 13
-    lines = 14  # by str.splitlines()
-    bullet_lines = 15
-    ellipsis_lines = 16
-    punctuated_lines = 17
-    few_word_lines = 18
-    long_word_lines = 19
-    javascript_lines = 20
-    policy_lines = 21
-    lorem_ipsum_lines = 22
-    curly_bracket_lines = 23
-    newlines = 24  # "\n"
-    text_lines = 25  # between newlines, not blank
-    blank_lines = 26  # between newlines, whitespace alone, not empty
-    terminal_lines = 27
-    short_lines = 28
-    text_line_duplicate_chars = 29
-    run_lines = 30  # between runs of newlines, empty ones at the ends included
-    run_line_duplicates = 31
-    run_line_duplicate_chars = 32
-    paragraphs = 33
-    paragraph_duplicates = 34
-    paragraph_duplicate_chars = 35
-    c4_lines = 36
-    c4_sentences = 37
-    c4_lorem_ipsum_lines = 38
-    c4_curly_bracket_lines = 39
-    fineweb_lines = 40
-    fineweb_sentences = 41
-    fineweb_lorem_ipsum_lines = 42
-    fineweb_curly_bracket_lines = 43
-    fineweb_text_lines = 44
-    fineweb_terminal_lines = 45
-    fineweb_short_lines = 46
-    fineweb_duplicate_chars = 47
-    fineweb_chars = 48
-    fineweb_tokens = 49
-    top_2gram_chars = 50
-    top_3gram_chars = 51
-    top_4gram_chars = 52
-    duplicate_5gram_chars = 53
-    duplicate_6gram_chars = 54
-    duplicate_7gram_chars = 55
-    duplicate_8gram_chars = 56
-    duplicate_9gram_chars = 57
-    duplicate_10gram_chars = 58
-    lookups = 59  # hash-table look-ups for n-grams: the work that a repetitive page costs
+The first row is what `scan_line` sums up, the second what its words add up to. `lines` are those of str.splitlines();
+`text_lines` stand between newlines and are not blank, `blank_lines` there are whitespace alone and not empty;
+`run_lines` stand between runs of newlines, empty ones at the ends included; `lookups` are those in the hash table for
+n-grams: the work that a repetitive page costs.
+"""
+_LINE_SUMS: Final = 7  # counts that are `LineFact`s of all lines, in the same order
+_WORD_SUMS: Final = 4  # counts that are sums over words, in the order of `Words.sums`
 
 
 def count_texts(data: Bytes, offsets: Ints) -> Ints:
@@ -167,7 +129,7 @@ def _count_lines(text: Bytes, start: int, end: int, s: Scratch, out: Ints) -> No
     pos = start
     while pos < end:
         pos = scan_line(text, pos, end, s)
-        _join(s, s.hashes[FULL], s.line[Line.length], s.line[Line.chunks])
+        _join(s, s.hashes[FULL], s.line[LineFact.length], s.line[LineFact.chunks])
         _add_line(text, s, out)
         _apply_c4(text, s, out)
         if pos < end:
@@ -238,19 +200,12 @@ def _append(elements: Elements, n: int, state: np.uint64, length: int) -> None:
 def _add_line(text: Bytes, s: Scratch, out: Ints) -> None:
     """Add what `scan_line` found to the document's counts."""
     line, sums = s.line, s.words.sums
-    first, last = line[Line.first], line[Line.last]
-    out[Count.text_length] += line[Line.length]
-    out[Count.spaces] += line[Line.spaces]
-    out[Count.digits] += line[Line.digits]
-    out[Count.capitals] += line[Line.capitals]
-    out[Count.hashes] += line[Line.hashes]
-    out[Count.ellipses] += line[Line.ellipses]
-    out[Count.urls] += line[Line.urls]
+    first, last = line[LineFact.first], line[LineFact.last]
+    for k in range(_LINE_SUMS):
+        out[k] += line[k]
+    for k in range(_WORD_SUMS):
+        out[Count.words + k] += sums[WORDS + k]
     out[Count.tokens] = sums[TOKENS]
-    out[Count.words] += sums[WORDS]
-    out[Count.word_chars] += sums[WORD_CHARS]
-    out[Count.alpha_words] += sums[ALPHA_WORDS]
-    out[Count.sentences] += sums[SENTENCES]
     out[Count.lines] += 1
     if first == last:
         return
@@ -258,40 +213,40 @@ def _add_line(text: Bytes, s: Scratch, out: Ints) -> None:
     out[Count.bullet_lines] += start_code in (_HYPHEN, _BULLET)
     out[Count.ellipsis_lines] += ends_in_ellipsis(text, first, last)
     out[Count.punctuated_lines] += ends_in_c4_punctuation(text, first, last)
-    out[Count.few_word_lines] += line[Line.chunks] < _MIN_WORDS_PER_LINE
-    out[Count.long_word_lines] += line[Line.longest] > _MAX_WORD_CHARS
-    out[Count.javascript_lines] += line[Line.phrases] & JAVASCRIPT != 0
-    out[Count.policy_lines] += line[Line.phrases] & POLICY != 0
-    out[Count.lorem_ipsum_lines] += line[Line.phrases] & LOREM_IPSUM != 0
-    out[Count.curly_bracket_lines] += line[Line.curly] > 0
+    out[Count.few_word_lines] += line[LineFact.chunks] < _MIN_WORDS_PER_LINE
+    out[Count.long_word_lines] += line[LineFact.longest] > _MAX_WORD_CHARS
+    out[Count.javascript_lines] += line[LineFact.phrases] & JAVASCRIPT != 0
+    out[Count.policy_lines] += line[LineFact.phrases] & POLICY != 0
+    out[Count.lorem_ipsum_lines] += line[LineFact.phrases] & LOREM_IPSUM != 0
+    out[Count.curly_bracket_lines] += line[LineFact.curly] > 0
 
 
 @inner
 def _apply_c4(text: Bytes, s: Scratch, out: Ints) -> None:
     """Decide whether C4 keeps the line, with and without its rule on terminal punctuation, and count what it keeps."""
     line = s.line
-    if line[Line.chunks] < _MIN_WORDS_PER_LINE or line[Line.longest] > _MAX_WORD_CHARS:
+    if line[LineFact.chunks] < _MIN_WORDS_PER_LINE or line[LineFact.longest] > _MAX_WORD_CHARS:
         return
-    first, last = line[Line.first], line[Line.last]
-    state, length = s.hashes[STRIPPED], line[Line.stripped_length]
-    tokens_before, tokens = line[Line.tokens_before], s.words.sums[TOKENS]
-    if line[Line.brackets]:
+    first, last = line[LineFact.first], line[LineFact.last]
+    state, length = s.hashes[STRIPPED], line[LineFact.stripped_length]
+    tokens_before, tokens = line[LineFact.tokens_before], s.words.sums[TOKENS]
+    if line[LineFact.brackets]:
         last = without_citations(text, first, last, s.edited)
         first = 0
         text = s.edited_view
         scan_line(text, 0, last, s)  # its words go behind the document's and are forgotten below
-        state, length = s.hashes[FULL], line[Line.length]
+        state, length = s.hashes[FULL], line[LineFact.length]
         tokens_before = tokens
     tokens_after = s.words.sums[TOKENS]
     s.words.sums[TOKENS] = tokens
     punctuated = ends_in_c4_punctuation(text, first, last)
-    phrases = line[Line.phrases]
+    phrases = line[LineFact.phrases]
     if phrases & LOREM_IPSUM:
         out[Count.fineweb_lorem_ipsum_lines] += 1
         out[Count.c4_lorem_ipsum_lines] += punctuated
     if phrases & JAVASCRIPT:
         return
-    if line[Line.curly]:
+    if line[LineFact.curly]:
         out[Count.fineweb_curly_bracket_lines] += 1
         out[Count.c4_curly_bracket_lines] += punctuated
     if phrases & POLICY:
@@ -302,7 +257,7 @@ def _apply_c4(text: Bytes, s: Scratch, out: Ints) -> None:
     out[Count.fineweb_sentences] += s.words.sums[SENTENCES]
     out[Count.fineweb_tokens] += tokens_after - tokens_before
     out[Count.fineweb_chars] += length
-    if line[Line.chunks]:
+    if line[LineFact.chunks]:
         _append(s.kept_lines, out[Count.fineweb_text_lines], state, length)
         out[Count.fineweb_text_lines] += 1
         out[Count.fineweb_short_lines] += length <= _SHORT_LINE_CHARS
@@ -402,33 +357,18 @@ _CURLY, _ELLIPSIS, _EXCLAMATION, _QUESTION = 0x7B, 0x2026, 0x21, 0x3F
 _DOUBLE_QUOTE, _APOSTROPHE, _ZERO, _NINE = 0x22, 0x27, 0x30, 0x39
 
 
-class Line(IntEnum):
-    """What `scan_line` leaves about a line in `Scratch.line`; positions are byte offsets."""
+LineFact = IntEnum(
+    "LineFact",
+    """length spaces digits capitals hashes ellipses urls
+    stripped_length first last chunks longest phrases brackets curly tokens_before""",
+    start=0,
+)
+"""What `scan_line` leaves about a line in `Scratch.line`: counts of code points without the line break (the first row),
+the byte offsets where the first chunk (a word by str.split()) begins and the last ends, equal on a blank line, the
+longest chunk's code points, and the phrases as bits in the order of `PHRASES`."""
 
-    length = 0  # code points, without the line break
-    stripped_length = 1
-    first = 2  # where the first chunk begins
-    last = 3  # where the last chunk ends; equal to `first` on a blank line
-    chunks = 4  # words by str.split()
-    longest = 5  # code points of the longest chunk
-    phrases = 6  # bits in the order of PHRASES
-    brackets = 7
-    curly = 8
-    tokens_before = 9
-    spaces = 10
-    digits = 11
-    capitals = 12
-    hashes = 13
-    ellipses = 14
-    urls = 15
-
-
-class Joined(IntEnum):
-    """The line between newlines that `Scratch.joined` gathers from lines by str.splitlines()."""
-
-    begin = 0  # byte offset
-    length = 1  # code points
-    chunks = 2
+Joined = IntEnum("Joined", "begin length chunks", start=0)
+"""The line between newlines that `Scratch.joined` gathers from lines by str.splitlines(): byte offset, code points."""
 
 
 class Scratch(NamedTuple):
@@ -437,14 +377,14 @@ class Scratch(NamedTuple):
     classes: Classes
     words: Words
     counts: Ints  # the document's
-    line: Ints  # indexed by Line
+    line: Ints  # indexed by LineFact
     joined: Ints  # indexed by Joined
     hashes: npt.NDArray[np.uint64]  # of the line, of the line stripped, of the line between newlines
     text_lines: Elements
     blank_lines: Elements
     kept_lines: Elements
-    table: Table
-    grams: Grams
+    table: SeenTable
+    grams: WordGrams
     edited: Bytes  # one line without citations
     edited_view: Bytes  # the same memory read-only, as texts are, so that the kernels compile once
 
@@ -476,13 +416,13 @@ def new_scratch(max_bytes: int, num_counts: int) -> Scratch:
         classes=character_classes(),
         words=new_words(n),
         counts=np.zeros(num_counts, np.int64),
-        line=np.zeros(len(Line), np.int64),
+        line=np.zeros(len(LineFact), np.int64),
         joined=np.zeros(len(Joined), np.int64),
         hashes=np.zeros(3, np.uint64),
         text_lines=new_elements(n),
         blank_lines=new_elements(n),
         kept_lines=new_elements(n),
-        table=new_table(n),
+        table=new_seen_table(n),
         grams=new_grams(n),
         edited=edited,
         edited_view=edited_view,
@@ -497,7 +437,7 @@ def scan_line(text: Bytes, start: int, end: int, s: Scratch) -> int:
     """
     line = s.line
     line[:] = 0
-    line[Line.tokens_before] = s.words.sums[TOKENS]
+    line[LineFact.tokens_before] = s.words.sums[TOKENS]
     s.words.sums[1:] = 0
     full = stripped = lead = HASH_SEED
     leading = length = stripped_length = spaces = 0
@@ -529,11 +469,11 @@ def scan_line(text: Bytes, start: int, end: int, s: Scratch) -> int:
         full = hash_join(full, lead)
     s.hashes[FULL] = full
     s.hashes[STRIPPED] = stripped
-    line[Line.length] = length
-    line[Line.stripped_length] = stripped_length
-    line[Line.first] = max(first, start)
-    line[Line.last] = max(last, start)
-    line[Line.spaces] = spaces
+    line[LineFact.length] = length
+    line[LineFact.stripped_length] = stripped_length
+    line[LineFact.first] = max(first, start)
+    line[LineFact.last] = max(last, start)
+    line[LineFact.spaces] = spaces
     return pos
 
 
@@ -555,12 +495,12 @@ def _scan_chunk(text: Bytes, start: int, end: int, s: Scratch) -> tuple[int, np.
         chars += 1
         pos = following
     line = s.line
-    line[Line.chunks] += 1
-    line[Line.longest] = max(line[Line.longest], chars)
-    line[Line.digits] += digits
-    line[Line.capitals] += capitals
+    line[LineFact.chunks] += 1
+    line[LineFact.longest] = max(line[LineFact.longest], chars)
+    line[LineFact.digits] += digits
+    line[LineFact.capitals] += capitals
     if any_flags & PHRASE:
-        line[Line.phrases] |= _phrases_in(text, start, pos, end, s.classes)
+        line[LineFact.phrases] |= _phrases_in(text, start, pos, end, s.classes)
     if any_flags & SPLITTING:
         split_chunk(text, start, pos, s.classes, s.words)
         _count_marks(s.words.codes, chars, line)
@@ -576,21 +516,21 @@ def _count_marks(codes: npt.NDArray[np.int32], size: int, line: Ints) -> None:
     for k in range(size):
         code = codes[k]
         if code != _DOT:
-            line[Line.ellipses] += dots // 3
+            line[LineFact.ellipses] += dots // 3
             dots = 0
         if code == _DOT:
             dots += 1
         elif code == _HASH:
-            line[Line.hashes] += 1
+            line[LineFact.hashes] += 1
         elif code == _ELLIPSIS:
-            line[Line.ellipses] += 1
+            line[LineFact.ellipses] += 1
         elif code == _BRACKET:
-            line[Line.brackets] += 1
+            line[LineFact.brackets] += 1
         elif code == _CURLY:
-            line[Line.curly] += 1
+            line[LineFact.curly] += 1
         elif code == _COLON and k + 2 < size and codes[k + 1] == _SLASH and codes[k + 2] == _SLASH:
-            line[Line.urls] += 1
-    line[Line.ellipses] += dots // 3
+            line[LineFact.urls] += 1
+    line[LineFact.ellipses] += dots // 3
 
 
 @inner

@@ -26,7 +26,7 @@ from pipeline.table.errors import InputError
 from pipeline.table.kept import json_lines
 from pipeline.table.storage import open_file
 
-VERSION = "fidelity_v3"
+VERSION = "fidelity_v4"
 """Raised when the same texts are judged otherwise."""
 MAX_LINE_BYTES = 16 << 20
 LEAST_OVERLAP = 0.15

@@ -35,7 +35,7 @@ VERSION: Final = f"text_stats_v1 unicode {UNICODE_VERSION}"
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64] | npt.NDArray[np.bool_]
 
 
-class Column(NamedTuple):
+class Statistic(NamedTuple):
     """A column's Arrow type, its definition, and how it follows from the kernel's counts, shape (len(Count), n)."""
 
     type: pa.DataType
@@ -43,16 +43,16 @@ class Column(NamedTuple):
     compute: Callable[[npt.NDArray[np.int64]], Numbers]
 
 
-def _count(count: Count, meaning: str) -> Column:
-    return Column(pa.int64(), meaning, lambda counts: counts[count])
+def _count(count: Count, meaning: str) -> Statistic:
+    return Statistic(pa.int64(), meaning, lambda counts: counts[count])
 
 
-def _flag(count: Count, meaning: str) -> Column:
-    return Column(pa.bool_(), meaning, lambda counts: counts[count] > 0)
+def _flag(count: Count, meaning: str) -> Statistic:
+    return Statistic(pa.bool_(), meaning, lambda counts: counts[count] > 0)
 
 
-def _ratio(numerator: Count, denominator: Count, meaning: str) -> Column:
-    return Column(pa.float64(), meaning, lambda counts: _divide(counts[numerator], counts[denominator]))
+def _ratio(numerator: Count, denominator: Count, meaning: str) -> Statistic:
+    return Statistic(pa.float64(), meaning, lambda counts: _divide(counts[numerator], counts[denominator]))
 
 
 def _divide(numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -78,10 +78,10 @@ _NGRAMS = (
 )
 _TOP = "characters in all occurrences of the most frequent word {n}-gram, 0 if none occurs twice; overlaps count"
 
-COLUMNS: Final[dict[str, Column]] = {
+COLUMNS: Final[dict[str, Statistic]] = {
     "text_length": _count(Count.text_length, "code points"),
     "text_bytes": _count(Count.text_bytes, "bytes in UTF-8"),
-    "estimated_tokens": Column(pa.float64(), "text_bytes / 4", lambda counts: counts[Count.text_bytes] / 4),
+    "estimated_tokens": Statistic(pa.float64(), "text_bytes / 4", lambda counts: counts[Count.text_bytes] / 4),
     "word_count": _count(Count.words, "words with a letter, mark or number in them"),
     "word_and_symbol_count": _count(Count.tokens, "words and stand-alone symbols; the denominator of word ratios"),
     "mean_word_length": _ratio(Count.word_chars, Count.words, "code points a word, over the words of word_count"),
@@ -146,7 +146,7 @@ COLUMNS: Final[dict[str, Column]] = {
         "share of lines, split at newlines and not blank, whose last character ends a sentence in any script",
     ),
     "short_line_ratio": _ratio(Count.short_lines, Count.text_lines, "share of those lines of 30 code points or fewer"),
-    "duplicate_line_char_ratio": Column(
+    "duplicate_line_char_ratio": Statistic(
         pa.float64(),
         "code points in those lines that repeat an earlier one, per code points that are not newlines",
         lambda counts: _divide(counts[Count.text_line_duplicate_chars], _chars_without_newlines(counts)),
@@ -177,7 +177,7 @@ COLUMNS: Final[dict[str, Column]] = {
         Count.fineweb_chars,
         "duplicate_line_char_ratio over the lines of fineweb_line_count",
     ),
-    "fineweb_newline_word_ratio": Column(
+    "fineweb_newline_word_ratio": Statistic(
         pa.float64(),
         "newline_word_ratio over the lines of fineweb_line_count",
         lambda counts: _divide(_fineweb_newlines(counts), counts[Count.fineweb_tokens]),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.dedup import components as dedup
 from pipeline.dedup.components import Components, ComponentSettings, SignaturePart, component_ids, find_components
-from pipeline.dedup.exchange import Exchange
+from pipeline.dedup.hash_ranges import HashRanges
 from pipeline.dedup.minhash import signatures_schema
 from pipeline.kernels.components import REPRESENTATIVES, ROUNDS, WHOLE_BUCKET
 from pipeline.table import schema
@@ -199,7 +199,7 @@ def test_exchange_returns_every_record_in_order(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     keys = random.integers(0, 1 << 63, 300_000, dtype=np.uint64) * np.uint64(2)
     docs = np.arange(keys.size, dtype=np.uint32)
-    with Exchange(keys.size, 1 << 20, tmp_path / "x.bin") as exchange:
+    with HashRanges(keys.size, 1 << 20, tmp_path / "x.bin") as exchange:
         for start in range(0, keys.size, 7_001):
             exchange.add(keys[start : start + 7_001], docs[start : start + 7_001])
         exchange.finish()

@@ -1,16 +1,134 @@
-"""Sentences of a rephrased text beside those they were made of: flipped negation, exchanged roles."""
+"""Sentences of a rephrased text beside those they were made of: flipped negation, exchanged roles.
+
+A sentence is read for what it affirms and what it denies, word by word (`Reading`).
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from functools import cached_property
+
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.polarity import YES_NO, Reading
 from pipeline.rephrase.fidelity.text import Finding, Text
-from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Token, low_at
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token, low_at
 
 _ALIGNED = 0.4
 _CLOSE = 0.5
 _VERBATIM = 0.75
 _MAX_STEMS = 80
+_WINDOW = 6
+"""How many tokens away, within a clause, a word of negation may stand from what it denies."""
+_CLAUSE = lex.words(", ; : ( ) but which who because although though while whereas when where if ? ! .")
+_SCOPE_TOKENS = 9
+_MAX_CUES = 12
+
+
+def _denies(tokens: list[Token], k: int) -> bool:
+    """Whether the word of negation at `k` denies: not so in `No, ...`, `whether or not`, `fail the test`."""
+    low, after = tokens[k].low, low_at(tokens, k + 1)
+    if low == "not":
+        return low_at(tokens, k - 1) != "or"
+    if low in ("no", "nope"):
+        return after.isalpha()
+    if tokens[k].stem in ("declin", "fail", "neglect"):
+        return after == "to" and low_at(tokens, k + 2).isalpha()
+    return True
+
+
+def _head(tokens: list[Token], k: int) -> int | None:
+    """Return the content word of its clause that the cue at `k` denies first."""
+    for j in range(k + 1, min(len(tokens), k + 1 + _SCOPE_TOKENS)):
+        if tokens[j].low in _CLAUSE and not (j == k + 1 and tokens[j].low == ","):
+            break
+        if tokens[j].content:
+            return j
+    return None
+
+
+class Reading:
+    """A sentence with its words of negation and where each base stands, each part worked out when it is first needed.
+
+    Positions are those of `tokens`.
+    """
+
+    def __init__(self, sentence: Sentence) -> None:
+        """Read `sentence`."""
+        self.sentence = sentence
+        self.tokens = sentence.tokens
+
+    @cached_property
+    def cues(self) -> list[int]:
+        """Where the words stand that deny."""
+        return [k for k in self._flagged if self.tokens[k].deny == 1 and _denies(self.tokens, k)]
+
+    @cached_property
+    def blurs(self) -> list[int]:
+        """Where the words stand around which polarity is not judged."""
+        return [k for k in self._flagged if self.tokens[k].deny == 2]
+
+    @cached_property
+    def _flagged(self) -> list[int]:
+        if not self.sentence.flags & (DENYING | OPPOSITE):
+            return []
+        return [k for k, token in enumerate(self.tokens) if token.flags & (DENYING | OPPOSITE)]
+
+    @cached_property
+    def heads(self) -> list[int]:
+        """Where that stands which each of the first cues denies first."""
+        return [head for k in self.cues[:_MAX_CUES] if (head := _head(self.tokens, k)) is not None]
+
+    @cached_property
+    def negative(self) -> bool:
+        """Whether anything at all denies, in whatever way."""
+        opposite = any(not self.tokens[k].deny and self.tokens[k].polarity < 0 for k in self._flagged)
+        return opposite or bool(self.cues or self.blurs)
+
+    @cached_property
+    def bases(self) -> dict[str, list[int]]:
+        """Where each base of a content word stands, but for the words that deny."""
+        bases: defaultdict[str, list[int]] = defaultdict(list)
+        for k, token in enumerate(self.tokens):
+            if token.content and k not in self.cues:
+                bases[token.base].append(k)
+        return dict(bases)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The stems of its names."""
+        named = [t for t in self.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS]
+        return frozenset([token.stem for token in named])
+
+    @cached_property
+    def clauses(self) -> list[int]:
+        """The number of the clause that each token belongs to."""
+        numbers: list[int] = []
+        clause = 0
+        for token in self.tokens:
+            if token.low in _CLAUSE:
+                clause += 1
+            numbers.append(clause)
+        return numbers
+
+    def clause_of(self, at: int) -> set[str]:
+        """Return the bases of the content words in the clause of position `at`."""
+        clause = self.clauses[at]
+        return {t.base for k, t in enumerate(self.tokens) if t.content and self.clauses[k] == clause}
+
+    def sign(self, at: int) -> int:
+        """Return +1 or -1: what is affirmed or denied at position `at`."""
+        return -self.tokens[at].polarity if self.denials(at) % 2 else self.tokens[at].polarity
+
+    def denials(self, at: int) -> int:
+        """Return how many words of negation stand in the clause of position `at`, close to it."""
+        return len(self._close(self.cues, at))
+
+    def blurred(self, at: int) -> frozenset[str]:
+        """Return the words close to position `at`, and not there, that make its polarity hard to tell."""
+        return frozenset([self.tokens[k].stem for k in self._close(self.blurs, at)])
+
+    def _close(self, known: list[int], at: int) -> list[int]:
+        clauses = self.clauses if known else []
+        return [k for k in known if 0 < abs(k - at) <= _WINDOW and clauses[k] == clauses[at]]
 
 
 def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
@@ -19,12 +137,12 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
     matches = rephrased.matches(source)
     copied = rephrased.copied(source)
     for k, sentence in enumerate(rephrased.sentences):
-        if not 0 < len(sentence.stems) <= _MAX_STEMS or (len(sentence.stems) == 1 and sentence.heading):
+        if len(sentence.stems) > _MAX_STEMS:
             continue
         aligned = matches[k]
         if not aligned or aligned[0][0] < _ALIGNED or copied[k]:
             continue
-        least = aligned[0][0] * (0.75 if aligned[0][0] >= _VERBATIM else 0.4)
+        least = 0.4 * aligned[0][0]
         known: list[tuple[float, Reading]] = []
         for share, j in aligned:
             if share >= least:
@@ -36,8 +154,7 @@ def flipped_and_swapped(source: Text, rephrased: Text) -> list[Finding]:
         flip = _flip(own, known)
         if flip:
             found.append(Finding("negation", flip))
-        close = [reading for share, reading in known if share >= max(_ALIGNED, 0.8 * known[0][0])]
-        swap = roles_exchanged(own, close)
+        swap = roles_exchanged(own, [reading for _, reading in known])
         if swap:
             found.append(Finding("role", swap))
     return found
@@ -48,11 +165,7 @@ def _flip(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     sentence = own.sentence
     share, best = known[0]
     flags = sentence.flags | best.sentence.flags
-    if not flags & (DENYING | OPPOSITE) or (sentence.question and sentence.tokens[0].low in YES_NO):
-        return None
-    if not own.heads and not best.heads and (own.cues or not flags & OPPOSITE):
-        return None
-    if len(own.bases.keys() & best.bases.keys()) < min(2, len(sentence.stems)):
+    if not flags & (DENYING | OPPOSITE):
         return None
     verbatim = share >= _VERBATIM
     return (
@@ -90,12 +203,7 @@ def _denied_there(own: Reading, best: Reading, known: list[tuple[float, Reading]
 def _places(own: Reading, at: int, known: list[tuple[float, Reading]]) -> list[tuple[Reading, int]]:
     """Return where the close source sentences speak of position `at`: the clauses that share most with its own."""
     base = own.tokens[at].base
-    places = [
-        (reading, j)
-        for _, reading in known
-        if base in reading.bases and len(own.bases.keys() & reading.bases.keys()) >= min(2, len(own.bases))
-        for j in reading.bases[base]
-    ]
+    places = [(reading, j) for _, reading in known if base in reading.bases for j in reading.bases[base]]
     if len(places) < 2:
         return places
     clause = own.clause_of(at)
@@ -120,7 +228,7 @@ def _opposite(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     if not (own.sentence.flags | best.sentence.flags) & OPPOSITE:
         return None
     for base, mine in own.bases.items():
-        if len(mine) > 1 or base not in best.bases:
+        if base not in best.bases:
             continue
         polarity = own.tokens[mine[0]].polarity
         places = _places(own, mine[0], known)
@@ -137,8 +245,6 @@ def _inserted(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     if not own.heads or known[0][0] < _CLOSE:
         return None
     if any(reading.negative for share, reading in known if share >= 0.5 * known[0][0]):
-        return None
-    if len(own.sentence.stems & known[0][1].sentence.stems) < 3:
         return None
     return _shown(own, own.heads[0])
 
@@ -158,19 +264,7 @@ _SYMMETRIC = lex.words(
 )  # fmt: skip
 _BOUNDARY = lex.words(", ; : ( ) but which who whom that because although though while whereas when where if")
 _BE = lex.words("is are was were been being be am get gets got isn't aren't wasn't weren't")
-_VERB_BEFORE = lex.words(
-    "is are was were been being be has have had will would can could did does do to may might must should not never "
-    "also later then finally soon first"
-)
-_IRREGULAR_VERBS = lex.words(
-    """beat win lose take give make build buy sell send lead teach write steal choose catch fight shoot bite throw hit
-    hold pay find kill succeed eat see hear strike drive bring leave tell show"""
-)
 _PREPOSITIONS = lex.words("in on at during after before for with and to by from into over under as until since near")
-_RELATIONS = lex.words(
-    """father mother son daughter brother sister wife husband student teacher capital part successor predecessor
-    subsidiary north south east west"""
-)
 _PRONOUNS = frozenset({"it", "he", "she", "they", "we", "i", "you"})
 _SIDE = 8
 
@@ -223,42 +317,20 @@ def _exchanged(tokens: list[Token], k: int, reading: Reading) -> str | bool | No
 
 
 def _relates(tokens: list[Token], k: int) -> bool:
-    """Whether the word at `k` is used as a verb, as a comparative before `than`, or as a noun before `of`."""
+    """Whether the word at `k` may be a verb, a comparative, or what somebody is of somebody."""
     low = tokens[k].low
-    before = tokens[k - 1].low if k else ""
-    after = tokens[k + 1].low if k + 1 < len(tokens) else ""
-    if low.endswith("ed") or tokens[k].stem in _IRREGULAR_VERBS or before in _VERB_BEFORE:
-        return True
-    if "than" in [token.low for token in tokens[k + 1 : k + 4]]:
-        return low.endswith("er") or before in ("more", "less") or low in ("more", "less")
-    if after == "of" and low in _RELATIONS:
-        return True
-    return (
-        low.endswith("s")
-        and before not in ("the", "a", "an", "of", "and", "in")
-        and k > 0
-        and after not in ("of", ".", ",", "")
-    )
+    following = [token.low for token in tokens[k + 1 : k + 4]]
+    return low.endswith(("ed", "s")) or lex.is_irregular(low) or following[:1] == ["of"] or "than" in following
 
 
 def _sides(tokens: list[Token], k: int) -> tuple[set[str], set[str]]:
     """Return the stems on the side of who does it and on the side of whom it is done to."""
     left, right = _left(tokens, k), _right(tokens, k)
     by = [j for j in range(k + 1, min(len(tokens), k + 5)) if tokens[j].low == "by"]
-    passive = tokens[k].low.endswith(("ed", "en", "t", "n", "d", "ng", "k", "ght")) and not _BE.isdisjoint(
-        [token.low for token in tokens[max(0, k - 4) : k]]
-    )
     if by:
         return _right(tokens, by[0]), left
-    if k == 0 and tokens[k].low.endswith("ed"):
-        return set(), set()  # a participle: what it speaks of comes later
-    if (
-        passive
-        and not tokens[k].low.endswith(("er", "ing"))
-        and tokens[k].low not in ("north", "south", "east", "west")
-    ):
-        return set(), left
-    return left, right
+    passive = not _BE.isdisjoint([token.low for token in tokens[max(0, k - 4) : k]])
+    return (set(), left) if passive and not tokens[k].low.endswith(("er", "ing", "th", "st")) else (left, right)
 
 
 def _left(tokens: list[Token], k: int) -> set[str]:
@@ -266,7 +338,7 @@ def _left(tokens: list[Token], k: int) -> set[str]:
     for j in range(k - 1, max(-1, k - 1 - _SIDE), -1):
         if not found and tokens[j].low in _PRONOUNS:
             break
-        if tokens[j].low in _BOUNDARY and (found or tokens[j].low in (";", ":", "but")):
+        if tokens[j].low in _BOUNDARY and found:
             break
         if tokens[j].party:
             found.add(tokens[j].stem)

@@ -13,56 +13,33 @@ from pipeline.rephrase.fidelity.text import Finding, Text, roman
 from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token, low_at
 
 _PLACES = """
-afghanistan afghan afghans | albania albanian albanians | algeria algerian | argentina argentine argentinian
-argentinians
-| armenia armenian armenians | australia australian australians aussie aussies | austria austrian austrians
-| azerbaijan azerbaijani azeri | bangladesh bangladeshi | belarus belarusian | belgium belgian belgians
-| bolivia bolivian | bosnia bosnian | brazil brazilian brazilians | bulgaria bulgarian bulgarians | burma burmese
-myanmar
-| cambodia cambodian khmer | cameroon cameroonian | canada canadian canadians | chile chilean chileans
-| china chinese prc | colombia colombian colombians | congo congolese | croatia croatian croat croats | cuba cuban
-cubans
-| cyprus cypriot | czech czechs czechia | denmark danish dane danes | ecuador ecuadorian | egypt egyptian egyptians
-| england english englishman englishmen | estonia estonian | ethiopia ethiopian | europe european europeans eu
-| finland finnish finn finns | france french frenchman frenchmen | georgia georgian | germany german germans
-| ghana ghanaian | greece greek greeks hellenic | guatemala guatemalan | haiti haitian | hungary hungarian
-hungarians magyar
-| iceland icelandic icelander icelanders | india indian indians | indonesia indonesian indonesians
-| iran iranian iranians persia persian persians | iraq iraqi iraqis | ireland irish irishman irishmen
-| israel israeli israelis | italy italian italians | jamaica jamaican | japan japanese | jordan jordanian
-| kazakhstan kazakh | kenya kenyan kenyans | korea korean koreans | kuwait kuwaiti | laos laotian lao
-| latvia latvian latvians | lebanon lebanese | libya libyan | lithuania lithuanian lithuanians | malaysia malaysian
-malay
-| malta maltese | mexico mexican mexicans | moldova moldovan | mongolia mongolian mongol mongols | morocco moroccan
-| nepal nepalese nepali | netherlands dutch holland dutchman | zealand kiwi zealander zealanders nz
-| nigeria nigerian nigerians | niger nigerien | norway norwegian norwegians | pakistan pakistani pakistanis
-| palestine palestinian palestinians | peru peruvian | philippines filipino filipinos philippine | poland polish
-pole poles
-| portugal portuguese | prussia prussian prussians | romania romanian romanians | russia russian russians
-| soviet soviets ussr | rwanda rwandan | saudi saudis | scotland scottish scots scot scotsman | senegal senegalese
-| serbia serbian serb serbs | singapore singaporean | slovakia slovak slovaks | slovenia slovenian slovene
-| somalia somali | spain spanish spaniard spaniards | sudan sudanese | sweden swedish swede swedes
-| switzerland swiss | syria syrian syrians | taiwan taiwanese | thailand thai thais siam siamese | tibet tibetan
-tibetans
-| tunisia tunisian | turkey turkish turk turks | uganda ugandan | ukraine ukrainian ukrainians
-| britain british uk briton britons kingdom gb | america american americans us usa states united
-| uruguay uruguayan | venezuela venezuelan | vietnam vietnamese viet | wales welsh welshman | yugoslavia yugoslav
-| zimbabwe zimbabwean rhodesia | africa african africans | asia asian asians | rome roman romans | athens athenian
-athenians
-| sparta spartan spartans | venice venetian venetians | florence florentine | naples neapolitan | milan milanese
-| paris parisian parisians | london londoner londoners | vienna viennese | moscow muscovite | byzantium byzantine
-| norman normans normandy | viking vikings norse | aztec aztecs | inca incas incan | maya mayan mayans
-| catholic catholics catholicism | protestant protestants protestantism | islam islamic muslim muslims moslem
-| jew jews jewish judaism | christian christians christianity | buddhist buddhists buddhism buddha | hindu hindus
-hinduism
-| bavaria bavarian | catalonia catalan catalans | texas texan texans | california californian californians ca
-| hawaii hawaiian | quebec quebecois | flanders flemish | brittany breton | saxony saxon saxons | sicily sicilian
-| democrat democrats democratic | republican republicans gop | nazi nazis nazism | marxist marxism marx
-| victoria victorian | elizabeth elizabethan | arctic antarctic antarctica | atlantic transatlantic | alps alpine
-| mediterranean | baltic baltics | balkan balkans | scandinavia scandinavian | manhattan | ottoman ottomans
-| czechoslovakia czechoslovak | argentina argentines | arab arabs arabia arabian arabic | latin
-| nyc york ny | la angeles | dc washington | un nations | kgb | fbi | cia | nasa | nato | wwi wwii ww2 ww1
-| covid coronavirus | television tv | dvd | internet | phd ph | mit | ucla | bbc | google | ai
+afghanistan afghan | argentina argentine argentinian | australia australian aussie | austria austrian | azerbaijan
+azerbaijani azeri | bangladesh bangladeshi | belarus belarusian | belgium belgian | brazil brazilian | burma burmese
+myanmar | cambodia cambodian khmer | cameroon cameroonian | canada canadian | chile chilean | china chinese prc |
+congo congolese | croatia croatian croat | cyprus cypriot | czech czechia | denmark danish dane | ecuador ecuadorian |
+egypt egyptian | england english englishman englishmen | europe european eu | finland finnish finn | france french
+frenchman frenchmen | germany german | ghana ghanaian | greece greek hellenic | haiti haitian | hungary hungarian
+magyar | iceland icelandic icelander | india indian | indonesia indonesian | iran iranian persia persian | iraq iraqi
+| ireland irish irishman irishmen | israel israeli | italy italian | japan japanese | jordan jordanian | kazakhstan
+kazakh | kenya kenyan | korea korean | kuwait kuwaiti | laotian lao | lebanon lebanese | malaysia malaysian malay |
+malta maltese | mexico mexican | mongolia mongolian mongol | morocco moroccan | nepal nepalese nepali | netherlands
+dutch holland dutchman | zealand kiwi zealander nz | nigeria nigerian | niger nigerien | norway norwegian | pakistan
+pakistani | palestine palestinian | peru peruvian | filipino philippine | poland polish pole | portugal portuguese |
+russia russian | soviet ussr | saudi | scotland scottish scot scotsman | senegal senegalese | serbia serbian serb |
+singapore singaporean | slovakia slovak | slovenia slovenian slovene | somalia somali | spain spanish spaniard | sudan
+sudanese | sweden swedish swede | switzerland swiss | taiwan taiwanese | thailand thai siam siamese | tibet tibetan |
+turkey turkish turk | ukraine ukrainian | britain british uk briton kingdom gb | america american us usa states united
+| uruguay uruguayan | vietnam vietnamese viet | wales welsh welshman | yugoslavia yugoslav | zimbabwe zimbabwean
+rhodesia | rome roman | athens athenian | venice venetian | florence florentine | naples neapolitan | milan milanese |
+paris parisian | london londoner | vienna viennese | moscow muscovite | byzantium byzantine | norman normandy | viking
+norse | aztec | catholic catholicism | protestant protestantism | islam islamic muslim moslem | jew jewish judaism |
+christian christianity | buddhist buddhism buddha | hindu hinduism | catalonia catalan | texas texan | california
+californian ca | hawaii hawaiian | quebec quebecois | flanders flemish | brittany breton | saxony saxon | sicily
+sicilian | democrat democratic | republican gop | nazi nazism | marxist marxism marx | elizabeth elizabethan | arctic
+antarctic antarctica | atlantic transatlantic | alps alpine | mediterranean | baltic | balkan | manhattan | ottoman |
+czechoslovakia czechoslovak | argentina argentines | arab arabia arabian arabic | latin | nyc york ny | la angeles |
+dc washington | un nations | kgb | fbi | cia | nasa | nato | wwi wwii ww2 ww1 | covid coronavirus | television tv |
+dvd | internet | phd ph | mit | ucla | bbc | google | ai
 """
 _CITIES = """
 france: nice lyon marseille bordeaux toulouse strasbourg lille cannes paris normandy provence | spain: seville
@@ -134,7 +111,8 @@ class Names:
     @cached_property
     def places(self) -> frozenset[int]:
         """The numbers of the places that the source's words may stand for."""
-        return frozenset().union(*[table[low] for table in (PLACES, COUNTRIES) for low in self.lows & table.keys()])
+        cities = [COUNTRIES[low] for low in self.lows & COUNTRIES.keys()]
+        return frozenset().union(*map(_place, self.lows), *cities)
 
     @cached_property
     def squeezed(self) -> str:
@@ -167,7 +145,6 @@ class Names:
         return following
 
 
-_NONE: frozenset[int] = frozenset()
 _WITHIN_NAMES = frozenset({".", "-", "'", "de", "of", "the", "van", "von", "la", "and", "&"})
 
 
@@ -238,13 +215,20 @@ def _looks_like_person(tokens: list[Token], k: int) -> bool:
     )
 
 
+def _place(low: str) -> set[int]:
+    """Return the numbers of the places that a word, perhaps in the plural, may stand for."""
+    return PLACES[low] if low in PLACES else PLACES.get(low.removesuffix("s"), set())
+
+
 def _supported(token: Token, names: Names) -> bool:
     low = token.low
-    if low in PLACES:
-        if not PLACES[low].isdisjoint(names.places):
+    if place := _place(low):
+        if not place.isdisjoint(names.places):
             return True
         if low not in EXPANSIONS:
             return False
+    if len(low) > 4 and (low + "n" in names.lows or low.removesuffix("s").removesuffix("n") in names.lows):
+        return True  # Libya, Libyan, Libyans
     if token.acronym and _acronym_supported(token, names):
         return True
     if (value := roman(token.shown)) and (value in names.source.index.by_value or value in names.source.index.implied):

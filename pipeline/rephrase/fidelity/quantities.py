@@ -129,10 +129,9 @@ def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
     while low_at(tokens, at) in (",", "of", "in") and at < k + 2:
         at += 1
     parsed = tokens[at].parsed if at < len(tokens) else None
-    if parsed is not None and len(parsed.values) == 1 and is_year(parsed.values[0]):
-        if not parsed.suffix and not parsed.comma:
-            return int(parsed.values[0]), at + 1
-    return None, k
+    if parsed is None or len(parsed.values) != 1 or parsed.suffix or parsed.comma or not is_year(parsed.values[0]):
+        return None, k
+    return int(parsed.values[0]), at + 1
 
 
 # --- numbers

@@ -136,7 +136,8 @@ length: m metre metres meter meters=1 | km kms kilometre kilometres kilometer ki
   | ft foot feet=0.3048 | inch inches=0.0254 | yd yard yards yds=0.9144 | nm nanometre nanometres nanometer
   nanometers=1e-9
   | micron microns micrometre micrometres micrometer micrometers=1e-6 | au=1.495978707e11
-  | lightyear lightyears=9.4607e15 | nauticalmi=1852 | parsec parsecs=3.0857e16 | fathom fathoms=1.8288 | furlong furlongs=201.168
+  | lightyear lightyears=9.4607e15 | nauticalmi=1852 | parsec parsecs=3.0857e16
+  | fathom fathoms=1.8288 | furlong furlongs=201.168
 mass: kg kgs kilogram kilograms kilogramme kilogrammes kilo kilos=1 | g gram grams gramme grammes=0.001 | mg milligram
   milligrams=1e-6 | mcg microgram micrograms=1e-9 | lb lbs=0.45359237 | oz ounce ounces=0.028349523
   | tonne tonnes t=1000 | ton tons=1000 | stone stones=6.35029

@@ -100,7 +100,6 @@ class Sentence(NamedTuple):
     tokens: list[Token]
     stems: frozenset[str]
     flags: int
-    question: bool
     heading: bool
     listed: bool
 
@@ -220,13 +219,13 @@ def _add_sentence(chunks: list[Chunk], listed: bool, found: list[Sentence]) -> N
         for first in range(0, len(tokens), _MAX_TOKENS):
             piece = tokens[first : first + _MAX_TOKENS]
             stems = frozenset([token.key for token in piece if token.key])
-            found.append(Sentence(piece, stems, _all_flags(piece), *_manner(piece), listed))
+            found.append(Sentence(piece, stems, _all_flags(piece), _is_heading(piece), listed))
     elif tokens:
         flags = 0
         for bits in filter(None, map(_flags, chunks)):
             flags |= bits
         stems = frozenset(chain.from_iterable(map(_keys, chunks)))
-        found.append(Sentence(tokens, stems, flags, *_manner(tokens), listed))
+        found.append(Sentence(tokens, stems, flags, _is_heading(tokens), listed))
 
 
 def _all_flags(tokens: Iterable[Token]) -> int:
@@ -236,12 +235,10 @@ def _all_flags(tokens: Iterable[Token]) -> int:
     return flags
 
 
-def _manner(tokens: list[Token]) -> tuple[bool, bool]:
-    """Return whether a sentence is a question, and whether it is a heading: does not end as sentences do."""
-    end = tokens[-1].shown
-    if end in _CLOSERS:
-        end = next((token.shown for token in tokens[-2:-4:-1] if token.shown not in _CLOSERS), "")
-    return end == "?", end not in _ENDINGS
+def _is_heading(tokens: list[Token]) -> bool:
+    """Whether a sentence does not end as sentences do."""
+    end = next((token.shown for token in tokens[-1:-4:-1] if token.shown not in _CLOSERS), "")
+    return end not in _ENDINGS
 
 
 _ENDINGS_AWAY = tuple(

@@ -28,7 +28,7 @@ MIN_BUFFER_RECORDS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Ordered:
     """One ordered buffer: where each range starts in it, and its records, or else their place in the file."""
 
     starts: NDArray[np.int64]
@@ -36,7 +36,7 @@ class _Run:
     file_offset: int
 
 
-class Exchange:
+class HashRanges:
     """Collects records, then yields them by hash range. Use as a context manager: it owns the file `path`.
 
     `expected` records decide the number of ranges and, with `memory_bytes`, whether they stay in memory. At most about
@@ -50,11 +50,11 @@ class Exchange:
         size = max(MIN_BUFFER_RECORDS, memory_bytes // RECORD_BYTES // (4 if in_memory else 2))
         self._buffer = _empty(min(size, max(expected, 1)))
         self._filled = 0
-        self._runs: list[_Run] = []
+        self._runs: list[_Ordered] = []
         self._path = path
         self._file = None if in_memory else path.open("w+b")
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> HashRanges:
         return self
 
     def __exit__(
@@ -115,9 +115,9 @@ class Exchange:
         partition(records, self.bits, ordered, starts)
         self._filled = 0
         if self._file is None:
-            self._runs.append(_Run(starts, ordered, 0))
+            self._runs.append(_Ordered(starts, ordered, 0))
             return
-        self._runs.append(_Run(starts, None, self._file.tell()))
+        self._runs.append(_Ordered(starts, None, self._file.tell()))
         append(self._file, self._path, ordered.keys)
         append(self._file, self._path, ordered.docs)
 
