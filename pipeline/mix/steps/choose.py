@@ -268,8 +268,8 @@ def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
             answer,
             weight=Estimate(*(value * ratio for value in (answer.weight.value, answer.weight.low, answer.weight.high))),
             natural=float(material.natural[i]),
-            lower=float(material.bounds.lower[i]),
-            upper=float(material.bounds.upper[i]),
+            lower=float(material.constraints.lower[i]),
+            upper=float(material.constraints.upper[i]),
             flat_low=answer.flat_low * ratio,
             flat_high=answer.flat_high * ratio,
         )
@@ -449,8 +449,8 @@ def _verified(proposal: Proposal, verification: Verification) -> Verified:
             for size in verification.sizes
         ),
         differences={
-            name: Difference(*(None if value is None else short(value) for value in astuple(difference)))
-            for name, difference in verification.sizes[-1].differences.items()
+            name: Difference(short(d.value), short(d.low), short(d.high), None if d.in_sd is None else short(d.in_sd))
+            for name, d in verification.sizes[-1].differences.items()
         },
         tasks_inside=f"{inside} of {total} measurements inside their 90 % intervals" if total else "",
         proposed=None if verification.mixture == "proposal" else proposal.weights,
