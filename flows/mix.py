@@ -155,7 +155,7 @@ def run_step(
 
 def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> str:
     """Propose, and as far as the step goes verify, write shards and the report."""
-    fitted, choice = chosen(mix, found, fitted, step)
+    fitted, choice = chosen(mix, found, fitted, {"verify": True, "run": None}.get(step, False))
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
     shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
     report = MixReport(mix, found, fitted, choice, shards)

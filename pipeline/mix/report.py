@@ -112,7 +112,7 @@ class MixReport:
         found, fitted, proposal, verification = self.material, self.fitted, self.proposal, self.verification
         said: list[str] = []
         if fitted is not None:
-            reasons = unjudged_slices(fitted.results.runs, found.bounds, fitted.space)
+            reasons = unjudged_slices(fitted.results.runs, found.constraints, fitted.space)
             said += [f"The runs cannot judge the slice {name}: {reason}." for name, reason in reasons.items()]
         if proposal is not None:
             said += proposal.notes

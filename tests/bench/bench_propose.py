@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.mix.config import ProposeConfig
 from pipeline.mix.weights.objective import Objective, Problem
 from pipeline.mix.weights.propose import CANDIDATES, propose
-from pipeline.mix.weights.search import Space, TrustRegion
+from pipeline.mix.weights.search import TrustRegion
 from pipeline.mix.weights.space import Constraints
 from tests.mix_law import PowerLaw, swarm
 
@@ -40,10 +40,11 @@ def measure(k: int, m: int, draws: int) -> str:
         if objective == "expected":
             reached = found.metric.value
     score = Objective(law, problem, ProposeConfig(kl=0.0))
-    points, fits = Space.of(limits, problem.runs).repair(rng.dirichlet(np.ones(k), CANDIDATES))
+    region = TrustRegion.of(limits, problem.runs)
+    points, fits = region.repair(rng.dirichlet(np.ones(k), CANDIDATES))
     optimum = law.optimum(problem.weights)
     best, base = float(score(optimum[None])[0]), float(score(natural[None])[0])
-    inside = "inside" if TrustRegion.around(problem.runs).inside(optimum[None])[0] else "outside"
+    inside = "inside" if region.nearest(optimum[None])[1][0] <= region.radius else "outside"
     gap, random_gap = (reached - best) / (base - best), (float(score(points[fits]).min()) - best) / (base - best)
     return f"{k:>6} {times['expected']:>8.2f} s {times['upper']:>8.2f} s {gap:>8.2%} {random_gap:>12.2%} {inside}"
 

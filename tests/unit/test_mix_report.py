@@ -53,7 +53,6 @@ def after_slices(names: tuple[str, ...] = ("web", "wiki"), natural: Sequence[flo
         natural=np.array(natural),
         rows=[{"documents": 20_000, "tokens": round(1e9 * n), "cap": min(1.0, 2 * n)} for n in natural],
         slices=[parts(config=parts(max_epochs=4)) for _ in names],
-        bounds=free,
         constraints=free,
         suite=parts(
             path="suites/prose.yaml",

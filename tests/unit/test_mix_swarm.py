@@ -11,7 +11,7 @@ from pipeline.mix.config import SliceConfig, SwarmConfig
 from pipeline.mix.types import RunSpec, SliceTokens
 from pipeline.mix.weights.noise import measure_noise
 from pipeline.mix.weights.space import (
-    Bounds,
+    Constraints,
     frozen_space,
     natural_weights,
     pool_tokens,
@@ -25,7 +25,7 @@ from pipeline.table.errors import ConfigError, InputError
 
 NAMES = ("web", "wiki", "code", "books")
 NATURAL = np.array([0.6, 0.2, 0.15, 0.05])
-FREE = Bounds(NAMES, np.zeros(4), np.ones(4))
+FREE = Constraints(NAMES, np.zeros(4), np.ones(4))
 
 
 def slices(**changes: dict[str, object]) -> dict[str, SliceConfig]:
@@ -111,12 +111,12 @@ def test_a_pool_ends_with_a_document(tmp_path):
 
 
 def test_unimax_spreads_what_small_slices_cannot_take():
-    bounds = Bounds(NAMES, np.zeros(4), np.array([1.0, 0.4, 0.1, 0.05]))
+    bounds = Constraints(NAMES, np.zeros(4), np.array([1.0, 0.4, 0.1, 0.05]))
     np.testing.assert_allclose(unimax(bounds), [0.45, 0.4, 0.1, 0.05])
 
 
 def test_baselines_come_first_and_differ():
-    bounds = Bounds(NAMES, np.zeros(4), np.array([1.0, 1.0, 0.3, 0.1]))
+    bounds = Constraints(NAMES, np.zeros(4), np.array([1.0, 1.0, 0.3, 0.1]))
     runs = draw_swarm(NATURAL, bounds, SwarmConfig(runs=5, seed=10, replicates=3))
     # Corners in the slices' order: those of the largest and the smallest natural share have two seeds.
     kinds = ["natural"] * 3 + ["uniform"] * 2 + ["corner"] * 6 + ["swarm"] * 5
@@ -170,7 +170,7 @@ SHARES = [
 def test_every_slice_is_seen_at_several_weights(shares, cap, count):
     natural = np.array(shares)
     upper = np.minimum(1.0, cap * natural) if cap > 1 else np.ones(natural.size)
-    bounds = Bounds(tuple(f"s{i}" for i in range(natural.size)), np.zeros(natural.size), upper)
+    bounds = Constraints(tuple(f"s{i}" for i in range(natural.size)), np.zeros(natural.size), upper)
     runs = draw_swarm(natural, bounds, SwarmConfig(runs=count, candidates=2))
     assert len(unjudged_slices(runs, bounds)) <= (natural.size // 10 if count == 8 else 0)
     swarm = np.array([run.weights for run in runs if run.kind == "swarm"])
@@ -186,7 +186,7 @@ def test_every_slice_is_seen_at_several_weights(shares, cap, count):
 
 
 def test_more_least_weights_than_there_is_room_for():
-    bounds = Bounds(tuple(f"s{i}" for i in range(40)), np.zeros(40), np.ones(40))
+    bounds = Constraints(tuple(f"s{i}" for i in range(40)), np.zeros(40), np.ones(40))
     runs = draw_swarm(np.full(40, 1 / 40), bounds, SwarmConfig(runs=32, candidates=4, min_weight=0.1))
     swarm = np.array([run.weights for run in runs if run.kind == "swarm"])
     assert len(swarm) == 32
@@ -206,7 +206,7 @@ def test_presence_of_a_large_swarm():
 
 
 def test_a_slice_with_a_least_weight_rises_above_it():
-    bounds = Bounds(NAMES, np.array([0.0, 0.0, 0.0, 0.02]), np.ones(4))
+    bounds = Constraints(NAMES, np.array([0.0, 0.0, 0.0, 0.02]), np.ones(4))
     natural = np.array([0.7, 0.2, 0.099, 0.001])
     runs = draw_swarm(natural, bounds, SwarmConfig(runs=24))
     rare = np.array([run.weights[3] for run in runs if run.kind == "swarm"])
@@ -222,7 +222,7 @@ def test_what_a_swarm_cannot_judge_is_said():
     weights[:, 3] = [0.2, 0.205, 0.21, 0.215, 0.219, 0.2]
     weights[:, 4] = [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]
     weights[:, 0] = 1 - weights.sum(axis=1)
-    bounds = Bounds(("a", "b", "c", "d", "e"), np.array([0, 0.1, 0, 0.2, 0]), np.array([1, 0.1, 1, 0.22, 1]))
+    bounds = Constraints(("a", "b", "c", "d", "e"), np.array([0, 0.1, 0, 0.2, 0]), np.array([1, 0.1, 1, 0.22, 1]))
     runs = [RunSpec(str(i), "swarm", row, 0) for i, row in enumerate(weights)]
     found = unjudged_slices(runs, bounds)
     assert set(found) == {"a", "b", "c", "d"}
@@ -270,7 +270,7 @@ def test_choosing_is_nearer_to_the_distribution_than_drawing():
 
 
 def test_fewer_distinct_mixtures_than_asked_for_are_said(caplog):
-    tight = Bounds(("a", "b"), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    tight = Constraints(("a", "b"), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
     runs = draw_swarm(np.array([0.5, 0.5]), tight, SwarmConfig(runs=4, candidates=2))
     assert [run.kind for run in runs] == ["natural"] * 8
     assert "0 distinct mixtures of the 4" in caplog.text
@@ -284,13 +284,13 @@ def test_strengths_out_of_order_are_refused():
 
 
 def test_projection_keeps_proportions_where_no_bound_holds():
-    bounds = Bounds(NAMES, np.array([0.0, 0.0, 0.2, 0.0]), np.array([0.5, 1.0, 1.0, 1.0]))
+    bounds = Constraints(NAMES, np.array([0.0, 0.0, 0.2, 0.0]), np.array([0.5, 1.0, 1.0, 1.0]))
     out = project(np.array([[0.8, 0.1, 0.05, 0.05]]), bounds, NATURAL)[0]
     np.testing.assert_allclose(out, [0.5, 0.2, 0.2, 0.1], atol=1e-12)
 
 
 def test_bounds_come_before_the_least_weight():
-    bounds = Bounds(NAMES, np.zeros(4), np.array([0.9, 0.0, 0.0, 0.1]))
+    bounds = Constraints(NAMES, np.zeros(4), np.array([0.9, 0.0, 0.0, 0.1]))
     out = project(np.array([[1.0, 0.0, 0.0, 0.0]]), bounds, NATURAL, least=0.2)[0]
     np.testing.assert_allclose(out, [0.9, 0, 0, 0.1], atol=1e-12)
 
@@ -322,7 +322,7 @@ def test_frozen_slices_keep_their_ratios_in_every_run():
 
 def test_a_frozen_block_is_capped_by_its_tightest_slice():
     space = frozen_space(NAMES, {"web": 0.5, "wiki": 0.5})
-    bounds = reduced_bounds(Bounds(NAMES, np.zeros(4), np.array([1.0, 0.2, 1.0, 1.0])), space)
+    bounds = reduced_bounds(Constraints(NAMES, np.zeros(4), np.array([1.0, 0.2, 1.0, 1.0])), space)
     np.testing.assert_allclose(bounds.upper, [0.4, 1.0, 1.0])
 
 
@@ -335,7 +335,7 @@ def test_what_cannot_be_frozen_is_refused():
         frozen_space(NAMES, {"web": 1.0, "wiki": 0.0}, ["wiki"])
     space = frozen_space(NAMES, {"web": 1.0, "wiki": 0.0})
     with pytest.raises(ConfigError, match=r"slices\.wiki: its weight is frozen at 0"):
-        reduced_bounds(Bounds(NAMES, np.array([0.0, 0.1, 0.0, 0.0]), np.ones(4)), space)
+        reduced_bounds(Constraints(NAMES, np.array([0.0, 0.1, 0.0, 0.0]), np.ones(4)), space)
 
 
 # Noise ----------------------------------------------------------------------------------------------------------------

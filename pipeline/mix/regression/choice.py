@@ -27,7 +27,7 @@ _PLAIN_RUNS = 5.0  # runs' worth of belief that intervals need no stretch
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenModels:
     """The model of each metric, and predictions (n, m) of runs that were held out from it, with their variance.
 
     `fold` (n,) is the part that each run was held out with; `measured` (n, m) is what it measured, less its seed's
@@ -46,7 +46,7 @@ class Choice:
 
 def choose(
     candidates: tuple[Single, ...], data: Data, effects: SeedEffects, seed: int, progress: Callable[[str], None]
-) -> Choice:
+) -> ChosenModels:
     """Return the candidate that each metric gets, and honest predictions of every run.
 
     Candidates are fitted without each part of the runs in turn. What a part is predicted with is chosen by the errors
@@ -75,7 +75,7 @@ def choose(
     rmse = {name: np.sqrt(square.mean(0)) for name, square in zip(candidates, gone, strict=True)}
     names = tuple(candidates[i] for i in final)
     held_mean, held_variance = (x[picked, runs, columns] for x in (mean, variance + data.extra))
-    return Choice(names, held_mean, held_variance, fold, measured, rmse, kernels)
+    return ChosenModels(names, held_mean, held_variance, fold, measured, rmse, kernels)
 
 
 def _best(candidates: tuple[Single, ...], gone: Floats, data: Data) -> Ints:
@@ -113,7 +113,7 @@ def split(weights: Floats, count: int, seed: int) -> Ints:
     return folds
 
 
-def calibrate(choice: Choice) -> tuple[Floats, NDArray[np.bool_]]:
+def calibrate(choice: ChosenModels) -> tuple[Floats, NDArray[np.bool_]]:
     """Return what intervals are stretched by (m,), and which runs lie in intervals that did not know them, (n, m).
 
     The stretch makes 90 % of the held-out runs lie in their intervals; a metric's own count is drawn towards that of

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, ModelName
-from pipeline.mix.regression.choice import LAWFUL, Choice, calibrate, choose, scores
+from pipeline.mix.regression.choice import LAWFUL, ChosenModels, calibrate, choose, scores
 from pipeline.mix.regression.laws import Data
 from pipeline.mix.regression.models import Model, Single, fit_models, with_refits
 from pipeline.mix.regression.seeds import SeedEffects, seed_effects
@@ -287,7 +287,7 @@ def _later(progress: Callable[[str], None] | None) -> Callable[[str], None]:
 
 
 def _final(
-    choice: Choice,
+    choice: ChosenModels,
     data: Data,
     moving: NDArray[np.int64],
     bootstrap: int,
@@ -351,7 +351,7 @@ def _flags(higher: Sequence[str], names: tuple[str, ...]) -> NDArray[np.bool_]:
     return np.array([name in higher for name in names])
 
 
-def _rows(choice: Choice, covered: NDArray[np.bool_], effects: SeedEffects, data: Data) -> list[dict[str, Any]]:
+def _rows(choice: ChosenModels, covered: NDArray[np.bool_], effects: SeedEffects, data: Data) -> list[dict[str, Any]]:
     """Return a row of the report for each metric that is not constant."""
     rows: list[dict[str, Any]] = []
     lawful = [choice.rmse[name] for name in LAWFUL if name in choice.rmse]

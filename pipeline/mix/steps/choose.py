@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.folder import ProposalFolder
+from pipeline.mix.regression.fit_file import load_fit, save_fit
 from pipeline.mix.regression.fitting import Fit, fit
-from pipeline.mix.regression.stored import load_fit, save_fit
 from pipeline.mix.shards.sample import SampleReport, sample
 from pipeline.mix.steps.train import Trainer, train_and_measure, trainer
 from pipeline.mix.steps.types import Material, OpenMix, Results
 from pipeline.mix.steps.workspace import stage_mixture
 from pipeline.mix.types import Difference, Estimate, Floats, RunSpec, from_json, one_blas_thread, plain_json
+from pipeline.mix.weights.halves import Means, split_rows
 from pipeline.mix.weights.mixture import (
     Expected,
     MixedSlice,
@@ -32,7 +33,6 @@ from pipeline.mix.weights.mixture import (
 )
 from pipeline.mix.weights.noise import Noise, measure_noise, seed_noise
 from pipeline.mix.weights.objective import Problem
-from pipeline.mix.weights.optimism import Means, split_rows
 from pipeline.mix.weights.proposal import Proposal, SliceAnswer
 from pipeline.mix.weights.propose import SeedNoise, beliefs, propose
 from pipeline.mix.weights.rounding import round_weights
@@ -268,8 +268,8 @@ def _expanded(proposal: Proposal, material: Material, space: Space) -> Proposal:
             answer,
             weight=Estimate(*(value * ratio for value in (answer.weight.value, answer.weight.low, answer.weight.high))),
             natural=float(material.natural[i]),
-            lower=float(material.bounds.lower[i]),
-            upper=float(material.bounds.upper[i]),
+            lower=float(material.constraints.lower[i]),
+            upper=float(material.constraints.upper[i]),
             flat_low=answer.flat_low * ratio,
             flat_high=answer.flat_high * ratio,
         )
@@ -353,11 +353,6 @@ def known_verification(mix: OpenMix, fitted: Fitted, proposal: Proposal) -> Veri
     path = fitted.folder.verification
     known = done(path, {"key": _verification_key(mix, proposal)})
     return from_json(Verification, known["verdict"], str(path), "verify") if known and "verdict" in known else None
-
-
-def was_ever_verified(mix: OpenMix) -> bool:
-    """Tell whether some proposal of this mix was verified before."""
-    return any(folder.verification.is_file() for folder in mix.folder.proposals())
 
 
 @dataclass(frozen=True)
@@ -454,8 +449,8 @@ def _verified(proposal: Proposal, verification: Verification) -> Verified:
             for size in verification.sizes
         ),
         differences={
-            name: Difference(*(None if value is None else short(value) for value in astuple(difference)))
-            for name, difference in verification.sizes[-1].differences.items()
+            name: Difference(short(d.value), short(d.low), short(d.high), None if d.in_sd is None else short(d.in_sd))
+            for name, d in verification.sizes[-1].differences.items()
         },
         tasks_inside=f"{inside} of {total} measurements inside their 90 % intervals" if total else "",
         proposed=None if verification.mixture == "proposal" else proposal.weights,
@@ -513,22 +508,29 @@ def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tu
     )
 
 
-def chosen(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> tuple[Fitted, Choice]:
-    """Return the proposal with its verdict. A run verifies, but not where that would train for another suite.
+def chosen(mix: OpenMix, found: Material, fitted: Fitted, verify: bool | None = False) -> tuple[Fitted, Choice]:
+    """Return the proposal with its verdict, and write the mixture. Without `verify` nothing is trained for a verdict.
 
-    A changed suite gives its mixture from the kept proxies at once; training to verify it is a step of its own.
+    None for `verify` verifies where that trains nothing, or was never done for any suite: a changed suite gives its
+    mixture from the kept proxies at once, and training to verify it is a step of its own.
     """
-    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
-    verification = known_verification(mix, fitted, proposal)
-    wanted = step == "verify" or (step == "run" and (mix.config.proxy.kind == "ngram" or not was_ever_verified(mix)))
-    if verification is None and wanted:
+    fitted, choice = known_choice(mix, found, fitted)
+    if verify is None:
+        verify = mix.config.proxy.kind == "ngram" or not any(p.verification.is_file() for p in mix.folder.proposals())
+    if verify and choice.verification is None:
         sizes = [1.0, *([mix.config.verify.larger] if mix.config.verify.larger else [])]
-        fitted, proposal = _active_rounds(mix, found, fitted, proposal)
+        fitted, proposal = _active_rounds(mix, found, fitted, choice.proposal)
         trainers = [(size, trainer(mix, found, size)) for size in sizes]
         verification = verify_mixture(mix, found, fitted, proposal, trainers)
-    choice = chosen_mixture(mix, found, fitted, proposal, verification)
+        choice = chosen_mixture(mix, found, fitted, proposal, verification)
     save_mixture(mix, fitted.folder, choice.mixture)
     return fitted, choice
+
+
+def known_choice(mix: OpenMix, found: Material, fitted: Fitted) -> tuple[Fitted, Choice]:
+    """Return the proposal and its verdict as far as they are known. Trains and writes nothing."""
+    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
+    return fitted, chosen_mixture(mix, found, fitted, proposal, known_verification(mix, fitted, proposal))
 
 
 def _active_rounds(
@@ -572,9 +574,3 @@ def sampled(mix: OpenMix, found: Material, mixture: Mixture, out: str) -> Sample
         workers=mix.config.proxy.workers,
         stop=mix.desk.stop.is_set,
     )
-
-
-def known_choice(mix: OpenMix, found: Material, fitted: Fitted) -> tuple[Fitted, Choice]:
-    """Return the proposal and its verdict as far as they are known, without training anything."""
-    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
-    return fitted, chosen_mixture(mix, found, fitted, proposal, known_verification(mix, fitted, proposal))

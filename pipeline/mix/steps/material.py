@@ -137,7 +137,7 @@ def _found(
     configs = {each.name: each.config for each in slices}
     counts = [store.n_tokens for store in stores]
     natural = natural_weights(counts)
-    bounds = weight_bounds(configs, counts, config.budget_tokens)
+    constraints = weight_bounds(configs, counts, config.budget_tokens, config.propose.groups)
     rows: tuple[dict[str, Any], ...] = tuple(
         {
             "slice": each.name,
@@ -160,8 +160,7 @@ def _found(
         rows=rows,
         tokenizer_hash=tokenizer.content_hash,
         natural=natural,
-        bounds=bounds,
-        constraints=constraints_of(configs, {row["slice"]: row["cap"] for row in rows}, config.propose.groups),
+        constraints=constraints,
         data=ProxyData(stores, np.asarray(pools, np.int64), tokenizer.vocabulary, tokenizer.eos),
         suite=suites[0],
         suite_hash=suite_hash(suites[0].config, [tasks[name] for name in own]),

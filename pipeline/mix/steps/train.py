@@ -60,7 +60,7 @@ def _drawn(mix: OpenMix, found: Material) -> Drawn:
     if reuse is not None:
         space = frozen_space(found.names, load_mixture(Path(reuse.mixture)).weights, reuse.frozen)
     reduced_constraints(found.constraints, space).require_choice()
-    return Drawn(tuple(draw_swarm(found.natural, found.bounds, mix.config.swarm, space)), space)
+    return Drawn(tuple(draw_swarm(found.natural, found.constraints, mix.config.swarm, space)), space)
 
 
 def named_weights(names: Sequence[str], weights: Floats) -> dict[str, float]:
@@ -361,7 +361,7 @@ def swarm_text(found: Material, drawn: Drawn) -> str:
 
 def _unjudged_lines(found: Material, drawn: Drawn) -> list[str]:
     """Return a line for each slice whose effect these runs cannot show."""
-    reasons = unjudged_slices(drawn.runs, found.bounds, drawn.space)
+    reasons = unjudged_slices(drawn.runs, found.constraints, drawn.space)
     return [f"{name} cannot be judged: {reason}" for name, reason in reasons.items()]
 
 

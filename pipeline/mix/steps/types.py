@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipeline.mix.config import MixConfig, ProxyConfig, ResolvedSlice, Suite
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.types import BuiltSlice, Floats, ProxyData, RunSpec, TokenTask, TrainedRun
-from pipeline.mix.weights.space import Bounds, Constraints, Space
+from pipeline.mix.weights.space import Constraints, Space
 from pipeline.table.interrupts import Stop
 from pipeline.table.stages import Engine
 from pipeline.table.storage import Storage
@@ -65,11 +65,12 @@ class OpenMix:
 class Material:
     """Everything that the later steps of a mix need to know of its data.
 
-    `natural` (k,): shares of all training tokens. `bounds`: at target scale. `tasks`: those of the suite first, then
-    those that are only measured along. `rows`: what a person wants to know of each slice; `proportion` is the natural
-    one, by training tokens, `cap` the largest weight at which the target run repeats the slice `max_epochs` times,
-    min(1, max_epochs * tokens / budget). `left_out`: items of a task that kept proxies may have seen. `excluded`: for
-    each slice the documents that share text with them, which no shard gets.
+    `natural` (k,): shares of all training tokens. `constraints`: at target scale, from slices and groups. `tasks`:
+    those of the suite first, then those that are only measured along. `rows`: what a person wants to know of each
+    slice; `proportion` is the natural one, by training tokens, `cap` the largest weight at which the target run
+    repeats the slice `max_epochs` times, min(1, max_epochs * tokens / budget). `left_out`: items of a task that
+    kept proxies may have seen. `excluded`: for each slice the documents that share text with them, which no shard
+    gets.
     """
 
     names: tuple[str, ...]
@@ -78,7 +79,6 @@ class Material:
     rows: tuple[Mapping[str, Any], ...]
     tokenizer_hash: str
     natural: Floats
-    bounds: Bounds
     constraints: Constraints
     data: ProxyData
     suite: Suite

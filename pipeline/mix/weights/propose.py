@@ -9,7 +9,7 @@ The search is over the constraints and the trust region of `search`: a cloud of 
 them, then moves of single weights, which also serve models without gradients. Same input and seed, same proposal.
 Weights are rounded to four places before anything is said about them, so what is verified is what is written.
 
-An optimum of predictions is optimistic, so what is said of a proposal is corrected by what `optimism` measures; so are
+An optimum of predictions is optimistic, so what is said of a proposal is corrected by what `halves` measures; so are
 the intervals of its weights. That also chooses `kl` where the configuration gives none.
 """
 
@@ -22,8 +22,8 @@ import numpy as np
 
 from pipeline.mix.config import ProposeConfig
 from pipeline.mix.types import Estimate, Floats, Prediction
+from pipeline.mix.weights.halves import DEFAULT_KL, KLS, Halves, Means, measure_halves
 from pipeline.mix.weights.objective import UPPER_Z, Objective, Predictor, Problem
-from pipeline.mix.weights.optimism import DEFAULT_KL, KLS, Halves, Means, measure_halves
 from pipeline.mix.weights.proposal import Active, ParetoPoint, Proposal, SliceAnswer
 from pipeline.mix.weights.rounding import round_weights
 from pipeline.mix.weights.search import Ints, TrustRegion, compass, polish, set_weight, usual_radius

@@ -18,15 +18,6 @@ from pipeline.table.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What a weight may be, slice by slice: `lower` and `upper`, both (k,); equal where the weight is fixed."""
-
-    names: tuple[str, ...]
-    lower: Floats
-    upper: Floats
-
-
-@dataclass(frozen=True)
 class Space:
     """The coordinates that a swarm is drawn in, v of them: a frozen block of slices is one.
 
@@ -51,22 +42,22 @@ def natural_weights(n_tokens: Sequence[int] | NDArray[np.int64]) -> Floats:
 
 
 def weight_bounds(
-    slices: Mapping[str, SliceConfig], n_tokens: Sequence[int] | NDArray[np.int64], budget_tokens: int
-) -> Bounds:
-    """Return the bounds of each weight at target scale: at most `max_epochs` * tokens / budget, and as configured.
+    slices: Mapping[str, SliceConfig],
+    n_tokens: Sequence[int] | NDArray[np.int64],
+    budget_tokens: int,
+    groups: Mapping[str, GroupBounds] | None = None,
+) -> Constraints:
+    """Return the constraints at target scale: at most `max_epochs` * tokens / budget of each slice, and as configured.
 
     Raises: ConfigError when no mixture fits; the message names the largest budget that does.
     """
     tokens = np.asarray(n_tokens, np.float64)
-    if len(slices) != tokens.size:
-        raise ConfigError(f"slices: {len(slices)} slices have {tokens.size} token counts")
-    epochs = np.array([s.max_epochs for s in slices.values()])
+    available = np.array([s.max_epochs for s in slices.values()]) * tokens
     asked_upper = np.array([s.max_weight if s.weight is None else s.weight for s in slices.values()])
     asked_lower = np.array([s.min_weight if s.weight is None else s.weight for s in slices.values()])
-    available = epochs * tokens
-    upper = np.minimum(asked_upper, available / budget_tokens)
     _require_feasible(list(slices), asked_lower, asked_upper, available, budget_tokens)
-    return Bounds(tuple(slices), asked_lower, np.maximum(upper, asked_lower))
+    caps = np.minimum(1.0, available / budget_tokens)
+    return constraints_of(slices, dict(zip(slices, caps.tolist(), strict=True)), groups or {})
 
 
 def _require_feasible(
@@ -178,7 +169,7 @@ def frozen_space(names: Sequence[str], earlier: Mapping[str, float], frozen: Seq
     return Space(("frozen", *others), expand, reduce)
 
 
-def reduced_bounds(bounds: Bounds, space: Space) -> Bounds:
+def reduced_bounds(bounds: Constraints, space: Space) -> Constraints:
     """Return the bounds of a space's coordinates: the tightest that its slices set.
 
     Raises: ConfigError when frozen ratios cannot be kept within them.
@@ -196,10 +187,10 @@ def reduced_bounds(bounds: Bounds, space: Space) -> Bounds:
             f"swarm.reuse: frozen ratios do not fit the slices' bounds (least {lower.round(6).tolist()}, largest "
             f"{upper.round(6).tolist()} for {list(space.names)}); freeze fewer slices or lower budget_tokens"
         )
-    return Bounds(space.names, lower, np.minimum(np.maximum(upper, lower), 1.0))
+    return Constraints(space.names, lower, np.minimum(np.maximum(upper, lower), 1.0))
 
 
-def project(weights: Floats, bounds: Bounds, natural: Floats, least: float = 0.0) -> Floats:
+def project(weights: Floats, bounds: Constraints, natural: Floats, least: float = 0.0) -> Floats:
     """Return the weights (n, k) inside the bounds with equal proportions among those that no bound holds; sums are 1.
 
     That is clip(t * w, lower, upper) with the t that makes the sum 1: the nearest point by Kullback-Leibler
@@ -220,7 +211,7 @@ def project(weights: Floats, bounds: Bounds, natural: Floats, least: float = 0.0
     return out
 
 
-def _fill(weights: Floats, bounds: Bounds, natural: Floats) -> Floats:
+def _fill(weights: Floats, bounds: Constraints, natural: Floats) -> Floats:
     """Return clip(t * weights, lower, upper) with sums of 1, by bisection and an exact last step."""
     lower, upper = bounds.lower, bounds.upper
     short = np.where(weights > 0, upper, lower).sum(axis=1) < 1
@@ -373,7 +364,7 @@ def reduced_constraints(limits: Constraints, space: Space) -> Constraints:
     """
     if space.names == limits.names:
         return limits
-    bounds = reduced_bounds(Bounds(limits.names, limits.lower, limits.upper), space)
+    bounds = reduced_bounds(limits, space)
     lower, upper = bounds.lower.copy(), bounds.upper.copy()
     groups = []
     for group in limits.groups:

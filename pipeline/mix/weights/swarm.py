@@ -1,6 +1,6 @@
 """Which mixtures the proxies train on: baselines, then draws around the natural proportions that fill the space.
 
-Every weight vector sums to 1 within 1e-12 and lies inside `Bounds`: minimum, maximum and fixed weights, and what
+Every weight vector sums to 1 within 1e-12 and lies inside the constraints: minimum, maximum and fixed weights, and what
 `max_epochs` allows at the budget of the *target* run. Draws come in batches, one a mixture, each from its own seed, and
 the choice from a batch looks at earlier choices only: a larger swarm starts with the smaller one, run for run.
 
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from pipeline.mix.config import SwarmConfig
 from pipeline.mix.types import Floats, RunKind, RunSpec
-from pipeline.mix.weights.space import Bounds, Space, project, reduced_bounds, whole_space
+from pipeline.mix.weights.space import Constraints, Space, project, reduced_bounds, whole_space
 from pipeline.table.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ _LEAST_ALPHA = 1e-3
 """NumPy's Dirichlet draws underflow to nothing when every parameter is smaller."""
 
 
-def unimax(bounds: Bounds) -> Floats:
+def unimax(bounds: Constraints) -> Floats:
     """Return UniMax's mixture, (k,): equal weights, but none above what its slice's epoch limit allows at the budget.
 
     Source: UniMax (arXiv 2304.09151), algorithm 1; here other bounds hold as well.
@@ -77,14 +77,14 @@ def unimax(bounds: Bounds) -> Floats:
     return mixture
 
 
-def corner(i: int, natural: Floats, bounds: Bounds) -> Floats:
+def corner(i: int, natural: Floats, bounds: Constraints) -> Floats:
     """Return the mixture (k,) with as much of slice i as its bounds and the others' allow, the rest natural."""
     others = np.arange(natural.size) != i
     most = min(bounds.upper[i], 1 - bounds.lower[others].sum())
     edge = max(most, 1 - bounds.upper[others].sum())
     lower, upper = bounds.lower.copy(), bounds.upper.copy()
     lower[i] = upper[i] = edge
-    mixture: Floats = project(natural[None], Bounds(bounds.names, lower, upper), natural)[0]
+    mixture: Floats = project(natural[None], Constraints(bounds.names, lower, upper), natural)[0]
     return mixture
 
 
@@ -103,7 +103,7 @@ def run_id(names: Sequence[str], weights: Floats, seed: int) -> str:
     return hashlib.blake2b(f"{mixture_id(names, weights)}\nseed={seed}".encode(), digest_size=16).hexdigest()
 
 
-def draw_swarm(natural: Floats, bounds: Bounds, config: SwarmConfig, space: Space | None = None) -> list[RunSpec]:
+def draw_swarm(natural: Floats, bounds: Constraints, config: SwarmConfig, space: Space | None = None) -> list[RunSpec]:
     """Return the runs of a swarm, baselines first; the same on every machine, and a larger swarm starts with these.
 
     Natural proportions with each of the `replicates` seeds (`seed` and those after it), uniform with two, UniMax,
@@ -142,7 +142,7 @@ def draw_swarm(natural: Floats, bounds: Bounds, config: SwarmConfig, space: Spac
     return runs
 
 
-def baselines(natural: Floats, bounds: Bounds, config: SwarmConfig) -> Iterator[tuple[RunKind, Floats, int]]:
+def baselines(natural: Floats, bounds: Constraints, config: SwarmConfig) -> Iterator[tuple[RunKind, Floats, int]]:
     """Yield the kind, the weights (k,) and the number of seeds of each baseline, inside the bounds."""
     yield "natural", project(natural[None], bounds, natural)[0], config.replicates
     yield "uniform", project(np.ones((1, natural.size)), bounds, natural)[0], 2
@@ -155,7 +155,7 @@ def baselines(natural: Floats, bounds: Bounds, config: SwarmConfig) -> Iterator[
             yield "corner", corner(i, natural, bounds), 2 if i in twice else 1
 
 
-def unjudged_slices(runs: Sequence[RunSpec], bounds: Bounds, space: Space | None = None) -> dict[str, str]:
+def unjudged_slices(runs: Sequence[RunSpec], bounds: Constraints, space: Space | None = None) -> dict[str, str]:
     """Return the slices of which these runs cannot show what more or less of them does, each with the reason.
 
     A slice needs five weights above zero that differ by a twentieth or more, and weights that differ by a factor of two
@@ -221,7 +221,7 @@ class _Deal:
         return np.where(added > 0, added, draws * left)
 
 
-def _deal(count: int, draws: Floats, natural: Floats, bounds: Bounds, config: SwarmConfig) -> _Deal:
+def _deal(count: int, draws: Floats, natural: Floats, bounds: Constraints, config: SwarmConfig) -> _Deal:
     """Return what `count` runs get of slices that fewer than `_PRESENT` of `draws` hold more than the least of.
 
     Whether a run gets a slice is a Latin hypercube over blocks of runs; the weights are the golden ratio's multiples
@@ -254,7 +254,7 @@ def _block(rng: np.random.Generator, k: int) -> Floats:
     return numbers
 
 
-def _draw(rng: np.random.Generator, count: int, natural: Floats, bounds: Bounds, config: SwarmConfig) -> Floats:
+def _draw(rng: np.random.Generator, count: int, natural: Floats, bounds: Constraints, config: SwarmConfig) -> Floats:
     """Return `count` mixtures (count, k), a strength, a temperature and a Dirichlet draw each, inside the bounds."""
     low, high = np.log(config.strengths)
     strengths = np.exp(rng.uniform(low, high, count))
@@ -270,7 +270,7 @@ def _draw(rng: np.random.Generator, count: int, natural: Floats, bounds: Bounds,
     return project(draws, bounds, natural, config.min_weight)
 
 
-def _choose(natural: Floats, bounds: Bounds, config: SwarmConfig, seen: set[bytes]) -> Iterator[Floats]:
+def _choose(natural: Floats, bounds: Constraints, config: SwarmConfig, seen: set[bytes]) -> Iterator[Floats]:
     """Yield up to `runs` distinct mixtures (k,) not in `seen`, each the best of its own batch, given those before."""
     drawn = _draw(_generator(config.seed, 0, 0), _REFERENCE, natural, bounds, config)
     deal = _deal(max(config.runs, _REFERENCE), drawn, natural, bounds, config)

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.mix.config import ProposeConfig
 from pipeline.mix.types import Floats, RunSpec
+from pipeline.mix.weights.halves import Halves, Means, measure_halves, split_rows
 from pipeline.mix.weights.objective import Problem
-from pipeline.mix.weights.optimism import Halves, Means, measure_halves, split_rows
 from pipeline.mix.weights.proposal import Kept
 from pipeline.mix.weights.propose import propose
 from pipeline.mix.weights.search import TrustRegion
