@@ -170,7 +170,7 @@ class SampleConfig(StageConfig):
     seed: int = Field(1, ge=0, le=2**31 - 1)
 
 
-class Stage(StageConfig):
+class TargetStage(StageConfig):
     """A later stage of the target run, with its own suite and slices: another mix configuration."""
 
     name: Name
@@ -196,7 +196,7 @@ class MixConfig(StageConfig):
     propose: ProposeConfig = ProposeConfig()
     verify: VerifyConfig = VerifyConfig()
     sample: SampleConfig = SampleConfig()
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[TargetStage, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> MixConfig:

@@ -98,7 +98,7 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
     """Train both in turns for about this many CPU seconds; print a line."""
     config = ProxyConfig(kind="transformer", parameters=parameters, tokens=10_000_000, device="cpu")
     proxy, run = TransformerProxy(config, data), RunSpec("bench", "natural", np.array([1.0]), 1)
-    trainer = training.Trainer(proxy.plan(run), MixStream(data, run, config.seed, config.context))
+    trainer = training.Training(proxy.plan(run), MixStream(data, run, config.seed, config.context))
     decoder = Decoder(proxy.shape)
     load(decoder, proxy.shape, trainer.flat)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=proxy.schedule.peak, betas=shape.BETAS)

@@ -359,7 +359,7 @@ def test_a_loss_that_explodes_is_an_error(config: ProxyConfig, data: ProxyData, 
     from pipeline.mix.proxies.transformer import training
 
     proxy = TransformerProxy(config, data)
-    trainer = training.Trainer(proxy.plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT))
+    trainer = training.Training(proxy.plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT))
     trainer.flat.fill_(float("nan"))
     with torch.no_grad(), pytest.raises(GristmillError, match=r"run r1: the loss is nan at step 0; lower proxy\.learn"):
         trainer.step()

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from pipeline.kernels.ngram_counts import BLOCKS, LANES, interpolate, item_nats, mix_contexts
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.proxies.ngram_tasks import (
-    Counts,
+    NgramCounts,
     TaskModel,
     Trie,
     build_trie,
@@ -97,7 +97,7 @@ class NgramProxy:
         self._folder = counts
         self._smoothing = np.array([(0.0, 0.0), *smoothing])
         self._tries: dict[str, Trie] = {}
-        self._counts: dict[str, list[Counts]] = {}
+        self._counts: dict[str, list[NgramCounts]] = {}
         self._models: dict[int, dict[str, TaskModel]] = {}
         self._pool_keys: list[str] | None = None
 
@@ -228,7 +228,7 @@ class NgramProxy:
             starts = np.cumsum(sizes[:-1])
             numbers = [node_numbers(union, self._tries[k], int(at)) for k, at in zip(wanted, starts, strict=True)]
 
-            def work(i: int, union: Trie = union) -> Counts:
+            def work(i: int, union: Trie = union) -> NgramCounts:
                 tokens = self._data.slices[i].tokens()[: int(self._data.pool_tokens[i])]
                 return count_nodes(union, tokens, self._data.eos, self._data.vocabulary, self._data.slices[i].name)
 
@@ -321,7 +321,7 @@ def _digest(*parts: str) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _save(path: Path, counts: Counts) -> None:
+def _save(path: Path, counts: NgramCounts) -> None:
     small = {name: _smallest(getattr(counts, name)) for name in _STORED}
     numbers = np.array([counts.n_documents, counts.vocabulary, counts.last_block])
     write_arrays(path, {"last": counts.last, "numbers": numbers, **small})
@@ -331,11 +331,11 @@ def _smallest(values: NDArray[np.int64]) -> NDArray[Any]:
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
-def _load(path: Path) -> Counts | None:
+def _load(path: Path) -> NgramCounts | None:
     stored = read_arrays(path)
     if stored is None:
         return None
     with as_written(path):
         wide = {name: stored[name].astype(np.int64) for name in (*_STORED, "last")}
         documents, vocabulary, last_block = (int(number) for number in stored["numbers"])
-        return Counts(**wide, n_documents=documents, vocabulary=vocabulary, last_block=last_block)
+        return NgramCounts(**wide, n_documents=documents, vocabulary=vocabulary, last_block=last_block)

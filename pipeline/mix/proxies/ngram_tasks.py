@@ -42,7 +42,7 @@ class Trie:
 
 
 @dataclass(frozen=True)
-class Counts:
+class NgramCounts:
     """How often a slice's pool has each node of a trie, by block, without zeros.
 
     `rows`, `blocks` and `counts` are parallel; so are `nodes`, the `documents` that a node is in, and `types`, about
@@ -137,7 +137,7 @@ def _link(tokens: Ints, ages: Ints, scored: NDArray[np.bool_], items: Ints, orde
     return Trie(np.concatenate(prefix), suffix, np.concatenate(token), lengths, ends, ids, scored, items)
 
 
-def count_nodes(trie: Trie, tokens: NDArray[np.unsignedinteger], end: int, vocabulary: int, name: str) -> Counts:
+def count_nodes(trie: Trie, tokens: NDArray[np.unsignedinteger], end: int, vocabulary: int, name: str) -> NgramCounts:
     """Return the counts of a trie's nodes in `tokens` (n,), which may be memory-mapped: one pass over it.
 
     Raises: ShardError when a token lies outside the vocabulary.
@@ -177,7 +177,7 @@ def count_nodes(trie: Trie, tokens: NDArray[np.unsignedinteger], end: int, vocab
     estimates, types = np.empty(parents.size), np.zeros(trie.prefix.size, np.int64)
     estimate_types(sketches, estimates)
     types[parents] = np.rint(estimates)
-    return Counts(
+    return NgramCounts(
         rows,
         blocks,
         counts[rows, blocks],
@@ -202,7 +202,7 @@ def node_numbers(union: Trie, task: Trie, first_position: int) -> Ints:
     return numbers
 
 
-def of_task(counts: Counts, numbers: Ints) -> Counts:
+def of_task(counts: NgramCounts, numbers: Ints) -> NgramCounts:
     """Return a task's part of the counts of several tasks, whose nodes have these `numbers` in the task's trie."""
     rows, nodes = numbers[counts.rows], numbers[counts.nodes]
     mine, own = np.flatnonzero(rows >= 0), np.flatnonzero(nodes >= 0)
@@ -220,7 +220,7 @@ def of_task(counts: Counts, numbers: Ints) -> Counts:
     )
 
 
-def followed(counts: Counts, trie: Trie, end: int) -> tuple[Ints, Ints, Ints]:
+def followed(counts: NgramCounts, trie: Trie, end: int) -> tuple[Ints, Ints, Ints]:
     """Return rows, blocks and counts of nodes as contexts: how often a token follows, in the block of that token.
 
     Only the end of a document moves to another block, the next one; and nothing follows the last token of all.
@@ -233,7 +233,9 @@ def followed(counts: Counts, trie: Trie, end: int) -> tuple[Ints, Ints, Ints]:
     return counts.rows, blocks, numbers
 
 
-def task_model(task: TokenTask, trie: Trie, by_slice: Sequence[Counts], block_weights: Floats, end: int) -> TaskModel:
+def task_model(
+    task: TokenTask, trie: Trie, by_slice: Sequence[NgramCounts], block_weights: Floats, end: int
+) -> TaskModel:
     """Return a task's counts by slice, with each slice's blocks weighted by `block_weights` (k, BLOCKS).
 
     An n-gram whose context no slice has is dropped: its probability is that of the shorter one.
@@ -269,7 +271,7 @@ def task_model(task: TokenTask, trie: Trie, by_slice: Sequence[Counts], block_we
     )
 
 
-def _context_counts(counts: Counts, trie: Trie, end: int, weights: Floats) -> Floats:
+def _context_counts(counts: NgramCounts, trie: Trie, end: int, weights: Floats) -> Floats:
     """Return how often a token follows each node (n_nodes + 1,), in blocks of `weights`; last, of no context at all."""
     rows, blocks, numbers = followed(counts, trie, end)
     out: Floats = np.bincount(rows, weights[blocks] * numbers, trie.prefix.size + 1).astype(np.float64)
@@ -277,7 +279,7 @@ def _context_counts(counts: Counts, trie: Trie, end: int, weights: Floats) -> Fl
     return out
 
 
-def _sparse(by_slice: Sequence[Counts], occurrences: Sequence[Floats], nodes: Ints) -> Sparse:
+def _sparse(by_slice: Sequence[NgramCounts], occurrences: Sequence[Floats], nodes: Ints) -> Sparse:
     """Return the numbers of `nodes`, in order, from each slice's occurrences of all nodes (n_nodes + 1,)."""
     rows, columns, values = [], [], []
     for column, (counts, occurs) in enumerate(zip(by_slice, occurrences, strict=True)):

@@ -69,7 +69,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplePlan:
     """The whole stream: for each place the slice, the document in it, the epoch, and the place's first token.
 
     `starts` is int64 (n + 1,), `shards` int64 (n_shards + 1,): the stream's positions where shards begin, and its end.
@@ -211,7 +211,7 @@ def _within(asked: Integers, limits: Integers, documents: Sequence[Documents], b
     return asked
 
 
-def make_plan(documents: Sequence[Documents], asked: Integers, seed: int, shard_tokens: int) -> Plan:
+def make_plan(documents: Sequence[Documents], asked: Integers, seed: int, shard_tokens: int) -> SamplePlan:
     """Return the stream and its shards for `asked` tokens of each slice (int64, (k,)); the order is `seed`'s alone.
 
     Raises: ConfigError when there would be too many shards.
@@ -231,7 +231,7 @@ def make_plan(documents: Sequence[Documents], asked: Integers, seed: int, shard_
     for values, number in ((document, 0), (epoch, 1), (lengths, 2)):
         values[places] = np.concatenate([d[number] for d in drawn])
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Plan(tuple(documents), asked, labels, document, epoch, starts, borders(starts, shard_tokens))
+    return SamplePlan(tuple(documents), asked, labels, document, epoch, starts, borders(starts, shard_tokens))
 
 
 def borders(starts: Integers, limit: int) -> Integers:

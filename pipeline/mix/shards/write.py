@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from pipeline.kernels.byte_pieces import copy_ranges
 from pipeline.mix.config import SampleConfig
-from pipeline.mix.shards.plan import Integers, Plan, Rows, borders
+from pipeline.mix.shards.plan import Integers, Rows, SamplePlan, borders
 from pipeline.mix.types import SliceTokens
 from pipeline.table.errors import ConservationError, ShardError
 from pipeline.table.kept import create_file, done, local_copy, write_file, write_json
@@ -75,7 +75,7 @@ class ShardWork:
 
     folder: str
     key: str
-    plan: Plan
+    plan: SamplePlan
     stores: Stores
     config: SampleConfig
     vocabulary: int
@@ -229,7 +229,7 @@ def _data_tables(work: ShardWork, rows: Rows) -> Iterator[pa.Table]:
         low += block.size
 
 
-def _trace_tables(plan: Plan, rows: Rows) -> Iterator[pa.Table]:
+def _trace_tables(plan: SamplePlan, rows: Rows) -> Iterator[pa.Table]:
     for first in range(0, rows.start.size, _TRACE_ROWS):
         chosen = np.arange(first, min(first + _TRACE_ROWS, rows.start.size))
         start, length = rows.start[chosen], rows.length[chosen]
@@ -239,12 +239,12 @@ def _trace_tables(plan: Plan, rows: Rows) -> Iterator[pa.Table]:
         yield pa.Table.from_arrays(columns, schema=TRACE)
 
 
-def _names(plan: Plan, rows: Rows, chosen: Integers) -> pa.Array:
+def _names(plan: SamplePlan, rows: Rows, chosen: Integers) -> pa.Array:
     names = pa.array([d.name for d in plan.documents], pa.string())
     return pa.DictionaryArray.from_arrays(pa.array(rows.slice[chosen].astype(np.int32)), names)
 
 
-def _doc_ids(plan: Plan, rows: Rows, chosen: Integers) -> pa.Array:
+def _doc_ids(plan: SamplePlan, rows: Rows, chosen: Integers) -> pa.Array:
     slices, documents = rows.slice[chosen], rows.document[chosen]
     order = np.argsort(slices, kind="stable")
     ids = [

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.mix.config import MixConfig, Stage, default_name
+from pipeline.mix.config import MixConfig, TargetStage, default_name
 from pipeline.mix.folder import MixFolder, mix_folder
 from pipeline.mix.steps.types import Desk, OpenMix
 from pipeline.mix.weights.mixture import Mixture, load_mixture
@@ -41,7 +41,7 @@ def checked_mix(path: str, assignments: Sequence[str]) -> tuple[MixConfig, str, 
     return config, name, storage
 
 
-def stage_mixture(stage: Stage) -> tuple[MixConfig, Mixture]:
+def stage_mixture(stage: TargetStage) -> tuple[MixConfig, Mixture]:
     """Return the configuration and the mixture of another stage of the target run.
 
     Raises: ConfigError when the configuration cannot be used or its mixture was not made yet.

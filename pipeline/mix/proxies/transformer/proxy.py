@@ -20,7 +20,7 @@ from pipeline.mix.types import Done, Job, Measure, ProxyData, RunSpec, TokenTask
 from pipeline.table.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from pipeline.mix.proxies.transformer.training import Plan
+    from pipeline.mix.proxies.transformer.training import RunPlan
 
 VERSION = "1"
 """Raised when the same settings give another model."""
@@ -111,12 +111,12 @@ class TransformerProxy:
                     weight.copy_(torch.from_numpy(arrays[name]))
             return model.measure(flat.to(self.device), self.shape, tasks, self.data.eos)
 
-    def plan(self, run: RunSpec) -> Plan:
+    def plan(self, run: RunSpec) -> RunPlan:
         """Return all that training a run needs but its data."""
-        from pipeline.mix.proxies.transformer.training import Plan
+        from pipeline.mix.proxies.transformer.training import RunPlan
 
         seeds = self.config.seed, run.seed
-        return Plan(
+        return RunPlan(
             run.run_id, self.shape, self.schedule, self.device, self.precision, *seeds, decides=self._decides(run)
         )
 

@@ -28,7 +28,7 @@ OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A run's model and steps; `decides` is all that its weights depend on, as JSON."""
 
     run_id: str
@@ -44,7 +44,7 @@ class Plan:
 class GpuGradients:
     """Gradients by torch's own differentiation, compiled, in bfloat16 where asked: what a GPU runs."""
 
-    def __init__(self, plan: Plan, flat: torch.Tensor) -> None:
+    def __init__(self, plan: RunPlan, flat: torch.Tensor) -> None:
         self.gradient = torch.zeros_like(flat)
         self._flat, self._plan = flat, plan
         self._loss: Callable[..., torch.Tensor] = torch.compile(model.loss) if plan.device == "cuda" else model.loss
@@ -88,10 +88,10 @@ class Optimiser:
         self._flat.addcdiv_(self.mean, self._scratch, value=-rate / (1 - first**number))
 
 
-class Trainer:
+class Training:
     """A run in memory: parameters, optimiser, position in the data."""
 
-    def __init__(self, plan: Plan, stream: MixStream) -> None:
+    def __init__(self, plan: RunPlan, stream: MixStream) -> None:
         self.plan, self.stream = plan, stream
         self.progress = Progress()
         self.flat = model.initial_weights(plan.shape, plan.seed, plan.run_seed).to(plan.device)
@@ -161,28 +161,28 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def train(plan: Plan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> Progress:
+def train(plan: RunPlan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> Progress:
     """Train a run up to this share of its steps, from where its folder says it is, and leave it durably there."""
     goal = plan.schedule.steps_until(until)
     clear_temporary(folder)
     with one_thread(), torch.no_grad():
-        trainer = Trainer(plan, stream)
-        trainer.resume(folder / CHECKPOINT)
-        saved = trainer.progress.step
+        training = Training(plan, stream)
+        training.resume(folder / CHECKPOINT)
+        saved = training.progress.step
         due, used = time.monotonic() + CHECKPOINT_EVERY_S, time.process_time()
-        while trainer.progress.step < goal:
-            trainer.step()
+        while training.progress.step < goal:
+            training.step()
             now = time.process_time()
-            trainer.progress.cpu_s += now - used
+            training.progress.cpu_s += now - used
             used = now
-            on_progress(trainer.progress.tokens)
+            on_progress(training.progress.tokens)
             if time.monotonic() > due:
-                trainer.save(folder / CHECKPOINT)
-                saved, due = trainer.progress.step, time.monotonic() + CHECKPOINT_EVERY_S
-        if trainer.progress.step == plan.schedule.steps:
-            arrays = {name: w.cpu().numpy() for name, w in model.split(trainer.flat, plan.shape).items()}
-            data.save(folder / MODEL, plan.decides, trainer.progress, arrays)
+                training.save(folder / CHECKPOINT)
+                saved, due = training.progress.step, time.monotonic() + CHECKPOINT_EVERY_S
+        if training.progress.step == plan.schedule.steps:
+            arrays = {name: w.cpu().numpy() for name, w in model.split(training.flat, plan.shape).items()}
+            data.save(folder / MODEL, plan.decides, training.progress, arrays)
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        elif saved != trainer.progress.step:
-            trainer.save(folder / CHECKPOINT)
-    return trainer.progress
+        elif saved != training.progress.step:
+            training.save(folder / CHECKPOINT)
+    return training.progress
