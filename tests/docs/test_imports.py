@@ -23,8 +23,8 @@ MAY_IMPORT = dict.fromkeys(ROOMS, GROUND_FLOOR) | {
     "extract": GROUND_FLOOR | {"llm"},
     "classifiers": GROUND_FLOOR | {"llm"},
 }
-MAX_CHAIN = 16
-"""Modules that import each other one after the other. The rooms are to bring it to 12."""
+MAX_CHAIN = 12
+"""Modules that import each other one after the other."""
 
 MODULES = sorted(path for top in ("pipeline", "classifiers", "flows", "configs") for path in (ROOT / top).rglob("*.py"))
 
