@@ -544,7 +544,7 @@ def read_batches(group: Group, name: str, columns: Sequence[str] | None = None) 
 
     Raises: ShardError when the part cannot be read.
     """
-    with _open_part(group, name) as file:
+    with open_part(group, name) as file:
         if not file.num_row_groups:
             yield file.read(columns=columns)
         for number in range(file.num_row_groups):
@@ -557,7 +557,7 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
     Raises: ShardError when the part cannot be read.
     """
     first = 0
-    with _open_part(group, name) as file:
+    with open_part(group, name) as file:
         for number in range(file.num_row_groups):
             after = first + file.metadata.row_group(number).num_rows
             begin, end = np.searchsorted(rows, [first, after])
@@ -568,7 +568,7 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
 
 
 @contextmanager
-def _open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
+def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
     """Open a part; the checksum of each page is verified as it is read. Raises: ReplacedError, ShardError."""
     try:
         with (
