@@ -1,4 +1,4 @@
-"""A trained classifier on disk: a folder with `model.bin` (fastText) and `artefact.json`, which says how to use it.
+"""A trained classifier: a folder with `model.bin` (fastText) and `artefact.json`, which says how to use it, and scores.
 
 There is no date and no absolute path in it: the same texts, configuration and seed give the same bytes. `artefact.json`
 is written last and holds the model's hash, so a half-written folder cannot be mistaken for a classifier.
@@ -14,18 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
-from classifiers import preprocess
-from classifiers.calibration import Calibration
+from classifiers.calibration import Calibration, calibrate
 from classifiers.config import Corpus, FastTextConfig, PreprocessConfig
+from classifiers.preprocess import VERSION as PREPROCESS_VERSION
+from classifiers.preprocess import preprocess
 from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
+from pipeline.table import schema
 from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, InputError, ShardError
 from pipeline.table.kept import create_file, write_file
+from pipeline.table.schema import text_buffers
 from pipeline.table.storage import open_file, read_file
 
+PREDICTIONS = pa.schema([schema.SCORES.field(name) for name in (schema.DOC_ID, "score", "probability")])
 MODEL = "model.bin"
 ARTEFACT = "artefact.json"
 POSITIVE, NEGATIVE = "positive", "negative"
@@ -178,23 +185,48 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         raise InputError(f"{folder}: {error.strerror or error}; the classifier cannot be read") from error
     except (ConfigError, ValueError, RecursionError) as error:
         raise InputError(f"classifier {folder} is damaged: {error}; {_RETRAIN}") from error
-    _check(folder, artefact, model)
-    return Classifier(folder, artefact, model, hashlib.blake2b(raw, digest_size=16).hexdigest())
-
-
-def _check(folder: Path, artefact: Artefact, model: FastTextModel) -> None:
-    if artefact.preprocess_version != preprocess.VERSION:
+    if artefact.preprocess_version != PREPROCESS_VERSION:
         raise InputError(
             f"classifier {folder} was trained with preprocessing version {artefact.preprocess_version}, "
-            f"this is version {preprocess.VERSION}; {_RETRAIN}"
+            f"this is version {PREPROCESS_VERSION}; {_RETRAIN}"
         )
     if sorted(model.labels) != sorted(artefact.labels):
         raise InputError(
             f"{folder / MODEL} has the labels {', '.join(model.labels[:10])}, not {artefact.labels}; {_RETRAIN}"
         )
+    return Classifier(folder, artefact, model, hashlib.blake2b(raw, digest_size=16).hexdigest())
 
 
 def file_hash(path: Path) -> str:
     """Return the BLAKE2b hash of a file, 32 hex digits."""
     with open_file(path) as file:
         return hashlib.file_digest(cast(Any, file), lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def score(documents: pa.Table, classifier: Classifier) -> pa.Table:
+    """Return `doc_id`, `score` (raw probability of the positive label) and `probability` (calibrated), both float32.
+
+    One row for every document, in order. A document without any word scores 0 in both: nothing speaks for it.
+
+    Raises: SchemaError when `documents` lacks `doc_id` or `text`.
+    """
+    schema.require(documents, schema.DOC_ID, schema.TEXT)
+    pieces = [score_texts(chunk, classifier) for chunk in documents[schema.TEXT].chunks]
+    columns = [pa.chunked_array([pa.array(p[i].astype(np.float32)) for p in pieces], pa.float32()) for i in range(2)]
+    return pa.Table.from_arrays([documents[schema.DOC_ID].cast(pa.string()), *columns], schema=PREDICTIONS)
+
+
+def score_texts(texts: pa.Array, classifier: Classifier) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return raw score and calibrated probability of each text, float64 (texts,); 0 and 0 for a text without a word."""
+    artefact = classifier.artefact
+    scores, has_words = score_lines(preprocess(texts, artefact.preprocess), classifier.model)
+    probabilities = calibrate(artefact.calibration, scores)
+    return scores, np.where(has_words, probabilities, 0.0)
+
+
+def score_lines(lines: pa.LargeStringArray, model: FastTextModel) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the raw score of each preprocessed line, 0 where it has no word, and whether it has any."""
+    data, offsets = text_buffers(lines)
+    found = fasttext.features(model, data, offsets)
+    has_words = found.n_words > 0
+    return np.where(has_words, fasttext.label_probabilities(model, found, POSITIVE), 0.0), has_words

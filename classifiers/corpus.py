@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
@@ -17,6 +16,7 @@ from classifiers.config import Corpus
 from pipeline.inputs.files import InputFile, resolve
 from pipeline.inputs.parquet import read_group
 from pipeline.table.errors import InputError, QueryError, ShardError, nearest
+from pipeline.table.kept import json_lines
 
 RunSql = Callable[[str, str], Iterator[pa.RecordBatch]]
 """Runs a statement over a workspace: (workspace, sql) -> record batches."""
@@ -94,17 +94,17 @@ def _no_column(column: str, names: list[str], place: str) -> str:
 
 
 def _read_jsonl(stream: BinaryIO, name: str, column: str, place: str) -> Iterator[pa.Array]:
-    lines = _decompressed(stream, name)
     texts: list[str | None] = []
-    size, number = 0, 0
-    while line := lines.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(f"{place}: line {number} is longer than {MAX_LINE_BYTES} bytes")
-        if not line.strip():
-            continue
-        texts.append(_text_of(line, column, f"{place}: line {number}"))
-        size += len(line)
+    size = 0
+    for where, record in json_lines(_decompressed(stream, name), place, MAX_LINE_BYTES):
+        if column not in record:
+            raise InputError(_no_column(column, list(record), where))
+        text = record[column]
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"{where}: {column!r} is {type(text).__name__}, not text")
+        # JSON may name half of a surrogate pair, which is no character and cannot be written as UTF-8.
+        texts.append(None if text is None else text.encode("utf-8", "replace").decode("utf-8"))
+        size += len(text or "")
         if len(texts) == BATCH_ROWS or size > BATCH_BYTES:
             yield pa.array(texts, pa.large_string())
             texts, size = [], 0
@@ -119,19 +119,3 @@ def _decompressed(stream: BinaryIO, name: str) -> BinaryIO:
         reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
         return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader), 1 << 20))
     return stream
-
-
-def _text_of(line: bytes, column: str, place: str) -> str | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{place} is no JSON object")
-    if column not in record:
-        raise InputError(_no_column(column, list(record), place))
-    text = record[column]
-    if text is not None and not isinstance(text, str):
-        raise InputError(f"{place}: {column!r} is {type(text).__name__}, not text")
-    # JSON may name half of a surrogate pair, which is no character and cannot be written as UTF-8.
-    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")

@@ -11,11 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from classifiers import corpus
-from classifiers.artefact import CLOSE, Classifier, Measured
+from classifiers.artefact import CLOSE, Classifier, Measured, score_texts
 from classifiers.config import Corpus, EvaluateConfig
-from classifiers.preprocess import preprocess
-from classifiers.score import score_texts
-from classifiers.texts import digests
+from classifiers.preprocess import hashed, preprocess
 from pipeline.table.errors import InputError
 
 _Z = 1.959963984540054  # 95 %, two-sided
@@ -64,7 +62,7 @@ def _texts(
         for texts in corpus.read(item, f"{where}.{number}", run_sql):
             if below is not None:
                 lines = preprocess(texts, classifier.artefact.preprocess)
-                keep = [digest.hex() < below for digest in digests(lines, classifier.artefact.training.seed)]
+                keep = [digest.hex() < below for digest, _ in hashed(lines, classifier.artefact.training.seed)]
                 texts = texts.filter(pa.array(keep, pa.bool_()))
             yield texts if left is None else texts[:left]
             left = None if left is None else max(0, left - len(texts))

@@ -1,6 +1,15 @@
-"""What happens to a text before fastText sees it: one function for training and scoring, its version in artefacts."""
+"""What happens to a text before fastText sees it, and the distinct lines that come of it, on disk.
+
+One function for training and scoring, its version in artefacts. Lines are found again by a keyed hash, so that the
+order of inputs and their repeats cannot matter.
+"""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +24,9 @@ _SEPARATORS = b"\t\n\v\f\r\0"
 _DIGITS = b"0123456789"
 # Words with a meaning to fastText: a text must neither label itself nor end its own line.
 _RESERVED = ("__label__", "</s>")
+
+Spans = dict[bytes, tuple[int, int]]
+"""Where distinct lines lie in a spill file, (offset, bytes) by digest."""
 
 
 def preprocess(texts: pa.Array, config: PreprocessConfig) -> pa.LargeStringArray:
@@ -46,3 +58,42 @@ def _table(config: PreprocessConfig) -> np.ndarray[tuple[int], np.dtype[np.uint8
     if config.normalise_digits:
         table[list(_DIGITS)] = ord("0")
     return table
+
+
+def hashed(lines: pa.LargeStringArray, seed: int) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield each line's 128-bit hash, keyed with `seed`, and its bytes; the hash decides sample, split and order."""
+    data, offsets = text_buffers(lines)
+    view, key = memoryview(data.data), seed.to_bytes(8, "little")
+    for start, end in pairwise(offsets.tolist()):
+        line = view[start:end]
+        yield hashlib.blake2b(line, digest_size=16, key=key).digest(), line
+
+
+def gather(
+    batches: Iterable[pa.LargeStringArray], spill: BinaryIO, seed: int, limit: int | None
+) -> tuple[Spans, dict[str, int | str]]:
+    """Append the distinct lines of `batches` to `spill`; with `limit` the lines of the smallest hashes, an even sample.
+
+    Returns where they lie and what was counted: lines without a word (`empty`) and repeats are left out; `content` is a
+    hash over the distinct lines, whatever their order.
+    """
+    spans: Spans = {}
+    rows, empty, duplicates = 0, 0, 0
+    ceiling = b"\xff" * 16
+    for lines in batches:
+        rows += len(lines)
+        for digest, line in hashed(lines, seed):
+            if not bytes(line).strip():
+                empty += 1
+            elif digest in spans:
+                duplicates += 1
+            elif digest <= ceiling:
+                spans[digest] = (spill.tell(), len(line))
+                spill.write(line)
+        if limit is not None and len(spans) >= 2 * limit:
+            spans = {digest: spans[digest] for digest in sorted(spans)[:limit]}
+            ceiling = max(spans)
+    chosen = sorted(spans)[:limit]
+    content = hashlib.blake2b(b"".join(chosen), digest_size=16).hexdigest()
+    counts = {"rows": rows, "empty": empty, "duplicates": duplicates, "used": len(chosen), "content": content}
+    return {digest: spans[digest] for digest in chosen}, counts

@@ -10,8 +10,7 @@ from functools import lru_cache, partial
 import pyarrow as pa
 
 from classifiers import ranks
-from classifiers.artefact import Classifier, load
-from classifiers.score import PREDICTIONS, score
+from classifiers.artefact import PREDICTIONS, Classifier, load, score
 from pipeline.table import schema
 from pipeline.table.shards import (
     Group,

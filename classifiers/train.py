@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from classifiers import artefact, calibration, corpus, preprocess
-from classifiers.artefact import NEGATIVE, POSITIVE, Artefact, ClassRecord, Measured, SourceRecord, Training
-from classifiers.calibration import Calibration
-from classifiers.config import Corpus, TrainConfig
+from classifiers.artefact import (
+    NEGATIVE,
+    POSITIVE,
+    Artefact,
+    ClassRecord,
+    Measured,
+    SourceRecord,
+    Training,
+    score_lines,
+)
+from classifiers.config import TrainConfig
 from classifiers.evaluate import measure
-from classifiers.score import score_lines
-from classifiers.texts import Gathered, Span, Spans, gather
+from classifiers.preprocess import Spans
 from pipeline.kernels import fasttext as kernel
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table.errors import InputError
@@ -40,23 +47,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """The distinct texts of one class: those set aside for the test and for calibration, and those to train on."""
+class _Class:
+    """The distinct texts of one class by their digests: for the test, for calibration, and to train on."""
 
     sources: tuple[SourceRecord, ...]
-    conflicting: int
-    test: tuple[bytes, ...]
-    calibration: tuple[bytes, ...]
-    train: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What training found out, for the artefact."""
-
-    repeats: tuple[float, float]
-    calibration: Calibration
-    evaluation: Measured
+    spans: Spans
+    test: list[bytes]
+    calibration: list[bytes]
+    train: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,110 +86,105 @@ def train(config: TrainConfig, run_sql: corpus.RunSql) -> TrainReport:
 
 def _train(config: TrainConfig, run_sql: corpus.RunSql, folder: Path, scratch: Path) -> TrainReport:
     with (scratch / "texts").open("w+b") as spill:
-        positives, negatives = _sides(config, run_sql, spill)
+        classes, conflicting = _classes(config, run_sql, spill)
         spill.flush()
-        repeats = _write_lines(scratch / "train.txt", config, (positives, negatives), spill)
+        sizes = [len(each.train) for each in classes]
+        repeats = [min(MAX_REPEATS, max(sizes) / size) if config.balance == "repeat" else 1.0 for size in sizes]
+        _write_lines(scratch / "train.txt", classes, repeats, spill)
         _run_fasttext(config, scratch / "train.txt", scratch / artefact.MODEL)
         model = kernel.load(scratch / artefact.MODEL)
-        held_out = [_scores(model, side.calibration, spans, spill) for side, spans in (positives, negatives)]
-        tested = [_scores(model, side.test, spans, spill) for side, spans in (positives, negatives)]
+        held_out = [_scores(model, each.calibration, each.spans, spill) for each in classes]
+        tested = [_scores(model, each.test, each.spans, spill) for each in classes]
     fitted = calibration.fit(held_out[0], held_out[1])
     if fitted.method == "identity":
         logger.warning("%s: held-out positives do not score higher than negatives; not calibrated", config.name)
     probabilities = [calibration.calibrate(fitted, scores) for scores in tested]
-    lengths = [np.array([spans[key].size for key in side.test], np.float64) for side, spans in (positives, negatives)]
-    evaluation = measure((tested[0], tested[1]), (probabilities[0], probabilities[1]), (lengths[0], lengths[1]))
-    sides = (positives[0], negatives[0])
-    record = _artefact(config, scratch / artefact.MODEL, sides, Made(repeats, fitted, evaluation))
+    lengths = [np.array([each.spans[key][1] for key in each.test], np.float64) for each in classes]
+    measured = measure((tested[0], tested[1]), (probabilities[0], probabilities[1]), (lengths[0], lengths[1]))
+    records = [
+        ClassRecord(
+            sources=each.sources,
+            conflicting=conflicting,
+            trained=len(each.train),
+            calibrated=len(each.calibration),
+            tested=len(each.test),
+            repeats=times,
+            test_below=each.calibration[0].hex(),
+        )
+        for each, times in zip(classes, repeats, strict=True)
+    ]
+    training = Training(
+        seed=config.seed,
+        hold_out=config.hold_out,
+        balance=config.balance,
+        fasttext=config.fasttext,
+        fasttext_version=version("fasttext-community"),
+        positives=records[0],
+        negatives=records[1],
+        measured=measured,
+    )
+    record = Artefact(
+        name=config.name,
+        preprocess_version=preprocess.VERSION,
+        preprocess=config.preprocess,
+        calibration=fitted,
+        training=training,
+        model_hash=artefact.file_hash(scratch / artefact.MODEL),
+    )
     artefact.save(folder, scratch / artefact.MODEL, record)
-    trained = [len(side.train) for side in sides]
     content_hash = artefact.load(folder).content_hash
-    return TrainReport(folder, content_hash, trained[0], trained[1], sides[0].conflicting, evaluation)
+    return TrainReport(folder, content_hash, *sizes, conflicting, measured)
 
 
-def _sides(
-    config: TrainConfig, run_sql: corpus.RunSql, spill: BinaryIO
-) -> tuple[tuple[Side, Spans], tuple[Side, Spans]]:
-    """Gather both classes, drop what they share, and split each."""
-    positive_sources, positives = _gather_class(config.positives, "positives", config, run_sql, spill)
-    negative_sources, negatives = _gather_class(config.negatives, "negatives", config, run_sql, spill)
-    shared = positives.keys() & negatives.keys()
+def _classes(config: TrainConfig, run_sql: corpus.RunSql, spill: BinaryIO) -> tuple[list[_Class], int]:
+    """Gather both classes, drop the texts that they share, which are counted, and split each.
+
+    The texts of the smallest hashes are set aside: half of them for the test, half for calibration.
+    """
+    gathered = []
+    for where, corpora in (("positives", config.positives), ("negatives", config.negatives)):
+        records, spans = [], Spans()
+        for number, item in enumerate(corpora):
+            texts = corpus.read(item, f"{where}.{number}", run_sql)
+            lines = (preprocess.preprocess(batch, config.preprocess) for batch in texts)
+            found, counts = preprocess.gather(lines, spill, config.seed, item.limit)
+            records.append(SourceRecord.model_validate({"corpus": item, **counts}))
+            spans.update(found)
+        gathered.append((where, tuple(records), spans))
+    shared = gathered[0][2].keys() & gathered[1][2].keys()
     if shared:
         logger.warning("%s: %d texts are in both classes and are used for neither", config.name, len(shared))
-    result = []
-    for name, sources, spans in (
-        ("positives", positive_sources, positives),
-        ("negatives", negative_sources, negatives),
-    ):
-        kept = {digest: span for digest, span in spans.items() if digest not in shared}
-        if len(kept) < MIN_TEXTS:
+    classes = []
+    for where, sources, spans in gathered:
+        digests = sorted(spans.keys() - shared)
+        if len(digests) < MIN_TEXTS:
             raise InputError(
-                f"{name}: {len(kept)} distinct texts ({len(shared)} more are in both classes); "
+                f"{where}: {len(digests)} distinct texts ({len(shared)} more are in both classes); "
                 f"training needs {MIN_TEXTS}, add texts"
             )
-        result.append((_split(sources, sorted(kept), len(shared), config.hold_out), kept))
-    return result[0], result[1]
+        held_out = max(4, round(config.hold_out * len(digests)))
+        test = (held_out + 1) // 2
+        classes.append(_Class(sources, spans, digests[:test], digests[test:held_out], digests[held_out:]))
+    return classes, len(shared)
 
 
-def _gather_class(
-    corpora: Sequence[Corpus], where: str, config: TrainConfig, run_sql: corpus.RunSql, spill: BinaryIO
-) -> tuple[tuple[SourceRecord, ...], Spans]:
-    records, spans = [], Spans()
-    for number, item in enumerate(corpora):
-        texts = corpus.read(item, f"{where}.{number}", run_sql)
-        lines = (preprocess.preprocess(batch, config.preprocess) for batch in texts)
-        gathered = gather(lines, spill, config.seed, item.limit)
-        records.append(_source_record(item, gathered))
-        spans.update(gathered.spans)
-    return tuple(records), spans
-
-
-def _source_record(item: Corpus, gathered: Gathered) -> SourceRecord:
-    return SourceRecord(
-        corpus=item,
-        rows=gathered.rows,
-        empty=gathered.empty,
-        duplicates=gathered.duplicates,
-        used=len(gathered.spans),
-        content=gathered.content,
-    )
-
-
-def _split(sources: tuple[SourceRecord, ...], digests: list[bytes], conflicting: int, hold_out: float) -> Side:
-    """Set the texts of the smallest hashes aside: half of them for the test, half for calibration."""
-    held_out = max(4, round(hold_out * len(digests)))
-    test = (held_out + 1) // 2
-    return Side(sources, conflicting, tuple(digests[:test]), tuple(digests[test:held_out]), tuple(digests[held_out:]))
-
-
-def _write_lines(
-    path: Path, config: TrainConfig, sides: tuple[tuple[Side, Spans], tuple[Side, Spans]], spill: BinaryIO
-) -> tuple[float, float]:
-    """Write fastText's input, shuffled by hash; return how often the texts of each class occur on average."""
-    sizes = [len(side.train) for side, _ in sides]
-    repeats = [min(MAX_REPEATS, max(sizes) / size) if config.balance == "repeat" else 1.0 for size in sizes]
-    order = sorted(
-        (key, label, span)
-        for label, (side, spans), times in zip((POSITIVE, NEGATIVE), sides, repeats, strict=True)
-        for key, span in _occurrences(side.train, spans, times)
-    )
+def _write_lines(path: Path, classes: Sequence[_Class], repeats: Sequence[float], spill: BinaryIO) -> None:
+    """Write fastText's input, shuffled by hash; the texts of a class occur so often on average as `repeats` says."""
+    order = []
+    for label, each, times in zip((POSITIVE, NEGATIVE), classes, repeats, strict=True):
+        for number in range(round(times * len(each.train))):
+            copy, index = divmod(number, len(each.train))
+            digest = each.train[index]
+            key = hashlib.blake2b(digest + copy.to_bytes(4, "little"), digest_size=16).digest()
+            order.append((key, label, each.spans[digest]))
     with path.open("wb") as target:
-        for _, label, span in order:
+        for _, label, span in sorted(order):
             target.write(f"__label__{label} ".encode() + _line(spill, span) + b"\n")
-    return repeats[0], repeats[1]
 
 
-def _occurrences(digests: Sequence[bytes], spans: Spans, times: float) -> Iterator[tuple[bytes, Span]]:
-    total = round(times * len(digests))
-    for number in range(total):
-        copy, index = divmod(number, len(digests))
-        key = hashlib.blake2b(digests[index] + copy.to_bytes(4, "little"), digest_size=16).digest()
-        yield key, spans[digests[index]]
-
-
-def _line(spill: BinaryIO, span: Span) -> bytes:
-    spill.seek(span.offset)
-    return spill.read(span.size)
+def _line(spill: BinaryIO, span: tuple[int, int]) -> bytes:
+    spill.seek(span[0])
+    return spill.read(span[1])
 
 
 def _run_fasttext(config: TrainConfig, lines: Path, model_file: Path) -> None:
@@ -221,42 +214,8 @@ def _run_fasttext(config: TrainConfig, lines: Path, model_file: Path) -> None:
 
 
 def _scores(model: FastTextModel, digests: Sequence[bytes], spans: Spans, spill: BinaryIO) -> NDArray[np.float64]:
-    batches = [digests[start : start + _SCORE_BATCH] for start in range(0, len(digests), _SCORE_BATCH)]
     scored = []
-    for batch in batches:
-        lines = [_line(spill, spans[digest]).decode("utf-8") for digest in batch]
+    for start in range(0, len(digests), _SCORE_BATCH):
+        lines = [_line(spill, spans[digest]).decode("utf-8") for digest in digests[start : start + _SCORE_BATCH]]
         scored.append(score_lines(pa.array(lines, pa.large_string()), model)[0])
     return np.concatenate(scored)
-
-
-def _artefact(config: TrainConfig, model_file: Path, sides: tuple[Side, Side], made: Made) -> Artefact:
-    classes = [_class_record(side, times) for side, times in zip(sides, made.repeats, strict=True)]
-    return Artefact(
-        name=config.name,
-        preprocess_version=preprocess.VERSION,
-        preprocess=config.preprocess,
-        calibration=made.calibration,
-        training=Training(
-            seed=config.seed,
-            hold_out=config.hold_out,
-            balance=config.balance,
-            fasttext=config.fasttext,
-            fasttext_version=version("fasttext-community"),
-            positives=classes[0],
-            negatives=classes[1],
-            measured=made.evaluation,
-        ),
-        model_hash=artefact.file_hash(model_file),
-    )
-
-
-def _class_record(side: Side, repeats: float) -> ClassRecord:
-    return ClassRecord(
-        sources=side.sources,
-        conflicting=side.conflicting,
-        trained=len(side.train),
-        calibrated=len(side.calibration),
-        tested=len(side.test),
-        repeats=repeats,
-        test_below=side.calibration[0].hex(),
-    )

@@ -11,14 +11,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.dedup.config import DedupConfig
 from pipeline.extract.config import ExtractConfig, InputsConfig
-from pipeline.rephrase.config import RephraseConfig
+from pipeline.rephrase.config import RephraseConfig, SourceName
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
 from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.kept import read_config
-from pipeline.table.schema import RESERVED_SOURCES
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select")
 """What every source goes through."""
@@ -31,14 +30,6 @@ _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 def _classifier_name(name: str) -> str:
     if not _IDENTIFIER.fullmatch(name):
         raise ValueError(f"classifier name {name!r} must be an identifier in lower case: it becomes column names")
-    return name
-
-
-def _source_name(name: str) -> str:
-    if not _IDENTIFIER.fullmatch(name):
-        raise ValueError(f"source name {name!r} must be an identifier in lower case: it becomes an SQL schema")
-    if name in RESERVED_SOURCES:
-        raise ValueError(f"source name {name!r} is reserved; choose another")
     return name
 
 
@@ -57,7 +48,6 @@ def _built_in_columns(classifiers: Iterable[str]) -> frozenset[str]:
 
 
 ClassifierName = Annotated[str, AfterValidator(_classifier_name)]
-SourceName = Annotated[str, AfterValidator(_source_name)]
 
 
 class ClassifierUse(StageConfig):

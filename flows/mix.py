@@ -31,6 +31,8 @@ from pipeline.mix.steps.choose import (
 from pipeline.mix.steps.explain import explain_mixture
 from pipeline.mix.steps.material import kept_material, material, refuse_early, slices_text
 from pipeline.mix.steps.train import (
+    SECONDS_OF_WORK,
+    TOKENS_A_SECOND,
     draw,
     missing,
     results_text,
@@ -46,9 +48,6 @@ from pipeline.table.format import encode
 from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.stages import Engine, Made
 
-SECONDS_OF_WORK = 10.0
-"""Training that takes longer than this is worth Prefect's start."""
-TOKENS_A_SECOND = 20_000.0
 OF_A_PROPOSAL = ("report", "sample", "explain")
 """Steps that, without assignments, are of a proposal that is there and not of what the configuration would lead to."""
 
@@ -163,7 +162,7 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     page = write_mix_report(report)
     lines = [text_summary(report)]
     if step == "verify" and choice.verification is not None:
-        lines.append(choice.verification.text())
+        lines.append(str(choice.verification))
     if shards is not None:
         lines.append(f"token shards: {shards.folder} ({shards.tokens:,} tokens in {shards.shards} shards)")
     elif step == "run":

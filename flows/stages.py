@@ -21,7 +21,7 @@ from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
-from pipeline.extract.corpora.column_types import settle_types
+from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
@@ -30,11 +30,10 @@ from pipeline.inputs.files import InputFile, resolve
 from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
-from pipeline.select.binding import BoundRules, check_one_order, check_rules
 from pipeline.select.decide import KeptBefore
-from pipeline.select.narrow import planned_columns
-from pipeline.select.rules import RuleSet, load_rules
+from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules, load_rules
 from pipeline.select.stage import Selection, SourceSelection, select_stage
+from pipeline.select.wide_table import planned_columns
 from pipeline.signals import tokens
 from pipeline.signals.stage import annotate_stage, detect_language, signal_groups
 from pipeline.table import schema

@@ -6,26 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Floats, Prediction
 from pipeline.mix.weights.space import Constraints
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a predictor says of new runs, and of their means."""
-
-    mean: Floats
-    low: Floats
-    high: Floats
-    mean_low: Floats
-    mean_high: Floats
-
-
-def whole(each: Told, metric_weights: Floats) -> Told:
+def whole(each: Prediction, metric_weights: Floats) -> Prediction:
     """Return the weighted sum as one metric; errors are shared."""
     mean, sizes = each.mean @ metric_weights, np.abs(metric_weights)
     ends = [mean + (end - each.mean) @ sizes for end in (each.low, each.high, each.mean_low, each.mean_high)]
-    return Told(mean[:, None], *(end[:, None] for end in ends))
+    return Prediction(mean[:, None], *(end[:, None] for end in ends))
 
 
 @dataclass(frozen=True)
@@ -44,13 +33,13 @@ class PowerLaw:
     def mean(self, weights: Floats) -> Floats:
         return self._at(weights, self.a)
 
-    def predict(self, weights: Floats) -> Told:
+    def predict(self, weights: Floats) -> Prediction:
         mean = self.mean(weights)
         sure = self.draws(weights).var(0)
         half, half_mean = 1.645 * np.sqrt(self.noise**2 + sure), 1.645 * np.sqrt(sure)
-        return Told(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
+        return Prediction(mean, mean - half, mean + half, mean - half_mean, mean + half_mean)
 
-    def total(self, weights: Floats, metric_weights: Floats) -> Told:
+    def total(self, weights: Floats, metric_weights: Floats) -> Prediction:
         return whole(self.predict(weights), metric_weights)
 
     def draws(self, weights: Floats) -> Floats:
@@ -81,11 +70,11 @@ class Linear:
     def mean(self, weights: Floats) -> Floats:
         return np.asarray(1.0 + weights @ self.slope.T, np.float64)
 
-    def predict(self, weights: Floats) -> Told:
+    def predict(self, weights: Floats) -> Prediction:
         mean = self.mean(weights)
-        return Told(mean, mean - 0.01, mean + 0.01, mean - 0.005, mean + 0.005)
+        return Prediction(mean, mean - 0.01, mean + 0.01, mean - 0.005, mean + 0.005)
 
-    def total(self, weights: Floats, metric_weights: Floats) -> Told:
+    def total(self, weights: Floats, metric_weights: Floats) -> Prediction:
         return whole(self.predict(weights), metric_weights)
 
     def draws(self, weights: Floats) -> Floats:

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipeline.extract.corpora.text import DELIMITERS
-from pipeline.extract.media import CONVERT, file_signature
+from pipeline.extract.media import CONVERT, DELIMITERS, file_signature
 from pipeline.extract.members import HEAD_BYTES, RawInput, detect, read_head
 from pipeline.extract.warc.records import starts_arc, starts_warc
 from pipeline.table.schema import RejectReason

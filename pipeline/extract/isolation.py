@@ -348,7 +348,10 @@ class _WorkerProcess:
                     if unsent:
                         unsent = unsent[self._connection.send(unsent) :]
                     else:
-                        self._receive()
+                        data = self._connection.recv(_CHUNK)
+                        if not data:
+                            raise ConnectionResetError
+                        self._received += data
                 except TimeoutError:
                     pass
                 except OSError:  # the connection ended, and so did the worker
@@ -376,12 +379,6 @@ class _WorkerProcess:
         """End the worker and return its exit status."""
         self._connection.close()
         return self._template.end(self.pid)
-
-    def _receive(self) -> None:
-        data = self._connection.recv(_CHUNK)
-        if not data:
-            raise ConnectionResetError("the worker closed its connection")
-        self._received += data
 
     def _take_answer(self) -> bytes | _Ending | None:
         """Return the next whole answer received, None before it is whole."""

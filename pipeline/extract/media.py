@@ -23,6 +23,7 @@ CODECS: dict[Codec, bytes] = {
     "bz2": b"BZh",
 }
 """How a member of a compressed file begins."""
+DELIMITERS = (",", "\t", ";", "|")  # of CSV
 _SNIFF_BYTES = 4096
 
 _UNPACK = "unpack it and name the files in it"

@@ -164,8 +164,8 @@ def extract_input(job: ExtractJob, pages: Callable[[], WorkerPool], watch: Watch
         reason, detail = job.input.problem or ("damaged", str(error))
         if job.input.problem is None:  # it was sound when it was listed: the next run looks again
             job = replace(job, input=replace(job.input, identity="unread"))
-        items = _Feed(iter([refuse(job.input.name, 0, reason, detail, "file")]))
-        return [_make_shard(job, 0, items, pages, lambda rows: watch(rows, 0))]
+        feed = _Feed(iter([refuse(job.input.name, 0, reason, detail, "file")]))
+        return [_make_shard(job, 0, feed, pages, lambda rows: watch(rows, 0))]
     except OSError as error:
         raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
 
@@ -176,9 +176,9 @@ def _extract(job: ExtractJob, stream: BinaryIO, pages: Callable[[], WorkerPool],
     if start is None:
         return shards
     earlier = itertools.chain.from_iterable([_places(job, shard) for shard in shards])  # read by who needs it
-    items = _Feed(read(stream, job, start, earlier))
+    feed = _Feed(read(stream, job, start, earlier))
     while start is not None:
-        shards.append(_make_shard(job, len(shards), items, pages, lambda rows: watch(rows, stream.tell())))
+        shards.append(_make_shard(job, len(shards), feed, pages, lambda rows: watch(rows, stream.tell())))
         start = shards[-1].next_offset
     return shards
 
@@ -238,31 +238,29 @@ def _complaint(content: Content, form: str, job: ExtractJob) -> tuple[RejectReas
 
 
 class _Feed:
-    """The items of an input, handed out a shard at a time."""
+    """The entries of an input, handed out a shard at a time."""
 
-    def __init__(self, items: Iterator[Entry]) -> None:
-        self._items = items
-        self._next = next(items, None)
-        self.counts: Counter[str] = Counter()
+    def __init__(self, entries: Iterator[Entry]) -> None:
+        self._entries = entries
+        self._next = next(entries, None)
+        self.counts: Counter[str] = Counter()  # of the shard
         self.unread: str | None = None
-        self._decoded_bytes = 0
 
     def shard(self, part_bytes: int) -> Iterator[Result]:
-        """Yield the results of one shard: up to the first resumable item after enough bytes or units."""
+        """Yield the results of one shard: up to the first resumable entry after enough bytes or units."""
         self.counts = Counter(units=0, damage=0)
-        self._decoded_bytes = 0
-        while (item := self._next) is not None:
-            full = self._decoded_bytes >= part_bytes or self.counts["units"] >= MAX_UNITS
-            if full and item.resumable:
+        decoded_bytes = 0
+        while (entry := self._next) is not None:
+            if entry.resumable and (decoded_bytes >= part_bytes or self.counts["units"] >= MAX_UNITS):
                 return
-            self._next = next(self._items, None)
-            self.counts[f"records_{item.record_type}"] += 1
-            if item.record_type == "file" and isinstance(item.result, Reject):
-                self.unread = f"{item.result.reason}: {item.result.detail}"
-            if item.result is not None:
-                self.counts["units" if item.is_unit else "damage"] += 1
-                self._decoded_bytes += _size(item.result)
-                yield item.result
+            self._next = next(self._entries, None)
+            self.counts[f"records_{entry.record_type}"] += 1
+            if entry.record_type == "file" and isinstance(entry.result, Reject):
+                self.unread = f"{entry.result.reason}: {entry.result.detail}"
+            if entry.result is not None:
+                self.counts["units" if entry.is_unit else "damage"] += 1
+                decoded_bytes += _size(entry.result)
+                yield entry.result
 
     @property
     def next_offset(self) -> int | None:
@@ -271,38 +269,32 @@ class _Feed:
 
 
 def _make_shard(
-    job: ExtractJob, number: int, items: _Feed, pages: Callable[[], WorkerPool], watch: Callable[[int], None]
+    job: ExtractJob, number: int, feed: _Feed, pages: Callable[[], WorkerPool], watch: Callable[[int], None]
 ) -> Shard:
     work = job.work(number)
+    results: Iterator[Result] = feed.shard(job.config.part_bytes)
+    if job.format == "warc":
+        results = extract_pages(pages(), results, html_options(job.config))
     with (
         PartWriter(job.documents, work, schema.documents_schema(job.kept_types)) as documents,
         PartWriter(job.rejects, work, schema.REJECTS) as rejects,
     ):
         buffer = _Buffer(job.source, documents, rejects)
         told = 0
-        for result in _results(job, items, pages):
+        for result in results:
+            assert not isinstance(result, Page), "pages are of web archives"
             buffer.add(result)
             if buffer.rows - told >= _TELL_ROWS:
                 watch(buffer.rows - told)
                 told = buffer.rows
-            if buffer.is_full():
-                buffer.flush()
         buffer.flush()
         watch(buffer.rows - told)
-    counts = dict(items.counts) | dict(sorted(buffer.kept.items()))
+    counts = dict(feed.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
-    details = {"next_offset": items.next_offset, "file": job.input.name}
-    details |= {"unread": items.unread} if items.unread else {}
+    details = {"next_offset": feed.next_offset, "file": job.input.name}
+    details |= {"unread": feed.unread} if feed.unread else {}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
-    return Shard(documents.finish(tally), rejected, items.next_offset, buffer.reasons, counts, job.format, items.unread)
-
-
-def _results(job: ExtractJob, items: _Feed, pages: Callable[[], WorkerPool]) -> Iterator[Document | Reject]:
-    results = items.shard(job.config.part_bytes)
-    if job.format != "warc":
-        yield from (result for result in results if not isinstance(result, Page))
-        return
-    yield from extract_pages(pages(), results, html_options(job.config))
+    return Shard(documents.finish(tally), rejected, feed.next_offset, buffer.reasons, counts, job.format, feed.unread)
 
 
 def html_options(config: ExtractConfig) -> HtmlOptions:
@@ -341,9 +333,8 @@ class _Buffer:
             self._characters += len(result.text)
             self.kept.update(f"unfit:{name}" for name in result.unfit)
             self.kept.update(f"null:{name}" for name, value in result.kept.items() if value is None)
-
-    def is_full(self) -> bool:
-        return self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS
+        if self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS:
+            self.flush()
 
     def flush(self) -> None:
         """Write what is held."""

@@ -13,18 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.kernels import entry, inlined, inner
-from pipeline.kernels.repetition import (
-    Elements,
-    Grams,
-    Table,
-    contains_word,
-    duplicate_totals,
-    new_elements,
-    new_grams,
-    new_table,
-    ngram_counts,
-    number_words,
-)  # fmt: skip
 from pipeline.kernels.characters import (
     DIGIT,
     LINE_BREAK,
@@ -37,6 +25,18 @@ from pipeline.kernels.characters import (
     Classes,
     character_classes,
     decode,
+)  # fmt: skip
+from pipeline.kernels.repetition import (
+    Elements,
+    Grams,
+    Table,
+    contains_word,
+    duplicate_totals,
+    new_elements,
+    new_grams,
+    new_table,
+    ngram_counts,
+    number_words,
 )  # fmt: skip
 from pipeline.kernels.word_split import (
     ALPHA_WORDS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pipeline.llm.policies import Reason
@@ -21,35 +22,24 @@ _BYTES_A_TOKEN = 1024
 Ending = Literal["complete", "cut_off", "other"]
 
 
-def _listed(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_COMPLETE = _listed(
-    """stop stopped stopsequence stoptoken stopword eos eostoken eot eottoken eotid imend endturn endofturn endoftext
-    endofsequence endofsentence end complete completed completion done finish finished normal success"""
-)
-_CUT_OFF = _listed(
-    """length lengthlimit limit maxtokens maxtoken maxlength maxnewtokens maxoutputtokens maxcompletiontokens tokenlimit
-    modellength contextlength modelcontextwindowexceeded truncated incomplete"""
-)
-_OTHERWISE = _listed(
-    """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language refusal
-    toolcalls toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic errorlimit abort
-    aborted cancel cancelled canceled usercancel timeout pauseturn other unspecified insufficientsystemresource"""
-)
+_SAID: Mapping[Ending, str] = {
+    "complete": """stop stopped stopsequence stoptoken stopword eos eostoken eot eottoken eotid imend endturn endofturn
+    endoftext endofsequence endofsentence end complete completed completion done finish finished normal success""",
+    "cut_off": """length lengthlimit limit maxtokens maxtoken maxlength maxnewtokens maxoutputtokens maxcompletiontokens
+    tokenlimit modellength contextlength modelcontextwindowexceeded truncated incomplete""",
+    "other": """contentfilter contentfiltered filtered safety recitation blocklist prohibitedcontent spii language
+    refusal toolcalls toolcall tooluse functioncall malformedfunctioncall guardrailintervened error errortoxic
+    errorlimit abort aborted cancel cancelled canceled usercancel timeout pauseturn other unspecified
+    insufficientsystemresource""",
+}
 """What servers say when an answer ends, in lower case without punctuation. Sources: the APIs of OpenAI, Anthropic,
 Cohere, DeepSeek, Gemini, Mistral and Bedrock, and the servers vLLM, SGLang, llama.cpp and text-generation-inference."""
+_ENDINGS = {reason: how for how, reasons in _SAID.items() for reason in reasons.split()}
 
 
 def ending(finish_reason: str) -> Ending | None:
     """Return how an answer ended: by itself, cut off by a limit, or otherwise; None for an unknown reason."""
-    plain = "".join(filter(str.isalpha, finish_reason.lower())).removeprefix("finishreason")
-    if plain in _COMPLETE:
-        return "complete"
-    if plain in _CUT_OFF:
-        return "cut_off"
-    return "other" if plain in _OTHERWISE else None
+    return _ENDINGS.get("".join(filter(str.isalpha, finish_reason.lower())).removeprefix("finishreason"))
 
 
 class BadAnswer(Exception):

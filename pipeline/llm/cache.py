@@ -4,19 +4,16 @@ One SQLite database, which one process has open at a time. A record counts once 
 a checksum, and one that lost it is not there: that request is asked again. A damaged database is set aside under a name
 of its own, and what is whole in it is taken over, like what former versions stored. API keys are never stored.
 
-The database lies in a local workspace itself. SQLite's log needs memory that processes share, which network file
-systems do not have: there it does without, and lookups wait for what is being written. An object store holds no open
-files: for a remote workspace the database lies in the user's cache folder, outlives a kill there, and is published into
-the workspace, whole, whenever it is closed; another machine begins with what was published.
+SQLite's log needs memory that processes share, which network file systems do not have: there it does without, and
+lookups wait for what is being written. What lies in the folder after a kill, the log too, is the whole store: another
+machine goes on with it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -26,12 +23,9 @@ from pathlib import Path
 from pipeline.llm import former
 from pipeline.llm.types import Answer, Failure
 from pipeline.table.errors import ShardError, WorkspaceError
-from pipeline.table.kept import create_file, write_file
 from pipeline.table.storage import Storage, hold
 
 DATABASE = "answers.sqlite"
-_PUBLISHED = "published.stamp"
-"""Says which published database this one has taken over; absent while this one may hold more."""
 _VERSION = 1
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS answers(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, result TEXT NOT NULL, "
@@ -51,22 +45,20 @@ class Cache:
     `damage` says what was found damaged when it was opened, a line each.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], published: tuple[Storage, str] | None = None) -> None:
-        """Open or create the store; `published` is the workspace and the folder in it where it is published, if any.
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open or create the store.
 
         Raises: WorkspaceError when another process has it open, it cannot be written, or it is no store of answers.
         """
-        self.folder, self._published = Path(folder), published
+        self.folder = Path(folder)
         self.damage: list[str] = []
         self._failed: str | None = None
-        self._is_open = self._is_new = False
+        self._is_open = False
         self._reader: sqlite3.Connection | None = None
         self._open = ExitStack()
         try:
             self._open.enter_context(hold(Storage.at(str(self.folder)), "asking a language model"))
             self._keep_private()
-            self._fetch()
-            self._open.callback(self._publish)
             self._is_alone = _is_on_network(self.folder)
             self._writer = self._checked()
             self._take_over()
@@ -132,13 +124,8 @@ class Cache:
             # After a failed sync nobody knows what is on the disk: the next run reads what is there.
             self._failed = f"answers in {self.folder}: {_why(error)}; make room and run again, it resumes"
             raise WorkspaceError(self._failed) from error
-        self._is_new = True
 
     def close(self) -> None:
-        """Close the store, and publish what is new where it is published.
-
-        Raises: WorkspaceError when it cannot be published.
-        """
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -165,45 +152,47 @@ class Cache:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         connection.text_factory = bytes
-        if self._is_alone:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     def _checked(self) -> sqlite3.Connection:
         """Return a connection to a database that is whole: a damaged one is set aside, to be taken over."""
         path = self.folder / DATABASE
+        connection = self._connect()
+        self._open.callback(connection.close)
         try:
-            connection = self._connect()
-            self._open.callback(connection.close)
-            if connection.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",):
-                if connection.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
-                    raise WorkspaceError(f"{path} is of a newer version; move it away or name another folder")
-                connection.execute(_SCHEMA)
-                connection.execute(f"PRAGMA user_version = {_VERSION}")
-                return connection
-            connection.close()
+            if self._is_alone:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            is_whole = connection.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
         except sqlite3.OperationalError:  # the disk's error, not the database's
             raise
         except sqlite3.DatabaseError:
-            pass
-        number = next(n for n in count(1) if not list(self.folder.glob(f"damaged-{n}.sqlite*")))
-        for end in ("-shm", "-wal", ""):  # the database last, so that a kill leaves it to be found damaged again
-            with suppress(FileNotFoundError):
-                os.replace(f"{path}{end}", self.folder / f"damaged-{number}.sqlite{end}")
-        kept = f"damaged-{number}.sqlite.kept"
-        self.damage.append(f"{path} is damaged; it is kept as {kept}, and what of it is whole is here")
-        return self._checked()
+            is_whole = False
+        if not is_whole:
+            connection.close()
+            names = (f"damaged-{number}.sqlite" for number in count(1))
+            name = next(name for name in names if not {name, f"{name}.kept"} & {*os.listdir(self.folder)})
+            for end in ("-shm", "-wal", ""):  # the database last, so that a kill leaves it to be found damaged again
+                with suppress(FileNotFoundError):
+                    os.replace(f"{path}{end}", self.folder / f"{name}{end}")
+            self.damage.append(f"{path} is damaged; it is kept as {name}.kept, and what of it is whole is here")
+            return self._checked()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise WorkspaceError(f"{path} is of a newer version; move it away or name another folder")
+        if version < _VERSION:
+            connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        return connection
 
     def _take_over(self) -> None:
-        """Store what lies beside the database: of former versions, published elsewhere, whole in a damaged database.
+        """Store what former versions stored, and what is whole in a damaged database.
 
         Each file goes once all of it is stored, or is kept under another name where something of it is lost. After a
         kill before that it is taken over again.
         """
-        others = [path for path in self.folder.glob("*.sqlite") if path.name != DATABASE]
-        for path in sorted([*self.folder.glob("answers-[0-9]*.seg"), *others]):
+        for path in sorted([*self.folder.glob("answers-[0-9]*.seg"), *self.folder.glob("damaged-*.sqlite")]):
             is_segment, found = path.suffix == ".seg", len(self.damage)
             rows = former.segment_rows(path, self.damage) if is_segment else former.database_rows(path, self.damage)
             try:
@@ -212,49 +201,13 @@ class Cache:
                     self._write([row for row in chunk if is_segment or not self._has_answer(row[0])])
             except ValueError as error:
                 raise WorkspaceError(f"{path} {error}; move it away or name another folder") from error
-            if len(self.damage) > found or path.name.startswith("damaged"):
+            if len(self.damage) > found or not is_segment:
                 path.rename(f"{path}.kept")
             else:
                 path.unlink()
 
     def _has_answer(self, key: bytes) -> bool:
         return isinstance(_found(self._writer, key), Answer)
-
-    def _fetch(self) -> None:
-        """Lay what was published beside the database, unless it was taken over before."""
-        if self._published is None:
-            return
-        storage, folder = self._published
-        mark = self.folder / _PUBLISHED
-        known = mark.read_text() if mark.exists() else None
-        mark.unlink(missing_ok=True)
-        self._is_new = known is None  # a kill may have come before it was published
-        stamp = storage.stamps(folder, [DATABASE]).get(DATABASE)
-        if stamp not in (None, known):
-            with storage.open(f"{folder}/{DATABASE}") as source, create_file(self.folder / "fetched.sqlite") as target:
-                shutil.copyfileobj(source, target)
-
-    def _publish(self) -> None:
-        if self._published is None or not self._is_open:
-            return
-        storage, folder = self._published
-        if self._is_new:
-            with (self.folder / DATABASE).open("rb") as source, storage.create(f"{folder}/{DATABASE}") as target:
-                shutil.copyfileobj(source, target)
-        write_file(self.folder / _PUBLISHED, storage.stamps(folder, [DATABASE])[DATABASE].encode())
-
-
-def open_answers(storage: Storage, folder: str) -> Cache:
-    """Return the store of a workspace that is published in `folder` of it, or lies there where it is local.
-
-    Raises: as `Cache`.
-    """
-    if storage.is_local:
-        return Cache(storage.path(folder))
-    caches = os.environ.get("XDG_CACHE_HOME", "")
-    caches = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
-    name = hashlib.blake2b(storage.url.encode(), digest_size=8).hexdigest()
-    return Cache(Path(caches, "gristmill", "answers", name), (storage, folder))
 
 
 def encode(record: Answer | Failure) -> bytes:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pipeline.llm.budget import Admission
 from pipeline.llm.cache import Cache
@@ -71,14 +72,14 @@ def complete_sync(
     )
 
 
+@dataclass(slots=True, eq=False)
 class _Pending:
     """A request that has not ended."""
 
-    __slots__ = ("calls", "copies", "cost", "request")
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.calls, self.copies, self.cost = 0, 1, 0.0
+    request: Request
+    calls: int = 0
+    copies: int = 1
+    cost: float = 0.0
 
 
 class _Asking:
@@ -124,9 +125,15 @@ class _Asking:
         self._done: asyncio.Future[None] = self._loop.create_future()
         ticker: asyncio.Task[None] | None = None
         try:
-            await self._find_first()
+            while self._is_reading() and not self._ready:  # up to the first request that must be asked for
+                job = self._from_source()
+                self._ready += [job] if job is not None else []
+                await asyncio.sleep(0)
             if self._ready:
-                await self._open()
+                now = self._last_good = self._loop.time()
+                for endpoint in self._endpoints:
+                    self._at_work.append(Endpoint(endpoint, self._config, now))  # one at a time: each is to be closed
+                await check_reachable(self._at_work, self._config.start_timeout_s)
                 ticker = asyncio.create_task(self._tick(on_progress, stop))
                 self._pump()
                 await self._done
@@ -141,23 +148,6 @@ class _Asking:
         return Report(self._counts, self._stopped, self._stopped_at, reports, time.monotonic() - began)
 
     # Beginning and end ------------------------------------------------------------------------------------------------
-
-    async def _find_first(self) -> None:
-        """Read up to the first request that must be asked for."""
-        while self._is_reading():
-            job = self._from_source()
-            if job is not None:
-                self._ready.append(job)
-                return
-            await asyncio.sleep(0)
-
-    async def _open(self) -> None:
-        """Raises: UsageError when no endpoint is reachable."""
-        now = self._loop.time()
-        self._last_good = now
-        for endpoint in self._endpoints:
-            self._at_work.append(Endpoint(endpoint, self._config, now))
-        await check_reachable(self._at_work, self._config.start_timeout_s)
 
     async def _close(self, ticker: asyncio.Task[None] | None) -> None:
         """Store what was answered, whatever happened, and let go of everything."""
@@ -351,8 +341,12 @@ class _Asking:
         retries = self._counts.retries
         retries[policy.name] = retries.get(policy.name, 0) + 1
         if policy.action == "stop" or (policy.action == "stop_or_refuse" and not endpoint.answers):
-            check = "" if policy is UNSUPPORTED else "; check api_key_env, model and base_url"
-            self._end(self._fatal(f"endpoint {self._trouble}{check}", is_setting=policy is not UNSUPPORTED))
+            told = f"endpoint {self._trouble}"
+            told += "" if policy is UNSUPPORTED else "; check api_key_env, model and base_url"
+            if self._has_answer():
+                self._end(GristmillError(f"{told}; what was answered is stored"))
+            else:  # a setting is found before work begins
+                self._end(GristmillError(told) if policy is UNSUPPORTED else UsageError(told))
         elif policy.action != "again" or (cost := job.cost + policy.cost) >= self._config.max_attempts:
             self._set_job_aside(job, policy, error.detail)
         else:
@@ -369,7 +363,7 @@ class _Asking:
     def _set_job_aside(self, job: _Pending, policy: ErrorPolicy, detail: str) -> None:
         failure = Failure(job.request.key, policy.reason, detail, job.calls)
         _log.debug("request %s failed: %s", job.request.order, detail)
-        if any(endpoint.answers for endpoint in self._at_work):
+        if self._has_answer():
             self._store(job, failure)
             return
         self._set_aside.append((job, failure))
@@ -383,11 +377,8 @@ class _Asking:
             "the next run asks again"
         )
 
-    def _fatal(self, text: str, is_setting: bool = True) -> GristmillError:
-        """Return an error of the class that says whether it was found before work began."""
-        if any(endpoint.answers for endpoint in self._at_work):
-            return GristmillError(f"{text}; what was answered is stored")
-        return UsageError(text) if is_setting else GristmillError(text)
+    def _has_answer(self) -> bool:
+        return any(endpoint.answers for endpoint in self._at_work)
 
     # Storing ----------------------------------------------------------------------------------------------------------
 
@@ -419,18 +410,15 @@ class _Asking:
             return
         self._unsynced -= len(batch)
         self._write()
+        counts = self._counts
         for job, result in batch:
             del self._jobs[job.request.key]
             self._settle(job.request, result, job.copies)
-            self._count(result)
+            if isinstance(result, Failure):
+                counts.failed += 1
+                counts.failures[result.reason] = counts.failures.get(result.reason, 0) + 1
+            else:
+                counts.answered += 1
+                counts.prompt_tokens += result.prompt_tokens or 0
+                counts.completion_tokens += result.completion_tokens or 0
         self._pump()
-
-    def _count(self, result: Answer | Failure) -> None:
-        counts = self._counts
-        if isinstance(result, Failure):
-            counts.failed += 1
-            counts.failures[result.reason] = counts.failures.get(result.reason, 0) + 1
-        else:
-            counts.answered += 1
-            counts.prompt_tokens += result.prompt_tokens or 0
-            counts.completion_tokens += result.completion_tokens or 0

@@ -1,4 +1,4 @@
-"""Stored answers of another place: segment files of former versions, and databases that are damaged or published.
+"""What is taken over into a store: segment files, in which former versions kept answers, and damaged databases.
 
 A segment begins with `gristmill-llm-1\\n`. What follows are frames, one after the other: a header of 32 bytes
 

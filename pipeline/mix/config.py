@@ -109,7 +109,9 @@ class EarlyStopping(StageConfig):
 
     best_share: float = Field(0.2, gt=0, lt=1, description="the best share of runs is what is looked for")
     threshold: float = Field(0.02, gt=0, lt=1, description="a run less likely than this to be among them stops")
-    rungs: tuple[float, ...] = Field((0.25, 0.5, 0.75), min_length=1, description="shares of the tokens to look at")
+    rungs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.25, 0.5, 0.75), min_length=1, description="shares of the tokens to look at"
+    )
 
 
 class ProxyConfig(StageConfig):

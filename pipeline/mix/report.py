@@ -406,13 +406,9 @@ def _sensitivity(proposal: Proposal) -> str:
     head = ["slice", "change with less of it", "change with more of it", "weights that do as well"]
     rows = []
     for name, answer in proposal.slices.items():
-        changes = [number(_change(answer.moves.get(step))) for step in ("-0.05", "+0.05")]
+        changes = number(answer.less), number(answer.more)
         rows.append([text(name), *changes, between(answer.flat_low, answer.flat_high)])
     return table(head, rows)
-
-
-def _change(move: Any) -> float | None:
-    return move.metric_change if move else None
 
 
 def _compute(report: MixReport) -> str:
@@ -484,11 +480,13 @@ def _weights_plot(report: MixReport) -> Drawn:
         axes.scatter(100 * weights[order], rows, s=24, marker=drawing.MARKERS[place], label=short(name), **marks)
     known = list(report.choice.mixture.slices.values())
     low, high = (100 * np.array([getattr(each, end) for each in known])[order] for end in ("low", "high"))
-    drawing.whiskers(axes, 100 * report.weights[order], low, high, rows, color=drawing.RED, label=report.written)
+    ends = np.stack([100 * report.weights[order], low, high])
+    drawing.whiskers(axes, ends, rows, color=drawing.RED, label=report.written)
     right = axes.get_xlim()[1]
     caps = [(100 * found.rows[i]["cap"], row) for row, i in enumerate(order)]
     if seen := [cap for cap in caps if cap[0] <= right]:  # one far away would squeeze all the rest
-        points(axes, *zip(*seen, strict=True), 110, drawing.BLACK, marker="|", linewidths=1.4, label="cap")
+        x, y = zip(*seen, strict=True)
+        points(axes, x, y, 110, drawing.BLACK, marker="|", linewidths=1.4, label="cap")
     axes.set_xlim(-0.01 * right, right)
     row_names(axes, [found.names[i] for i in order])
     axes.set_xlabel("weight (% of tokens)")
@@ -507,7 +505,7 @@ def _changes_plot(report: MixReport) -> Drawn:
     shown = report.changes[:MAX_ROWS]
     axes = (drawn := new_figure(rows_height(len(shown), legend=False))).subplots()
     ends = np.array([astuple(change) for _, change, _ in shown]).T
-    drawing.whiskers(axes, *ends, np.arange(float(len(shown))), color=drawing.RED)
+    drawing.whiskers(axes, ends, np.arange(float(len(shown))), color=drawing.RED)
     axes.axvline(0, color=drawing.BLACK, linewidth=0.8)
     row_names(axes, [name for name, _, _ in shown])
     axes.set_xlabel("predicted change against the natural mixture (bits per byte; left is better)")
@@ -528,14 +526,13 @@ def _verification_plot(report: MixReport) -> Drawn:
     for axes, size in zip(panels, verification.sizes, strict=True):
         names = _candidates(size)
         for row, name in enumerate(names):
-            mean, looks = np.array([size.mean[name]]), {"label": "measured" if row == 0 else None}
-            ends = mean - size.pooled_sd, mean + size.pooled_sd
-            drawing.whiskers(axes, mean, *ends, np.array([row - 0.15]), color=kind_colour(name, row), **looks)
+            looks: dict[str, Any] = {"color": kind_colour(name, row), "label": "measured" if row == 0 else None}
+            ends = size.mean[name] + np.array([[0.0], [-size.pooled_sd], [size.pooled_sd]])
+            drawing.whiskers(axes, ends, np.array([row - 0.15]), **looks)
         for row, name in enumerate(names):
             if (predicted := _predicted_of(name, size, report.proposal)) is not None:
-                looks = {"fmt": "s", "markerfacecolor": "none", "label": "predicted"}
-                value = np.array([astuple(predicted)]).T
-                drawing.whiskers(axes, *value, np.array([row + 0.17]), color=drawing.GREY, **looks)
+                looks = {"color": drawing.GREY, "fmt": "s", "markerfacecolor": "none", "label": "predicted"}
+                drawing.whiskers(axes, np.array([astuple(predicted)]).T, np.array([row + 0.17]), **looks)
         row_names(axes, names)
         axes.set_title(short(_label(size), 60), loc="left")
     panels[-1].set_xlabel("weighted metric (bits per byte; left is better)")
@@ -605,12 +602,8 @@ def _noise_plot(report: MixReport) -> Drawn:
 def _sensitivity_plot(report: MixReport) -> Drawn:
     if report.proposal is None:
         return None
-    changes = np.array(
-        [
-            [np.nan if (found := _change(answer.moves.get(step))) is None else found for step in ("-0.05", "+0.05")]
-            for answer in report.proposal.slices.values()
-        ]
-    )  # (k, 2)
+    answers = report.proposal.slices.values()
+    changes = np.array([[answer.less, answer.more] for answer in answers], np.float64)  # (k, 2); NaN for none
     drawable = np.flatnonzero(~np.isnan(changes).all(axis=1))
     size = np.nan_to_num(np.abs(changes[drawable]), nan=0.0, posinf=0.0).max(axis=1)
     shown = drawable[np.argsort(-size, kind="stable")][:MAX_ROWS]
@@ -620,9 +613,9 @@ def _sensitivity_plot(report: MixReport) -> Drawn:
         (1, 0.15, drawing.ORANGE, "^", "more of it"),
     ):
         rows = np.flatnonzero(~np.isnan(changes[shown, column]))
-        values = changes[shown[rows], column]
+        values = np.tile(changes[shown[rows], column], (3, 1))
         if rows.size:
-            drawing.whiskers(axes, values, values, values, rows + offset, color=colour, fmt=mark, label=label)
+            drawing.whiskers(axes, values, np.asarray(rows + offset, np.float64), color=colour, fmt=mark, label=label)
     axes.axvline(0, color=drawing.BLACK, linewidth=0.8)
     row_names(axes, [report.proposal.names[i] for i in shown])
     axes.set_xlabel("predicted change of the weighted metric (bits per byte; right is worse)")

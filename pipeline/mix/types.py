@@ -10,14 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.table.errors import WorkspaceError
+
 Floats = NDArray[np.float64]
 
+Evidence = Literal["confirmed", "likely", "none"]
+"""How sure it is that a mixture is better than the natural one."""
+
 RunKind = Literal["swarm", "corner", "natural", "uniform", "unimax", "best_seen", "proposal"]
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,35 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One mixture's metric minus another's, paired by seed: below zero, the one is better. The interval is 90 %.
+
+    `in_sd` is the difference in pooled standard deviations of a single run over seeds; None where seeds make none.
+    """
+
+    value: float
+    low: float
+    high: float
+    in_sd: float | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Metrics of new runs at q mixtures, each (q, m).
+
+    `low` and `high` end the 90 % interval of a new run with a fresh seed (what it would measure, its noise included);
+    `mean_low` and `mean_high` that of the mean over runs (what the fit, and the mean of its seeds, may be off by).
+    Trees do not tell the two apart, but for the seeds.
+    """
+
+    mean: Floats
+    low: Floats
+    high: Floats
+    mean_low: Floats
+    mean_high: Floats
 
 
 @dataclass(frozen=True)
@@ -229,3 +266,25 @@ def one_blas_thread() -> Iterator[None]:
 
     with threadpool_limits(limits=1, user_api="blas"):
         yield
+
+
+def plain_json(value: object) -> Any:
+    """Return a dataclass as plain values for a JSON file; `from_json` undoes it."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def from_json(kind: type[Value], value: object, where: str, step: str) -> Value:
+    """Return the dataclass that `plain_json` made `value` of; keys that it does not have are left out.
+
+    Raises: WorkspaceError when `value`, read from the file `where`, is none; `step` makes the file again.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise WorkspaceError(f"{where}: {key}: {first['msg']}; run `gristmill mix {step}` again") from error

@@ -21,8 +21,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -66,19 +65,15 @@ class Collapse:
     distinct_2: float | None
     distinct_3: float | None
 
-    def row(self) -> dict[str, Any]:
-        """Return the measures as a dict of what JSON knows."""
-        return asdict(self)
 
-
-def measure_collapse(documents: Group, seed: int = 1, sample: int = SAMPLE) -> list[Collapse]:
+def measure_collapse(documents: Group) -> list[Collapse]:
     """Return the measures of each style of a rephrased source, by name; `documents` is its group of that name.
 
     Memory holds a sample of each style. Every row counts; those without metadata of ours have the style "".
 
     Raises: ShardError when a part cannot be read.
     """
-    return collapse(_bodies(documents), seed, sample)
+    return collapse(_bodies(documents))
 
 
 def collapse(texts: Iterable[tuple[str, str, str]], seed: int = 1, sample: int = SAMPLE) -> list[Collapse]:
@@ -88,14 +83,22 @@ def collapse(texts: Iterable[tuple[str, str, str]], seed: int = 1, sample: int =
     for style, doc_id, text in texts:
         counts[style] += 1
         heap = kept.setdefault(style, [])
-        entry = (-_hash(seed, doc_id), text)
+        hashed = hashlib.blake2b(f"{seed}\0{doc_id}".encode(), digest_size=8).digest()
+        entry = (-int.from_bytes(hashed, "big"), text)
         if len(heap) < sample:
             heapq.heappush(heap, entry)
         elif entry > heap[0]:
             heapq.heapreplace(heap, entry)
-    return [
-        _measured(style, counts[style], [t for _, t in sorted(kept[style], reverse=True)]) for style in sorted(kept)
-    ]
+    measured = []
+    for style in sorted(kept):
+        chosen = [text for _, text in sorted(kept[style], reverse=True)]
+        found = [opening for words in OPENING_WORDS for opening in openings(chosen, words)]
+        top = found[0].share if found and found[0].words == OPENING_WORDS[0] else None
+        diverse = (distinct(chosen, n) for n in (1, 2, 3))
+        measured.append(
+            Collapse(style, counts[style], len(chosen), tuple(found), top, self_similarity(chosen), *diverse)
+        )
+    return measured
 
 
 def self_similarity(texts: Sequence[str], seed: int = 1) -> float | None:
@@ -145,8 +148,8 @@ def as_text(rows: Sequence[Collapse]) -> str:
     """Return the measures as lines for people, a block a style."""
     lines = []
     for row in rows:
-        shown = (_number(value) for value in (row.self_similarity, row.distinct_1, row.distinct_2, row.distinct_3))
-        similar, *diverse = shown
+        numbers = (row.self_similarity, row.distinct_1, row.distinct_2, row.distinct_3)
+        similar, *diverse = ("-" if number is None else f"{number:.3f}" for number in numbers)
         lines.append(
             f"{row.style or '(no style)'}: {row.texts:,} texts ({row.sampled:,} sampled), "
             f"self-similarity {similar}, distinct 1/2/3 {' / '.join(diverse)}"
@@ -155,37 +158,17 @@ def as_text(rows: Sequence[Collapse]) -> str:
     return "\n".join(lines)
 
 
-def _measured(style: str, count: int, texts: list[str]) -> Collapse:
-    found = [opening for words in OPENING_WORDS for opening in openings(texts, words)]
-    return Collapse(
-        style=style,
-        texts=count,
-        sampled=len(texts),
-        openings=tuple(found),
-        top_opening_share=found[0].share if found and found[0].words == OPENING_WORDS[0] else None,
-        self_similarity=self_similarity(texts),
-        distinct_1=distinct(texts, 1),
-        distinct_2=distinct(texts, 2),
-        distinct_3=distinct(texts, 3),
-    )
-
-
 def _bodies(documents: Group) -> Iterator[tuple[str, str, str]]:
     """Yield (style, doc_id, the model's own text) of every row."""
     for part in documents.parts():
         for table in read_batches(documents, part.name, ["doc_id", "text", "metadata"]):
             for row in table.to_pylist():
-                style, start = _place(row["metadata"])
+                try:
+                    metadata = json.loads(row["metadata"])
+                    style, start = str(metadata["style"]), max(0, int(metadata["body_start"]))
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    style, start = "", 0
                 yield style, row["doc_id"], row["text"][start:]
-
-
-def _place(metadata: str | None) -> tuple[str, int]:
-    try:
-        value = json.loads(metadata or "{}")
-    except (ValueError, RecursionError):
-        return "", 0
-    style, start = (value.get("style"), value.get("body_start")) if isinstance(value, dict) else (None, None)
-    return (style if isinstance(style, str) else ""), (start if isinstance(start, int) and start >= 0 else 0)
 
 
 def _words(text: str, most: int) -> list[str]:
@@ -195,11 +178,3 @@ def _words(text: str, most: int) -> list[str]:
             break
         found.append(match[0].lower())
     return found
-
-
-def _hash(seed: int, doc_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{doc_id}".encode(), digest_size=8).digest(), "big")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -22,14 +22,13 @@ _KEPT = "outcome = 'kept'"
 
 @dataclass(frozen=True, slots=True)
 class RoutedSource:
-    """A source whose routes are known to work: where their columns are, and how many documents are kept."""
+    """A source whose routes are known to work: and where their columns are."""
 
     source: str
     routes: tuple[str, ...]
     """SQL, rendered from what was checked."""
     relation: str
     has_language: bool
-    kept: int
 
 
 def check_routes(routes: Sequence[RouteConfig], columns: Mapping[str, str]) -> list[Expression]:
@@ -59,7 +58,7 @@ def resolve_routes(session: Session, source: str, routes: Sequence[RouteConfig])
     # Both relations have the same rows; `everything` joins the documents for their text, which few predicates read.
     read = {column for expression in checked for column in expression.columns}
     relation = f"{quote(source)}.outcomes" if read <= narrow else table
-    return RoutedSource(source, tuple(expression.sql for expression in checked), relation, "language" in narrow, kept)
+    return RoutedSource(source, tuple(expression.sql for expression in checked), relation, "language" in narrow)
 
 
 def kept_documents(session: Session, routed: RoutedSource, limit: int | None = None) -> Iterator[SourceDocument]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pipeline.inputs.shipped import lid_model_hash
@@ -20,6 +21,7 @@ from pipeline.rephrase.output import OutputJob, is_done, output_key, write_outpu
 from pipeline.rephrase.plan import Plan, count_requests, make_plan, plan_requests, requests
 from pipeline.rephrase.sources import check_routes, kept_documents, resolve_routes
 from pipeline.table.catalog import ANSWERS
+from pipeline.table.errors import ConfigError
 from pipeline.table.interrupts import giving
 from pipeline.table.shards import Group
 from pipeline.table.sql import connect
@@ -90,6 +92,7 @@ def check_rephrase(
 
     Raises: UsageError for the first thing that would stop the stage.
     """
+    _check_local(storage)
     make_plan(settings)
     for endpoint in settings.endpoint if asks else ():
         endpoint.api_key()
@@ -109,17 +112,25 @@ def failed_requests(storage: Storage, settings: RephraseConfig) -> int:
 def answers(storage: Storage) -> Cache:
     """Return the store of answers, open; a context manager.
 
-    Raises: WorkspaceError when another process has it open, or it cannot be read or published.
+    Raises: WorkspaceError when another process has it open; ConfigError when the workspace is remote.
     """
-    from pipeline.llm.cache import open_answers
+    from pipeline.llm.cache import Cache
 
-    return open_answers(storage, ANSWERS)
+    _check_local(storage)
+    return Cache(storage.path(ANSWERS))
+
+
+def _check_local(storage: Storage) -> None:
+    if not storage.is_local:
+        raise ConfigError(
+            f"rephrase: workspace {storage.url}: answers are stored durably on a local disk; use a local workspace"
+        )
 
 
 def collapse_rows(storage: Storage, settings: RephraseConfig) -> list[dict[str, object]]:
     """Return how alike the rephrasings of each style are, a row a style; none before there are any."""
     group = Group(storage, f"{settings.output_source}/documents")
-    return [row.row() for row in measure_collapse(group)] if group.parts() else []
+    return [asdict(row) for row in measure_collapse(group)] if group.parts() else []
 
 
 def ask(context: Context, settings: RephraseConfig, plan: Plan, documents: int | None = None) -> Report:

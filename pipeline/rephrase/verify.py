@@ -6,7 +6,6 @@ pair is dropped: a verdict that cannot be given is null.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from pipeline.rephrase.fidelity.check import check
 from pipeline.rephrase.post import SPECIAL_TOKENS, UNSPACED, meets
 from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
+from pipeline.table.kept import json_lines
 from pipeline.table.storage import open_file
 
 VERSION = "fidelity_v3"
@@ -221,24 +221,11 @@ def verify_file(path: str | Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise InputError(f"cannot read {where}: {error.strerror}; give a JSONL file of pairs") from error
     with stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                raise InputError(f"{where}:{number}: the line is longer than {MAX_LINE_BYTES} bytes; split the text")
-            if line.strip():
-                yield _verified_line(line, f"{where}:{number}")
+        for place, row in json_lines(stream, str(where), MAX_LINE_BYTES):
+            yield _verified_line(row, place)
 
 
-def _verified_line(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{where}: not JSON ({error}); each line is an object with id, source and rephrased"
-        ) from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a {type(row).__name__}, not an object with id, source and rephrased")
+def _verified_line(row: dict[str, Any], where: str) -> dict[str, Any]:
     for key in ("source", "rephrased"):
         if not isinstance(row.get(key), str):
             shown = "missing" if key not in row else f"{type(row[key]).__name__}"

@@ -159,11 +159,11 @@ def points(axes: Axes, x: Any, y: Any, size: float, colour: str, **options: Any)
     axes.scatter(x, y, s=size, c=colour, **options)
 
 
-def whiskers(axes: Axes, x: Floats, low: Floats, high: Floats, rows: Floats, **options: Any) -> None:
-    """Draw a dot a row, with the bar of its interval where both its ends are numbers."""
+def whiskers(axes: Axes, ends: Floats, rows: Floats, **options: Any) -> None:
+    """Draw a dot a row, with the bar of its interval where both its ends are numbers; `ends`: value, low, high (3, n)."""
     options = {"fmt": "o", "markersize": 5, "elinewidth": 1.4, "capsize": 2.5, "zorder": 4, **options}
-    x = np.where(np.isfinite(x), x, np.nan)
-    axes.errorbar(x, rows, xerr=bar_lengths(x, low, high), **options)
+    x = np.where(np.isfinite(ends[0]), ends[0], np.nan)
+    axes.errorbar(x, rows, xerr=bar_lengths(x, ends[1], ends[2]), **options)
 
 
 def bar_lengths(value: Floats, low: Floats, high: Floats) -> Floats:

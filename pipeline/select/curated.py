@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.select.decide import KEPT
-from pipeline.select.narrow import AlignedPart, NarrowSource
+from pipeline.select.wide_table import WideTable
 from pipeline.table.errors import ConservationError
 from pipeline.table.schema import TEXT
 from pipeline.table.shards import (
@@ -31,69 +30,49 @@ RowGroup = tuple[pa.Table, bool]
 """Rows of one row group, and whether a part ends after it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CuratedJob:
-    """One source's curated shards to be made."""
+def write_curated(
+    table: WideTable, outcomes: Sequence[Part], identity: Identity, part_bytes: int, check: Callable[[], None]
+) -> list[Part]:
+    """Write the kept documents of a source in the order of its parts and rows, and return the curated parts.
 
-    narrow: NarrowSource
-    outcomes: tuple[Part, ...]
-    """The parts of outcomes, in the order of the source's parts."""
-    identity: Identity
-    part_bytes: int
-    """UTF-8 bytes of text at which a part is full."""
-
-
-def write_curated(job: CuratedJob, check: Callable[[], None]) -> list[Part]:
-    """Write the kept documents in the order of documents parts and rows, and return the parts.
-
-    The bytes depend on the kept documents and their order alone: row groups and parts are cut by rows and text bytes,
-    not by how the documents were cut. Memory holds one row group read and one written. `check` is called
-    after each part, and may raise to stop.
+    `outcomes` are the parts of outcomes in the order of the source's; a part is full at `part_bytes` UTF-8 bytes of
+    text. The bytes depend on the kept documents and their order alone: row groups and parts are cut by rows and text
+    bytes, not by how the documents were cut. Memory holds one row group read and one written. `check` is called after
+    each part, and may raise to stop.
 
     Raises: ConservationError when outcomes and documents do not match.
     """
-    groups = row_groups(_kept(job), job.part_bytes)
+    group = Group(table.storage, f"{table.source}/curated")
+    groups = row_groups(_kept(table, outcomes), part_bytes)
     parts: list[Part] = []
-    while (first := next(groups, None)) is not None:
-        parts.append(_write_part(job, len(parts), first, groups))
+    for first in groups:
+        with PartWriter(group, Work(f"part-{len(parts):05d}", identity, ()), table.documents) as writer:
+            for rows, ends in chain([first], groups):
+                writer.write(rows)
+                if ends:
+                    break
+        parts.append(writer.finish(Tally(rows_in=writer.rows)))
         check()
     return parts
 
 
-def _write_part(job: CuratedJob, number: int, first: RowGroup, groups: Iterator[RowGroup]) -> Part:
-    """Write row groups until one ends the part."""
-    group = Group(job.narrow.storage, f"{job.narrow.source}/curated")
-    rows = 0
-    with PartWriter(group, Work(f"part-{number:05d}", job.identity, ()), job.narrow.documents) as writer:
-        for table, ends in chain([first], groups):
-            writer.write(table)
-            rows += table.num_rows
-            if ends:
-                break
-    return writer.finish(Tally(rows_in=rows))
-
-
-def _kept(job: CuratedJob) -> Iterator[pa.Table]:
+def _kept(table: WideTable, outcomes: Sequence[Part]) -> Iterator[pa.Table]:
     """Yield the documents that were kept, a row group of documents at a time."""
-    for part, outcomes in zip(job.narrow.parts, job.outcomes, strict=True):
-        yield from _kept_of_part(job.narrow, part, outcomes)
-
-
-def _kept_of_part(narrow: NarrowSource, part: AlignedPart, outcomes: Part) -> Iterator[pa.Table]:
-    ledger = Group(narrow.storage, f"{narrow.source}/outcomes")
-    decided = pa.concat_tables(read_batches(ledger, outcomes.name, ["doc_id", "outcome"]))
-    keep = pc.equal(decided["outcome"], KEPT)
-    documents = Group(narrow.storage, f"{narrow.source}/documents")
-    where, start = f"{ledger.folder}/{outcomes.name}", 0
-    for table in read_batches(documents, part.documents.name):
-        rows = table.num_rows
-        aligned(table, decided.slice(start, rows), where)
-        chosen = table.filter(keep.slice(start, rows))
-        start += rows
-        if chosen.num_rows:
-            yield chosen.select(narrow.documents.names).cast(narrow.documents)
-    if start != decided.num_rows:
-        raise ConservationError(f"{where}: {decided.num_rows} outcomes for {start} documents; delete it and run again")
+    ledger, documents = (Group(table.storage, f"{table.source}/{folder}") for folder in ("outcomes", "documents"))
+    for part, outcome in zip(table.parts, outcomes, strict=True):
+        decided = pa.concat_tables(read_batches(ledger, outcome.name, ["doc_id", "outcome"]))
+        where, start = f"{ledger.folder}/{outcome.name}", 0
+        for rows in read_batches(documents, part["documents"].name):
+            decisions = decided.slice(start, rows.num_rows)
+            aligned(rows, decisions, where)
+            start += rows.num_rows
+            chosen = rows.filter(pc.equal(decisions["outcome"], KEPT))
+            if chosen.num_rows:
+                yield chosen.select(table.documents.names).cast(table.documents)
+        if start != decided.num_rows:
+            raise ConservationError(
+                f"{where}: {decided.num_rows} outcomes for {start} documents; delete it and run again"
+            )
 
 
 def row_groups(tables: Iterator[pa.Table], part_bytes: int) -> Iterator[RowGroup]:

@@ -1,88 +1,77 @@
-"""What SQL decides about a source's documents: constants, one keeper a component, and the ledger of outcomes.
+"""What SQL decides about the documents of a scope: constants, one keeper a component, and every rule that each fails.
+
+    wide rows -> constants -> keepers -> outcomes
 
 `top_share`, `top_token_share` and `quantile` become constants first: exact, and out of core. Shares are taken among the
 documents that pass all rules of their source that take no share themselves, duplicates included. Then one keeper a
-component is elected among the members that pass all rules. Then every document gets its row in the ledger, with its
-outcome and every rule that it fails. Workers judge a part each, chunk by chunk; the global steps sort numbers and ids,
-not text.
+component is elected among the members that pass all rules. Then every document gets its outcome, with every rule that
+it fails. Each of these steps is one statement over a batch of parts: their wide rows stream through it, and it answers
+row for row. What concerns all documents at once is numbers and ids, in a database that spills to a scratch folder.
+Nothing is written to the workspace.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from pipeline.select.binding import BoundRules, Constant, constant_node, resolved_tree, token_columns
-from pipeline.select.narrow import AlignedPart, NarrowSource, read_narrow
-from pipeline.select.rules import EXACT_DUPLICATE, NEAR_DUPLICATE, QUANTILE, TOP_SHARE, TOP_TOKEN_SHARE
+from pipeline.select.rules import (
+    EXACT_DUPLICATE,
+    NEAR_DUPLICATE,
+    QUANTILE,
+    TOKEN_COLUMNS,
+    TOP_SHARE,
+    TOP_TOKEN_SHARE,
+    BoundRules,
+    Constant,
+    resolved_tree,
+)
+from pipeline.select.wide_table import CHUNK_ROWS, AlignedParts, WideTable, read_wide, rechunked
 from pipeline.table import query
 from pipeline.table.errors import ConservationError, ShardError
 from pipeline.table.query import TABLE, literal, quote
-from pipeline.table.shards import Group, Part, PartWriter, Tally, Work, read_batches
-from pipeline.table.sql import literal_path
+from pipeline.table.shards import Group, aligned, read_batches
 from pipeline.table.storage import Storage
 
-MapParts = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+MapJobs = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Runs a function over jobs and returns the results in order: `map`, or the map of an engine."""
-
-VERDICTS = pa.schema(
-    [
-        ("part", pa.int32()),
-        ("row", pa.int64()),
-        ("doc_id", pa.string()),
-        ("keeper", pa.string()),
-        ("exact", pa.bool_()),
-    ]
-)
-"""One row for each member of a component that has a keeper: who it is, and whether the text is the same."""
+Placed = tuple[int, AlignedParts]
+"""A part, and the number of its first row among all rows of the scope."""
 
 FAILED_RULES = pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())]))
 KEPT, DROPPED = "kept", "dropped"
-FAILED_COUNT = "failed:"
-"""Prefix of the counts of documents that fail a rule, in a part's manifest."""
-
-Failures = list[tuple[str, NDArray[np.int64], pa.Array]]
-"""For each rule, in order: its name, the rows that fail it, and the values for those rows."""
+BATCH_PARTS = 64
+"""Parts at most that one statement judges: to plan it takes as long as to judge ten thousand rows."""
+_MEMORY_SHARE = 0.5
+"""Of the memory that may be used, for the database of numbers and ids; the rest is for rows on their way."""
 
 _COUNTED = {
     QUANTILE: "all documents",
     TOP_SHARE: "documents that pass all other rules",
     TOP_TOKEN_SHARE: "tokens of documents that pass all other rules",
 }
-
 _FLOATS = ("FLOAT", "DOUBLE")
 _RAW = "raw "
 _NESTED_FLOAT = re.compile(r"FLOAT|DOUBLE")
-_BATCH_ROWS = 100_000
-_KEPT_BEFORE = pa.schema([("doc_id", pa.string()), ("component_id", pa.string()), ("text_hash", pa.uint64())])
-_ROW_GROUP = 20_000
-_NEEDED = ("doc_id", "component_id", "component_size", "text_hash")
-_POSITION = "_position"  # no column of a corpus's own begins like this
+_COMPONENT = ("component_id", "component_size", "text_hash")
+_KEEPER, _IS_EXACT = "duplicate_of", "_is_exact"  # no column of a corpus's own is called so
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What the global steps may use."""
-
-    folder: str
-    """Scratch folder on a local disk."""
-    threads: int
-    memory_mb: int
-
-
-# ---- rules over a chunk of narrow rows
+# ---- rules as they run
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,52 +79,54 @@ class ResolvedRule:
     """A rule as it runs: its constants are values, its SQL is rendered from a checked tree."""
 
     name: str
-    sql: str
+    sql: str | None
+    """As it was written; a built-in rule is not."""
     resolved: str
     columns: tuple[str, ...]
-    takes_share: bool
+    """What it reads, in reading order."""
+    takes_share: bool = False
+
+
+BUILT_IN_RULES = (
+    ResolvedRule(
+        NEAR_DUPLICATE, None, f"({_KEEPER} IS NULL OR {_IS_EXACT})", ("component_id", "component_size", _KEEPER)
+    ),
+    ResolvedRule(
+        EXACT_DUPLICATE, None, f"({_KEEPER} IS NULL OR NOT {_IS_EXACT})", ("component_id", "component_size", _KEEPER)
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """Everything that judges one source's documents; plain text, so that any worker can take it."""
+class ResolvedRules:
+    """Everything that judges one source's documents, as text; of a source without documents there is nothing."""
 
-    rules: tuple[ResolvedRule, ...]
-    keep: tuple[tuple[str, bool], ...]
-    """(SQL, descending) for each term."""
-    columns: Mapping[str, str]
-    """Type of every narrow column."""
+    rules: tuple[ResolvedRule, ...] = ()
+    keep: tuple[tuple[str, bool], ...] = ()
+    """(SQL, descending) for each term of the order of election."""
+    reads: frozenset[str] = frozenset()
+    """Every column that the rules and the order read."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Type of every column of the wide table."""
 
 
-def resolve(bound: BoundRules, values: Mapping[Constant, str | None]) -> Policy:
+def resolve(bound: BoundRules, values: Mapping[Constant, str | None]) -> ResolvedRules:
     """Return the rules with `values` for their constants; a constant that `values` lacks is null."""
     with query.sandbox() as connection:
-        nodes = {constant: constant_node(connection, constant, values.get(constant)) for constant in bound.constants}
-        trees = [resolved_tree(rule.tree, rule.constants, nodes) for rule in bound.rules]
-        texts = query.render(connection, trees)
+        nodes = {constant: constant.node(connection, values.get(constant)) for constant in bound.constants}
+        texts = query.render(connection, [resolved_tree(rule, nodes) for rule in bound.rules])
         keep = query.render(connection, [term.tree for term in bound.keep])
     rules = tuple(
         ResolvedRule(rule.name, rule.sql, text, rule.columns, rule.takes_share)
         for rule, text in zip(bound.rules, texts, strict=True)
     )
     order = tuple((text, term.descending) for text, term in zip(keep, bound.keep, strict=True))
-    return Policy(rules, order, bound.columns)
+    trees = [*(rule.tree for rule in bound.rules), *(term.tree for term in bound.keep)]
+    reads = frozenset(name for tree in trees for name in query.columns_read(tree))
+    return ResolvedRules(rules, order, reads, bound.columns)
 
 
-def relation(columns: Mapping[str, str]) -> str:
-    """Return the table that predicates see: not-a-number is null there, and stays itself under its raw name."""
-    selected = []
-    for name, type_ in columns.items():
-        column = quote(name)
-        if type_ in _FLOATS:
-            selected.append(f"CASE WHEN isnan({column}) THEN NULL ELSE {column} END AS {column}")
-            selected.append(f"{column} AS {quote(_RAW + name)}")
-        else:
-            selected.append(column)
-    return f"(SELECT {', '.join(selected)} FROM {TABLE}) AS {TABLE}"
-
-
-def passing(rules: Sequence[ResolvedRule]) -> str:
+def passing(rules: Iterable[ResolvedRule]) -> str:
     """Return the condition that a document passes all of `rules`; a null fails."""
     return " AND ".join(f"coalesce({rule.resolved}, false)" for rule in rules) or "true"
 
@@ -164,169 +155,257 @@ def _json(name: str, type_: str) -> str:
     return f"CAST(to_json({column}) AS VARCHAR)"
 
 
-def answer(
-    connection: duckdb.DuckDBPyConnection, chunk: pa.Table, sql: str, rules: Sequence[ResolvedRule], where: str
-) -> pa.Table:
-    """Return what `sql` answers over a chunk registered as `documents`.
+# ---- one statement over the wide rows of many parts
 
-    Raises: ShardError naming the rule whose predicate fails on the chunk's values.
+
+class Chunk(NamedTuple):
+    """Some wide rows of the part of this stem; `row` is the number of the first one in the scope."""
+
+    row: int
+    stem: str
+    rows: pa.Table
+
+
+def batches(parts: Iterable[Placed]) -> list[list[Placed]]:
+    """Cut parts into runs that one statement judges: many small parts that follow one another, or a large one."""
+    cut: list[list[Placed]] = []
+    expected = rows = 0
+    for row, part in parts:
+        if not cut or row != expected or rows >= CHUNK_ROWS or len(cut[-1]) == BATCH_PARTS:
+            cut.append([])
+            rows = 0
+        cut[-1].append((row, part))
+        rows += part["documents"].rows
+        expected = row + part["documents"].rows
+    return cut
+
+
+def placed(table: WideTable, first: int) -> list[Placed]:
+    """Return a source's parts, each with the number of its first row; `first` is that of the source."""
+    rows = np.cumsum([first, *(part["documents"].rows for part in table.parts)])
+    return [(int(row), part) for row, part in zip(rows, table.parts, strict=False)]
+
+
+def read_chunks(table: WideTable, batch: Sequence[Placed], only: Iterable[str] | None = None) -> Iterator[Chunk]:
+    """Yield the wide rows of a batch of parts in order; with `only`, `doc_id` and those columns alone."""
+    names = None if only is None else set(only)
+    for first, part in batch:
+        row = first
+        for rows in read_wide(table, part, names):
+            yield Chunk(row, part["documents"].stem, rows)
+            row += rows.num_rows
+
+
+def answers(
+    source: str, chunks: Iterator[Chunk], select: Mapping[str, str], rules: Iterable[ResolvedRule]
+) -> Iterator[tuple[Chunk, pa.Table]]:
+    """Yield each chunk with its answer: `doc_id`, and what the expressions of `select` give, row for row.
+
+    All chunks stream through one statement, and have one schema.
+
+    Raises: ShardError naming the part, and the one of `rules` that cannot be computed on its values.
     """
-    connection.register(TABLE, chunk)
-    try:
-        return connection.sql(sql).to_arrow_table()
-    except (duckdb.Error, OSError) as error:  # through Arrow's C stream an error of DuckDB arrives as an OSError
-        about = "the rules"
-        for rule in rules:
+    first = next(chunks, None)
+    if first is None:
+        return
+    sql = f"SELECT {', '.join(['doc_id', *(f'{text} AS {name}' for name, text in select.items())])}"
+    sql += f" FROM {_relation(first.rows.schema)}"
+    waiting: deque[Chunk] = deque()
+    stopped: list[Exception] = []
+
+    def feed() -> Iterator[pa.RecordBatch]:
+        try:
+            for chunk in chain([first], chunks):
+                waiting.append(chunk)
+                yield from chunk.rows.to_batches()
+        except Exception as error:
+            stopped.append(error)  # DuckDB would make text of it
+            raise
+
+    with query.sandbox() as connection:
+        try:
+            connection.register(TABLE, pa.RecordBatchReader.from_batches(first.rows.schema, feed()))
+            reader = connection.sql(sql).to_arrow_reader(CHUNK_ROWS)
+            answered = reader.schema.empty_table()
+            for batch in chain(reader, [None]):
+                if batch is not None:
+                    answered = pa.concat_tables([answered, pa.Table.from_batches([batch])])
+                while waiting and waiting[0].rows.num_rows <= answered.num_rows:
+                    chunk, answer = waiting.popleft(), answered
+                    rows = chunk.rows.num_rows
+                    answer, answered = answered.slice(0, rows), answered.slice(rows)
+                    if not answer["doc_id"].equals(chunk.rows["doc_id"]):
+                        raise ConservationError(f"{source}/{chunk.stem}: DuckDB moved rows; this is a bug in Gristmill")
+                    yield chunk, answer
+        except (duckdb.Error, OSError, pa.ArrowException) as error:  # through Arrow's C stream it arrives as an OSError
+            if stopped:
+                raise stopped[0] from stopped[0].__cause__
+            where, about = _blamed(waiting, sql, rules)
+            raise ShardError(
+                f"{source}{where}: {about} cannot be computed: {query.first_line(error)}; try_cast and CASE avoid it"
+            ) from error
+    if waiting or answered.num_rows:
+        raise ConservationError(f"{source}: DuckDB lost rows; this is a bug in Gristmill")
+
+
+def _relation(schema: pa.Schema) -> str:
+    """Return the table that predicates see: not-a-number is null there, and stays itself under its raw name."""
+    selected = []
+    for item in schema:
+        column = quote(item.name)
+        if item.type in (pa.float32(), pa.float64()):
+            selected.append(f"CASE WHEN isnan({column}) THEN NULL ELSE {column} END AS {column}")
+            selected.append(f"{column} AS {quote(_RAW + item.name)}")
+        else:
+            selected.append(column)
+    return f"(SELECT {', '.join(selected)} FROM {TABLE}) AS {TABLE}"
+
+
+def _blamed(chunks: Iterable[Chunk], sql: str, rules: Iterable[ResolvedRule]) -> tuple[str, str]:
+    """Return which part a statement fails on, and which rule it is."""
+    with query.sandbox() as connection:
+
+        def fails(statement: str) -> bool:
             try:
-                connection.execute(f"SELECT count(*) FROM {TABLE} WHERE {rule.resolved}").fetchall()
+                connection.execute(statement).fetchall()
             except duckdb.Error:
-                about = f"rule {rule.name!r}"
-                break
-        raise ShardError(
-            f"{where}: {about} cannot be computed: {query.first_line(error)}; try_cast and CASE avoid it"
-        ) from error
+                return True
+            return False
+
+        for chunk in chunks:
+            connection.register(TABLE, chunk.rows)
+            if fails(sql):
+                wrong = (f"rule {r.name!r}" for r in rules if fails(f"SELECT 1 FROM {TABLE} WHERE {r.resolved}"))
+                return f"/{chunk.stem}", next(wrong, "the rules")
+    return "", "the rules"
+
+
+# ---- what concerns all documents at once
+
+
+class Scratch:
+    """Tables of numbers and ids about all documents of a scope. Threads may use them at once."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, map_jobs: MapJobs) -> None:
+        self.connection, self.map = connection, map_jobs
+        self._lock = threading.Lock()
+
+    def append(self, name: str, rows: Iterator[pa.Table]) -> None:
+        """Append rows to a table, all of them or none: a job may be tried again. The first table given makes it.
+
+        Raises: ShardError when there is no room for them; what `rows` raises.
+        """
+        tables = rechunked(rows, CHUNK_ROWS)
+        first = next(tables)
+        with self.connection.cursor() as cursor, _told():
+            cursor.register("_rows", first)
+            with self._lock:
+                cursor.execute(f"CREATE TABLE IF NOT EXISTS {name} AS FROM _rows LIMIT 0")
+            cursor.begin()
+            for table in chain([first], tables):
+                cursor.register("_rows", table)
+                cursor.execute(f"INSERT INTO {name} FROM _rows")
+            cursor.commit()
+
+    def run(self, sql: str) -> pa.Table:
+        """Run a statement of ours and return its answer.
+
+        Raises: ShardError when there is no room for it.
+        """
+        with self.connection.cursor() as cursor, _told():
+            return cursor.sql(sql).to_arrow_table()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise ShardError(f"deciding: {query.one_line(error)}; free disk space or raise engine.memory_mb") from error
+
+
+@contextmanager
+def scratch_tables(folder: str, threads: int, memory_mb: int, map_jobs: MapJobs) -> Iterator[Scratch]:
+    """Give the block tables that spill to `folder`, on a local disk; they go when it ends."""
+    limit = max(int(memory_mb * _MEMORY_SHARE), 32)
+    connection = query.open_database(memory_limit=f"{limit}MiB", threads=threads, temp_directory=f"{folder}/spill")
+    try:
+        yield Scratch(connection, map_jobs)
     finally:
-        connection.unregister(TABLE)
+        connection.close()
 
 
-# ---- constants
-
-
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """A job: write what one part contributes to each constant."""
-
-    narrow: NarrowSource
-    part: AlignedPart
-    constants: tuple[Constant, ...]
-    rules: tuple[ResolvedRule, ...]
-    """What a document must pass to count."""
-    columns: Mapping[str, str]
-    paths: tuple[str, ...]
-
-
-def find_constants(
-    bound: BoundRules, narrow: NarrowSource, resources: Resources, map_parts: MapParts
-) -> dict[Constant, str | None]:
+def find_constants(bound: BoundRules, table: WideTable, scratch: Scratch) -> dict[Constant, str | None]:
     """Return the value of every constant of a source's rules, as DuckDB prints it; None where nothing counts.
 
     `quantile` looks at all documents of the source, the shares at those that pass; nulls have no place in either, but
     documents whose value is null count among those of which a share is kept.
     """
-    quantiles = tuple(constant for constant in bound.constants if constant.function == QUANTILE)
-    shares = tuple(constant for constant in bound.constants if constant.function != QUANTILE)
-    values: dict[Constant, str | None] = {}
-    for constants in filter(None, (quantiles, shares)):
-        policy = resolve(bound, values)
-        others = tuple(rule for rule in policy.rules if not rule.takes_share) if constants is shares else ()
-        jobs = []
-        for number, part in enumerate(narrow.parts):
-            stem = f"{resources.folder}/{constants[0].function}-{narrow.source}-{number}"
-            paths = tuple(f"{stem}-{index}.parquet" for index in range(len(constants)))
-            jobs.append(_Values(narrow, part, constants, others, policy.columns, paths))
-        written = list(map_parts(_write_values, jobs))
-        with work_database(resources) as connection:
-            for index, constant in enumerate(constants):
-                values[constant] = _threshold(connection, constant, [paths[index] for paths in written])
+    quantiles = [constant for constant in bound.constants if constant.function == QUANTILE]
+    shares = [constant for constant in bound.constants if constant.function != QUANTILE]
+    values = _find(quantiles, (), bound, table, scratch) if quantiles else {}
+    if shares:
+        others = [rule for rule in resolve(bound, values).rules if not rule.takes_share]
+        values |= _find(shares, others, bound, table, scratch)
     return values
 
 
-def _write_values(job: _Values) -> tuple[str, ...]:
-    """Write value and weight of every document of a part that counts, a file a constant."""
-    tokens = token_columns(job.columns)
-    readers: list[Constant | ResolvedRule] = [*job.constants, *job.rules]
-    read = {name for reader in readers for name in reader.columns} | set(tokens)
-    types = {name: type_ for name, type_ in job.columns.items() if name in read}
-    source = f"SELECT * FROM {relation(types)} WHERE {passing(job.rules)}"
-    queries = []
-    for constant in job.constants:
-        counted = f"CAST(coalesce({', '.join(map(quote, tokens))}, 0) AS DOUBLE)"
-        weight = counted if constant.function == TOP_TOKEN_SHARE else "1::BIGINT"
-        queries.append(f"SELECT {constant.argument} AS x, {weight} AS w FROM ({source})")
-    where = f"{job.narrow.source}/{job.part.documents.stem}"
-    writers: dict[int, pq.ParquetWriter] = {}
-    try:
-        with query.sandbox() as connection:
-            for chunk in read_narrow(job.narrow, job.part, types):
-                for number, sql in enumerate(queries):
-                    table = answer(connection, chunk, sql, job.rules, where)
-                    if number not in writers:
-                        writers[number] = pq.ParquetWriter(job.paths[number], table.schema, compression="zstd")
-                    writers[number].write_table(table)
-    finally:
-        for writer in writers.values():
-            writer.close()
-    return tuple(path if number in writers else "" for number, path in enumerate(job.paths))
+def _find(
+    constants: Sequence[Constant],
+    others: Sequence[ResolvedRule],
+    bound: BoundRules,
+    table: WideTable,
+    scratch: Scratch,
+) -> dict[Constant, str | None]:
+    """Return constants that count the documents which pass `others`."""
+    name = quote(f"{constants[0].function} {table.source}")
+    tokens = [column for column in TOKEN_COLUMNS if column in bound.columns]
+    reads = set(tokens).union(*(each.columns for each in constants), *(rule.columns for rule in others))
+    select = {f"x{n}": f"CASE WHEN {passing(others)} THEN {each.argument} END" for n, each in enumerate(constants)}
+    select["tokens"] = f"CAST(coalesce({', '.join([*map(quote, tokens), '0'])}) AS DOUBLE)"
+    gathered = list(select)
+    select["counts"] = passing(others)
+
+    def gather(batch: Sequence[Placed]) -> None:
+        found = answers(table.source, read_chunks(table, batch, reads), select, others)
+        scratch.append(name, (rows.filter(rows["counts"]).select(gathered) for _, rows in found))
+
+    list(scratch.map(gather, batches(placed(table, 0))))
+    return {constant: _threshold(scratch, name, f"x{n}", constant) for n, constant in enumerate(constants)}
 
 
-def work_database(resources: Resources) -> duckdb.DuckDBPyConnection:
-    """Return a connection for the project's own statements over scratch files; it spills to the scratch folder."""
-    return query.open_database(
-        memory_limit=f"{resources.memory_mb}MiB", threads=resources.threads, temp_directory=f"{resources.folder}/spill"
-    )
-
-
-def files(paths: Sequence[str]) -> str:
-    """Return the table function that reads exactly these Parquet files."""
-    return f"read_parquet([{', '.join(map(literal_path, paths))}], union_by_name = true)"
-
-
-def _threshold(connection: duckdb.DuckDBPyConnection, constant: Constant, paths: Sequence[str]) -> str | None:
+def _threshold(scratch: Scratch, table: str, x: str, constant: Constant) -> str | None:
     """Return the value at which the wanted share is reached: from above for shares, from below for quantiles."""
-    present = [path for path in paths if path]
-    if not present:
-        return None
-    valid = "x IS NOT NULL" + (" AND NOT isnan(x)" if constant.type in {"FLOAT", "DOUBLE"} else "")
+    weight = "sum(tokens)" if constant.function == TOP_TOKEN_SHARE else "count(*)::DOUBLE"
+    valid = f"{x} IS NOT NULL" + (f" AND NOT isnan({x})" if constant.type in _FLOATS else "")
     counted = valid if constant.function == QUANTILE else "true"
-    ((weight,),) = connection.execute(f"SELECT sum(w)::DOUBLE FROM {files(present)} WHERE {counted}").fetchall()
-    total = Fraction(weight or 0)
-    wanted = constant.share * total
+    (total,) = scratch.run(f"SELECT {weight} AS total FROM {table} WHERE {counted}")["total"].to_pylist()
+    wanted = constant.share * Fraction(total or 0)
     goal = float(wanted) if constant.function == TOP_TOKEN_SHARE else float(ceil(wanted))
     order = "ASC" if constant.function == QUANTILE else "DESC"
-    reader = connection.sql(
-        f"SELECT x, sum(w)::DOUBLE AS w FROM {files(present)} WHERE {valid} GROUP BY x ORDER BY x {order}"
-    ).to_arrow_reader(_BATCH_ROWS)
-    reached, last = 0.0, None
-    for batch in reader:
-        running = reached + np.cumsum(batch.column("w").to_numpy())
-        place = int(np.searchsorted(running, goal))
-        if place < len(running):
-            return _printed(connection, batch.column("x").slice(place, 1), constant)
-        if len(running):
-            reached, last = float(running[-1]), batch.column("x").slice(len(running) - 1, 1)
-    return None if last is None else _printed(connection, last, constant)
-
-
-def _printed(connection: duckdb.DuckDBPyConnection, value: pa.Array, constant: Constant) -> str:
-    """Return a value as DuckDB prints and reads it back without loss."""
-    cursor = connection.cursor()  # the reader of the sorted values may still be open
-    cursor.register("one", pa.table({"x": value}))
-    ((text,),) = cursor.execute(f"SELECT CAST(CAST(x AS {constant.type}) AS VARCHAR) FROM one").fetchall()
+    with scratch.connection.cursor() as cursor:
+        reader = cursor.sql(
+            f"SELECT {x} AS x, {weight} AS w FROM {table} WHERE {valid} GROUP BY x ORDER BY x {order}"
+        ).to_arrow_reader(CHUNK_ROWS)
+        reached, found = 0.0, None
+        for batch in reader:
+            running = reached + np.cumsum(batch.column("w").to_numpy())
+            place = min(int(np.searchsorted(running, goal)), len(running) - 1)
+            reached, found = float(running[place]), batch.column("x").slice(place, 1)
+            if reached >= goal:
+                break
+    if found is None:
+        return None
+    with scratch.connection.cursor() as cursor:
+        cursor.register("one", pa.table({"x": found}))
+        ((text,),) = cursor.execute(f"SELECT CAST(CAST(x AS {constant.type}) AS VARCHAR) FROM one").fetchall()
     return str(text)
 
 
 def described(constant: Constant, value: str | None) -> dict[str, Any]:
     """Return a constant for an index or a manifest."""
-    share = constant.share
-    written = f"{constant.function}({constant.argument}, {float(share):.10g})"
+    written = f"{constant.function}({constant.argument}, {float(constant.share):.10g})"
     return {"call": written, "type": constant.type, "value": value, "counts": _COUNTED[constant.function]}
-
-
-# ---- keepers
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """A job: write the members of components that one part holds."""
-
-    narrow: NarrowSource
-    part: AlignedPart
-    policy: Policy
-    number: int
-    """The part's number among all parts of the scope."""
-    priority: int
-    """The source's place in the scope: 0 wins."""
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,260 +419,141 @@ class KeptBefore:
     folder: str
 
 
-def elect(
-    jobs: Sequence[Candidates],
-    descending: Sequence[bool],
-    resources: Resources,
-    map_parts: MapParts,
-    kept_before: Sequence[str] = (),
-) -> str:
-    """Return the path of the verdicts, sorted by part and row. Only members of components of two or more are gathered.
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One source of a scope whose constants are found, and whose keepers are elected."""
 
-    The first passing member wins by its source's place in the scope, then by the order's terms (nulls last), then by
-    `doc_id`. Where no member passes there is no keeper and no verdict. `kept_before` are files of documents that were
-    kept before: one of them wins in its component, and gets no verdict itself.
+    table: WideTable
+    rules: ResolvedRules
+    constants: tuple[dict[str, Any], ...]
+    parts: tuple[Placed, ...]
 
-    Raises: ShardError when a term cannot be computed or the scratch folder cannot hold the members.
+
+def decide(
+    sources: Sequence[tuple[WideTable, BoundRules | None]], before: Sequence[KeptBefore], scratch: Scratch
+) -> list[Decided]:
+    """Find the constants of every source of a scope, in order of priority, and elect the keepers of all components.
+
+    The first passing member of a component wins by its source's place in the scope, then by the order's terms (nulls
+    last), then by `doc_id`. Where no member passes there is no keeper. A document that was kept `before` wins.
+
+    Raises: ShardError when a rule or term cannot be computed, or the scratch folder is full.
     """
-    paths = [path for path in map_parts(_write_candidates, jobs) if path]
-    target = f"{resources.folder}/verdicts.parquet"
-    if not paths:
-        pq.write_table(VERDICTS.empty_table(), target)
-        return target
-    terms = [f"k{number} {'DESC' if down else 'ASC'} NULLS LAST" for number, down in enumerate(descending)]
-    order = ", ".join(["priority", *terms, "doc_id"])
-    members = files(paths)
-    own = f"""
-        SELECT component_id, doc_id, text_hash FROM {members} WHERE passing
-        QUALIFY row_number() OVER (PARTITION BY component_id ORDER BY {order}) = 1
-    """
-    with work_database(resources) as connection:
-        try:
-            connection.execute(
-                f"""
-                COPY (
-                    WITH keepers AS ({_with_kept_before(own, kept_before)})
-                    SELECT m.part, m.row, m.doc_id, k.doc_id AS keeper, m.text_hash = k.text_hash AS exact
-                    FROM {members} m JOIN keepers k USING (component_id)
-                    ORDER BY m.part, m.row
-                ) TO {literal(target)} (FORMAT parquet, ROW_GROUP_SIZE {_ROW_GROUP})
-                """
+    scope: list[Decided] = []
+    for table, bound in sources:
+        values = find_constants(bound, table, scratch) if bound else {}
+        rules = resolve(bound, values) if bound else ResolvedRules()
+        constants = tuple(described(constant, value) for constant, value in values.items())
+        first = sum(decided.table.rows for decided in scope)
+        scope.append(Decided(table, rules, constants, tuple(placed(table, first))))
+    members = [_gather_members(decided, number, scratch) for number, decided in enumerate(scope)]
+    members += [_gather_kept(table.storage, each, number - len(before), scratch) for number, each in enumerate(before)]
+    order = next((decided.rules.keep for decided in scope if decided.parts), ())
+    terms = [f"k{number} {'DESC' if descending else 'ASC'} NULLS LAST" for number, (_, descending) in enumerate(order)]
+    if not any(members):
+        scratch.run(f"CREATE TABLE copies (place BIGINT, doc_id VARCHAR, {_KEEPER} VARCHAR, {_IS_EXACT} BOOLEAN)")
+    else:
+        scratch.run(
+            f"""
+            CREATE TABLE copies AS
+            WITH members AS ({" UNION ALL BY NAME ".join(filter(None, members))}), keepers AS (
+                SELECT component_id, doc_id AS {_KEEPER}, text_hash AS kept_hash FROM members WHERE passing
+                QUALIFY row_number() OVER (
+                    PARTITION BY component_id ORDER BY {", ".join(["priority", *terms, "doc_id"])}
+                ) = 1
             )
-        except duckdb.Error as error:
-            raise ShardError(f"electing keepers: {error}; free disk space or raise the memory limit") from error
-    return target
-
-
-def _with_kept_before(own: str, paths: Sequence[str]) -> str:
-    """Return the statement of keepers where documents of other sources were kept before."""
-    if not paths:
-        return own
-    places = [f"SELECT {place} AS place, * FROM {files([path])}" for place, path in enumerate(paths)]
-    return f"""
-        WITH before AS (
-            SELECT component_id, doc_id, text_hash FROM ({" UNION ALL ".join(places)})
-            QUALIFY row_number() OVER (PARTITION BY component_id ORDER BY place, doc_id) = 1
+            SELECT place, doc_id, {_KEEPER}, coalesce(text_hash = kept_hash, false) AS {_IS_EXACT}
+            FROM members JOIN keepers USING (component_id)
+            WHERE place IS NOT NULL AND doc_id <> {_KEEPER} ORDER BY place
+            """
         )
-        SELECT * FROM before
-        UNION ALL SELECT * FROM ({own}) WHERE component_id NOT IN (SELECT component_id FROM before)
-    """
+    return scope
 
 
-def _write_candidates(job: Candidates) -> str:
-    """Write a part's members of components; return the file, or nothing when the part has none."""
-    terms = [f"{sql} AS k{number}" for number, (sql, _) in enumerate(job.policy.keep)]
-    sql = (
-        f"SELECT {', '.join([*_NEEDED, f'{passing(job.policy.rules)} AS passing', *terms, _POSITION])}"
-        f" FROM {relation({**job.policy.columns, _POSITION: 'BIGINT'})} WHERE component_size > 1"
-    )
-    writer: pq.ParquetWriter | None = None
-    where, start = f"{job.narrow.source}/{job.part.documents.stem}", 0
-    try:
-        with query.sandbox() as connection:
-            for chunk in read_narrow(job.narrow, job.part):
-                positions = pa.array(range(start, start + chunk.num_rows), pa.int64())
-                start += chunk.num_rows
-                table = answer(connection, chunk.append_column(_POSITION, positions), sql, job.policy.rules, where)
-                if table.num_rows:
-                    table = table.rename_columns(["row" if n == _POSITION else n for n in table.column_names])
-                    for name, value in (("part", job.number), ("priority", job.priority)):
-                        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.int32()), table.num_rows))
-                    writer = writer or pq.ParquetWriter(job.path, table.schema, compression="zstd")
-                    writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
-    return job.path if writer is not None else ""
+def _gather_members(decided: Decided, priority: int, scratch: Scratch) -> str:
+    """Gather a source's members of components of two or more; return the statement that reads them, if any."""
+    rules, name = decided.rules, quote(f"members of {decided.table.source}")
+    if not any("duplicates" in part for _, part in decided.parts):
+        return ""
+    is_member = "coalesce(component_size > 1, false)"
+    select = {"component_id": "component_id", "text_hash": "text_hash", "is_member": is_member}
+    select["passing"] = passing(rules.rules)
+    select |= {f"k{n}": f"CASE WHEN {is_member} THEN {term} END" for n, (term, _) in enumerate(rules.keep)}
+
+    def members(batch: Sequence[Placed]) -> Iterator[pa.Table]:
+        chunks = read_chunks(decided.table, batch, rules.reads | set(_COMPONENT))
+        for chunk, rows in answers(decided.table.source, chunks, select, rules.rules):
+            places = pa.array(np.arange(chunk.row, chunk.row + rows.num_rows))
+            yield rows.append_column("place", places).filter(rows["is_member"]).drop_columns("is_member")
+
+    list(scratch.map(lambda batch: scratch.append(name, members(batch)), batches(decided.parts)))
+    return f"SELECT {priority} AS priority, * FROM {name}"
 
 
-def write_kept_before(storage: Storage, before: KeptBefore, path: str) -> str:
-    """Write the kept documents of another source that share a component, and return the file.
+def _gather_kept(storage: Storage, before: KeptBefore, priority: int, scratch: Scratch) -> str:
+    """Gather another source's kept documents that share a component; they have no place in this scope."""
+    outcomes, shared = Group(storage, f"{before.source}/outcomes"), Group(storage, before.folder)
+    decided, name = {part.stem: part.name for part in outcomes.parts()}, quote(f"kept of {before.source}")
 
-    Raises: ShardError when a part cannot be read.
-    """
-    outcomes = Group(storage, f"{before.source}/outcomes")
-    kept = [
-        table.filter(pc.equal(table["outcome"], "kept"))["doc_id"].combine_chunks()
-        for part in outcomes.parts()
-        for table in read_batches(outcomes, part.name, ["doc_id", "outcome"])
-    ]
-    known = pa.concat_arrays([pa.array([], pa.string()), *kept])
-    columns = ["doc_id", "component_id", "component_size", "text_hash"]
-    shared = Group(storage, before.folder)
-    with pq.ParquetWriter(path, _KEPT_BEFORE, compression="zstd") as writer:
+    def kept() -> Iterator[pa.Table]:
         for part in shared.parts():
-            for table in read_batches(shared, part.name, columns):
-                joined = table.filter(pc.greater(table["component_size"], 1))
-                chosen = joined.filter(pc.is_in(joined["doc_id"], known))
-                writer.write_table(chosen.select(_KEPT_BEFORE.names).cast(_KEPT_BEFORE))
-    return path
+            ledger = rechunked(read_batches(outcomes, decided[part.stem], ["doc_id", "outcome"]), CHUNK_ROWS)
+            components = rechunked(read_batches(shared, part.name, ["doc_id", *_COMPONENT]), CHUNK_ROWS)
+            for left, right in zip(ledger, components, strict=True):
+                aligned(left, right, f"{before.folder}/{part.name}")
+                chosen = pc.and_(pc.equal(left["outcome"], KEPT), pc.greater(right["component_size"], 1))
+                yield right.filter(chosen).drop_columns("component_size")
 
-
-def verdicts(path: str, number: int) -> pa.Table:
-    """Return one part's verdicts, in row order."""
-    return pq.read_table(path, filters=[("part", "=", number)], partitioning=None).cast(VERDICTS).combine_chunks()
+    scratch.append(name, kept())
+    return f"SELECT {priority} AS priority, NULL::BIGINT AS place, true AS passing, * FROM {name}"
 
 
 # ---- outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeJob:
-    """One part of outcomes to be made."""
-
-    narrow: NarrowSource
-    part: AlignedPart
-    policy: Policy
-    work: Work
-    verdict_path: str
-    number: int
-    """The part's number among the verdicts."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomePart:
-    """A part of outcomes and what it counts: `kept`, `dropped`, `failed:NAME`."""
-
-    part: Part
-    counts: dict[str, int]
-
-
-def outcome_schema(narrow: NarrowSource) -> pa.Schema:
-    """Return the schema of a source's outcomes: its narrow columns, then what was decided."""
+def outcome_schema(table: WideTable) -> pa.Schema:
+    """Return the schema of a source's outcomes: its wide table, then what was decided."""
     fields = [
-        *narrow.schema,
+        *table.schema,
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("failed_rules", FAILED_RULES, nullable=False),
-        pa.field("duplicate_of", pa.string()),
+        pa.field(_KEEPER, pa.string()),
     ]
     return pa.schema(fields)
 
 
-def evaluate_part(job: OutcomeJob) -> OutcomePart:
-    """Judge the documents of one part and write their outcomes, row for row; no row can drop.
+def outcomes(decided: Decided, batch: Sequence[Placed], scratch: Scratch) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the outcomes of a batch of parts in order, row for row, each table with the stem of its part.
 
     Raises: ShardError naming a rule that cannot be computed, ConservationError when rows do not add up.
     """
-    group = Group(job.narrow.storage, f"{job.narrow.source}/outcomes")
-    policy = job.policy
-    values = [f"{failure_value(rule, policy.columns)} AS v{number}" for number, rule in enumerate(policy.rules)]
-    sql = f"SELECT {', '.join(['doc_id', *values])} FROM {relation(policy.columns)}"
-    counts = {KEPT: 0, DROPPED: 0, **{f"{FAILED_COUNT}{name}": 0 for name in rule_names(policy)}}
-    found, start = verdicts(job.verdict_path, job.number), 0
-    where = f"{job.narrow.source}/{job.part.documents.stem}"
-    with query.sandbox() as connection, PartWriter(group, job.work, outcome_schema(job.narrow)) as writer:
-        for chunk in read_narrow(job.narrow, job.part):
-            answered = answer(connection, chunk, sql, policy.rules, where)
-            if not answered["doc_id"].equals(chunk["doc_id"]):
-                raise ConservationError(f"{where}: DuckDB returned rows in another order; this is a bug in Gristmill")
-            failures: Failures = []
-            for number, rule in enumerate(policy.rules):
-                failing = answered[f"v{number}"]
-                rows = np.flatnonzero(pc.is_valid(failing).to_numpy(zero_copy_only=False))
-                failures.append((rule.name, rows, failing.drop_null().combine_chunks()))
-            duplicates, keepers = _duplicates(chunk, _within(found, start, chunk.num_rows), where)
-            failures += duplicates
-            decided = _decided(chunk, failures, keepers)
-            dropped = int(pc.sum(pc.equal(decided["outcome"], DROPPED)).as_py() or 0)
-            counts[DROPPED] += dropped
-            counts[KEPT] += chunk.num_rows - dropped
-            for name, rows, _ in failures:
-                counts[f"{FAILED_COUNT}{name}"] += len(rows)
-            writer.write(decided)
-            start += chunk.num_rows
-    return OutcomePart(writer.finish(Tally(rows_in=job.part.documents.rows, counts=counts)), counts)
+    source, schema = decided.table.source, outcome_schema(decided.table)
+    rules = (*decided.rules.rules, *BUILT_IN_RULES)
+    types = {**decided.rules.columns, _KEEPER: "VARCHAR"}
+    failures = [f"{{'rule': {literal(rule.name)}, 'value': {failure_value(rule, types)}}}" for rule in rules]
+    select = {"failed_rules": f"list_filter([{', '.join(failures)}], lambda _failed: _failed.value IS NOT NULL)"}
+    chunks = _with_keepers(source, read_chunks(decided.table, batch), batch, scratch)
+    for chunk, answer in answers(source, chunks, select, rules):
+        failed = answer["failed_rules"].cast(FAILED_RULES)
+        passes = pc.equal(pc.list_value_length(failed), 0)
+        columns = [*chunk.rows.columns[: len(decided.table.schema)], pc.if_else(passes, KEPT, DROPPED), failed]
+        yield chunk.stem, pa.Table.from_arrays([*columns, chunk.rows[_KEEPER]], schema=schema)
 
 
-def rule_names(policy: Policy) -> list[str]:
-    """Return the names of all rules, the built-in ones last."""
-    return [*(rule.name for rule in policy.rules), NEAR_DUPLICATE, EXACT_DUPLICATE]
-
-
-def _within(found: pa.Table, start: int, rows: int) -> pa.Table:
-    """Return the verdicts of rows `start` to `start + rows`, with rows counted from `start`."""
-    numbers = found["row"].to_numpy()
-    first, last = np.searchsorted(numbers, [start, start + rows])
-    part = found.slice(first, last - first)
-    return part.set_column(1, "row", pa.array(numbers[first:last] - start, pa.int64()))
-
-
-def _duplicates(chunk: pa.Table, found: pa.Table, where: str) -> tuple[Failures, pa.Array]:
-    """Return the built-in rules' failures, and for every row the keeper it is a duplicate of."""
-    rows = found["row"].to_numpy()
-    members = chunk.take(pa.array(rows))
-    if not members["doc_id"].equals(found["doc_id"]):
-        raise ConservationError(f"{where}: verdicts are of other documents; this is a bug in Gristmill")
-    other = pc.not_equal(found["doc_id"], found["keeper"])
-    values = pc.binary_join_element_wise(
-        '{"component_id":"',
-        members["component_id"],
-        '","component_size":',
-        pc.cast(members["component_size"], pa.string()),
-        ',"duplicate_of":"',
-        found["keeper"],
-        '"}',
-        "",
-    )
-    exact = pc.fill_null(found["exact"], False)
-    failures: Failures = []
-    for name, mask in ((NEAR_DUPLICATE, pc.invert(exact)), (EXACT_DUPLICATE, exact)):
-        chosen = pc.and_(other, mask)
-        failures.append((name, rows[chosen.to_numpy(zero_copy_only=False)], _array(values.filter(chosen))))
-    places = np.full(chunk.num_rows, -1, np.int64)
-    non_keepers = np.flatnonzero(other.to_numpy(zero_copy_only=False))
-    places[rows[non_keepers]] = non_keepers
-    keepers = _array(found["keeper"]).take(pa.array(places, mask=places < 0))
-    return failures, keepers
-
-
-def _decided(chunk: pa.Table, failures: Failures, keepers: pa.Array) -> pa.Table:
-    """Return the chunk with `outcome`, `failed_rules` and `duplicate_of`."""
-    rows = np.concatenate([rows for _, rows, _ in failures])
-    order = np.argsort(rows, kind="stable")  # failures come rule by rule: within a row the rules stay in order
-    rule = np.repeat(np.arange(len(failures)), [len(rows) for _, rows, _ in failures])
-    names = pa.array([name for name, _, _ in failures], pa.string()).take(pa.array(rule[order]))
-    values = pa.concat_arrays([_array(values) for _, _, values in failures]).take(pa.array(order))
-    number = np.bincount(rows, minlength=chunk.num_rows)
-    offsets = np.zeros(chunk.num_rows + 1, np.int32)
-    np.cumsum(number, out=offsets[1:])
-    failed = pa.StructArray.from_arrays([names, values], fields=list(FAILED_RULES.value_type))
-    outcome = pa.array([KEPT, DROPPED], pa.string()).take(pa.array((number > 0).astype(np.int8)))
-    table = chunk.append_column(pa.field("outcome", pa.string(), nullable=False), outcome)
-    listed = pa.ListArray.from_arrays(pa.array(offsets), failed, type=FAILED_RULES)
-    table = table.append_column(pa.field("failed_rules", FAILED_RULES, nullable=False), listed)
-    return table.append_column("duplicate_of", keepers)
-
-
-def _array(values: Any) -> pa.Array:
-    """Return a column as one array of text."""
-    joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return joined.cast(pa.string())
-
-
-def counted(parts: Sequence[OutcomePart], policy: Policy) -> dict[str, int]:
-    """Return the sum of the parts' counts; every rule has one, also for a source without parts."""
-    totals = {KEPT: 0, DROPPED: 0, **{f"{FAILED_COUNT}{name}": 0 for name in rule_names(policy)}}
-    for part in parts:
-        for name, number in part.counts.items():
-            totals[name] = totals.get(name, 0) + number
-    return totals
+def _with_keepers(source: str, chunks: Iterator[Chunk], batch: Sequence[Placed], scratch: Scratch) -> Iterator[Chunk]:
+    """Yield the chunks with the keeper of which each document is a copy, and whether it is an exact one."""
+    (first, _), (last, part) = batch[0], batch[-1]
+    after = last + part["documents"].rows
+    copies = scratch.run(f"FROM copies WHERE place >= {first} AND place < {after} ORDER BY place")
+    places = copies["place"].to_numpy()
+    for chunk in chunks:
+        low, high = np.searchsorted(places, [chunk.row, chunk.row + chunk.rows.num_rows])
+        found = np.full(chunk.rows.num_rows, -1)
+        found[places[low:high] - chunk.row] = np.arange(low, high)
+        mine = copies.take(pa.array(found, mask=found < 0))
+        if pc.any(pc.not_equal(mine["doc_id"], chunk.rows["doc_id"])).as_py():
+            raise ConservationError(
+                f"{source}/{chunk.stem}: keepers are of other documents; this is a bug in Gristmill"
+            )
+        rows = chunk.rows.append_column(_KEEPER, mine[_KEEPER]).append_column(_IS_EXACT, mine[_IS_EXACT])
+        yield chunk._replace(rows=rows)

@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.select.rules import EXACT_DUPLICATE, NEAR_DUPLICATE, TOKEN_COLUMNS
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.format import encode, visible
 from pipeline.table.query import quote
 from pipeline.table.sql import Session, connect, reading
 from pipeline.table.storage import Storage
 
-BUILT_IN_RULES = ("exact_duplicate", "near_duplicate")
+_LAST = (EXACT_DUPLICATE, NEAR_DUPLICATE)
 """Rules that non-keepers fail, after all others."""
-TOKEN_COLUMNS = ("token_count", "estimated_tokens")
-"""The column that counts tokens: exact where a tokenizer was configured."""
 _SHARE = re.compile(r"\btop_(token_)?share\s*\(", re.IGNORECASE)
+_FAILED = "list_transform(failed_rules, lambda failure: failure.rule)"
 _MEASURING = (("annotate", "signals/"), ("dedup", "duplicates"), ("classify", "scores/"))
 
 
@@ -33,17 +33,9 @@ class FunnelRow:
     tokens_in: int | None
     tokens_out: int | None
 
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """Documents and their tokens."""
-
-    documents: int
-    tokens: int | None
-
-    def less(self, other: _Share) -> _Share:
-        tokens = None if self.tokens is None or other.tokens is None else self.tokens - other.tokens
-        return _Share(self.documents - other.documents, tokens)
+    @property
+    def took(self) -> bool:
+        return self.documents_out < self.documents_in
 
 
 @reading
@@ -128,7 +120,7 @@ def as_text(
     blocks = []
     for source in dict.fromkeys(row.source for row in rows):
         all_rows = [row for row in rows if row.source == source]
-        shown = [row for row in all_rows if everything or row.stage != "select" or row is all_rows[-1] or _took(row)]
+        shown = [row for row in all_rows if everything or row.stage != "select" or row is all_rows[-1] or row.took]
         lines = list(notes.get(source, ()) if notes else ())
         if len(shown) < len(all_rows):
             hidden = len(all_rows) - len(shown)
@@ -137,10 +129,6 @@ def as_text(
         lines += [f"rejects: {rejects}"] if rejects else []
         blocks.append("\n  ".join([_block(source, shown), *lines]))
     return "\n\n".join(blocks)
-
-
-def _took(row: FunnelRow) -> bool:
-    return row.documents_out < row.documents_in
 
 
 def _rules(source: Source) -> list[Mapping[str, str | None]]:
@@ -154,15 +142,12 @@ def _takes_share(rule: Mapping[str, str | None]) -> bool:
 
 def _kept_by(session: Session, source: Source, name: str) -> str:
     counted = _token_column(session, source)
-    others = [rule["name"] for rule in _rules(source) if rule["name"] not in BUILT_IN_RULES and not _takes_share(rule)]
+    others = [rule["name"] for rule in _rules(source) if rule["name"] not in _LAST and not _takes_share(rule)]
     (found,) = session.execute(
         f"""
-        WITH judged AS (
-            SELECT {counted or 0} AS tokens, list_transform(failed_rules, lambda failure: failure.rule) AS names
-            FROM {quote(source.name)}.outcomes
-        ), counted AS (
-            SELECT tokens, list_contains(names, $name) AS failed FROM judged
-            WHERE NOT list_has_any(names, $others::VARCHAR[])
+        WITH counted AS (
+            SELECT {counted or 0} AS tokens, list_contains({_FAILED}, $name) AS failed
+            FROM {quote(source.name)}.outcomes WHERE NOT list_has_any({_FAILED}, $others::VARCHAR[])
         )
         SELECT
             count(*) AS documents, count(*) FILTER (NOT failed) AS documents_kept,
@@ -179,42 +164,42 @@ def _kept_by(session: Session, source: Source, name: str) -> str:
 
 def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
     counted = _token_column(session, source)
-    total = _Share(source.rows("documents"), _tokens(session, source, counted))
-    units = _Share(total.documents + source.rows("rejects"), None)
-    yield _row(source, "rephrase" if "signals/rephrase" in source.groups else "extract", None, units, total)
+    documents, tokens = source.rows("documents"), _tokens(session, source, counted)
+    units = documents + source.rows("rejects")
+    first = "rephrase" if "signals/rephrase" in source.groups else "extract"
+    yield FunnelRow(source.name, first, None, units, documents, None, tokens)
     for stage, folder in _MEASURING:
         if any(path.startswith(folder) for path in source.groups):
-            yield _row(source, stage, None, total, total)
-    if "outcomes" in source.groups:
-        yield from _select_rows(session, source, counted)
-
-
-def _select_rows(session: Session, source: Source, counted: str | None) -> Iterator[FunnelRow]:
-    written = [str(rule["name"]) for rule in _rules(source) if rule["name"] not in BUILT_IN_RULES]
+            yield FunnelRow(source.name, stage, None, documents, documents, tokens, tokens)
+    if "outcomes" not in source.groups:
+        return
+    written = [str(rule["name"]) for rule in _rules(source) if rule["name"] not in _LAST]
     lost = _lost_by_first_rule(session, source, written, counted)
-    everything = list(lost.values())
-    tokens = sum(share.tokens or 0 for share in everything) if counted else None
-    left = _Share(sum(share.documents for share in everything), tokens)
-    kept = lost.pop(None, _Share(0, 0 if counted else None))
-    last = [name for name in BUILT_IN_RULES if name in lost or "duplicates" in source.groups]
-    names = written + sorted(name for name in lost if name and name not in {*written, *last}) + last
-    if not names:
-        yield _row(source, "select", None, left, kept)
-    for name in names:
-        after = left.less(lost.get(name, _Share(0, 0)))
-        yield _row(source, "select", name, left, after)
-        left = after
+    documents, tokens = (sum(each[column] for each in lost.values()) for column in (0, 1))
+    last = [name for name in _LAST if name in lost or "duplicates" in source.groups]
+    names: list[str | None] = [
+        *written,
+        *sorted(name for name in lost if name and name not in {*written, *last}),
+        *last,
+    ]
+    for name in names or [None]:
+        lost_documents, lost_tokens = lost.get(name, (0, 0)) if name else (0, 0)
+        after = documents - lost_documents, tokens - lost_tokens
+        told = (tokens, after[1]) if counted else (None, None)
+        yield FunnelRow(source.name, "select", name, documents, after[0], *told)
+        documents, tokens = after
 
 
 def _lost_by_first_rule(
     session: Session, source: Source, written: Sequence[str], counted: str | None
-) -> dict[str | None, _Share]:
-    """Return what each rule took as the first that a document fails, and under None what no rule took."""
+) -> dict[str | None, tuple[int, int]]:
+    """Return how many documents and tokens each rule took as the first that a document fails, under None what none
+    took.
+    """
     rows = session.execute(
         f"""
         WITH failed AS (
-            SELECT {counted or 0} AS tokens, list_transform(failed_rules, lambda failure: failure.rule) AS names
-            FROM {quote(source.name)}.outcomes
+            SELECT {counted or 0} AS tokens, {_FAILED} AS names FROM {quote(source.name)}.outcomes
         )
         SELECT
             coalesce(
@@ -226,9 +211,9 @@ def _lost_by_first_rule(
             coalesce(sum(tokens), 0)::BIGINT AS tokens
         FROM failed GROUP BY rule
         """,
-        {"written": list(written), "last": list(BUILT_IN_RULES)},
+        {"written": list(written), "last": list(_LAST)},
     )
-    return {row["rule"]: _Share(row["documents"], row["tokens"] if counted else None) for row in rows}
+    return {row["rule"]: (row["documents"], row["tokens"]) for row in rows}
 
 
 def _token_column(session: Session, source: Source) -> str | None:
@@ -242,40 +227,27 @@ def _token_column(session: Session, source: Source) -> str | None:
 
 def _tokens(session: Session, source: Source, counted: str | None) -> int | None:
     """Return the tokens of all documents of a source."""
-    for name in source.nested("signals"):
-        view = f"signals_{name}"
+    for view in (f"signals_{name}" for name in source.nested("signals")):
         if counted and counted in _columns(session, source, view):
             where = f"{quote(source.name)}.{quote(view)}"
-            rows = session.execute(f"SELECT coalesce(sum({counted}), 0)::BIGINT AS tokens FROM {where}")
-            return int(rows[0]["tokens"])
+            (found,) = session.execute(f"SELECT coalesce(sum({counted}), 0)::BIGINT AS tokens FROM {where}")
+            return int(found["tokens"])
     return None
 
 
 def _columns(session: Session, source: Source, view: str) -> set[str]:
-    rows = session.execute(f"DESCRIBE {quote(source.name)}.{quote(view)}")
-    return {row["column_name"] for row in rows}
-
-
-def _row(source: Source, stage: str, rule: str | None, before: _Share, after: _Share) -> FunnelRow:
-    return FunnelRow(source.name, stage, rule, before.documents, after.documents, before.tokens, after.tokens)
+    return {row["column_name"] for row in session.execute(f"DESCRIBE {quote(source.name)}.{quote(view)}")}
 
 
 def _block(source: str, rows: Sequence[FunnelRow]) -> str:
     units = rows[0].documents_in
     header = ("stage", "rule", "in", "out", "kept", "of units", "tokens in", "tokens out")
-    table = [header] + [
-        (
-            row.stage,
-            visible(row.rule or ""),
-            f"{row.documents_in:,}",
-            f"{row.documents_out:,}",
-            _percent(row.documents_out, row.documents_in),
-            _percent(row.documents_out, units),
-            _number(row.tokens_in),
-            _number(row.tokens_out),
-        )
-        for row in rows
-    ]
+    table: list[tuple[str, ...]] = [header]
+    for row in rows:
+        shares = (_percent(row.documents_out, whole) for whole in (row.documents_in, units))
+        tokens = ("-" if number is None else f"{number:,}" for number in (row.tokens_in, row.tokens_out))
+        counts = (f"{row.documents_in:,}", f"{row.documents_out:,}")
+        table.append((row.stage, visible(row.rule or ""), *counts, *shares, *tokens))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(
@@ -289,7 +261,3 @@ def _block(source: str, rows: Sequence[FunnelRow]) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isnan
@@ -49,24 +50,8 @@ class Comparison:
         return f"{self.expression} is {self.value:.6g}, must be {self.wants} {self.bound:.6g}: {by}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """A comparison that has not been looked up yet."""
-
-    left: Node
-    wants: str
-    right: Node
-
-
-@dataclass(frozen=True, slots=True)
-class _Joined:
-    """Parts of a predicate of which all must hold, or any; None is a part that compares no numbers."""
-
-    all_must_hold: bool
-    parts: tuple[_Compared | _Joined | None, ...]
-
-
-_Shape = _Compared | _Joined | None
+_Shape = int | tuple[bool, list["_Shape"]] | None
+"""A predicate: the number of a comparison, parts of which all must hold or any, or what compares no numbers."""
 
 
 def margins(
@@ -77,16 +62,16 @@ def margins(
     Of a rule in `failed` those that fail; of any other the one that is closest to its bound. `predicates` are rules as
     they ran, their constants in place.
     """
-    shapes: dict[str, _Shape] = {}
+    shapes: dict[str, tuple[_Shape, range]] = {}
+    compared: list[tuple[Node, str, Node]] = []
     with query.sandbox() as connection:
         for name, predicate in predicates.items():
-            try:
+            first = len(compared)
+            with suppress(RuleError):  # an index that was written by hand or by another version
                 (tree,) = query.parse(connection, {name: predicate})
-            except RuleError:  # an index that was written by hand or by another version
-                continue
-            shapes[name] = _shape(tree, negated=False)
-        compared = [each for shape in shapes.values() for each in _comparisons(shape)]
-        sides = query.render(connection, [side for each in compared for side in (each.left, each.right)])
+                shape = _shape(tree, False, compared)
+                shapes[name] = shape, range(first, len(compared))
+        sides = query.render(connection, [side for left, _, right in compared for side in (left, right)])
     if not compared:
         return {}
     asked = ", ".join(f"TRY({side}) AS s{number}" for number, side in enumerate(sides))
@@ -97,49 +82,38 @@ def margins(
     if not rows:
         return {}
     values = list(rows[0].values())
-    known = {
-        id(each): _comparison(sides[2 * number], each.wants, values[2 * number], values[2 * number + 1])
-        for number, each in enumerate(compared)
-    }
-    found = {}
-    for name, shape in shapes.items():
+    known = [
+        _comparison(sides[2 * number], wants, values[2 * number], values[2 * number + 1])
+        for number, (_, wants, _) in enumerate(compared)
+    ]
+    found: dict[str, list[Comparison]] = {}
+    for name, (shape, numbers) in shapes.items():
         if name in failed:
-            standing = [known[id(each)] for each in _comparisons(shape)]
-            found[name] = [each for each in standing if each is not None and (each.margin is None or not each.holds)]
+            told = [each for each in known[numbers.start : numbers.stop] if each and not each.holds]
         else:
             closest = _closest(shape, known)
-            found[name] = [closest] if closest else []
-    return {name: each for name, each in found.items() if each}
+            told = [closest] if closest else []
+        found |= {name: told} if told else {}
+    return found
 
 
-def _shape(node: Node, negated: bool) -> _Shape:
-    """Return the comparisons of a predicate, with NOT worked into them."""
+def _shape(node: Node, negated: bool, compared: list[tuple[Node, str, Node]]) -> _Shape:
+    """Return the shape of a predicate, with NOT worked into it, and append its comparisons to `compared`."""
     kind = str(node.get("type"))
     if node.get("class") == "CONJUNCTION":
-        parts = tuple(_shape(child, negated) for child in node["children"])
-        return _Joined((kind == "CONJUNCTION_AND") != negated, parts)
+        return (kind == "CONJUNCTION_AND") != negated, [_shape(child, negated, compared) for child in node["children"]]
     if kind == "OPERATOR_NOT":
-        return _shape(node["children"][0], not negated)
+        return _shape(node["children"][0], not negated, compared)
     if node.get("class") == "BETWEEN":
-        limits = (("at least", node["lower"]), ("at most", node["upper"]))
-        return _Joined(
-            not negated,
-            tuple(_Compared(node["input"], _OPPOSITE[wants] if negated else wants, limit) for wants, limit in limits),
-        )
-    if node.get("class") != "COMPARISON" or kind not in _WANTS:
+        limits = [(node["input"], "at least", node["lower"]), (node["input"], "at most", node["upper"])]
+    elif node.get("class") != "COMPARISON" or kind not in _WANTS:
         return None
-    wants = _OPPOSITE[_WANTS[kind]] if negated else _WANTS[kind]
-    if query.columns_read(node["left"]):
-        return _Compared(node["left"], wants, node["right"])
-    return _Compared(node["right"], _MIRRORED[wants], node["left"])
-
-
-def _comparisons(shape: _Shape) -> Iterator[_Compared]:
-    if isinstance(shape, _Compared):
-        yield shape
-    elif isinstance(shape, _Joined):
-        for part in shape.parts:
-            yield from _comparisons(part)
+    elif query.columns_read(node["left"]):
+        limits = [(node["left"], _WANTS[kind], node["right"])]
+    else:
+        limits = [(node["right"], _MIRRORED[_WANTS[kind]], node["left"])]
+    compared += [(left, _OPPOSITE[wants] if negated else wants, right) for left, wants, right in limits]
+    return not negated, list(range(len(compared) - len(limits), len(compared)))
 
 
 def _comparison(expression: str, wants: str, value: object, bound: object) -> Comparison | None:
@@ -157,17 +131,15 @@ def _comparison(expression: str, wants: str, value: object, bound: object) -> Co
     return Comparison(expression, wants, left, right, margin, margin / largest if largest else 0.0, holds)
 
 
-def _closest(shape: _Shape, known: Mapping[int, Comparison | None]) -> Comparison | None:
+def _closest(shape: _Shape, known: Sequence[Comparison | None]) -> Comparison | None:
     """Return the comparison that a predicate which holds would fail by first, or None when that cannot be told."""
-    if isinstance(shape, _Compared):
-        return known[id(shape)]
-    if shape is None:
-        return None
-    closest = [_closest(part, known) for part in shape.parts]
-    told = [each for each in closest if each is not None and each.relative is not None]
-    if shape.all_must_hold:
+    if shape is None or isinstance(shape, int):
+        return None if shape is None else known[shape]
+    all_must_hold, parts = shape
+    told = [each for each in (_closest(part, known) for part in parts) if each and each.relative is not None]
+    if all_must_hold:
         return min(told, key=_relative, default=None)
-    return max(told, key=_relative) if told and len(told) == len(closest) else None
+    return max(told, key=_relative) if told and len(told) == len(parts) else None
 
 
 def _relative(comparison: Comparison) -> float:

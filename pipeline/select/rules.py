@@ -1,4 +1,7 @@
-"""Rules: named SQL predicates that a document must pass, and the order in which a component's keeper is elected."""
+"""Rules: named SQL predicates that a document must pass, and the order in which a component's keeper is elected.
+
+They are parsed when they are loaded, and bound to columns before anything runs: every mistake is found by then.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.table import query
@@ -18,10 +24,12 @@ from pipeline.table.query import Node
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"
 CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
 """Calls that become constants before any document is judged."""
+TOKEN_COLUMNS = ("token_count", "estimated_tokens")
+"""What counts tokens, the best first: exact where a tokenizer was configured."""
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
 BUILT_IN = (NEAR_DUPLICATE, EXACT_DUPLICATE)
-"""The rules that a component's members other than its keeper fail."""
+"""The rules that a component's members other than its keeper fail, after all others."""
 
 DEFAULT_KEEP = "text_length desc, url asc"
 EXTENDS = "extends"
@@ -30,6 +38,33 @@ _TOO_LIKE = 0.75
 """A new rule whose name is this much like one of the preset's is taken for a slip: both would be in force."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _FILE_KEYS = ("rules", "keep")
+_NOT_READ = {
+    "text": "they run over what was measured of it (text_length, word_count, a classifier's score); where a phrase "
+    "decides, choose by it in `gristmill sql` or in a slice of a mix, which read `everything`",
+    "metadata": "make a column of the field: `sources.NAME.keep_columns: {lang: meta.lang}`, then `lang = 'en'`",
+    "origin": "they read `source` and `url`; the input's name is in `origin.file` of `everything`",
+}
+"""Columns of `documents` that rules do not read, and what to do instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A call that becomes a constant: `top_share(argument, share)` and its kin."""
+
+    function: str
+    argument: str
+    """Canonical SQL."""
+    type: str
+    """The argument's type in DuckDB."""
+    share: Fraction
+    columns: tuple[str, ...]
+    """What the argument reads."""
+
+    def node(self, connection: duckdb.DuckDBPyConnection, value: str | None) -> Node:
+        """Return `value` (as DuckDB prints it; None for null) as a node of the constant's type."""
+        text = "NULL" if value is None else query.literal(value)
+        (node,) = query.parse(connection, {self.function: f"CAST({text} AS {self.type})"})
+        return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +74,18 @@ class Rule:
     name: str
     sql: str
     tree: Node = field(repr=False, compare=False)
+    constants: tuple[Constant, ...] = ()
+    """What its constant calls ask for, in reading order, once it is bound."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the predicate reads, in reading order; spelled as the schema does once it is bound."""
+        return query.columns_read(self.tree)
+
+    @property
+    def takes_share(self) -> bool:
+        """Whether it looks at the documents that pass all other rules."""
+        return any(constant.function != QUANTILE for constant in self.constants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +109,28 @@ class RuleSet:
     origin: str
     """Where the rules stand, for messages: a file or a config key."""
     keep_origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRules:
+    """Rules and order of election as they were `written`, checked against `columns` (name to DuckDB type)."""
+
+    written: RuleSet
+    rules: tuple[Rule, ...]
+    keep: tuple[OrderTerm, ...]
+    columns: Mapping[str, str]
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """Each constant once, in the order of the rules."""
+        return tuple(dict.fromkeys(constant for rule in self.rules for constant in rule.constants))
+
+    def on(self, columns: Mapping[str, str]) -> BoundRules:
+        """Return the rules bound to `columns`: these, unless the columns are other ones.
+
+        Raises: RuleError.
+        """
+        return self if list(columns.items()) == list(self.columns.items()) else check_rules(self.written, columns)
 
 
 def load_rules(spec: str | Mapping[str, Any], where: str, keep: str | None = None) -> RuleSet:
@@ -91,6 +160,97 @@ def load_rules(spec: str | Mapping[str, Any], where: str, keep: str | None = Non
     )
     ordered = tuple(OrderTerm(text, descending, tree) for text, (tree, descending) in zip(texts, terms, strict=True))
     return RuleSet(rules, ordered, origin, keep_origin)
+
+
+def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
+    """Return the rules bound to `columns`; no document is read.
+
+    Raises: RuleError in one line: which rule of which file or config key, what is wrong, the nearest column.
+    """
+    bound: list[Rule] = []
+    unresolved: dict[str, Node] = {}
+    with query.checking(columns, rules.origin) as connection:
+        for rule in rules.rules:
+            where = rule_at(rules.origin, rule.name)
+            tree = query.spelled(rule.tree, columns, where, _NOT_READ)
+            constants = tuple(_constant(connection, call, where, columns) for call in constant_calls(tree))
+            bound.append(Rule(rule.name, rule.sql, tree, constants))
+            unresolved[where] = resolved_tree(
+                bound[-1], {constant: constant.node(connection, None) for constant in constants}
+            )
+        places = [f"{rules.keep_origin} ({term})" for term in rules.keep]
+        trees = [query.spelled(t.tree, columns, place, _NOT_READ) for t, place in zip(rules.keep, places, strict=True)]
+        query.check_bound(connection, unresolved)
+        query.check_bound(connection, dict(zip(places, trees, strict=True)), predicates=False)
+    keep = tuple(OrderTerm(t.sql, t.descending, tree) for t, tree in zip(rules.keep, trees, strict=True))
+    return BoundRules(rules, tuple(bound), keep, dict(columns))
+
+
+def check_one_order(bound: Mapping[str, BoundRules]) -> None:
+    """Check that what the order of election reads has one type in all sources that share components, by their names.
+
+    Raises: RuleError: numbers and text would be compared as text.
+    """
+    owners: dict[str, dict[str, str]] = {}
+    for source, rules in bound.items():
+        for name in (name for term in rules.keep for name in query.columns_read(term.tree)):
+            kind = rules.columns[name]
+            owners.setdefault(name, {}).setdefault("a number" if query.is_number(kind) else kind, source)
+    for name, by_kind in owners.items():
+        if len(by_kind) > 1:
+            shown = " and ".join(f"{kind} in {source}" for kind, source in by_kind.items())
+            raise RuleError(f"select.keep: {name!r} is {shown}, which share components; give it one type, or two names")
+
+
+def _constant(connection: duckdb.DuckDBPyConnection, call: Node, where: str, columns: Mapping[str, str]) -> Constant:
+    """Return what a call of a constant function asks for."""
+    function = constant_function(call) or ""
+    given = query.arguments(call)
+    if len(given) != 2:
+        raise RuleError(
+            f"{where}: {function} takes an expression and a share, for example {function}(text_length, 0.1)"
+        )
+    if constant_calls(given[0]):
+        raise RuleError(f"{where}: {function} cannot contain another call of its kind")
+    if not query.columns_read(given[0]):
+        raise RuleError(f"{where}: the first argument of {function} must read a column")
+    (argument,) = query.render(connection, given[:1])
+    (type_,) = query.types_of(connection, {where: given[0]})
+    is_exact = query.is_number(type_) and "HUGE" not in type_  # a huge integer leaves DuckDB as a float
+    if not is_exact and not type_.startswith(("DATE", "TIMESTAMP")):
+        raise RuleError(f"{where}: {function} needs a number or a date, but {argument} is {type_}")
+    if function == TOP_TOKEN_SHARE and not columns.keys() & set(TOKEN_COLUMNS):
+        raise RuleError(f"{where}: {function} needs a column of tokens: {' or '.join(TOKEN_COLUMNS)}")
+    return Constant(function, argument, type_, _share(given[1], function, where), query.columns_read(given[0]))
+
+
+def _share(node: Node, function: str, where: str) -> Fraction:
+    literal = node.get("literal", {})
+    text = str(literal.get("text", ""))
+    if node.get("class") == "CONSTANT" and literal.get("kind") in {"INTEGER", "NUMERIC"} and len(text) <= 20:
+        try:
+            share = Fraction(text)
+        except ValueError:
+            share = Fraction(0)
+        if 0 < share <= 1:
+            return share
+    raise RuleError(f"{where}: the second argument of {function} must be a number above 0 and at most 1")
+
+
+def resolved_tree(rule: Rule, values: Mapping[Constant, Node]) -> Node:
+    """Return a bound rule's tree with its constant calls replaced by what their values make of them."""
+    remaining = iter(rule.constants)
+
+    def constant(node: Node) -> Node | None:
+        if not constant_function(node):
+            return None
+        found = next(remaining)
+        if found.function == QUANTILE:
+            return values[found]
+        left = query.arguments(node)[0]
+        return {"class": "COMPARISON", "type": "COMPARE_GREATERTHANOREQUALTO", "left": left, "right": values[found]}
+
+    return query.replaced(rule.tree, constant)
 
 
 def constant_calls(tree: Node) -> list[Node]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.table.config import Lines, Model, override, parse_yaml, validate
-from pipeline.table.errors import ConfigError, ShardError
+from pipeline.table.errors import ConfigError, InputError, ShardError
 from pipeline.table.storage import Storage, read_file
 
 MAX_JSON_BYTES = 1 << 28
@@ -211,3 +211,26 @@ def _place(path: str | Path) -> tuple[Storage, str]:
     text = str(path)
     folder, _, name = (text if "://" in text else os.path.abspath(text)).rpartition("/")
     return Storage.at(folder), name
+
+
+def json_lines(stream: BinaryIO, name: str, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `name:line` and the object of every JSON line that is not blank; memory does not grow with the file.
+
+    Raises: InputError for a line of more than `limit` bytes, or one that is no JSON object; the lines before it have
+    been yielded.
+    """
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        where = f"{name}:{number}"
+        if len(line) > limit:
+            raise InputError(f"{where}: the line is longer than {limit} bytes; is it one JSON object a line?")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error}); each line is an object") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: a {type(value).__name__}, not an object")
+        yield where, value

@@ -8,17 +8,17 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections import deque
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.select.binding import check_rules
-from pipeline.select.decide import answer, failure_value, relation, resolve
-from pipeline.select.narrow import CHUNK_ROWS
-from pipeline.select.rules import load_rules
+from pipeline.select.decide import Chunk, answers, failure_value, resolve
+from pipeline.select.rules import check_rules, load_rules
 from pipeline.select.stage import SourceSelection
+from pipeline.select.wide_table import CHUNK_ROWS
 from pipeline.table import schema
-from pipeline.table.query import column_types, sandbox
+from pipeline.table.query import column_types
 from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
 from pipeline.table.storage import Storage
 from tests.select_workspace import select, selecting
@@ -71,14 +71,12 @@ def write(storage: Storage, groups: dict[str, pa.Table]) -> None:
 
 
 def time_rules(table: pa.Table) -> float:
-    """Return CPU seconds of every rule, with the values that failed, over narrow rows in memory."""
-    policy = resolve(check_rules(load_rules(RULES, "bench", "text_length desc"), column_types(table.schema)), {})
-    values = [f"{failure_value(rule, policy.columns)} AS v{number}" for number, rule in enumerate(policy.rules)]
-    sql = f"SELECT {', '.join(values)} FROM {relation(policy.columns)}"
+    """Return CPU seconds of every rule, with the values that failed, over wide rows in memory."""
+    rules = resolve(check_rules(load_rules(RULES, "bench", "text_length desc"), column_types(table.schema)), {})
+    select = {f"v{number}": failure_value(rule, rules.columns) for number, rule in enumerate(rules.rules)}
+    chunks = (Chunk(row, "part", table.slice(row, CHUNK_ROWS)) for row in range(0, table.num_rows, CHUNK_ROWS))
     started = time.process_time()
-    with sandbox() as connection:
-        for start in range(0, table.num_rows, CHUNK_ROWS):
-            answer(connection, table.slice(start, CHUNK_ROWS), sql, policy.rules, "bench")
+    deque(answers("bench", chunks, select, rules.rules), maxlen=0)
     return time.process_time() - started
 
 

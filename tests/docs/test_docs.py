@@ -27,9 +27,8 @@ from pipeline.extract.units import Document
 from pipeline.inputs.shipped import preset_names
 from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
-from pipeline.select.binding import check_rules
-from pipeline.select.narrow import planned_columns
-from pipeline.select.rules import load_rules
+from pipeline.select.rules import check_rules, load_rules
+from pipeline.select.wide_table import planned_columns
 from pipeline.signals import language, text_stats
 from pipeline.signals.stage import STATS_SCHEMA
 from pipeline.table import schema

@@ -26,6 +26,10 @@ MAY_IMPORT = dict.fromkeys(ROOMS, GROUND_FLOOR) | {
 MAX_CHAIN = 12
 """Modules that import each other one after the other."""
 
+MAX_MODULES, MAX_FLOORS = 12, 5
+"""Of one folder: what grows beyond is several rooms that do not import one another."""
+MIX_ROOMS = {"material", "weights", "regression", "proxies", "shards", "scaling"}
+
 MODULES = sorted(path for top in ("pipeline", "classifiers", "flows", "configs") for path in (ROOT / top).rglob("*.py"))
 
 
@@ -104,6 +108,29 @@ def test_no_module_imports_itself_in_a_circle():
 
 def test_no_chain_of_imports_is_long():
     assert not {name: chain(name) for name in graph() if chain(name) > MAX_CHAIN}
+
+
+FOLDERS = sorted({path.parent for path in MODULES})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(ROOT).as_posix())
+def test_a_room_is_seen_at_a_glance(folder):
+    inside = {name_of(path) for path in MODULES if path.parent == folder and path.name != "__init__.py"}
+
+    @cache
+    def floors(name):
+        return 1 + max(map(floors, graph()[name] & inside), default=0)
+
+    assert len(inside) <= MAX_MODULES
+    assert max(map(floors, inside), default=0) <= MAX_FLOORS
+
+
+@pytest.mark.parametrize("room", sorted(MIX_ROOMS))
+def test_the_rooms_of_the_mix_import_none_of_the_others(room):
+    names = {name for module in graph() if module.startswith(f"pipeline.mix.{room}.") for name in graph()[module]}
+    assert names
+    assert not {name.split(".")[2] for name in names if name.startswith("pipeline.mix.")} & (MIX_ROOMS - {room})
+    assert not {name for name in names if name.startswith("pipeline.mix.steps")}
 
 
 def test_the_rules_see_modules():

@@ -31,8 +31,7 @@ from pipeline.extract.units import Page, Reject
 from pipeline.extract.warc.archive import read_warc
 from pipeline.llm.answers import BadAnswer, read_answer
 from pipeline.llm.types import Request
-from pipeline.select.binding import check_rules
-from pipeline.select.rules import load_rules
+from pipeline.select.rules import check_rules, load_rules
 from pipeline.table.config import override, parse_yaml, validate
 from pipeline.table.errors import GristmillError, InputError
 

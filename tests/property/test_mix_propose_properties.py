@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mix.weights.search import Space, TrustRegion
+from pipeline.mix.weights.search import TrustRegion, usual_radius
 from pipeline.mix.weights.space import Constraints, GroupLimit
 from tests.mix_law import swarm
 
@@ -58,22 +58,22 @@ def test_what_a_space_repairs_is_allowed_and_near_a_run(case):
     allowed, _, rng = case
     k = len(allowed.names)
     runs = allowed.rescale(rng.dirichlet(np.ones(k), 12))
-    space = Space.of(allowed, runs)
-    points, fits = space.repair(rng.dirichlet(np.full(k, 0.3), 40))
+    region = TrustRegion.of(allowed, runs)
+    points, fits = region.repair(rng.dirichlet(np.full(k, 0.3), 40))
     assert fits.all()
     assert allowed.violation(points).max() < 1e-7
     distance = np.sqrt(((np.sqrt(points)[:, None] - np.sqrt(runs)) ** 2).sum(2)).min(1)
-    assert distance.max() <= space.region.radius + 2e-6
+    assert distance.max() <= region.radius + 2e-6
 
 
 @given(st.integers(2, 12), st.integers(4, 40), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_most_runs_are_as_near_to_another_as_a_proposal_must_be(k, n, seed):
     runs = swarm(k, n, seed)
-    region = TrustRegion.around(np.concatenate([runs, runs[:2]]))
+    radius = usual_radius(np.concatenate([runs, runs[:2]]))
     distance = np.sqrt(((np.sqrt(runs)[:, None] - np.sqrt(runs)) ** 2).sum(2))
     np.fill_diagonal(distance, np.inf)
     mixed = runs.max(1) < 0.95
     near = distance[np.ix_(mixed, mixed)].min(1) if mixed.sum() > 2 else np.array([])
     if near.size:
-        assert np.mean(near <= region.radius + 1e-9) >= 0.6
+        assert np.mean(near <= radius + 1e-9) >= 0.6

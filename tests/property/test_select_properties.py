@@ -14,7 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pipeline.select.curated import row_groups
-from pipeline.select.narrow import rechunked
+from pipeline.select.wide_table import rechunked
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
 from tests.select_workspace import doc_id, ledger, request, row, select, write

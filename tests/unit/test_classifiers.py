@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from classifiers import artefact, calibration, corpus, evaluate
-from classifiers.artefact import Measured
+from classifiers.artefact import Measured, score
 from classifiers.config import Corpus, EvaluateConfig, FastTextConfig, PreprocessConfig, TrainConfig, evaluation
 from classifiers.preprocess import preprocess
-from classifiers.score import score
 from classifiers.train import TrainReport, train
 from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, InputError, SchemaError
@@ -200,11 +199,11 @@ def test_reads_every_format_and_sql(tmp_path):
 MISTAKES = {
     "missing.jsonl": (None, "missing.jsonl does not exist"),
     "text.csv": (b"text\n", r"its name must end in \.parquet"),
-    "column.jsonl": (b'{"texts": "x"}\n', r"line 1: there is no column 'text' \(nearest: 'texts'\)"),
-    "notjson.jsonl": (b'{"text": "x"}\n{"text": \n', "line 2 is not JSON"),
-    "list.jsonl": (b"[1]\n", "line 1 is no JSON object"),
+    "column.jsonl": (b'{"texts": "x"}\n', r"column.jsonl:1: there is no column 'text' \(nearest: 'texts'\)"),
+    "notjson.jsonl": (b'{"text": "x"}\n{"text": \n', "notjson.jsonl:2: not JSON"),
+    "list.jsonl": (b"[1]\n", "list.jsonl:1: a list, not an object"),
     "number.jsonl": (b'{"text": 5}\n', "'text' is int, not text"),
-    "deep.jsonl": (b'{"text": ' + b"[" * 200_000 + b"\n", "line 1 is not JSON"),
+    "deep.jsonl": (b'{"text": ' + b"[" * 200_000 + b"\n", "deep.jsonl:1: not JSON"),
     "notgzip.jsonl.gz": (b"plain", "damaged or not what its name says"),
     "cut.jsonl.gz": (gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:40], "damaged or not what its name says"),
     "notzstd.jsonl.zst": (b"plain", "damaged or not what its name says"),

@@ -25,8 +25,7 @@ from hypothesis import strategies as st
 
 from pipeline.extract import members
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.corpora.column_types import settle_types
-from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.parquet import read_parquet, settle_types
 from pipeline.extract.corpora.rows import UNFIT, fit, to_date
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Document, Entry, Reject

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.llm import cache as store
-from pipeline.llm.cache import DATABASE, Cache, open_answers
+from pipeline.llm.cache import DATABASE, Cache
 from pipeline.llm.types import Answer, Failure
 from pipeline.table.errors import WorkspaceError
-from pipeline.table.storage import Storage
 from tests.former_answers import frame, segment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +74,14 @@ def test_a_record_that_is_no_longer_what_was_written_is_asked_again(tmp_path, ca
         assert list(cache.records()) == records[:4] + records[5:]
         cache.write([failure(4)])
         assert cache.get(key(4)) == failure(4)
+
+
+def test_a_store_that_is_only_read_stays_as_it_is(tmp_path):
+    records = stored(tmp_path)
+    before = (tmp_path / DATABASE).stat()
+    with Cache(tmp_path) as cache:
+        assert list(cache.records()) == records
+    assert (tmp_path / DATABASE).stat() == before
 
 
 @pytest.mark.parametrize("at", [0, 100, 5000, -30_000, -5000])
@@ -222,30 +229,3 @@ def test_on_a_network_file_system_no_memory_is_shared(tmp_path, monkeypatch):
         assert not list(tmp_path.glob("*-shm"))
     with Cache(tmp_path) as cache:
         assert list(cache.records()) == [answer(1)]
-
-
-def test_a_remote_workspace_gets_what_is_stored_and_another_machine_goes_on(tmp_path, monkeypatch):
-    workspace = Storage.at(f"memory://{tmp_path.name}")
-
-    def on(machine: str) -> Cache:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-        return open_answers(workspace, "_answers")
-
-    with on("a") as cache:
-        cache.write([answer(1), failure(2)])
-        assert workspace.names("_answers") == set()
-    with on("b") as cache:
-        assert list(cache.records()) == [answer(1), failure(2)]
-        cache.write([answer(2), answer(3)])
-    with on("a") as cache:
-        assert [cache.get(key(number)) for number in (1, 2, 3)] == [answer(1), answer(2), answer(3)]
-    whole = workspace.read_bytes(f"_answers/{DATABASE}")
-    cache = on("a")
-    cache.write([answer(4)])
-    cache._is_open = False  # as a kill leaves it: stored here, not published
-    cache.close()
-    assert workspace.read_bytes(f"_answers/{DATABASE}") == whole
-    with on("a") as cache:
-        assert key(4) in cache
-    with on("b") as cache:
-        assert len(cache) == 4

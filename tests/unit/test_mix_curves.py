@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pipeline.mix.config import EarlyStopping
 from pipeline.mix.proxies.curves import (
@@ -15,7 +16,6 @@ from pipeline.mix.proxies.curves import (
     measured_shares,
     stop_decisions,
 )
-from pipeline.table.errors import InputError
 from tests.bench.bench_curves import generate, replay
 
 CONFIG = EarlyStopping()
@@ -165,28 +165,7 @@ def test_a_replay_counts_what_it_lost():
     assert report.off_by > 3
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"tokens": np.array([1e6, 2e6])}, "tokens have shape"),
-        ({"final_tokens": 5e6}, "beyond the final"),
-        ({"tokens": np.array([1.0, 3, 2, 4, 5, 6])}, "rising"),
-    ],
-)
-def test_malformed_curves_are_refused(change, said):
-    with pytest.raises(InputError, match=said):
-        extrapolated(replace(swarm(), **change))
-
-
-def test_a_run_without_a_measure_or_with_an_infinite_one_is_named():
-    curves = swarm()
-    for value, said in ((np.nan, "run 3 was not measured"), (np.inf, "run 3 has an infinite loss")):
-        losses = curves.losses.copy()
-        losses[3] = value
-        with pytest.raises(InputError, match=said):
-            extrapolated(replace(curves, losses=losses))
-
-
-def test_a_rung_that_nobody_was_measured_at_is_refused():
-    with pytest.raises(InputError, match=r"rung 0\.3"):
-        stop_decisions(swarm(), 0.3, CONFIG)
+@pytest.mark.parametrize("rungs", [(0.0, 0.5), (0.5, 2.0), (float("nan"),), ()])
+def test_rungs_are_shares_of_the_tokens(rungs):
+    with pytest.raises(ValidationError, match="rungs"):
+        EarlyStopping(rungs=rungs)

@@ -17,7 +17,7 @@ from pipeline.mix.folder import MixFolder
 from pipeline.mix.proxies.ngram import NgramProxy
 from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.steps.choose import Fitted, observed, suite_results
-from pipeline.mix.steps.train import Trainer, missing, runs_a_process
+from pipeline.mix.steps.train import Trainer, missing, runs_a_process, train_and_measure
 from pipeline.mix.steps.types import Material, Results
 from pipeline.mix.steps.workspace import checked_mix, mix_home
 from pipeline.mix.types import Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
@@ -121,6 +121,22 @@ def test_seconds_of_work_start_no_prefect() -> None:
     assert is_worth_prefect(transformer, 11)
     assert not is_worth_prefect(transformer, 0)
     assert not is_worth_prefect(ProxyConfig(kind="ngram", tokens=10**9), 10_000)
+
+
+def test_a_stopped_run_that_a_later_task_was_not_measured_on_is_left_out(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run(number) for number in range(9)]
+    for spec in runs[:8]:
+        finish(trainer, spec, TASK)
+    trainer.at(runs[8]).save_measure(OTHER.key, MEASURE, 0.25)
+    trainer.at(runs[8]).stop(0.25)
+    found = train_and_measure(trainer, runs, [TASK], "swarm")
+    assert [each.run_id for each in found.runs] == [each.run_id for each in runs[:8]]
+    assert found.values.tolist() == [[MEASURE.bits_per_byte]] * 8
+    assert found.variances is not None
+    assert not found.variances.any()
+    assert "1 stopped runs are left out" in capsys.readouterr().err
 
 
 # What counts ----------------------------------------------------------------------------------------------------------

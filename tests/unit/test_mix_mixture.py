@@ -1,6 +1,8 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,15 +10,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.mix.config import ProposeConfig
+from pipeline.mix.config import MixConfig, ProposeConfig, SliceConfig
+from pipeline.mix.steps.choose import chosen_mixture
+from pipeline.mix.types import RunSpec
 from pipeline.mix.weights.mixture import (
-    Context,
     Mixture,
     MixtureStage,
-    Provenance,
-    ProxyInfo,
     load_mixture,
-    make_mixture,
     mixture_text,
     write_mixture,
 )
@@ -25,36 +25,53 @@ from pipeline.mix.weights.proposal import Proposal
 from pipeline.mix.weights.propose import propose
 from pipeline.mix.weights.rounding import round_weights, sums_to_one
 from pipeline.mix.weights.space import Constraints, GroupLimit
-from pipeline.mix.weights.verify import Replicate, Verification, verify_proposal
-from pipeline.table.errors import ConfigError
+from pipeline.mix.weights.verify import Fresh, Verification, verify_proposal
+from pipeline.table.errors import ConfigError, WorkspaceError
 from tests.mix_law import PowerLaw, capped, swarm
 
 NAMES = ("web_high", "wiki", "code")
 LIMITS = Constraints(NAMES, np.zeros(3), np.array([0.9, 0.8, 0.5]))
 NATURAL = np.array([0.7, 0.2, 0.1])
-PROVENANCE = Provenance(
-    suite="suites/code.yaml",
-    suite_hash="ab" * 16,
-    task_weights={"humaneval": 2.0, "prose": 1.0},
-    tokenizer_hash="cd" * 16,
-    slice_keys={"web_high": "01", "wiki": "02", "code": "03"},
-    runs=60,
-    proxy=ProxyInfo(kind="transformer", parameters=1_000_000, tokens=10_000_000),
-    models={"humaneval": "effective_data", "prose": "gp"},
-    objective="expected",
-    kl=0.05,
-    seeds={"swarm": 7, "verify": 11},
-    versions={"gristmill": "0.1.0", "numpy": "2.2"},
-)
-CONTEXT = Context(
+TASK_WEIGHTS = {"humaneval": 2.0, "prose": 1.0}
+
+
+def parts(**values: Any) -> Any:
+    """Return something with these attributes: as much of a step's result as choosing reads."""
+    return SimpleNamespace(**values)
+
+
+MIX = parts(
     name="code",
-    budget_tokens=2_000_000_000,
-    constraints=LIMITS,
+    config=MixConfig(
+        workspace="ws",
+        slices={"all": SliceConfig(where="true")},
+        suite="suites/code.yaml",
+        budget_tokens=2_000_000_000,
+    ),
+)
+MATERIAL = parts(
+    names=NAMES,
     natural=NATURAL,
-    slice_tokens=np.array([700e6, 200e6, 250e6]),
-    max_epochs=np.array([4.0, 8.0, 4.0]),
-    provenance=PROVENANCE,
-    observed={"natural": NATURAL, "best_seen": np.array([0.2, 0.3, 0.5])},
+    constraints=LIMITS,
+    suite=parts(path="suites/code.yaml"),
+    suite_hash="ab" * 16,
+    tokenizer_hash="cd" * 16,
+    built=[
+        parts(name=name, key="01", tokens=parts(n_tokens=n))
+        for name, n in zip(NAMES, (700_000_000, 200_000_000, 250_000_000), strict=True)
+    ],
+    slices=[parts(config=parts(max_epochs=most)) for most in (4.0, 8.0, 4.0)],
+)
+FITTED = parts(
+    folder=parts(name="bb16c63e", verification=Path("verification.json")),
+    weights=TASK_WEIGHTS,
+    results=parts(
+        runs=[RunSpec("0", "natural", NATURAL, 1), RunSpec("1", "swarm", np.array([0.2, 0.3, 0.5]), 1)],
+        tasks=tuple(TASK_WEIGHTS),
+        values=np.array([[1.5, 1.0], [1.2, 1.0]]),
+        variances=None,
+    ),
+    fit=parts(report={"metrics": [{"metric": "humaneval", "model": "gp"}]}),
 )
 
 
@@ -62,16 +79,17 @@ CONTEXT = Context(
 def proposal() -> Proposal:
     fit = PowerLaw(np.array([[0.1, 0.1, 0.4], [0.3, 0.3, 0.05]]), spread=0.05, noise=0.01)
     groups = {"humaneval": "code", "prose": "reading"}
-    return propose(fit, Problem(LIMITS, NATURAL, swarm(3, 60), PROVENANCE.task_weights, groups), ProposeConfig(), 1)
+    return propose(fit, Problem(LIMITS, NATURAL, swarm(3, 60), TASK_WEIGHTS, groups), ProposeConfig(), 1)
 
 
 def verification(proposal: Proposal, natural: float) -> Verification:
-    runs = [
-        Replicate(name, seed, {"humaneval": level + 0.001 * seed, "prose": 1.0})
-        for name, level in {"proposal": 1.0, "natural": natural, "best_seen": 1.2}.items()
-        for seed in (1, 2)
-    ]
-    return verify_proposal(runs, PROVENANCE.task_weights, proposal.tasks, proposal.metric)
+    values = [[[level + 0.001 * seed, 1.0] for seed in (1, 2)] for level in (1.0, natural, 1.2)]
+    fresh = Fresh(1.0, ("proposal", "natural", "best_seen"), (1, 2), np.array(values))
+    return verify_proposal([fresh], TASK_WEIGHTS, proposal.tasks, proposal.metric)
+
+
+def made(proposal: Proposal, verdict: Verification | None = None) -> Mixture:
+    return chosen_mixture(MIX, MATERIAL, FITTED, proposal, verdict).mixture
 
 
 def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_path):
@@ -80,7 +98,7 @@ def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_p
         weights={"maths": 0.75, "code": 0.25},
     )  # fmt: skip
     first = stage.model_copy(update={"name": "pretraining", "share": 0.9, "weights": proposal.weights})
-    mixture = make_mixture(proposal, replace(CONTEXT, stages=(first, stage)), verification(proposal, 1.5))
+    mixture = made(proposal, verification(proposal, 1.5)).model_copy(update={"stages": (first, stage)})
     write_mixture(tmp_path / "mixture.yaml", mixture)
     assert load_mixture(tmp_path / "mixture.yaml") == mixture
     text = (tmp_path / "mixture.yaml").read_text()
@@ -97,7 +115,7 @@ def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_p
 
 
 def test_a_mixture_knows_caps_epochs_and_intervals(proposal):
-    mixture = make_mixture(proposal, CONTEXT)
+    mixture = made(proposal)
     code = mixture.slices["code"]
     assert code.cap == pytest.approx(0.5)
     assert code.epochs == pytest.approx(mixture.weights["code"] * 8, rel=1e-5)
@@ -112,7 +130,7 @@ def test_a_mixture_knows_caps_epochs_and_intervals(proposal):
 
 def test_another_candidate_is_written_with_its_own_intervals_and_what_was_proposed_is_kept(proposal):
     verdict = verification(proposal, 0.8)
-    mixture = make_mixture(proposal, CONTEXT, verdict)
+    mixture = made(proposal, verdict)
     assert verdict.mixture == "natural"
     np.testing.assert_allclose(mixture.vector, NATURAL, atol=3e-4)  # 0.7 + 0.2 + 0.1 is 0.9999999999999999
     assert mixture.verified.uses == "natural"
@@ -127,8 +145,8 @@ def test_another_candidate_is_written_with_its_own_intervals_and_what_was_propos
     assert mixture.predicted.natural == mixture.predicted.metric
     assert mixture.verified.sizes[0].metric["natural"] == pytest.approx(0.86767, abs=1e-4)
     assert "natural is expected to be best; evidence: none" in mixture_text(mixture).splitlines()[1]
-    with pytest.raises(ConfigError, match="chose 'natural', whose weights are not among"):
-        make_mixture(proposal, replace(CONTEXT, observed={}), verdict)
+    with pytest.raises(WorkspaceError, match=r"verification\.json chose 'corner'; there are proposal, natural"):
+        made(proposal, replace(verdict, mixture="corner"))
 
 
 def test_a_mixture_by_hand_needs_a_name_and_weights(tmp_path):

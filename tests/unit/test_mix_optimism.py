@@ -13,7 +13,7 @@ from pipeline.mix.weights.objective import Problem
 from pipeline.mix.weights.optimism import Halves, Means, measure_halves, split_rows
 from pipeline.mix.weights.proposal import Kept
 from pipeline.mix.weights.propose import propose
-from pipeline.mix.weights.search import Space
+from pipeline.mix.weights.search import TrustRegion
 from pipeline.mix.weights.space import Constraints
 from tests.mix_law import Linear, swarm
 
@@ -39,7 +39,7 @@ def noisy(noise: float, pairs: int, seed: int = 0) -> list[tuple[Means, Means]]:
 
 def halves(noise: float, kls: tuple[float, ...], pairs: int = 40) -> Halves:
     asked = problem()
-    return measure_halves(noisy(noise, pairs), asked, Space.of(asked.constraints, asked.runs), kls, 1)
+    return measure_halves(noisy(noise, pairs), asked, TrustRegion.of(asked.constraints, asked.runs), kls, 1)
 
 
 def true_gain(chosen: Floats) -> float:

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 from pipeline.mix.report import PLOTS, MixReport, mix_plots, text_summary, write_mix_report
 from pipeline.mix.shards.sample import SampleReport, SliceSample
-from pipeline.mix.types import Estimate, RunKind, RunSpec, TrainedRun
-from pipeline.mix.weights.proposal import Active, Kept, Move, ParetoPoint
+from pipeline.mix.types import Difference, Estimate, RunKind, RunSpec, TrainedRun
+from pipeline.mix.weights.proposal import Active, Kept, ParetoPoint
 from pipeline.mix.weights.space import Constraints, whole_space
-from pipeline.mix.weights.verify import Difference, SizeResult
+from pipeline.mix.weights.verify import SizeResult
 from pipeline.report import drawing, page
 from pipeline.table.errors import WorkspaceError
 
@@ -61,7 +61,8 @@ def after_slices(names: tuple[str, ...] = ("web", "wiki"), natural: Sequence[flo
         ),
         suite_hash="3f2a",
         suite_tasks=("arc", "gsm"),
-        tokenizer=parts(vocabulary=400, content_hash="cd" * 16),
+        tokenizer_hash="cd" * 16,
+        data=parts(vocabulary=400),
         left_out={},
     )
     return MixReport(parts(name=name, config=config), material)
@@ -108,12 +109,11 @@ def size(best: str = "proposal") -> SizeResult:
         size=1.0,
         seeds={best: (1, 2, 3), "natural": (1, 2, 3)},
         mean={best: 1.38, "natural": 1.42},
-        tasks={},
         pooled_sd=0.0045,
         degrees_of_freedom=4,
         expected={best: Estimate(1.38, 1.37, 1.39), "natural": Estimate(1.42, 1.41, 1.43)},
         best=best,
-        differences={"natural": Difference(-0.04, 0.004, -0.05, -0.03, -8.9)},
+        differences={"natural": Difference(-0.04, -0.05, -0.03, -8.9)},
     )
 
 
@@ -121,7 +121,8 @@ def with_choice(report: MixReport, weights: Sequence[float] = (0.4, 0.6), **chan
     """Return a report with a proposal and its verdict, which `proposal` and `verdict` change."""
     names, groups = report.material.names, ("knowledge", "maths")
     answer = parts(
-        moves={"-0.05": Move(0.01, 0.01), "+0.05": None},
+        less=0.01,
+        more=None,
         flat_low=0.5,
         flat_high=0.65,
         pulls={"arc": -0.01, "gsm": 0.002},
@@ -371,7 +372,7 @@ def test_values_that_are_no_numbers_are_dashes_and_are_not_drawn(tmp_path: Path)
         results={"values": np.stack([good, bad * np.nan], 1), "trained": [replace(DONE, curve=curve)] * 4},
         fit={"held_out": held, "report": {"metrics": metrics}},
     )
-    answer = parts(moves={"-0.05": Move(np.inf, 0), "+0.05": Move(np.nan, 0)}, flat_low=0, flat_high=1, pulls={})
+    answer = parts(less=np.inf, more=np.nan, flat_low=0, flat_high=1, pulls={})
     changes = {"improvement": Estimate(np.nan, np.nan, 1.0), "slices": {"web": answer, "wiki": answer}}
     report = with_choice(report, proposal=changes)
     with warnings.catch_warnings():

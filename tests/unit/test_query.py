@@ -16,8 +16,7 @@ from pipeline.mix.config import MixConfig
 from pipeline.mix.material.slices import resolve_slices
 from pipeline.rephrase.config import RouteConfig
 from pipeline.rephrase.sources import check_routes, resolve_routes
-from pipeline.select.binding import check_rules
-from pipeline.select.rules import load_rules
+from pipeline.select.rules import check_rules, load_rules
 from pipeline.table.errors import RuleError, UsageError
 from pipeline.table.query import MAX_EXPRESSION_CHARS, MAX_STATEMENT_CHARS, check
 from pipeline.table.sql import Session, connect, run_sql

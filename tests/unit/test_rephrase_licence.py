@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.extract.html import licences
 from pipeline.rephrase.licence import Strictness, inherit, strictness
 
 LEVELS = [
@@ -39,6 +40,15 @@ LEVELS = [
 @pytest.mark.parametrize(("licence", "level"), LEVELS)
 def test_strictness(licence: str, level: str) -> None:
     assert strictness(licence) is Strictness[level]
+
+
+def test_every_licence_that_extraction_names_has_a_strictness() -> None:
+    deeds = ("by", "by-nc", "by-nd", "by-sa", "by-nc-nd", "by-nc-sa")
+    urls = [f"https://creativecommons.org/licenses/{deed}/{version}/de" for deed in deeds for version in ("3.0", "4.0")]
+    urls += [f"https://creativecommons.org/publicdomain/{name}/1.0/" for name in ("zero", "mark", "certification")]
+    named = {licences.spdx_from_url(url) for url in urls} | {spdx.format(3) for _, spdx in licences._OTHER}
+    assert len(named) > 25
+    assert not [name for name in named if name is None or strictness(name) is Strictness.unknown]
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,8 @@ from pipeline.rephrase.output import (
 )
 from pipeline.rephrase.plan import Planned, SourceDocument, count_requests, make_plan, plan_requests
 from pipeline.rephrase.styles import Format
-from pipeline.select.binding import check_rules
-from pipeline.select.narrow import narrow_source, planned_columns, read_narrow
-from pipeline.select.rules import load_rules
+from pipeline.select.rules import check_rules, load_rules
+from pipeline.select.wide_table import planned_columns, read_wide, wide_table
 from pipeline.signals.language import LANGUAGE
 from pipeline.signals.text_stats import COLUMNS as STATS
 from pipeline.signals.tokens import SCHEMA as TOKENS
@@ -331,8 +330,8 @@ def test_verdicts_are_aligned_and_judge_the_models_own_text(tmp_path: Path) -> N
 def test_rows_reach_rules_through_the_narrow_columns(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.write()
-    narrow = narrow_source(Storage.at(str(stage.workspace)), "web_rephrased", ["signals/rephrase"])
-    tables = [table for part in narrow.parts for table in read_narrow(narrow, part)]
+    narrow = wide_table(Storage.at(str(stage.workspace)), "web_rephrased", ["signals/rephrase"])
+    tables = [table for part in narrow.parts for table in read_wide(narrow, part)]
     assert pa.concat_tables(tables).num_rows == len(stage.planned())
 
 

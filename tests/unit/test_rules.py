@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.inputs.shipped import preset_names, preset_path
-from pipeline.select.binding import BoundRules, check_rules
-from pipeline.select.rules import DEFAULT_KEEP, RuleSet, load_rules
+from pipeline.select.rules import DEFAULT_KEEP, BoundRules, RuleSet, check_rules, load_rules
 from pipeline.table.errors import ConfigError, RuleError
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.progress import Reporter, StageProgress
-from pipeline.select.narrow import narrow_source, planned_columns
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SourceSelection, select_stage
+from pipeline.select.wide_table import planned_columns, wide_table
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
 from pipeline.table.interrupts import InterruptedRunError
 from pipeline.table.query import column_types
@@ -242,7 +242,7 @@ def test_documents_without_text_stats_rows_or_parts(storage: Storage) -> None:
 def test_columns_are_known_before_there_is_a_workspace(storage: Storage) -> None:
     write(storage, "web", {"a": [row(1)]})
     planned = planned_columns({"signals/stats": STATS, "duplicates": DUPLICATES, "scores/quality": SCORES})
-    assert planned == column_types(narrow_source(storage, "web", FOLDERS).schema)
+    assert planned == column_types(wide_table(storage, "web", FOLDERS).schema)
     assert planned["quality_rank"] == "TINYINT"
     with pytest.raises(SchemaError, match="both documents and signals/licence have a column 'licence'"):
         planned_columns({"signals/licence": pa.schema([("doc_id", pa.string()), ("licence", pa.string())])})

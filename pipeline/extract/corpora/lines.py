@@ -32,35 +32,23 @@ def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:
     Lines end at "\n" alone. When the compressed file is damaged, the line that it ends in comes last, with `damage`.
     """
     raw = RawInput(stream)
-    offset = start
-    parts: list[bytes] = []
-    size = 0
-    pieces = content(raw, start)
-    while True:
-        try:
-            piece = next(pieces, None)
-            raw.spend(UNIT_BYTES * (piece or b"").count(b"\n"))
-        except DamagedMember as error:
-            yield RawLine(offset, b"".join(parts) if size <= limit else None, error)
-            return
-        if piece is None:
-            break
-        first = piece.find(b"\n")
-        if first < 0:
-            size += len(piece)
-            parts = [*parts, piece] if size <= limit else []
-            continue
-        *whole, last = piece.split(b"\n")
-        size += len(whole[0])
-        whole[0] = b"".join([*parts, whole[0]])
-        yield RawLine(offset, whole[0] if size <= limit else None)
-        offset += size + 1
-        for line in whole[1:]:
-            yield RawLine(offset, line if len(line) <= limit else None)
-            offset += len(line) + 1
-        parts, size = [last], len(last)
-    if size:
-        yield RawLine(offset, b"".join(parts) if size <= limit else None)
+    offset, size = start, 0  # of the line that has not ended
+    held: list[bytes] = []  # of it, while it is within the limit
+    damage: DamagedMember | None = None
+    try:
+        for piece in content(raw, start):
+            raw.spend(UNIT_BYTES * piece.count(b"\n"))
+            *ends, rest = piece.split(b"\n")
+            for end in ends:
+                size += len(end)
+                yield RawLine(offset, b"".join([*held, end]) if size <= limit else None)
+                offset, size, held = offset + size + 1, 0, []
+            size += len(rest)
+            held = [*held, rest] if size <= limit else []
+    except DamagedMember as error:
+        damage = error
+    if size or damage is not None:
+        yield RawLine(offset, b"".join(held) if size <= limit else None, damage)
 
 
 def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:

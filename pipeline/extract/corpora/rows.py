@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ from uuid import UUID
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.members import DamagedMember
 from pipeline.extract.units import DAMAGE, Document, Entry, Origin, Reject, refuse
-from pipeline.table.errors import nearest
+from pipeline.table.errors import InputError, nearest
 from pipeline.table.schema import RejectReason
 
 METADATA_BYTES = 64 << 10  # JSON of the other fields of a row
@@ -69,6 +69,21 @@ class CorpusFile:
     def path(self, name: str) -> str:
         """Return the path of the field that becomes our column `name`."""
         return self.columns.get(name, name)
+
+    def check(self, known: Sequence[str], lookup: Callable[[str], Keys | None]) -> None:
+        """Raise InputError when a file of the columns `known` lacks a mapped one or text, or has several of that name.
+
+        `lookup` finds a path, as `find` does.
+        """
+        mapped = {"text": "text", **self.columns, **{name: column.path for name, column in self.keep.items()}}
+        for ours, theirs in mapped.items():
+            keys = lookup(theirs)
+            if keys is None and ours not in self.keep:  # a kept column is null in a file that lacks it
+                listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+                hint = "" if ours in self.columns else "; map one: `columns: {text: NAME}`"
+                raise InputError(f"{self.file}: no column {theirs!r}{nearest(theirs, known)}; it has {listed}{hint}")
+            if keys == ():
+                raise InputError(f"{self.file}: several columns are called {theirs!r}; rename all but one in the file")
 
     def entry(self, offset: int, fields: Mapping[str, object]) -> Entry:
         """Return the document in a row's fields, or the reject that it calls for.

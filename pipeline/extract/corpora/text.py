@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import BinaryIO
 
-import pyarrow as pa
-
 from pipeline.extract.config import ExtractLimits, KeepColumn
-from pipeline.extract.corpora.column_types import check_columns
 from pipeline.extract.corpora.lines import RawLine, is_json_array, read_elements, read_lines
-from pipeline.extract.corpora.rows import NOTHING_KEPT, TOO_DEEP, CorpusFile, to_fields
+from pipeline.extract.corpora.rows import NOTHING_KEPT, TOO_DEEP, CorpusFile, Keys, find, to_fields
+from pipeline.extract.media import DELIMITERS
 from pipeline.extract.members import BOM
 from pipeline.extract.units import Entry
 from pipeline.table.errors import InputError
@@ -21,7 +19,6 @@ from pipeline.table.errors import InputError
 MAX_BLANK = 4096
 RETRY_BYTES = 1 << 30  # of lines parsed again behind a quote that nothing closes
 MAX_ROW_LINES = 100_000
-DELIMITERS = (",", "\t", ";", "|")
 
 
 def read_jsonl(
@@ -81,7 +78,14 @@ def read_csv(
     corpus = CorpusFile(file, columns, limits, keep)
     csv.field_size_limit(limits.record_bytes)
     names, delimiter, body = _read_names(stream, corpus)
-    check_columns(corpus, to_fields([(name, pa.string()) for name in names]), names)
+    fields = to_fields([(name, "") for name in names])
+
+    def lookup(path: str) -> Keys | None:
+        keys, _ = find(fields, path)
+        outer = path.rpartition(".")[0]  # text, which may hold JSON
+        return lookup(outer) if keys is None and outer else keys
+
+    corpus.check(names, lookup)
     feed = _LineFeed(read_lines(stream, max(start, body), limits.record_bytes))
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:

@@ -154,7 +154,8 @@ def decode(payload: bytes, header_charset: str | None) -> Decoded:
     for bom, codec in _BOMS:
         if payload.startswith(bom):
             return _decoded(_lenient(payload[len(bom) :], codec), codec, "bom")
-    labels = _labels(payload, header_charset)
+    said: tuple[tuple[str | None, Evidence], ...] = ((header_charset, "header"), (meta_charset(payload), "meta"))
+    labels = [(label.strip().strip("\"'").lower(), how) for label, how in said if label]
     claims = _claims(labels)
     if b"\x1b" in payload and payload.isascii():
         shifted = _seven_bit(payload, claims)
@@ -198,12 +199,6 @@ def meta_charset(payload: bytes) -> str | None:
         head = _COMMENT.sub(b"", head)
     match = _META_CHARSET.search(head) or _XML_ENCODING.search(head)
     return match.group(1).decode("ascii") if match else None
-
-
-def _labels(payload: bytes, header_charset: str | None) -> list[tuple[str, Evidence]]:
-    """Return what the header and the page call the charset, in lower case."""
-    said: tuple[tuple[str | None, Evidence], ...] = ((header_charset, "header"), (meta_charset(payload), "meta"))
-    return [(label.strip().strip("\"'").lower(), how) for label, how in said if label]
 
 
 def _claims(labels: list[tuple[str, Evidence]]) -> list[tuple[str, Evidence]]:

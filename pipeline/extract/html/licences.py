@@ -32,22 +32,12 @@ _CC_ZERO_TEXT = re.compile(r"\b(?:cc[ -]?0|cc[ -]zero|creative commons zero)(?:[
 _CC_VERSIONS = frozenset({"1.0", "2.0", "2.1", "2.5", "3.0", "4.0"})
 
 # Deeds adapted to a jurisdiction that have an SPDX identifier of their own; others get the unported one.
-_CC_PORTED = frozenset(
-    f"{name}-{jurisdiction}"
-    for name, jurisdictions in {
-        "BY-2.5": ("AU",),
-        "BY-3.0": ("AT", "AU", "DE", "IGO", "NL", "US"),
-        "BY-NC-3.0": ("DE",),
-        "BY-NC-ND-3.0": ("DE", "IGO"),
-        "BY-NC-SA-2.0": ("DE", "FR", "UK"),
-        "BY-NC-SA-3.0": ("DE", "IGO"),
-        "BY-ND-3.0": ("DE",),
-        "BY-SA-2.0": ("UK",),
-        "BY-SA-2.1": ("JP",),
-        "BY-SA-3.0": ("AT", "DE", "IGO"),
-    }.items()
-    for jurisdiction in jurisdictions
+_PORTED_IDS = (
+    "BY-2.5-AU BY-3.0-AT BY-3.0-AU BY-3.0-DE BY-3.0-IGO BY-3.0-NL BY-3.0-US BY-NC-3.0-DE BY-NC-ND-3.0-DE BY-NC- "
+    "ND-3.0-IGO BY-NC-SA-2.0-DE BY-NC-SA-2.0-FR BY-NC-SA-2.0-UK BY-NC-SA-3.0-DE BY-NC-SA-3.0-IGO BY-ND-3.0-DE BY- "
+    "SA-2.0-UK BY-SA-2.1-JP BY-SA-3.0-AT BY-SA-3.0-DE BY-SA-3.0-IGO"
 )
+_CC_PORTED = frozenset(_PORTED_IDS.split())
 
 # A GNU licence's URL names a version and not "or any later", so it is read as the narrower grant.
 _OTHER_URLS = (

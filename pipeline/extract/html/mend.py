@@ -81,7 +81,9 @@ def mend(tree: _Element, html: str, engine: str) -> Pieces:
     _mend_formulas(tree, html, pieces)
     _mend_code(tree, pieces)
     _mend_forum(tree, html, pieces)
-    _mend_figures(tree, pieces)
+    for figure in list(tree.iter("figure")):
+        if next(figure.iter(_CONTENT_OF_FIGURES), None) is not None:
+            figure.tag, pieces.changed = "div", True
     if engine == "trafilatura":
         _mend_blocks(tree)
         _mend_frame(tree)
@@ -425,14 +427,12 @@ def _mend_code(tree: _Element, pieces: Pieces) -> None:
             pre.remove(child)
         pre.text = None
         if text:
-            etree.SubElement(pre, "code").text = f"{_EDGE}{_CODE_SPACE.sub(_hold, text)}{_EDGE}"
+            etree.SubElement(
+                pre, "code"
+            ).text = f"{_EDGE}{_CODE_SPACE.sub(lambda space: space[0].translate(_HOLD), text)}{_EDGE}"
             pieces.code.append(text)
             is_nested = next(pre.iterancestors("li", "td", "th", "dd"), None) is not None
             pieces.changed |= is_nested or "".join(whole.split()) != "".join(text.split())
-
-
-def _hold(space: re.Match[str]) -> str:
-    return space.group().translate(_HOLD)
 
 
 def _is_block_of_code(code: _Element) -> bool:
@@ -492,12 +492,6 @@ _LEAVES = frozenset(("div", "center", "section"))
 _FRAMES = frozenset(("body", "div", "section", "center", "td"))
 _TABLE_PARTS = ("tbody", "thead", "tfoot", "tr", "td")
 _CONTENT_OF_FIGURES = ("pre", "table", "blockquote", "p", "ul", "ol")
-
-
-def _mend_figures(tree: _Element, pieces: Pieces) -> None:
-    for figure in list(tree.iter("figure")):
-        if next(figure.iter(_CONTENT_OF_FIGURES), None) is not None:
-            figure.tag, pieces.changed = "div", True
 
 
 def _mend_blocks(tree: _Element) -> None:
@@ -636,7 +630,6 @@ _FORUM_ADDRESS = re.compile(
     r"|/(?:forums?|threads?|topics?|viewtopic|showthread|discussions?|questions?|t)(?:[/.?-]|$)|[?&]topic=",
     re.IGNORECASE,
 )
-_FORUM_TYPES = ("DiscussionForumPosting", "QAPage")
 _FORUM_ADDRESSES = (".//link[@rel='canonical']", ".//meta[@property='og:url']")
 _POST_CLASSES = tuple(f"class={quote}{name}" for quote in ("", "'", '"') for name in ("post", "message"))
 _POST_BODY = re.compile(
@@ -657,7 +650,7 @@ def _mend_forum(tree: _Element, html: str, pieces: Pieces) -> None:
     body = tree.find(".//body")
     if body is None:
         return
-    is_forum = _is_forum(tree, body, html)
+    is_forum = _is_forum(tree, body)
     if not is_forum and not ("thread" in html or "forum" in html or "topic" in html):
         return
     if not is_forum and sum(map(html.count, _POST_CLASSES)) < _LEAST_POSTS:
@@ -715,9 +708,7 @@ def _size(element: _Element) -> int:
     return len("".join("".join(element.itertext()).split()))
 
 
-def _is_forum(tree: _Element, body: _Element, html: str) -> bool:
-    if any(name in html for name in _FORUM_TYPES):
-        return True
+def _is_forum(tree: _Element, body: _Element) -> bool:
     root = next(body.iterancestors("html"), body)
     names = (element.get(name) or "" for element in (root, body) for name in ("class", "id"))
     if any(map(_FORUM_NAME.search, names)):

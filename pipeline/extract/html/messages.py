@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct("<I")
 # The types of an answer's fields; text or nothing where none are named.
 _KINDS: dict[str, set[type]] = {
-    **dict.fromkeys(("text", "charset", "charset_source"), {str}),
-    **dict.fromkeys(("code_lost", "formulas_lost"), {int}),
+    **{name: {str} for name in ("text", "charset", "charset_source")},
+    **{name: {int} for name in ("code_lost", "formulas_lost")},
 }
 _OPTIONAL: set[type] = {str, type(None)}
 

@@ -25,29 +25,12 @@ MAX_TITLE_CHARACTERS = 500
 EARLIEST_YEAR = 1990
 
 _TITLE_KEYS = ("og:title", "twitter:title", "dc.title", "citation_title")
-_PUBLISHED_KEYS = (
-    "article:published_time",
-    "datepublished",
-    "og:article:published_time",
-    "og:published_time",
-    "article:published",
-    "parsely-pub-date",
-    "sailthru.date",
-    "citation_publication_date",
-    "citation_date",
-    "dc.date.issued",
-    "dcterms.issued",
-    "dcterms.date",
-    "dcterms.created",
-    "dc.date.created",
-    "dc.date",
-    "datecreated",
-    "publishdate",
-    "publish-date",
-    "publish_date",
-    "publication_date",
-    "pubdate",
-    "date",
+# Meta tags with the publication date: those that count before JSON-LD, and those that count after it.
+_FIRST_KEYS = "article:published_time datepublished og:article:published_time og:published_time"
+_OTHER_KEYS = (
+    "article:published parsely-pub-date sailthru.date citation_publication_date citation_date dc.date.issued "
+    "dcterms.issued dcterms.date dcterms.created dc.date.created dc.date datecreated publishdate publish-date "
+    "publish_date publication_date pubdate date"
 )
 _JSON_LD = XPath("//script[contains(@type, 'ld+json')]")
 # schema.org's types of what a page may be. A date or licence of another thing on it (a picture, a film, a comment, the
@@ -248,9 +231,9 @@ def _published(
     tree: _Element, meta: dict[str, str], levels: list[list[dict[str, object]]]
 ) -> tuple[datetime | None, str | None]:
     """Return the publication date and where it was found; a modification date only when nothing else is there."""
-    candidates = [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[:4]]
+    candidates = [("meta", meta.get(key)) for key in _FIRST_KEYS.split()]
     candidates += [("json_ld", _linked_date(levels, "datePublished", "dateCreated"))]
-    candidates += [("meta", meta.get(key)) for key in _PUBLISHED_KEYS[4:]]
+    candidates += [("meta", meta.get(key)) for key in _OTHER_KEYS.split()]
     candidates += [("time", value) for value in _times(tree)]
     candidates += [("meta", meta.get("article:modified_time"))]
     candidates += [("json_ld", _linked_date(levels, "dateModified"))]
@@ -264,13 +247,13 @@ def _published(
 def _times(tree: _Element) -> list[str]:
     """Return the dates of `time` elements marked as the publication; without them the only date there is."""
     elements = list(islice(tree.iter("time"), MAX_LINKS))
-    marked = [element.get("datetime") for element in elements if _is_publication(element)]
+    marked = [
+        element.get("datetime")
+        for element in elements
+        if element.get("pubdate") is not None or element.get("itemprop") == "datePublished"
+    ]
     dates = {element.get("datetime") for element in elements}
     return [date for date in marked or dates if date] if marked or len(dates) == 1 else []
-
-
-def _is_publication(time: _Element) -> bool:
-    return time.get("pubdate") is not None or time.get("itemprop") == "datePublished"
 
 
 def _language(tree: _Element, meta: dict[str, str]) -> str | None:

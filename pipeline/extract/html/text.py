@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable
 from copy import copy
-from datetime import datetime
+from dataclasses import asdict, replace
 from typing import Protocol
 
 import fasttext_pybind
@@ -161,19 +161,9 @@ def _markup(decoded: Decoded, request: PageRequest) -> Extracted | Refusal:
     body = _clean(release(_visible(body)))
     if not body.strip():
         return Refusal("empty", f"{options.engine} found no text")
-    code_lost, formulas_lost = pieces.lost(body)
-    return Extracted(
-        body,
-        decoded.charset,
-        decoded.source,
-        found.title,
-        found.date,
-        found.date_source,
-        found.licence,
-        found.language,
-        code_lost=code_lost,
-        formulas_lost=formulas_lost,
-    )
+    code, formulas = pieces.lost(body)
+    said = asdict(found)
+    return Extracted(body, decoded.charset, decoded.source, **said, code_lost=code, formulas_lost=formulas)
 
 
 def _refuse_tree(tree: etree._Element, options: HtmlOptions) -> Refusal | None:
@@ -256,14 +246,10 @@ def _main_content(html: str, options: HtmlOptions) -> str:
 def _with_trafilatura(found: PageMetadata, tree: etree._Element, url: str | None) -> PageMetadata:
     """Return trafilatura's date (it searches the text and the URL too) over that of the tags, and what they lack."""
     document = extract_metadata(copy(tree), url)
-    date: datetime | None = parse_date(document.date) if document.date else None
-    return PageMetadata(
-        title=found.title or document.title,  # trafilatura decodes entities once more
-        date=date or found.date,
-        date_source="trafilatura" if date else found.date_source,
-        licence=found.licence,  # trafilatura takes any link to Creative Commons, also that of a picture
-        language=found.language,
-    )
+    date = parse_date(document.date) if document.date else None
+    # trafilatura decodes the entities of titles once more, and takes any link to Creative Commons, also a picture's.
+    found = replace(found, title=found.title or document.title)
+    return replace(found, date=date, date_source="trafilatura") if date else found
 
 
 def _gate(text: str, options: HtmlOptions) -> Refusal | None:

@@ -7,6 +7,7 @@ reject apart. A record in segments is whole where its first one stands; what lac
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import deque
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 from pipeline.extract.config import ExtractLimits
-from pipeline.extract.media import CODECS, TEXT_TYPE, looks_like_html, refuse_body, refuse_type
-from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, candidates, detect
+from pipeline.extract.media import TEXT_TYPE, Codec, looks_like_html, refuse_body, refuse_type
+from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, detect
 from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
 from pipeline.extract.warc import http
 from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
@@ -62,52 +63,42 @@ def read_warc(
             head = raw.exactly(0, 24)
             raise InputError(f"{file}: not a WARC or ARC file (starts with {head!r}); correct `inputs` or `format`")
 
-    def reread(offset: int) -> Iterator[_Placed]:
+    def reread(offset: int) -> Iterator[Record]:
         return _join_segments(RecordReader(RawInput(stream), form, kind, block_bytes).records(offset), block_bytes)
 
     known = _Known(reread)
     for record_id, offset in earlier:
         known.places.setdefault(_PLACE.sub("", record_id), []).append(offset)
-    for placed in _join_segments(chain(first, records), block_bytes):
-        yield _to_entry(file, placed, limits, known)
+    for record in _join_segments(chain(first, records), block_bytes):
+        yield _to_entry(file, record, limits, known)
 
 
-@dataclass(slots=True)
-class _Placed:
-    """A record, whether it belongs to one before it, and whether reading can begin at it."""
-
-    record: Record
-    is_joined: bool = False
-    is_resumable: bool = True
-
-
-def _join_segments(records: Iterator[Record], block_bytes: int) -> Iterator[_Placed]:
+def _join_segments(records: Iterator[Record], block_bytes: int) -> Iterator[Record]:
     """Yield every record; one in segments comes whole as the first, before the others, which are then `is_joined`."""
-    waiting: deque[_Placed] = deque()
-    while (placed := waiting.popleft() if waiting else next(map(_Placed, records), None)) is not None:
-        placed.is_resumable &= placed.record.inner == 0
-        if placed.record.damage is None and _segment_of(placed.record) is None:
-            parts = _find_segments(placed.record, waiting, records, block_bytes)
-            placed.record = _join(placed.record, parts, block_bytes)
-        yield placed
+    waiting: deque[Record] = deque()
+    while (record := waiting.popleft() if waiting else next(records, None)) is not None:
+        record.is_resumable &= record.inner == 0
+        if record.damage is None and _segment_of(record) is None:
+            record = _join(record, _find_segments(record, waiting, records, block_bytes), block_bytes)
+        yield record
 
 
-def _find_segments(first: Record, waiting: deque[_Placed], records: Iterator[Record], block_bytes: int) -> list[Record]:
+def _find_segments(first: Record, waiting: deque[Record], records: Iterator[Record], block_bytes: int) -> list[Record]:
     """Return the further segments of a record from among those that follow; what is read to find them is `waiting`."""
-    identifier = _identifier(first)
+    identifier = first.identifier
     gap = SEGMENT_GAP if "warc-segment-number" in first.headers else 1
     parts: list[Record] = []
     index, last, held_bytes = 0, -1, 0
     while index - last <= gap and held_bytes <= block_bytes and not (parts and _is_whole(first, parts)):
         if index == len(waiting):
-            waiting.extend(map(_Placed, islice(records, 1)))
+            waiting.extend(islice(records, 1))
         if index == len(waiting):
             break
         other = waiting[index]
-        held_bytes += len(other.record.block)
-        if identifier and not other.is_joined and _segment_of(other.record) == identifier:
+        held_bytes += len(other.block)
+        if identifier and not other.is_joined and _segment_of(other) == identifier:
             other.is_joined, last = True, index
-            parts.append(other.record)
+            parts.append(other)
         index += 1
     for other in islice(waiting, last + 1):
         other.is_resumable = False
@@ -155,7 +146,7 @@ class _Known:
     `places` has the ids of units that an earlier run has read, and where. They are read again when their id returns.
     """
 
-    reread: Callable[[int], Iterator[_Placed]]
+    reread: Callable[[int], Iterator[Record]]
     places: dict[str, list[int]] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
     contents: set[bytes] = field(default_factory=set)
@@ -163,19 +154,18 @@ class _Known:
     def has(self, identifier: str) -> bool:
         """Say whether a unit of this id occurred."""
         for offset in self.places.pop(_PLACE.sub("", identifier), ()):
-            for placed in self.reread(offset):
-                record = placed.record
+            for record in self.reread(offset):
                 if record.offset != offset:
                     break
-                if record.damage is None and not placed.is_joined and _record_type(record) in UNIT_TYPES:
-                    self.add(record, _message(record, _record_type(record)))
+                if record.damage is None and not record.is_joined and record.type in UNIT_TYPES:
+                    self.add(record, _message(record))
         return identifier in self.ids
 
     def add(self, record: Record, message: http.Message) -> bool:
         """Enter a unit; return whether it was new."""
-        self.ids.add(_identifier(record))
+        self.ids.add(record.identifier)
         length = b"" if record.complete else b"%d" % record.length
-        content = hashlib.sha256(f"{_identifier(record)}\0{_url(record)}\0".encode() + length + b"\0" + message.body)
+        content = hashlib.sha256(f"{record.identifier}\0{record.url}\0".encode() + length + b"\0" + message.body)
         before = len(self.contents)
         self.contents.add(content.digest())
         return len(self.contents) > before
@@ -183,8 +173,9 @@ class _Known:
 
 def _identify(raw: RawInput) -> tuple[Compression, Literal["warc", "arc"]]:
     """Return how the file is stored and which kind of records it has, from its beginning."""
-    form = detect(raw)
-    head = _head(raw, form, 0)
+    form, head = detect(raw), b""
+    with contextlib.suppress(DamagedMember):
+        head = Member(raw, form, 0).read()
     if starts_arc(head):
         return form, "arc"
     return (form, "warc") if starts_warc(head) else _identify_damaged(raw, form)
@@ -192,98 +183,70 @@ def _identify(raw: RawInput) -> tuple[Compression, Literal["warc", "arc"]]:
 
 def _identify_damaged(raw: RawInput, seeming: Compression) -> tuple[Compression, Literal["warc", "arc"]]:
     """Do the same for a file that begins with garbage: by the first record to be found in it."""
-    plain = Compression("plain")
     found: list[tuple[int, Compression, Literal["warc", "arc"]]] = []
-    for kind in ("warc", "arc"):
-        offset = RecordReader(raw, plain, kind, 0).find(0)
-        found += [] if offset is None else [(offset, plain, kind)]
-    for codec in CODECS:
+    for codec in get_args(Codec):
         form = seeming if codec == seeming.codec else Compression(codec)
-        offset = next(candidates(raw, form, 0, lambda head: starts_warc(head) or starts_arc(head)), None)
-        if offset is not None:
-            found.append((offset, form, "arc" if starts_arc(_head(raw, form, offset)) else "warc"))
+        for kind in ("warc", "arc"):
+            offset = RecordReader(raw, form, kind, 0).find(0)
+            if offset is not None:
+                found.append((offset, form, kind))
     return min(found, key=lambda place: place[0])[1:] if found else (seeming, "warc")
 
 
-def _head(raw: RawInput, form: Compression, position: int) -> bytes:
-    try:
-        return Member(raw, form, position).read()
-    except DamagedMember:
-        return b""
-
-
 def _is_broken_archive(raw: RawInput, form: Compression) -> bool:
-    """Whether a file without any whole record may have been an archive: by what can be read of its beginning."""
-    head = _head(raw, form, 0)
-    return starts_warc(head) or starts_arc(head) or (form.codec != "plain" and not _is_sound(raw, form))
+    """Whether a file without any whole record may have been an archive: by what can be read of its beginning.
 
-
-def _is_sound(raw: RawInput, form: Compression) -> bool:
-    """Whether the beginning of the first member can be decoded: then it is a compressed file of something else."""
-    member = Member(raw, form, 0)
+    When that can be decoded and is none, it is a compressed file of something else.
+    """
+    member, head, is_sound = Member(raw, form, 0), b"", True
     try:
-        return all(member.read() or member.end is not None for _ in range(SOUND_PIECES))
+        for _ in range(SOUND_PIECES):
+            head += member.read()
     except DamagedMember:
-        return False
+        is_sound = form.codec == "plain"
+    return starts_warc(head) or starts_arc(head) or not is_sound
 
 
-def _to_entry(file: str, placed: _Placed, limits: ExtractLimits, known: _Known) -> Entry:
-    record = placed.record
-    record_type = _record_type(record)
+def _to_entry(file: str, record: Record, limits: ExtractLimits, known: _Known) -> Entry:
+    record_type = record.type
     result: Page | Reject | None = None
     if record.damage is not None:
         record_type = record_type if record_type in UNIT_TYPES else DAMAGE
         result = _broken(_origin(file, record), record)
-    elif not placed.is_joined and (whole := _segment_of(record)) is not None:
+    elif not record.is_joined and (whole := _segment_of(record)) is not None:
         lone = (
             f"segment {_segment_number(record)} of {whole or 'a record that it does not name'}, which is not before it"
         )
-        result = Reject(_origin(file, record), _url(record), "truncated_input", lone[:MAX_DETAIL])
-    elif not placed.is_joined and record_type in UNIT_TYPES:
+        result = Reject(_origin(file, record), record.url or None, "truncated_input", lone[:MAX_DETAIL])
+    elif not record.is_joined and record_type in UNIT_TYPES:
         result = _to_result(file, record, limits, known)
-    return Entry(record.offset, result, record_type, placed.is_resumable)
-
-
-def _record_type(record: Record) -> str:
-    if record.kind == "arc":
-        return "filedesc" if record.headers.get("warc-target-uri", "").startswith("filedesc:") else "arc"
-    if record.kind == "damage":
-        return DAMAGE
-    return record.headers.get("warc-type", "").strip().lower()[:40] or "unknown"
+    return Entry(record.offset, result, record_type, record.is_resumable)
 
 
 def _broken(origin: Origin, record: Record) -> Reject:
     reason: RejectReason = "truncated_input" if record.cut else "damaged"
     kind = record.headers.get("warc-type")
     detail = f"{kind} record: {record.damage}" if kind else str(record.damage)
-    return Reject(origin, _url(record), reason, detail[:MAX_DETAIL])
-
-
-def _identifier(record: Record) -> str:
-    return record.headers.get("warc-record-id", "").strip("<> \t")
+    return Reject(origin, record.url or None, reason, detail[:MAX_DETAIL])
 
 
 def _origin(file: str, record: Record, *, is_repeated: bool = False) -> Origin:
-    record_id = _identifier(record)
+    record_id = record.identifier
     if record.inner and (is_repeated or not record_id):
         record_id += f"@{record.inner}"  # records of one member share its offset: this keeps their origins apart
     return Origin(file, record.offset, record_id or None)
 
 
-def _url(record: Record) -> str | None:
-    return record.headers.get("warc-target-uri", "").strip("<> \t").replace("\0", "") or None
-
-
 def _to_result(file: str, record: Record, limits: ExtractLimits, known: _Known) -> Page | Reject:
-    record_type, identifier, url = _record_type(record), _identifier(record), _url(record)
+    identifier, url = record.identifier, record.url or None
     origin = _origin(file, record, is_repeated=known.has(identifier))
-    message = _message(record, record_type)
+    message = _message(record)
     if identifier and not known.add(record, message):
         detail = f"the record id {identifier} occurred before, with the same URL and content"
         return Reject(origin, url, "duplicate_record", detail[:MAX_DETAIL])
-    if record_type == "revisit":
+    if record.type == "revisit":
         return Reject(origin, url, "empty", _refers_to(record))
-    refused = _refuse_by_header(message, record_type)
+    refused = _refuse_by_header(message, record.type)
     if refused is None and not record.complete:
         refused = ("oversize", f"{record.length} bytes, the limit is {limits.payload_bytes}")
     if refused is not None:
@@ -297,10 +260,10 @@ def _refers_to(record: Record) -> str:
     return f"revisit of {' '.join(known) or 'a record that it does not name'}"[:MAX_DETAIL]
 
 
-def _message(record: Record, record_type: str) -> http.Message:
+def _message(record: Record) -> http.Message:
     """Return the HTTP response of a record; one without is given status 200 and the record's own Content-Type."""
     content_type = record.headers.get("content-type", "")
-    is_http = record_type in ("response", "arc") or content_type.lower().startswith("application/http")
+    is_http = record.type in ("response", "arc") or content_type.lower().startswith("application/http")
     message = http.parse_message(record.block) if is_http else None
     if message is not None:
         return message

@@ -21,7 +21,7 @@ from fastwarc.stream_io import BrotliReader
 
 from pipeline.extract.media import CODECS, looks_like_markup
 from pipeline.extract.members import MAX_ZSTD_WINDOW
-from pipeline.extract.warc.records import parse_header
+from pipeline.extract.warc.records import parse_header, whole_number
 
 MAX_CODINGS = 4
 MAX_RESPONSES = 16  # in one record: interim ones, then the one proper
@@ -125,7 +125,8 @@ def decode_body(message: Message, limit: int, *, was_cut: bool) -> Body:
     decoded of it is enough.
     """
     try:
-        encoded, is_short = message.body, _is_short(message)
+        length = whole_number(message.headers.get("content-length", ""))
+        encoded, is_short = message.body, length is not None and len(message.body) < length
         if "chunked" in message.headers.get("transfer-encoding", "").lower():
             encoded, is_short = unchunk(encoded)
         data = encoded
@@ -145,19 +146,10 @@ def decode_body(message: Message, limit: int, *, was_cut: bool) -> Body:
             raise _TooLargeError
     except _TooLargeError:
         return Body(problem="oversize", detail=f"decoded body is over {limit} bytes")
-    if _is_range(message):
+    whole = _CONTENT_RANGE.match(message.headers.get("content-range", ""))
+    if message.status == 206 and not (whole and int(whole[1]) + 1 == int(whole[2])):
         return Body(data, cut="range")
     return Body(data, cut="disconnect" if is_short and not _ends_like_html(data) else None)
-
-
-def _is_short(message: Message) -> bool:
-    length = message.headers.get("content-length", "")
-    return length.isascii() and length.isdigit() and len(length) <= 15 and len(message.body) < int(length)
-
-
-def _is_range(message: Message) -> bool:
-    whole = _CONTENT_RANGE.match(message.headers.get("content-range", ""))
-    return message.status == 206 and not (whole and int(whole[1]) + 1 == int(whole[2]))
 
 
 def _ends_like_html(body: bytes) -> bool:

@@ -34,15 +34,17 @@ _NEWLINES = re.compile(rb"[\r\n]*")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 
 Kind = Literal["warc", "arc", "damage"]
+FILE_HEADER = "filedesc:"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """One record, or a stretch of bytes that is none (`kind` is "damage").
 
     `offset` is the raw offset of the record, or of the member that holds it; `inner` counts the decoded bytes of that
     member before the record. Reading can begin at `offset` when `inner` is 0. `block` is the whole content when
-    `complete`, otherwise its beginning. `damage` says what is wrong; `cut` that input ends within.
+    `complete`, otherwise its beginning. `damage` says what is wrong; `cut` that input ends within. `is_joined` are
+    segments that the record before them holds, and `is_resumable` those at which reading can begin again.
     """
 
     offset: int
@@ -54,6 +56,27 @@ class Record:
     complete: bool = True
     damage: str | None = None
     cut: bool = False
+    is_joined: bool = False
+    is_resumable: bool = True
+
+    @property
+    def url(self) -> str:
+        """What the record is of, empty when it does not say."""
+        return self.headers.get("warc-target-uri", "").strip("<> \t").replace("\0", "")
+
+    @property
+    def identifier(self) -> str:
+        """The record's own id, empty without one."""
+        return self.headers.get("warc-record-id", "").strip("<> \t")
+
+    @property
+    def type(self) -> str:
+        """The WARC type in lower case, "arc", "filedesc" (an ARC file's own header), "unknown", or "damage"."""
+        if self.kind == "arc":
+            return "filedesc" if self.url.startswith(FILE_HEADER) else "arc"
+        if self.kind == "damage":
+            return "damage"
+        return self.headers.get("warc-type", "").strip().lower()[:40] or "unknown"
 
 
 def starts_warc(data: bytes) -> bool:
@@ -128,11 +151,11 @@ class RecordReader:
             if not headers:
                 return self._damaged(found, "unreadable record header", cut=size == 0)
             found = Record(*place, self._kind, headers)
-            length = _length(headers)
+            length = whole_number(headers.get("content-length", ""))
             if length is None:
                 record = self._damaged(found, f"content length is {headers.get('content-length')!r}")
                 # Some writers leave the length of the file's own header open.
-                return replace(record, damage=None) if _is_file_header(headers) else record
+                return replace(record, damage=None) if record.url.startswith(FILE_HEADER) else record
             keep = length <= self._block_bytes
             block, got = self._read_block(length, length if keep else PREFIX_BYTES)
             found = Record(*place, self._kind, headers, block, length, keep)
@@ -171,7 +194,8 @@ class RecordReader:
         while True:
             piece = self._stream.pull()
             data += piece
-            end = _header_end(data, self._kind)
+            match = _BLANK_LINE.search(data) if self._kind == "warc" else _ARC_START.match(data)
+            end = match.end() if match else None
             following = _glued_header(data[:end]) if end is not None and self._kind == "warc" else None
             if following is not None:
                 self._stream.push(data[following:])
@@ -270,11 +294,6 @@ class RecordReader:
             tail = window[-overlap:]
 
 
-def _header_end(data: bytes, kind: Kind) -> int | None:
-    match = _ARC_START.match(data) if kind == "arc" else _BLANK_LINE.search(data)
-    return match.end() if match else None
-
-
 def _glued_header(header: bytes) -> int | None:
     """Return where in a header, whose own end is lost, the next record's complete header begins."""
     match = _WARC_SEARCH.search(header, 1)
@@ -325,11 +344,6 @@ def _parse_arc_line(line: bytes) -> dict[str, str]:
     }
 
 
-def _is_file_header(headers: dict[str, str]) -> bool:
-    return headers.get("warc-target-uri", "").startswith("filedesc:")
-
-
-def _length(headers: dict[str, str]) -> int | None:
-    """Return the declared length of the block, or None when it is no plausible number."""
-    value = headers.get("content-length", "")
+def whole_number(value: str) -> int | None:
+    """Return a header's number of bytes, None when it is no plausible one."""
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 15 else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -125,51 +125,32 @@ def _check_names(slices: Sequence[ResolvedSlice]) -> None:
 
 def _counted(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -> list[ResolvedSlice]:
     """Return the slices with their numbers of documents; refuse overlaps and empty ones."""
-    flags = [f"c{number}" for number in range(len(slices))]
-    columns = ", ".join(f"{_flag(each.where)} AS {flag}" for each, flag in zip(slices, flags, strict=True))
-    table = f"(SELECT doc_id, {columns} FROM {relation} WHERE {KEPT})"
-    times = " + ".join(f"{flag}::INTEGER" for flag in flags)
-    sums = ", ".join(f"count_if({flag})" for flag in flags)
-    statement = f"SELECT count(*), count_if({times} = 0), count_if({times} > 1), {sums} FROM {table}"
+    flags = ", ".join(_flag(each.where) for each in slices)
+    statement = f"SELECT {flags}, count(*), min(doc_id) FROM {relation} WHERE {KEPT} GROUP BY ALL"
     try:
-        session.verify(statement)
-        ((kept, unchosen, twice, *counts),) = session.connection.execute(statement).fetchall()
-    except duckdb.Error as error:
-        _name_the_culprit(session, relation, slices)
-        raise ConfigError(f"slices: {first_line(error)}") from error
-    if twice:
-        raise ConfigError(_overlap(session, table, flags, slices))
-    for each, count in zip(slices, counts, strict=True):
-        if not count:
+        found = _rows(session, statement, "slices")
+    except ConfigError:
+        for each in slices:  # the first predicate that fails on the data
+            _rows(session, f"SELECT count_if({_flag(each.where)}) FROM {relation} WHERE {KEPT}", f"slices.{each.name}")
+        raise
+    chosen = [([i for i, is_in in enumerate(row[:-2]) if is_in], int(row[-2]), row[-1]) for row in found]
+    if twice := [(doc_id, numbers) for numbers, _, doc_id in chosen if len(numbers) > 1]:
+        doc_id, (first, second, *_) = min(twice)
+        count = sum(n for numbers, n, _ in chosen if {first, second} <= set(numbers))
+        raise ConfigError(
+            f"slices: {count} documents are both in {slices[first].name!r} and in {slices[second].name!r}, {doc_id} "
+            "among them; nothing may be counted twice, so make their `where` exclude one another"
+        )
+    counts = {number: n for numbers, n, _ in chosen for number in numbers}
+    kept = sum(n for _, n, _ in chosen)
+    for number, each in enumerate(slices):
+        if number not in counts:
             raise InputError(
                 f"slices.{each.name}: chooses none of {kept} kept documents ({shown(each.where)}); change its `where`"
             )
-    if unchosen:
-        _log.info("slices: %d of %d kept documents are in no slice", unchosen, kept)
-    return [
-        ResolvedSlice(each.name, each.where, each.config, int(count))
-        for each, count in zip(slices, counts, strict=True)
-    ]
-
-
-def _overlap(session: Session, table: str, flags: Sequence[str], slices: Sequence[ResolvedSlice]) -> str:
-    """Return what to say of documents in two slices: which slices, how many documents, and one of them."""
-    times = " + ".join(f"{flag}::INTEGER" for flag in flags)
-    statement = f"SELECT doc_id, {', '.join(flags)} FROM {table} WHERE {times} > 1 ORDER BY doc_id LIMIT 1"
-    (doc_id, *chosen), *_ = session.connection.execute(statement).fetchall()
-    first, second = next(combinations([number for number, is_in in enumerate(chosen) if is_in], 2))
-    both = f"SELECT count(*) FROM {table} WHERE {flags[first]} AND {flags[second]}"
-    count = session.connection.execute(both).fetchall()[0][0]
-    return (
-        f"slices: {count} documents are both in {slices[first].name!r} and in {slices[second].name!r}, {doc_id} among "
-        "them; nothing may be counted twice, so make their `where` exclude one another"
-    )
-
-
-def _name_the_culprit(session: Session, relation: str, slices: Sequence[ResolvedSlice]) -> None:
-    """Raise a ConfigError for the first predicate that fails on the data."""
-    for each in slices:
-        _rows(session, f"SELECT count_if({_flag(each.where)}) FROM {relation} WHERE {KEPT}", f"slices.{each.name}")
+    if kept > sum(counts.values()):
+        _log.info("slices: %d of %d kept documents are in no slice", kept - sum(counts.values()), kept)
+    return [replace(each, documents=counts[number]) for number, each in enumerate(slices)]
 
 
 def _rows(session: Session, statement: str, where: str) -> list[tuple[Any, ...]]:

@@ -5,20 +5,16 @@ What a model is measured by is bits per UTF-8 byte of the continuation, given it
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import zstandard
 
 from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.mix.config import HeldOutConfig, Suite, SuiteConfig, TaskConfig
@@ -133,27 +129,16 @@ def _found(path: str, bases: Sequence[Path]) -> Path:
 
 def _read_task(config: TaskConfig, path: Path, where: str) -> Task:
     try:
-        with _lines_of(path) as stream:
+        with open_file(path) as raw:
+            packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+            stream = io.BufferedReader(pa.CompressedInputStream(raw, packed)) if packed else raw
             items = tuple(_items(stream, path, config.limit))
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{where}: {path}: {reason}; name a .jsonl, .jsonl.gz or .jsonl.zst file") from error
     if not items:
         raise InputError(f"{where}: {path} holds no items; each line is an object with `prompt` and `continuation`")
     return Task(config.name, task_key(items), items)
-
-
-@contextmanager
-def _lines_of(path: Path) -> Iterator[BinaryIO]:
-    with open_file(path) as raw:
-        if path.suffix == ".gz":
-            with gzip.open(raw) as unpacked:
-                yield cast(BinaryIO, unpacked)
-        elif path.suffix == ".zst":
-            reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-            yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader)))
-        else:
-            yield raw
 
 
 def _items(stream: BinaryIO, path: Path, limit: int | None) -> Iterator[Item]:

@@ -76,8 +76,6 @@ class MixTokenizer:
     def encode_flat(self, texts: Sequence[str] | pa.Array) -> tuple[Tokens, NDArray[np.int64]]:
         """Return the tokens of all texts one after the other, and how many each has (int64)."""
         array = texts if isinstance(texts, pa.Array) else pa.array(list(texts), pa.large_string())
-        if self._pieces is None:
-            return _joined(_library_encode(self._library, array.to_pylist(), self.dtype), self.dtype)
         encoded = [self._encode_chunk(chunk) for chunk in _chunks(array)]
         flat = [tokens for tokens, _ in encoded] or [np.empty(0, self.dtype)]
         return np.concatenate(flat), np.concatenate([np.empty(0, np.int64), *(counts for _, counts in encoded)])
@@ -87,11 +85,8 @@ class MixTokenizer:
         return str(self._library.decode([int(token) for token in tokens], skip_special_tokens=False))
 
     def _encode_chunk(self, texts: pa.Array) -> tuple[Tokens, NDArray[np.int64]]:
-        assert self._pieces is not None
-        found = self._pieces.encode(texts)
-        if found is None:
-            return _joined(_library_encode(self._library, texts.to_pylist(), self.dtype), self.dtype)
-        flat, counts = found
+        found = self._pieces.encode(texts) if self._pieces is not None else None
+        flat, counts = found or (np.empty(0, np.uint32), np.full(len(texts), -1, np.int64))
         unsure = np.flatnonzero(counts < 0)
         if not unsure.size:
             return flat.astype(self.dtype), counts
@@ -99,7 +94,7 @@ class MixTokenizer:
         slow = _library_encode(self._library, [texts[int(i)].as_py() for i in unsure], self.dtype)
         for i, tokens in zip(unsure, slow, strict=True):
             split[i] = tokens
-        return _joined(split, self.dtype)
+        return np.concatenate(split), np.array([tokens.size for tokens in split], np.int64)
 
 
 class _Pieces:
@@ -267,23 +262,12 @@ def _chunks(texts: pa.Array) -> Iterable[pa.Array]:
 
 
 def _library_encode(tokenizer: Any, texts: list[str], dtype: np.dtype[Any]) -> list[Tokens]:
-    if len(texts) < 2 * SLOW_THREADS:
-        return _encode_some(tokenizer, texts, dtype)
+    def encode(some: list[str]) -> list[Tokens]:
+        return [np.array(item.ids, dtype) for item in tokenizer.encode_batch_fast(some, add_special_tokens=False)]
+
     with ThreadPoolExecutor(SLOW_THREADS) as pool:  # the library releases the GIL
-        each = [texts[start : start + 64] for start in range(0, len(texts), 64)]
-        return [
-            tokens for found in pool.map(lambda some: _encode_some(tokenizer, some, dtype), each) for tokens in found
-        ]
-
-
-def _encode_some(tokenizer: Any, texts: list[str], dtype: np.dtype[Any]) -> list[Tokens]:
-    found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return [np.array(item.ids, dtype) for item in found]
-
-
-def _joined(tokens: Sequence[Tokens], dtype: np.dtype[Any]) -> tuple[Tokens, NDArray[np.int64]]:
-    counts = np.array([each.size for each in tokens], np.int64)
-    return np.concatenate([np.empty(0, dtype), *tokens]), counts
+        parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
+        return [tokens for found in pool.map(encode, parts) for tokens in found]
 
 
 def _alphabet() -> dict[int, str]:

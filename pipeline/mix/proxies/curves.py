@@ -15,7 +15,6 @@ spread between runs is ours, since a proxy run has only a few points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 
 from pipeline.mix.config import EarlyStopping
 from pipeline.mix.types import Floats, one_blas_thread
-from pipeline.table.errors import InputError
 
 MIN_RUNS = 8
 """With fewer runs nothing stops: the spread between runs would be a guess."""
@@ -43,7 +41,8 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """Losses (n, r) of n runs at `tokens` (r,), rising; NaN where a run was not measured. It ends at `final_tokens`.
+    """Losses (n, r) of n runs at `tokens` (r,), rising, up to `final_tokens`; NaN where a run was not measured, though
+    each was somewhere.
 
     `noise` is the standard deviation of one run's loss that seeds alone make, if known: it bounds the measured noise.
     """
@@ -80,15 +79,12 @@ def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, 
 
     A finished run competes with its measured loss. With a single measured point, nobody's chance can be told: all get
     `best_share`.
-
-    Raises: InputError when the curves are malformed.
     """
-    _check(curves)
     n = len(curves.losses)
     if not _tells(curves):
         return np.full(n, best_share)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    posteriors = list(_posteriors(curves))
+    posteriors = _posteriors(curves)
     counts = rng.multinomial(draws, [one.weight for one in posteriors])
     hits = np.zeros(n)
     known = _finals(curves)
@@ -105,13 +101,9 @@ def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, 
 
 @one_blas_thread()
 def extrapolated(curves: LearningCurves) -> tuple[Floats, Floats]:
-    """Return the final loss of every run and its standard deviation, both (n,); a finished run's is 0.
-
-    Raises: InputError when the curves are malformed.
-    """
-    _check(curves)
+    """Return the final loss of every run and its standard deviation, both (n,); a finished run's is 0."""
     known = _finals(curves)
-    posteriors = list(_posteriors(curves))
+    posteriors = _posteriors(curves)
     weights = np.array([one.weight for one in posteriors])
     means = np.array([one.common + one.own for one in posteriors])
     variances = np.array([one.variance + one.common_sd**2 for one in posteriors])
@@ -126,13 +118,8 @@ def stop_decisions(curves: LearningCurves, rung: float, config: EarlyStopping, s
     A run stops when its chance is below `threshold`, and as long as the chances of all stopped runs, those of earlier
     rungs among them, add up to less than that share of the best: a hundred small chances are a loss, too. Only runs
     that were measured at the rung can stop.
-
-    Raises: InputError when the curves are malformed or were not measured at the rung.
     """
-    _check(curves)
     at = np.flatnonzero(np.abs(curves.tokens / curves.final_tokens - rung) < _CLOSE + 1e-3 * rung)
-    if not at.size:
-        raise InputError(f"rung {rung:g}: no run was measured at this share of {curves.final_tokens:g} tokens")
     here = ~np.isnan(curves.losses[:, at[-1]]) & np.isnan(_finals(curves))
     if not _tells(curves):
         return np.zeros(len(here), np.bool_)
@@ -168,20 +155,6 @@ def _tells(curves: LearningCurves) -> bool:
     return len(points) >= MIN_RUNS and int(np.median(points)) >= 2
 
 
-def _check(curves: LearningCurves) -> None:
-    tokens, losses = curves.tokens, curves.losses
-    if losses.ndim != 2 or tokens.shape != losses.shape[1:] or not losses.size:
-        raise InputError(f"curves: tokens have shape {tokens.shape}, losses {losses.shape}; expected (r,) and (n, r)")
-    if not (np.isfinite(tokens).all() and (tokens > 0).all() and (np.diff(tokens) > 0).all()):
-        raise InputError("curves: tokens have to be finite, above zero and rising")
-    if not (np.isfinite(curves.final_tokens) and tokens[-1] <= curves.final_tokens * (1 + _CLOSE)):
-        raise InputError(f"curves: measured at {tokens[-1]:g} tokens, beyond the final {curves.final_tokens:g}")
-    if np.isinf(losses).any():
-        raise InputError(f"curves: run {np.flatnonzero(np.isinf(losses).any(axis=1))[0]} has an infinite loss")
-    if np.isnan(losses).all(axis=1).any():
-        raise InputError(f"curves: run {np.flatnonzero(np.isnan(losses).all(axis=1))[0]} was not measured at all")
-
-
 # The fit --------------------------------------------------------------------------------------------------------------
 
 
@@ -195,27 +168,23 @@ class _Fit:
     noise: float
 
 
-def _posteriors(curves: LearningCurves) -> Iterator[_Posterior]:
-    """Yield the posterior of every exponent on the grid, weights adding up to 1."""
+def _posteriors(curves: LearningCurves) -> list[_Posterior]:
+    """Return the posterior of every exponent on the grid, weights adding up to 1."""
     seen = ~np.isnan(curves.losses)
     used = seen.any(axis=0)
     tokens, losses, seen = curves.tokens[used], curves.losses[:, used], seen[:, used]
     scale = _spread(losses, seen)
     noise = None if curves.noise is None else curves.noise / scale
-    found = []
-    for exponent in _EXPONENTS:
-        fit, log_likelihood = _fit(tokens / curves.final_tokens, losses / scale, seen, float(exponent), noise)
+    logs, found = [], []
+    for exponent in _EXPONENTS.tolist():
+        fit, log_likelihood = _fit(tokens / curves.final_tokens, losses / scale, seen, exponent, noise)
         own, spread = _conditional(fit, losses / scale, seen)
-        common, common_sd = _common_end(fit, tokens / curves.final_tokens, seen, float(exponent))
-        prior = -0.5 * ((np.log(exponent) - _EXPONENT_PRIOR[0]) / _EXPONENT_PRIOR[1]) ** 2
-        variance = _CAUTION * (spread[:, 0, 0] + fit.noise)
-        found.append(
-            (log_likelihood + prior, own[:, 0] * scale, variance * scale**2, common * scale, common_sd * scale)
-        )
-    logs = np.array([one[0] for one in found])
-    weights = np.exp(logs - logs.max())
-    for weight, (_, own_end, variance, common, common_sd) in zip(weights / weights.sum(), found, strict=True):
-        yield _Posterior(float(weight), own_end, variance, common, common_sd)
+        common, common_sd = _common_end(fit, tokens / curves.final_tokens, seen, exponent)
+        logs.append(log_likelihood - 0.5 * ((np.log(exponent) - _EXPONENT_PRIOR[0]) / _EXPONENT_PRIOR[1]) ** 2)
+        variance = _CAUTION * (spread[:, 0, 0] + fit.noise) * scale**2
+        found.append((own[:, 0] * scale, variance, common * scale, common_sd * scale))
+    weights = np.exp(np.array(logs) - max(logs))
+    return [_Posterior(w, *each) for w, each in zip((weights / weights.sum()).tolist(), found, strict=True)]
 
 
 def _spread(losses: Floats, seen: NDArray[np.bool_]) -> float:
@@ -241,7 +210,7 @@ def _fit(
     prior_noise = min(0.1, 0.5 * noise) ** 2 if noise else 0.1**2
     basis = _basis(shares, exponent)
     common = np.array([losses[seen[:, j], j].mean() for j in range(shares.size)])
-    slope = _slope(basis, common)
+    slope = float(abs(np.polyfit(basis[:, 1], common, 1)[0])) if common.size > 1 else 0.3  # of the fall over g
     fit = _Fit(
         basis, common, np.diag([1.0, max(0.3 * slope, 0.1) ** 2, (_OWN_EXPONENT * slope) ** 2 + 1e-6]), prior_noise
     )
@@ -257,13 +226,6 @@ def _fit(
         second = np.einsum("nk,nl->kl", mean, mean) + spread.sum(axis=0)
         fit.covariance[:2, :2] = (second[:2, :2] + 2 * np.diag(np.diag(fit.covariance)[:2])) / (n + 2)
     return fit, _log_likelihood(fit, losses, seen)
-
-
-def _slope(basis: Floats, common: Floats) -> float:
-    """Return how much the common part falls for a unit of g."""
-    if common.size < 2:
-        return 0.3
-    return float(abs(np.polyfit(basis[:, 1], common, 1)[0]))
 
 
 def _information(fit: _Fit, losses: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ from pipeline.mix.regression.choice import LAWFUL, Choice, calibrate, choose, sc
 from pipeline.mix.regression.laws import Data
 from pipeline.mix.regression.models import Model, Single, fit_models, with_refits
 from pipeline.mix.regression.seeds import SeedEffects, seed_effects
-from pipeline.mix.types import Floats, one_blas_thread
+from pipeline.mix.types import Floats, Prediction, one_blas_thread
 from pipeline.table.errors import InputError, nearest
 
 LEAST_RUNS, MOST_RUNS = 3, 100_000
@@ -32,22 +32,6 @@ _QUIET_S = 3.0  # a fit that takes longer says how far it is
 
 
 _Found = TypeVar("_Found")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Metrics of new runs at q mixtures, each (q, m).
-
-    `low` and `high` end the 90 % interval of a new run with a fresh seed (what it would measure, its noise included);
-    `mean_low` and `mean_high` that of the mean over runs (what the fit, and the mean of its seeds, may be off by).
-    Trees do not tell the two apart, but for the seeds.
-    """
-
-    mean: Floats
-    low: Floats
-    high: Floats
-    mean_low: Floats
-    mean_high: Floats
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from pipeline.mix.shards.sample import SampleReport, sample
 from pipeline.mix.steps.train import Trainer, train_and_measure, trainer
 from pipeline.mix.steps.types import Material, OpenMix, Results
 from pipeline.mix.steps.workspace import stage_mixture
-from pipeline.mix.types import Estimate, Floats, RunSpec, one_blas_thread
+from pipeline.mix.types import Difference, Estimate, Floats, RunSpec, from_json, one_blas_thread, plain_json
 from pipeline.mix.weights.mixture import (
-    Context,
+    Expected,
+    MixedSlice,
     Mixture,
     MixtureStage,
     Provenance,
     ProxyInfo,
-    make_mixture,
+    Verified,
+    VerifiedSize,
+    short,
     write_mixture,
 )
 from pipeline.mix.weights.noise import Noise, measure_noise, seed_noise
@@ -36,15 +39,17 @@ from pipeline.mix.weights.rounding import round_weights
 from pipeline.mix.weights.search import Ints
 from pipeline.mix.weights.space import TOLERANCE, Space, reduced_constraints
 from pipeline.mix.weights.swarm import run_id
-from pipeline.mix.weights.verify import WEIGHTED, Replicate, Verification, normalised, verify_proposal
-from pipeline.table.errors import InputError
+from pipeline.mix.weights.verify import WEIGHTED, Fresh, Verification, normalised, verify_proposal
+from pipeline.table.errors import InputError, WorkspaceError
 from pipeline.table.kept import done, kept, write_file, write_json
 from pipeline.table.shards import digest
 
 FRESH_SEEDS = 1_000
 """How far behind the swarm's seeds those of verification begin: no run of a swarm has them."""
 FIT_VERSION = "fit_v4"
-"""Raised when the same runs and settings give another fit or proposal."""
+"""Raised when the same runs and settings give another fit."""
+PROPOSAL_VERSION = "proposal_v5"
+"""Raised when what a proposal says of the same fit changes."""
 VERIFICATION_VERSION = "verification_v2"
 """Raised when the same measurements give another verdict."""
 SPLITS, FEW_SPLITS, MANY_RUNS = 8, 3, 200
@@ -193,12 +198,12 @@ def propose_mixture(mix: OpenMix, material: Material, fitted: Fitted) -> Proposa
         with one_blas_thread():
             found = propose(fitted.fit, problem, mix.config.propose, mix.config.fit.seed, _halves(mix, fitted))
         proposal = _expanded(found, material, fitted.space)
-        return proposal, {"proposal": proposal.to_json()}
+        return proposal, {"proposal": plain_json(proposal)}
 
     def load(known: dict[str, Any]) -> Proposal | None:
-        return Proposal.from_json(known["proposal"], str(path)) if "proposal" in known else None
+        return from_json(Proposal, known["proposal"], str(path), "propose") if "proposal" in known else None
 
-    return kept(path, {"version": FIT_VERSION}, make, load)
+    return kept(path, {"version": PROPOSAL_VERSION}, make, load)
 
 
 def _problem(material: Material, fitted: Fitted) -> Problem:
@@ -301,41 +306,35 @@ def observed(material: Material, fitted: Fitted) -> dict[str, Floats]:
     return {name: round_weights(weights, limits) for name, weights in zip(names, inside, strict=True)}
 
 
-def verification_runs(mix: OpenMix, material: Material, mixtures: Mapping[str, Floats]) -> dict[str, list[RunSpec]]:
-    """Return the fresh runs of each mixture; the same seeds for all, so that chance is shared."""
-    kinds: dict[str, Any] = {name: name for name in mixtures}
-    first = mix.config.swarm.seed + FRESH_SEEDS
-    seeds = range(first, first + mix.config.verify.seeds)
-    return {
-        name: [RunSpec(run_id(material.names, w, seed), kinds[name], w, seed) for seed in seeds]
-        for name, w in mixtures.items()
-    }
-
-
 def verify_mixture(
     mix: OpenMix, material: Material, fitted: Fitted, proposal: Proposal, trainers: Sequence[tuple[float, Trainer]]
 ) -> Verification:
     """Train the proposal and the baselines with fresh seeds and return the verdict; `trainers` are by size.
 
+    All mixtures get the same seeds, so that chance is shared.
+
     Raises: GristmillError when a run fails.
     """
     mixtures = {"proposal": proposal.vector} | observed(material, fitted)
-    runs = verification_runs(mix, material, mixtures)
+    kinds: dict[str, Any] = {name: name for name in mixtures}
+    first = mix.config.swarm.seed + FRESH_SEEDS
+    seeds = tuple(range(first, first + mix.config.verify.seeds))
+    runs = [
+        RunSpec(run_id(material.names, w, seed), kinds[name], w, seed) for name, w in mixtures.items() for seed in seeds
+    ]
     tasks = [task for task in material.tasks if task.name in material.suite_tasks]
-    replicates: list[Replicate] = []
+    measured = []
     for size, own in trainers:
-        every = list({run.run_id: run for each in runs.values() for run in each}.values())
         label = "verification" if size == 1 else f"verification at {size:g} times the size"
-        results = train_and_measure(own, every, tasks, label)
-        rows = {run.run_id: row for row, run in enumerate(results.runs)}
-        for name, specs in runs.items():
-            for run in specs:
-                values = dict(zip(results.tasks, results.values[rows[run.run_id]].tolist(), strict=True))
-                replicates.append(Replicate(name, run.seed, values, size))
+        results = train_and_measure(own, list({run.run_id: run for run in runs}.values()), tasks, label)
+        place = {run.run_id: row for row, run in enumerate(results.runs)}
+        columns = [results.tasks.index(task) for task in fitted.weights]
+        values = results.values[[place[run.run_id] for run in runs]][:, columns]
+        measured.append(Fresh(size, tuple(mixtures), seeds, values.reshape(len(mixtures), len(seeds), -1)))
     points = {name: weights @ fitted.space.reduce for name, weights in mixtures.items()}
     expected = beliefs(fitted.fit, _problem(material, fitted), points, proposal.optimism, seed_noise_of(fitted))
-    found = verify_proposal(replicates, fitted.weights, proposal.tasks, proposal.metric, expected)
-    write_json(fitted.folder.verification, {"key": _verification_key(mix, proposal), "verdict": found.to_json()})
+    found = verify_proposal(measured, fitted.weights, proposal.tasks, proposal.metric, expected)
+    write_json(fitted.folder.verification, {"key": _verification_key(mix, proposal), "verdict": plain_json(found)})
     return found
 
 
@@ -353,7 +352,7 @@ def known_verification(mix: OpenMix, fitted: Fitted, proposal: Proposal) -> Veri
     """Return the verdict on this proposal, or None when there is none yet, or it was asked for otherwise."""
     path = fitted.folder.verification
     known = done(path, {"key": _verification_key(mix, proposal)})
-    return Verification.from_json(known["verdict"], str(path)) if known and "verdict" in known else None
+    return from_json(Verification, known["verdict"], str(path), "verify") if known and "verdict" in known else None
 
 
 def was_ever_verified(mix: OpenMix) -> bool:
@@ -373,9 +372,99 @@ class Choice:
 def chosen_mixture(
     mix: OpenMix, material: Material, fitted: Fitted, proposal: Proposal, verification: Verification | None
 ) -> Choice:
-    """Return what is to be used: weights, what is known of them and what they follow from. Writes nothing."""
+    """Return what is to be used: weights, what is known of them and what they follow from. Writes nothing.
+
+    That is the proposal, or after verification the candidate that is expected to be best, rounded to four places.
+
+    Raises: ConfigError when another stage's mixture was not made yet; WorkspaceError for a verdict on a mixture that is
+    none of the candidates.
+    """
+    candidates = {"proposal": proposal.vector} | observed(material, fitted)
+    uses = verification.mixture if verification else "proposal"
+    if uses not in candidates:
+        raise WorkspaceError(f"{fitted.folder.verification} chose {uses!r}; there are {', '.join(candidates)}")
+    rounded = round_weights(candidates[uses], material.constraints).tolist()
+    weights = dict(zip(material.names, rounded, strict=True))
+    mixture = Mixture(
+        name=mix.name,
+        budget_tokens=mix.config.budget_tokens,
+        weights=weights,
+        slices=_mixed_slices(mix, material, proposal, weights),
+        predicted=_expected(proposal, verification),
+        evidence=verification.evidence if verification else "none",
+        verified=_verified(proposal, verification) if verification else Verified(),
+        stages=stages(mix, material, weights),
+        provenance=_provenance(mix, material, fitted, proposal),
+    )
+    return Choice(proposal, verification, mixture)
+
+
+def _mixed_slices(
+    mix: OpenMix, material: Material, proposal: Proposal, weights: Mapping[str, float]
+) -> dict[str, MixedSlice]:
+    slices = {}
+    for i, (name, weight) in enumerate(weights.items()):
+        tokens, most = material.built[i].tokens.n_tokens, material.slices[i].config.max_epochs
+        best = proposal.slices[name].weight
+        slices[name] = MixedSlice(
+            natural=short(material.natural[i]),
+            cap=short(min(1.0, most * tokens / mix.config.budget_tokens)),
+            tokens=tokens,
+            epochs=short(weight * mix.config.budget_tokens / tokens) if tokens else 0.0,
+            max_epochs=most,
+            low=round(max(min(best.low, weight), 0.0), 6),
+            high=round(min(max(best.high, weight), 1.0), 6),
+        )
+    return slices
+
+
+def _expected(proposal: Proposal, verification: Verification | None) -> Expected:
+    """Return what is expected of the weights that are written: by the regression, or by it and fresh runs."""
+    metric, natural, gain = proposal.metric, proposal.baselines["natural"], proposal.improvement
+    tasks = proposal.tasks
+    if verification is not None:
+        metric, natural, gain = verification.written[WEIGHTED], verification.natural, verification.gain
+        tasks = {task: estimate for task, estimate in verification.written.items() if task != WEIGHTED}
+
+    def rounded(estimate: Estimate) -> Estimate:
+        return Estimate(*map(short, astuple(estimate)))
+
+    return Expected(
+        metric=rounded(metric),
+        natural=rounded(natural),
+        improvement=rounded(gain),
+        optimism=short(proposal.optimism),
+        tasks={task: rounded(estimate) for task, estimate in tasks.items()},
+    )
+
+
+def _verified(proposal: Proposal, verification: Verification) -> Verified:
+    inside, total = (sum(getattr(held, part) for held in verification.held.values()) for part in ("inside", "runs"))
+    return Verified(
+        uses=verification.mixture,
+        why=" ".join([verification.why, *verification.notes]),
+        sizes=tuple(
+            VerifiedSize(
+                size=size.size,
+                seeds=min(map(len, size.seeds.values())),
+                seed_sd=short(size.pooled_sd),
+                metric={name: short(value) for name, value in size.mean.items()},
+                expected={name: short(estimate.value) for name, estimate in size.expected.items()},
+            )
+            for size in verification.sizes
+        ),
+        differences={
+            name: Difference(*(None if value is None else short(value) for value in astuple(difference)))
+            for name, difference in verification.sizes[-1].differences.items()
+        },
+        tasks_inside=f"{inside} of {total} measurements inside their 90 % intervals" if total else "",
+        proposed=None if verification.mixture == "proposal" else proposal.weights,
+    )
+
+
+def _provenance(mix: OpenMix, material: Material, fitted: Fitted, proposal: Proposal) -> Provenance:
     config = mix.config
-    provenance = Provenance(
+    return Provenance(
         proposal=fitted.folder.name,
         suite=str(material.suite.path),
         suite_hash=material.suite_hash,
@@ -394,20 +483,6 @@ def chosen_mixture(
         seeds={"swarm": config.swarm.seed, "proxy": config.proxy.seed, "fit": config.fit.seed},
         versions={"gristmill": version("gristmill"), "numpy": version("numpy"), "scipy": version("scipy")},
     )
-    counts = [float(each.tokens.n_tokens) for each in material.built]
-    context = Context(
-        name=mix.name,
-        budget_tokens=config.budget_tokens,
-        constraints=material.constraints,
-        natural=material.natural,
-        slice_tokens=np.array(counts),
-        max_epochs=np.array([each.config.max_epochs for each in material.slices]),
-        provenance=provenance,
-        observed=observed(material, fitted),
-    )
-    mixture = make_mixture(proposal, context, verification)
-    mixture = mixture.model_copy(update={"stages": stages(mix, material, mixture.weights)})
-    return Choice(proposal, verification, mixture)
 
 
 def save_mixture(mix: OpenMix, folder: ProposalFolder, mixture: Mixture) -> None:

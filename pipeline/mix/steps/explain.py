@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.mix.steps.types import OpenMix
+from pipeline.mix.types import from_json
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.mix.weights.proposal import Proposal
 from pipeline.table.errors import UsageError, nearest
@@ -25,7 +26,7 @@ def explain_mixture(mix: OpenMix, slice_name: str | None, as_json: bool) -> str:
     if not isinstance(value, dict) or not folder.mixture.is_file():
         raise UsageError(f"mix explain: {folder.path} is not finished; make it with {mix.command_of('propose')}")
     with as_written(folder.proposal):
-        proposal = Proposal.from_json(value["proposal"], str(folder.proposal))
+        proposal = from_json(Proposal, value["proposal"], str(folder.proposal), "propose")
     mixture = load_mixture(folder.mixture)
     if slice_name is not None and slice_name not in mixture.weights:
         raise UsageError(f"mix explain: no slice is named {slice_name!r}{nearest(slice_name, mixture.weights)}")
@@ -50,7 +51,6 @@ def _before(mix: OpenMix, mixture: Mixture) -> Mixture | None:
 def _row(proposal: Proposal, mixture: Mixture, before: Mixture | None, name: str) -> dict[str, Any]:
     """Return one slice: its weight with interval, what five points more or less cost, and each task's part of it."""
     answer, known = proposal.slices[name], mixture.slices[name]
-    more, less = (answer.moves.get(step) for step in ("+0.05", "-0.05"))
     return {
         "slice": name,
         "weight": mixture.weights[name],
@@ -58,8 +58,8 @@ def _row(proposal: Proposal, mixture: Mixture, before: Mixture | None, name: str
         "high": known.high,
         "natural": known.natural,
         "before": before.weights.get(name) if before else None,
-        "five_points_more": more.metric_change if more else None,
-        "five_points_less": less.metric_change if less else None,
+        "five_points_more": answer.more,
+        "five_points_less": answer.less,
         "bound": next((active.kind for active in proposal.active if active.name == name), None),
         "tasks": dict(sorted(answer.pulls.items(), key=lambda item: item[1])),
     }

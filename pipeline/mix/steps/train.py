@@ -306,11 +306,13 @@ def _extrapolated(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[Tok
     """Return where each run ends on each task, and its variance, (n, m) both; NaN for what was never measured."""
     shares = (*measured_shares(trainer.config.early_stopping or EarlyStopping()), 1.0)
     total = float(trainer.config.tokens)
-    values, variances = np.empty((len(runs), len(tasks))), np.zeros((len(runs), len(tasks)))
+    values = np.full((len(runs), len(tasks)), np.nan)
+    variances = np.zeros_like(values)
     for column, task in enumerate(tasks):
         losses = _curve(trainer, runs, task, shares)
-        mean, sd = extrapolated(LearningCurves(np.array(shares) * total, losses, total))
-        values[:, column], variances[:, column] = np.where(np.isnan(losses).all(axis=1), np.nan, mean), sd**2
+        known = ~np.isnan(losses).all(axis=1)
+        mean, sd = extrapolated(LearningCurves(np.array(shares) * total, losses[known], total))
+        values[known, column], variances[known, column] = mean, sd**2
     return values, variances
 
 

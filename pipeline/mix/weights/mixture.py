@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +16,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from pipeline.mix.config import Kind, Name
-from pipeline.mix.types import Estimate, Floats
-from pipeline.mix.weights.proposal import Proposal
-from pipeline.mix.weights.rounding import round_weights
-from pipeline.mix.weights.space import Constraints
-from pipeline.mix.weights.verify import WEIGHTED, Evidence, Verification
+from pipeline.mix.types import Difference, Estimate, Evidence, Floats
 from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, nearest
 from pipeline.table.kept import read_yaml, write_file
@@ -31,14 +26,6 @@ SUM_TOLERANCE = 1e-9
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weights = dict[str, Share]
-
-
-class Interval(StageConfig):
-    """A value and its 90 % interval."""
-
-    value: Number
-    low: Number
-    high: Number
 
 
 class MixedSlice(StageConfig):
@@ -58,17 +45,17 @@ class MixedSlice(StageConfig):
     high: Share
 
 
-class Predicted(StageConfig):
+class Expected(StageConfig):
     """What is expected of the weights that are written: a new run's metrics, and the gain over the natural mixture.
 
     By the regression alone, or by it and the fresh runs of verification together. `optimism` was taken off.
     """
 
-    metric: Interval
-    natural: Interval
-    improvement: Interval
+    metric: Estimate
+    natural: Estimate
+    improvement: Estimate
     optimism: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    tasks: dict[str, Interval]
+    tasks: dict[str, Estimate]
 
 
 class VerifiedSize(StageConfig):
@@ -84,22 +71,13 @@ class VerifiedSize(StageConfig):
     expected: dict[str, Number] = Field(default_factory=dict)
 
 
-class PairedDifference(StageConfig):
-    """The written mixture minus another, paired by seed (90 %); `in_sd` in standard deviations of a run over seeds."""
-
-    value: Number
-    low: Number
-    high: Number
-    in_sd: Number | None = None
-
-
 class Verified(StageConfig):
     """What fresh proxies said: `uses` is the candidate that is written, `proposed` the proposal where it is another."""
 
     uses: str | None = Field(None, description="null: not verified")
     why: str = ""
     sizes: tuple[VerifiedSize, ...] = ()
-    differences: dict[str, PairedDifference] = Field(default_factory=dict, description="at the size that decides")
+    differences: dict[str, Difference] = Field(default_factory=dict, description="at the size that decides")
     tasks_inside: str = Field("", description="how many predictions of the proposal held")
     proposed: Weights | None = None
 
@@ -148,7 +126,7 @@ class Mixture(StageConfig):
     budget_tokens: int | None = Field(None, ge=1)
     weights: Weights = Field(min_length=1)
     slices: dict[str, MixedSlice] = Field(default_factory=dict)
-    predicted: Predicted | None = None
+    predicted: Expected | None = None
     evidence: Evidence | None = Field(None, description="that it is better than the natural mixture")
     verified: Verified = Verified()
     stages: tuple[MixtureStage, ...] = ()
@@ -179,123 +157,7 @@ def _check_sum(key: str, weights: Mapping[str, float]) -> None:
         raise ValueError(f"{key}: they add up to {total:.10g}, not 1; change one by {1 - total:+.10g}")
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a mixture file says beside the proposal: per slice in the constraints' order, natural share, tokens, epochs.
-
-    `natural`, `slice_tokens` and `max_epochs` have shape (k,). `observed` are the other candidates' weights, by name.
-    """
-
-    name: str
-    budget_tokens: int
-    constraints: Constraints
-    natural: Floats
-    slice_tokens: Floats
-    max_epochs: Floats
-    provenance: Provenance
-    observed: Mapping[str, Floats]
-    stages: tuple[MixtureStage, ...] = ()
-
-
-def make_mixture(proposal: Proposal, context: Context, verification: Verification | None = None) -> Mixture:
-    """Return the mixture to be used: the proposal, or after verification the candidate that is expected to be best.
-
-    Weights are rounded to four places; their sum is exactly 1.
-
-    Raises: ConfigError when verification names a candidate that is not known, or one beyond the caps.
-    """
-    chosen = proposal.vector
-    if verification is not None and verification.mixture != "proposal":
-        if verification.mixture not in context.observed:
-            raise ConfigError(
-                f"verification chose {verification.mixture!r}, whose weights are not among {list(context.observed)}"
-            )
-        chosen = context.observed[verification.mixture]
-    weights = round_weights(chosen, context.constraints)
-    names = context.constraints.names
-    return Mixture(
-        name=context.name,
-        budget_tokens=context.budget_tokens,
-        weights={name: float(weight) for name, weight in zip(names, weights, strict=True)},
-        slices=_slices(proposal, context, weights),
-        predicted=_predicted(proposal, verification),
-        evidence=verification.evidence if verification else "none",
-        verified=_verified(proposal, verification),
-        stages=context.stages,
-        provenance=context.provenance,
-    )
-
-
-def _slices(proposal: Proposal, context: Context, weights: Floats) -> dict[str, MixedSlice]:
-    slices = {}
-    for i, name in enumerate(context.constraints.names):
-        tokens, most = int(context.slice_tokens[i]), float(context.max_epochs[i])
-        asked = float(weights[i]) * context.budget_tokens
-        interval = proposal.slices[name].weight
-        slices[name] = MixedSlice(
-            natural=_short(context.natural[i]),
-            cap=_short(min(1.0, most * tokens / context.budget_tokens)),
-            tokens=tokens,
-            epochs=_short(asked / tokens) if tokens else 0.0,
-            max_epochs=most,
-            low=round(max(min(interval.low, float(weights[i])), 0.0), 6),
-            high=round(min(max(interval.high, float(weights[i])), 1.0), 6),
-        )
-    return slices
-
-
-def _predicted(proposal: Proposal, verification: Verification | None) -> Predicted:
-    metric, gain, tasks = proposal.metric, proposal.improvement, proposal.tasks
-    natural = proposal.baselines["natural"]
-    if verification is not None:
-        metric, natural, gain = verification.written[WEIGHTED], verification.natural, verification.gain
-        tasks = {task: estimate for task, estimate in verification.written.items() if task != WEIGHTED}
-    return Predicted(
-        metric=_interval(metric),
-        natural=_interval(natural),
-        improvement=_interval(gain),
-        optimism=_short(proposal.optimism),
-        tasks={task: _interval(estimate) for task, estimate in tasks.items()},
-    )
-
-
-def _verified(proposal: Proposal, verification: Verification | None) -> Verified:
-    if verification is None:
-        return Verified()
-    inside = sum(h.inside for h in verification.held.values())
-    total = sum(h.runs for h in verification.held.values())
-    return Verified(
-        uses=verification.mixture,
-        why=" ".join([verification.why, *verification.notes]),
-        sizes=tuple(
-            VerifiedSize(
-                size=result.size,
-                seeds=min(len(seeds) for seeds in result.seeds.values()),
-                seed_sd=_short(result.pooled_sd),
-                metric={name: _short(value) for name, value in result.mean.items()},
-                expected={name: _short(estimate.value) for name, estimate in result.expected.items()},
-            )
-            for result in verification.sizes
-        ),
-        differences={
-            name: PairedDifference(
-                value=_short(d.value),
-                low=_short(d.low),
-                high=_short(d.high),
-                in_sd=None if d.in_sd is None else _short(d.in_sd),
-            )
-            for name, d in verification.sizes[-1].differences.items()
-        },
-        tasks_inside=f"{inside} of {total} measurements inside their 90 % intervals" if total else "",
-        proposed=None if verification.mixture == "proposal" else proposal.weights,
-    )
-
-
-def _interval(estimate: Estimate) -> Interval:
-    return Interval(value=_short(estimate.value), low=_short(estimate.low), high=_short(estimate.high))
-
-
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Return a number to six digits: more would say more than is known."""
     return float(f"{value:.6g}")
 

@@ -134,13 +134,13 @@ def _spread(runs: Sequence[RunSpec], values: Floats) -> tuple[Floats, NDArray[np
 
 def _interval(variance: Floats, above: NDArray[np.int64], below: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Return the bounds of sqrt(true variance ratio - 1), given the measured ratio and its degrees of freedom."""
-    from scipy.stats import f
+    from scipy.special import fdtri
 
     tail = (1 - CONFIDENCE) / 2
     known = np.isfinite(variance) & (above > 0) & (below > 0)
     bounds = []
     for probability in (1 - tail, tail):
-        quantile = f.ppf(probability, np.maximum(above, 1), np.maximum(below, 1))
+        quantile = fdtri(np.maximum(above, 1), np.maximum(below, 1), probability)
         scaled = np.where(known, variance, np.nan) / quantile
         bounds.append(np.sqrt(np.maximum(scaled - 1, 0)))
     return bounds[0], bounds[1]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.types import Estimate, Floats
+from pipeline.mix.types import Estimate, Floats, Prediction
 from pipeline.mix.weights.space import Constraints
 from pipeline.table.errors import ConfigError
 
@@ -18,43 +18,23 @@ UPPER_Z = 1.645
 _ROWS = 2048
 
 
-class Predicted(Protocol):
-    """Metrics of new runs, each (q, m): ends of the 90 % intervals of a run with a fresh seed, and of its mean."""
-
-    @property
-    def mean(self) -> Floats: ...
-    @property
-    def low(self) -> Floats: ...
-    @property
-    def high(self) -> Floats: ...
-    @property
-    def mean_low(self) -> Floats: ...
-    @property
-    def mean_high(self) -> Floats: ...
-
-
 class Predictor(Protocol):
     """A fitted regression of all m metrics on mixtures (q, k)."""
 
-    def predict(self, weights: Floats) -> Predicted:
+    def mean(self, weights: Floats) -> Floats:
+        """Return the expected metrics, (q, m), without intervals, which a search never looks at."""
+        ...
+
+    def predict(self, weights: Floats) -> Prediction:
         """Return what new runs would measure."""
         ...
 
-    def total(self, weights: Floats, metric_weights: Floats) -> Predicted:
+    def total(self, weights: Floats, metric_weights: Floats) -> Prediction:
         """Return what new runs would measure of the sum of the metrics, weighted (m,), as one metric (q, 1)."""
         ...
 
     def draws(self, weights: Floats) -> Floats:
         """Return draws of the expected metrics, (d, q, m): the same d fits at every call."""
-        ...
-
-
-@runtime_checkable
-class QuickPredictor(Protocol):
-    """A predictor that can do without intervals, which a search never looks at."""
-
-    def mean(self, weights: Floats) -> Floats:
-        """Return the expected metrics, (q, m), as `predict` would."""
         ...
 
 
@@ -128,16 +108,11 @@ class Objective:
 
     def __init__(self, predictor: Predictor, problem: Problem, config: ProposeConfig) -> None:
         self.problem, self.config, self.predictor = problem, config, predictor
-        self._mean = predictor.mean if isinstance(predictor, QuickPredictor) else lambda w: predictor.predict(w).mean
         self.kl = config.kl or 0.0
-
-    def divergence(self, points: Floats) -> Floats:
-        """Return KL(point || natural) in nats, (q,)."""
-        return self.problem.divergence(points)
 
     def means(self, points: Floats) -> Floats:
         """Return the expected metrics, (q, m)."""
-        return np.concatenate([self._checked(self._mean(block)) for block in _blocks(points, _ROWS)])
+        return np.concatenate([self._checked(self.predictor.mean(block)) for block in _blocks(points, _ROWS)])
 
     def metric(self, points: Floats) -> Floats:
         """Return the weighted metric that is minimised, without the penalty, (q,): a mean or an upper bound."""
@@ -148,30 +123,20 @@ class Objective:
 
     def __call__(self, points: Floats) -> Floats:
         """Return the objective, (q,)."""
-        return self.metric(points) + self.kl * self.divergence(points)
+        return self.metric(points) + self.kl * self.problem.divergence(points)
 
     def draws(self, points: Floats) -> Floats:
         """Return draws of the expected weighted metric, (d, q)."""
         parts = [self._checked(self.predictor.draws(b)) @ self.problem.weights for b in _blocks(points, _ROWS // 4)]
         return np.concatenate(parts, axis=1)
 
-    def task_draws(self, points: Floats) -> Floats:
-        """Return draws of each task's expected metric, (d, q, m)."""
-        return self._checked(self.predictor.draws(points))
-
-    def predict(self, points: Floats) -> tuple[list[dict[str, Estimate]], list[Estimate]]:
-        """Return each point's tasks, and its weighted metric, with 90 % intervals of a new run."""
-        predicted, whole = self.predictor.predict(points), self.predictor.total(points, self.problem.weights)
-        mean, low, high = (self._checked(v) for v in (predicted.mean, predicted.low, predicted.high))
-        tasks = [
-            {
-                t: Estimate(float(mean[q, i]), float(low[q, i]), float(high[q, i]))
-                for i, t in enumerate(self.problem.tasks)
-            }
-            for q in range(len(points))
-        ]
-        ends = zip(whole.mean[:, 0].tolist(), whole.low[:, 0].tolist(), whole.high[:, 0].tolist(), strict=True)
-        return tasks, [Estimate(*end) for end in ends]
+    def predict(self, points: Floats) -> tuple[dict[str, Estimate], list[Estimate]]:
+        """Return the first point's tasks, and every point's weighted metric, with 90 % intervals of a new run."""
+        each, whole = self.predictor.predict(points), self.predictor.total(points, self.problem.weights)
+        ends = np.stack([self._checked(v) for v in (each.mean, each.low, each.high)], axis=-1)[0].tolist()
+        tasks = {task: Estimate(*end) for task, end in zip(self.problem.tasks, ends, strict=True)}
+        totals = np.stack([whole.mean, whole.low, whole.high], axis=-1)[:, 0].tolist()
+        return tasks, [Estimate(*end) for end in totals]
 
     def _checked(self, values: Floats) -> Floats:
         if values.shape[-1] != len(self.problem.tasks):
@@ -183,8 +148,3 @@ class Objective:
 
 def _blocks(points: Floats, rows: int) -> list[Floats]:
     return [points[start : start + rows] for start in range(0, max(len(points), 1), rows)]
-
-
-def owner_free(score: Callable[[Floats], Floats]) -> Callable[[Floats, object], Floats]:
-    """Return a score that ignores which point a candidate belongs to."""
-    return lambda points, _owner: score(points)

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.mix.types import Floats, RunSpec
 from pipeline.mix.weights.objective import Problem
 from pipeline.mix.weights.proposal import Kept
-from pipeline.mix.weights.search import Ints, Space
+from pipeline.mix.weights.search import Ints, TrustRegion
 
 Means = Callable[[Floats], Floats]
 """A fit of some runs: mixtures (q, k) to expected metrics (q, m)."""
@@ -51,7 +51,7 @@ class Halves:
 
 
 def measure_halves(
-    pairs: Sequence[tuple[Means, Means]], problem: Problem, space: Space, kls: Sequence[float], seed: int
+    pairs: Sequence[tuple[Means, Means]], problem: Problem, region: TrustRegion, kls: Sequence[float], seed: int
 ) -> Halves:
     """Return what proposals from one half keep in the other's eyes; `pairs` are fits of both halves of some splits.
 
@@ -63,7 +63,7 @@ def measure_halves(
     natural = problem.constraints.rescale(problem.natural[None])
     centres = np.concatenate([np.full((_POOL // 2, k), 1 / k), np.repeat(problem.natural[None], _POOL // 2, 0)])
     points = problem.constraints.sample(rng, centres, np.exp(rng.uniform(0, np.log(300), _POOL)))
-    points = _fitting(space, np.concatenate([natural, space.anchors, points]))
+    points = region.repaired(np.concatenate([natural, region.anchors, points]))
     penalties = sorted(set(kls))
     fits = [fit for pair in pairs for fit in pair]
     scores = np.stack([fit(points) @ problem.weights for fit in fits])  # (halves, q)
@@ -75,7 +75,7 @@ def measure_halves(
     for _ in range(2):
         found = points[np.unique(best())]
         strengths = np.exp(rng.uniform(np.log(30), np.log(3000), _NEAR))
-        near = _fitting(space, problem.constraints.sample(rng, found[np.arange(_NEAR) % len(found)], strengths))
+        near = region.repaired(problem.constraints.sample(rng, found[np.arange(_NEAR) % len(found)], strengths))
         points = np.concatenate([points, near])
         scores = np.concatenate([scores, np.stack([fit(near) @ problem.weights for fit in fits])], axis=1)
     chosen = best()
@@ -86,11 +86,6 @@ def measure_halves(
     apart = points[chosen[::2]] - points[chosen[1::2]]  # (splits, kls, k)
     records = zip(penalties, own.mean(0).tolist(), kept.mean(0).tolist(), strict=True)
     return Halves(tuple(Kept(*record) for record in records), np.sqrt((apart**2).mean(0)) / 2)
-
-
-def _fitting(space: Space, points: Floats) -> Floats:
-    points, fits = space.repair(points)
-    return points[fits]
 
 
 def split_rows(runs: Sequence[RunSpec], splits: int, seed: int) -> list[tuple[Ints, Ints]]:

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from pipeline.mix.types import Estimate, Floats
-from pipeline.table.errors import WorkspaceError
-
-
-@dataclass(frozen=True)
-class Move:
-    """What one slice's weight moved by some amount costs, the others keeping their ratios; above zero is worse.
-
-    `metric_change` is of the predicted weighted metric, `objective_change` has the KL penalty in it. The move may leave
-    the caps: it says what a cap costs.
-    """
-
-    metric_change: float
-    objective_change: float
 
 
 @dataclass(frozen=True)
@@ -31,18 +15,18 @@ class SliceAnswer:
     """The answer for one slice.
 
     `weight` has the 90 % interval of where the optimum lies, from optimising each draw of the fit. `lower` and `upper`
-    are what is allowed. `derivative` is that of the weighted metric by this weight. `moves` are by -0.05, -0.01, +0.01
-    and +0.05; null where there is no such mixture. From `flat_low` to `flat_high` the objective stays within
-    `Proposal.flat_tolerance` of the optimum. `pulls`: what five points more do to the weighted metric through each
-    task; below zero, the task asks for more of the slice. In all of these the other weights keep their ratios.
+    are what is allowed. `less` and `more`: how five points less or more change the weighted metric (above zero is
+    worse), also beyond a cap; None where there is no such mixture. `pulls`: what five points more do to it through each
+    task; below zero, the task asks for more of the slice. From `flat_low` to `flat_high` the objective stays within
+    `Proposal.flat_tolerance` of the optimum. In all of these the other weights keep their ratios.
     """
 
     weight: Estimate
     natural: float
     lower: float
     upper: float
-    derivative: float
-    moves: dict[str, Move | None]
+    less: float | None
+    more: float | None
     flat_low: float
     flat_high: float
     pulls: dict[str, float]
@@ -64,18 +48,6 @@ class Active:
     kind: Literal["zero", "lower", "upper", "fixed", "group_lower", "group_upper", "trust_region"]
     name: str
     limit: float
-
-
-@dataclass(frozen=True)
-class Trust:
-    """How far the proposal is from the nearest run that the fit has seen, by Hellinger distance, and how far it may be.
-
-    `nearest_run` is the row of that run.
-    """
-
-    distance: float
-    radius: float
-    nearest_run: int
 
 
 @dataclass(frozen=True)
@@ -116,17 +88,13 @@ class Proposal:
     task_weights: dict[str, float]
     groups: dict[str, float]
     baselines: dict[str, Estimate]
-    natural_tasks: dict[str, Estimate]
     natural_groups: dict[str, float]
     improvement: Estimate
     optimism: float
     halves: tuple[Kept, ...]
     pareto: tuple[ParetoPoint, ...]
     active: tuple[Active, ...]
-    trust: Trust
-    kl_to_natural: float
     flat_tolerance: float
-    candidates: int
     notes: tuple[str, ...] = ()
 
     @property
@@ -138,23 +106,3 @@ class Proposal:
     def vector(self) -> Floats:
         """The weights, float64 (k,)."""
         return np.array(list(self.weights.values()), np.float64)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file; none is NaN or infinite."""
-        plain: dict[str, Any] = _adapter().dump_python(self, mode="json")
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], where: str = "proposal") -> Proposal:
-        """Undo `to_json`. Raises: WorkspaceError when `value`, read from `where`, is no proposal."""
-        try:
-            return _adapter().validate_python(dict(value))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            raise WorkspaceError(f"{where}: {key}: {first['msg']}; run `gristmill mix propose` again") from error
-
-
-@cache
-def _adapter() -> TypeAdapter[Proposal]:
-    return TypeAdapter(Proposal)

@@ -21,13 +21,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.mix.config import ProposeConfig
-from pipeline.mix.types import Estimate, Floats
-from pipeline.mix.weights.objective import UPPER_Z, Objective, Predicted, Predictor, Problem, owner_free
+from pipeline.mix.types import Estimate, Floats, Prediction
+from pipeline.mix.weights.objective import UPPER_Z, Objective, Predictor, Problem
 from pipeline.mix.weights.optimism import DEFAULT_KL, KLS, Halves, Means, measure_halves
-from pipeline.mix.weights.proposal import Active, Move, ParetoPoint, Proposal, SliceAnswer, Trust
+from pipeline.mix.weights.proposal import Active, ParetoPoint, Proposal, SliceAnswer
 from pipeline.mix.weights.rounding import round_weights
-from pipeline.mix.weights.search import Ints, Space, TrustRegion, compass, polish, set_weight
-from pipeline.mix.weights.space import Constraints
+from pipeline.mix.weights.search import Ints, TrustRegion, compass, polish, set_weight, usual_radius
 from pipeline.mix.weights.verify import WEIGHTED, Belief
 from pipeline.table.errors import ConfigError
 
@@ -36,12 +35,6 @@ _UPPER_CANDIDATES = 4_096
 _STARTS = 3
 _BINDS = 5e-4
 _REACH = 2.353  # of 90 % with three degrees of freedom: splits of the same eight seeds are few independent ones
-
-
-@dataclass(frozen=True)
-class _Cloud:
-    points: Floats
-    values: Floats
 
 
 @dataclass(frozen=True)
@@ -68,17 +61,16 @@ def propose(
 
     Raises: ConfigError when the fit does not match the problem or predicts values that are not finite.
     """
-    space = Space.of(problem.constraints, problem.runs)
+    region = TrustRegion.of(problem.constraints, problem.runs)
     measured, kl = None, config.kl
     if halves:
-        measured = measure_halves(halves, problem, space, KLS if kl is None else (kl,), seed)
+        measured = measure_halves(halves, problem, region, KLS if kl is None else (kl,), seed)
         kl = measured.best_kl if kl is None else kl
     objective = Objective(predictor, problem, config.model_copy(update={"kl": DEFAULT_KL if kl is None else kl}))
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x70726F70]))
-    cloud = _cloud(objective, space, rng)
-    best = _refined(objective, space, cloud)
-    weights = round_weights(best, problem.constraints)
-    proposal = _described(objective, space, Found(weights, cloud.points, cloud.values), rng)
+    candidates = _cloud(objective, region, rng)
+    weights = round_weights(_refined(objective, region, candidates), problem.constraints)
+    proposal = _described(objective, region, weights, candidates, rng)
     return proposal if measured is None else _corrected(proposal, measured)
 
 
@@ -128,7 +120,7 @@ def beliefs(
     each, whole, draws = predictor.predict(at), predictor.total(at, weights), predictor.draws(at)
     off = np.array([optimism if name == "proposal" else 0.0 for name in points])
 
-    def belief(name: str, told: Predicted, column: int, apart: Floats, off: Floats | float) -> Belief:
+    def belief(name: str, told: Prediction, column: int, apart: Floats, off: Floats | float) -> Belief:
         """`apart` (d, c): how draws differ from their mean."""
         sd, degrees = noise.sd.get(name, (0.0, 0))
         of_seeds, spread = sd**2 / noise.seeds, apart.std(0)  # the verdict knows better what seeds do to each
@@ -156,8 +148,8 @@ def baselines(problem: Problem) -> dict[str, Floats]:
     return {"natural": rescaled[0], "uniform": rescaled[1]}
 
 
-def _cloud(objective: Objective, space: Space, rng: np.random.Generator) -> _Cloud:
-    """Return candidates of the space, with their scores: anchors, draws everywhere, then draws around the best."""
+def _cloud(objective: Objective, region: TrustRegion, rng: np.random.Generator) -> Floats:
+    """Return candidates (q, k) of the region, the best first: anchors, draws everywhere, then around the best."""
     problem = objective.problem
     count = CANDIDATES if objective.config.objective == "expected" else _UPPER_CANDIDATES
     k = len(problem.natural)
@@ -167,12 +159,11 @@ def _cloud(objective: Objective, space: Space, rng: np.random.Generator) -> _Clo
         [
             np.full((half // 4, k), 1.0 / k),
             np.repeat(problem.natural[None], half // 4, 0),
-            _rows(space.anchors, half // 2),
+            _rows(region.anchors, half // 2),
         ]
     )
-    points = space.constraints.sample(rng, centres, _strengths(rng, len(centres), 1.0, 300.0))
-    points, fits = space.repair(np.concatenate([space.anchors, fixed, points]))
-    points = points[fits]
+    points = region.constraints.sample(rng, centres, _strengths(rng, len(centres), 1.0, 300.0))
+    points = region.repaired(np.concatenate([region.anchors, fixed, points]))
     if len(points) == 0:
         raise ConfigError(
             "propose: no mixture inside the bounds is near a run that was trained; "
@@ -180,12 +171,10 @@ def _cloud(objective: Objective, space: Space, rng: np.random.Generator) -> _Clo
         )
     values = objective(points)
     top = points[np.argsort(values, kind="stable")[:32]]
-    near = space.constraints.sample(rng, _rows(top, half), _strengths(rng, half, 10.0, 3000.0))
-    near, fits = space.repair(near)
-    points = np.concatenate([points, near[fits]])
-    values = np.concatenate([values, objective(near[fits])]) if fits.any() else values
-    order = np.argsort(values, kind="stable")
-    return _Cloud(points[order], values[order])
+    near = region.constraints.sample(rng, _rows(top, half), _strengths(rng, half, 10.0, 3000.0))
+    near = region.repaired(near)
+    values = np.concatenate([values, objective(near)]) if len(near) else values
+    return np.asarray(np.concatenate([points, near])[np.argsort(values, kind="stable")], np.float64)
 
 
 def _strengths(rng: np.random.Generator, count: int, least: float, most: float) -> Floats:
@@ -197,51 +186,49 @@ def _rows(points: Floats, count: int) -> Floats:
     return np.asarray(points[np.arange(count) % len(points)], np.float64)
 
 
-def _refined(objective: Objective, space: Space, cloud: _Cloud) -> Floats:
+def _refined(objective: Objective, region: TrustRegion, candidates: Floats) -> Floats:
     """Return the best mixture that local searches from a few good and different candidates reach."""
-    score = owner_free(objective)
+
+    def score(points: Floats, _owner: Ints) -> Floats:
+        return objective(points)
+
     chosen: list[int] = []
-    balls, _ = space.region.nearest(cloud.points[:2048])
+    balls, _ = region.nearest(candidates[:2048])
     for row, ball in enumerate(balls):
         if len(chosen) < _STARTS and ball not in balls[chosen]:
             chosen.append(row)
-    starts = np.stack([polish(cloud.points[row], score, space) for row in chosen])
-    points, values = compass(starts, score, space, step=0.02)
+    starts = np.stack([polish(candidates[row], score, region) for row in chosen])
+    points, values = compass(starts, score, region, step=0.02)
     return np.asarray(points[int(values.argmin())], np.float64)
 
 
-def _described(objective: Objective, space: Space, found: Found, rng: np.random.Generator) -> Proposal:
+def _described(
+    objective: Objective, region: TrustRegion, weights: Floats, candidates: Floats, rng: np.random.Generator
+) -> Proposal:
     problem = objective.problem
-    weights, kl = found.weights, objective.kl
     others = baselines(problem)
     seen = objective.means(problem.runs) @ problem.weights
     others["best_predicted_run"] = problem.runs[int(seen.argmin())]
     tasks, totals = objective.predict(np.stack([weights, *others.values()]))
-    region = space.region
-    nearest, distance = (part[0] for part in region.nearest(weights[None]))
-    slices, tolerance = slice_answers(objective, space, found, rng)
+    tolerance = _tolerance(objective, weights)
     groups = group_metrics(objective, np.stack([weights, others["natural"]]))
     return Proposal(
         weights=_named(problem.constraints.names, weights),
-        slices=slices,
+        slices=slice_answers(objective, region, weights, candidates, tolerance, rng),
         objective=objective.config.objective,
-        kl=kl,
+        kl=objective.kl,
         metric=totals[0],
-        tasks=tasks[0],
+        tasks=tasks,
         task_weights=_named(problem.tasks, problem.weights),
         groups=_named(problem.groups, groups[0]),
         baselines=dict(zip(others, totals[1:], strict=True)),
-        natural_tasks=tasks[1],
         natural_groups=_named(problem.groups, groups[1]),
         improvement=expected_difference(objective, others["natural"], weights),
         optimism=0.0,
         halves=(),
-        pareto=pareto_front(objective, space, found),
-        active=_active(problem.constraints, region, weights, float(distance)),
-        trust=Trust(float(distance), region.radius, int(nearest)),
-        kl_to_natural=float(objective.divergence(weights[None])[0]),
+        pareto=pareto_front(objective, region, np.concatenate([weights[None], candidates[: 4 * _POOL]])),
+        active=_active(region, weights),
         flat_tolerance=tolerance,
-        candidates=len(found.points),
         notes=_notes(problem, region),
     )
 
@@ -250,9 +237,9 @@ def _named(names: tuple[str, ...], values: Floats) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
-def _active(limits: Constraints, region: TrustRegion, weights: Floats, distance: float) -> tuple[Active, ...]:
+def _active(region: TrustRegion, weights: Floats) -> tuple[Active, ...]:
     """Return the constraints that bind, up to what rounding moves."""
-    found = []
+    found, limits = [], region.constraints
     for name, weight, low, high in zip(limits.names, weights, limits.lower, limits.upper, strict=True):
         if high - low <= 1e-9:
             found.append(Active("fixed", name, float(low)))
@@ -266,13 +253,13 @@ def _active(limits: Constraints, region: TrustRegion, weights: Floats, distance:
             found.append(Active("group_lower", group.name, group.lower))
         elif group.upper - total <= _BINDS and group.upper < 1:
             found.append(Active("group_upper", group.name, group.upper))
-    if distance >= region.radius * 0.98:
+    if region.nearest(weights[None])[1][0] >= region.radius * 0.98:
         found.append(Active("trust_region", "", region.radius))
     return tuple(found)
 
 
 def _notes(problem: Problem, region: TrustRegion) -> tuple[str, ...]:
-    usual = TrustRegion.around(problem.runs).radius
+    usual = usual_radius(problem.runs)
     if region.radius <= usual * (1 + 1e-9):
         return ()
     return (
@@ -281,8 +268,8 @@ def _notes(problem: Problem, region: TrustRegion) -> tuple[str, ...]:
     )
 
 
-MOVES = (-0.05, -0.01, 0.01, 0.05)
-PULL = 0.05
+STEP = 0.05
+"""Five points of the weights, for what less and more of a slice does."""
 _FLAT_SHARE = 0.01
 _FLAT_SD = 0.5
 _GRID = 200
@@ -293,39 +280,34 @@ _FRONT = 24
 _SAME = 1e-6
 
 
-@dataclass(frozen=True)
-class Found:
-    """A search's answer: `weights` (k,), and the candidates (q, k) with their scores (q,), the best first."""
-
-    weights: Floats
-    points: Floats
-    values: Floats
-
-
 def slice_answers(
-    objective: Objective, space: Space, found: Found, rng: np.random.Generator
-) -> tuple[dict[str, SliceAnswer], float]:
-    """Return the answer for each slice, and the flat region's tolerance."""
-    low, high = _optima(objective, space, found, rng)
-    limits, weights = objective.problem.constraints, found.weights
-    tolerance = _tolerance(objective, weights)
-    moves, derivative, pulls = _moves(objective, weights), _derivatives(objective, weights), _pulls(objective, weights)
+    objective: Objective,
+    region: TrustRegion,
+    weights: Floats,
+    candidates: Floats,
+    tolerance: float,
+    rng: np.random.Generator,
+) -> dict[str, SliceAnswer]:
+    """Return the answer for each slice; the objective may be worse by `tolerance` in the flat region."""
+    problem, limits = objective.problem, region.constraints
+    low, high = _optima(objective, region, weights, candidates, rng)
+    less, more, pulls = _changes(objective, weights)
     flat = _flat(objective, weights, tolerance)
     answers = {}
     for i, name in enumerate(limits.names):
         value = float(weights[i])
         answers[name] = SliceAnswer(
             weight=Estimate(value, min(float(low[i]), value), max(float(high[i]), value)),
-            natural=float(objective.problem.natural[i]),
+            natural=float(problem.natural[i]),
             lower=float(limits.lower[i]),
             upper=float(limits.upper[i]),
-            derivative=float(derivative[i]),
-            moves=moves[i],
+            less=less[i],
+            more=more[i],
             flat_low=flat[i][0],
             flat_high=flat[i][1],
-            pulls=dict(zip(objective.problem.tasks, pulls[i].tolist(), strict=True)),
+            pulls=dict(zip(problem.tasks, pulls[i].tolist(), strict=True)),
         )
-    return answers, tolerance
+    return answers
 
 
 def expected_difference(objective: Objective, base: Floats, weights: Floats) -> Estimate:
@@ -333,7 +315,7 @@ def expected_difference(objective: Objective, base: Floats, weights: Floats) -> 
 
     Tasks' errors are taken as shared: a law errs on them together, but its draws are made task by task.
     """
-    by_task = objective.task_draws(np.stack([base, weights]))
+    by_task = objective.predictor.draws(np.stack([base, weights]))
     apart = by_task[:, 0] - by_task[:, 1]
     paired = apart @ objective.problem.weights
     alone = float(paired.std())
@@ -350,7 +332,7 @@ def group_metrics(objective: Objective, points: Floats) -> Floats:
     return np.asarray(objective.means(points) @ objective.problem.group_weights.T, np.float64)
 
 
-def pareto_front(objective: Objective, space: Space, found: Found) -> tuple[ParetoPoint, ...]:
+def pareto_front(objective: Objective, region: TrustRegion, pool: Floats) -> tuple[ParetoPoint, ...]:
     """Return mixtures that trade the groups of tasks against one another, none beaten by another in every group.
 
     Each minimises the groups' expected metrics under another importance, the penalty included. One group has no front.
@@ -359,17 +341,14 @@ def pareto_front(objective: Objective, space: Space, found: Found) -> tuple[Pare
     if len(groups) < 2:
         return ()
     importance = _importances(len(groups), objective)
-    pool = np.concatenate([found.weights[None], found.points[: 4 * _POOL], space.anchors])
-    pool, fits = space.repair(pool)
-    pool = pool[fits]
-    kl = objective.kl
+    pool, kl = region.repaired(np.concatenate([pool, region.anchors])), objective.kl
 
     def score(points: Floats, owner: Ints) -> Floats:
         values = (group_metrics(objective, points) * importance[owner]).sum(1)
-        return np.asarray(values + kl * objective.divergence(points), np.float64)
+        return np.asarray(values + kl * objective.problem.divergence(points), np.float64)
 
-    table = importance @ group_metrics(objective, pool).T + kl * objective.divergence(pool)
-    points, _ = compass(pool[table.argmin(1)], score, space, step=0.04, least=2e-3, rounds=24)
+    table = importance @ group_metrics(objective, pool).T + kl * objective.problem.divergence(pool)
+    points, _ = compass(pool[table.argmin(1)], score, region, step=0.04, least=2e-3, rounds=24)
     metrics = group_metrics(objective, points)
     names = objective.problem.constraints.names
     return tuple(
@@ -416,35 +395,39 @@ def _tolerance(objective: Objective, weights: Floats) -> float:
     return _FLAT_SHARE * abs(float(objective.metric(weights[None])[0]))
 
 
-def _optima(objective: Objective, space: Space, found: Found, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _optima(
+    objective: Objective, region: TrustRegion, weights: Floats, candidates: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
     """Return the 5 % and 95 % quantiles (k,) of where each draw has its optimum.
 
     Every draw chooses from one pool: good candidates, mixtures near the optimum, and steps along each draw's own slope.
     """
-    pool = [found.weights[None], found.points[:_POOL], _around(space, found.weights[None], 512, rng)]
-    points, fits = space.repair(np.concatenate([*pool, space.anchors[:_POOL]]))
-    points[0], fits[0] = found.weights, True
+    pool = [weights[None], candidates[:_POOL], _around(region, weights[None], 512, rng)]
+    points, fits = region.repair(np.concatenate([*pool, region.anchors[:_POOL]]))
+    points[0], fits[0] = weights, True
     points = points[fits]
     scores = _draw_scores(objective, points)
-    more = _downhill(objective, found.weights, scores.shape[0])
+    more = _downhill(objective, weights, scores.shape[0])
     for _ in range(3):
-        more, fits = space.repair(more)
-        if fits.any():
-            points = np.concatenate([points, more[fits]])
-            scores = np.concatenate([scores, _draw_scores(objective, more[fits])], axis=1)
-        more = _around(space, points[scores.argmin(1)], 256, rng)
+        more = region.repaired(more)
+        if len(more):
+            points = np.concatenate([points, more])
+            scores = np.concatenate([scores, _draw_scores(objective, more)], axis=1)
+        more = _around(region, points[scores.argmin(1)], 256, rng)
     low, high = np.quantile(points[scores.argmin(1)], [0.05, 0.95], axis=0)
     return low, high
 
 
 def _draw_scores(objective: Objective, points: Floats) -> Floats:
     """Return the objective of each draw, (d, q); draws beyond a number are left out."""
-    return np.asarray(objective.draws(points)[:_DRAWS] + objective.kl * objective.divergence(points), np.float64)
+    return np.asarray(
+        objective.draws(points)[:_DRAWS] + objective.kl * objective.problem.divergence(points), np.float64
+    )
 
 
-def _around(space: Space, points: Floats, count: int, rng: np.random.Generator) -> Floats:
-    strengths = np.exp(rng.uniform(np.log(30.0), np.log(3000.0), count))
-    return space.constraints.sample(rng, points[np.arange(count) % len(points)], strengths)
+def _around(region: TrustRegion, points: Floats, count: int, rng: np.random.Generator) -> Floats:
+    strengths = _strengths(rng, count, 30.0, 3000.0)
+    return region.constraints.sample(rng, _rows(points, count), strengths)
 
 
 def _downhill(objective: Objective, weights: Floats, draws: int) -> Floats:
@@ -460,38 +443,19 @@ def _downhill(objective: Objective, weights: Floats, draws: int) -> Floats:
     return np.asarray(moved.reshape(-1, k), np.float64)
 
 
-def _moves(objective: Objective, weights: Floats) -> list[dict[str, Move | None]]:
-    """Return what moving each weight by each of `MOVES` costs."""
+def _changes(objective: Objective, weights: Floats) -> tuple[list[float | None], list[float | None], Floats]:
+    """Return what five points less and more of each slice do to the metric, where there is such a mixture.
+
+    And what five points more, or what is left to all of it, do to the weighted metric through each task, (k, m).
+    """
     k = len(weights)
-    index = np.repeat(np.arange(k), len(MOVES))
-    value = weights[index] + np.tile(MOVES, k)
-    exists = (value >= -1e-12) & (value <= 1 + 1e-12)
-    points = set_weight(np.repeat(weights[None], len(index), 0), index, np.clip(value, 0, 1))
+    value = np.concatenate([weights - STEP, weights + STEP])
+    points = set_weight(np.tile(weights, (2 * k, 1)), np.tile(np.arange(k), 2), np.clip(value, 0, 1))
     points = np.concatenate([weights[None], points])
-    metric, penalty = objective.metric(points), objective.kl * objective.divergence(points)
-    change, whole = metric[1:] - metric[0], (metric + penalty)[1:] - (metric + penalty)[0]
-    found = [Move(float(c), float(w)) if e else None for c, w, e in zip(change, whole, exists, strict=True)]
-    return [{f"{move:+g}": found[i * len(MOVES) + j] for j, move in enumerate(MOVES)} for i in range(k)]
-
-
-def _pulls(objective: Objective, weights: Floats) -> Floats:
-    """Return what `PULL` more of each slice adds to the weighted metric through each task, (k, m)."""
-    index = np.arange(len(weights))
-    more = set_weight(np.repeat(weights[None], len(weights), 0), index, np.minimum(weights + PULL, 1.0))
-    means = objective.means(np.concatenate([weights[None], more]))
-    return np.asarray((means[1:] - means[0]) * objective.problem.weights, np.float64)
-
-
-def _derivatives(objective: Objective, weights: Floats) -> Floats:
-    """Return the derivative (k,) of the metric by each weight, the others keeping their ratios."""
-    k = len(weights)
-    index = np.arange(k)
-    up = np.minimum(weights + _STEP, 1.0)
-    down = np.maximum(weights - _STEP, 0.0)
-    both = np.concatenate([up, down])
-    points = set_weight(np.repeat(weights[None], 2 * k, 0), np.concatenate([index, index]), both)
-    values = objective.metric(points)
-    return np.asarray((values[:k] - values[k:]) / (up - down), np.float64)
+    metric, means = objective.metric(points), objective.means(points)
+    exists = (value >= -1e-12) & (value <= 1 + 1e-12)
+    change = [float(c) if e else None for c, e in zip(metric[1:] - metric[0], exists, strict=True)]
+    return change[:k], change[k:], np.asarray((means[1 + k :] - means[0]) * objective.problem.weights, np.float64)
 
 
 def _flat(objective: Objective, weights: Floats, tolerance: float) -> list[tuple[float, float]]:

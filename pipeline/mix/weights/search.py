@@ -41,28 +41,61 @@ _GAIN = 1e-7
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """Mixtures within `radius` (Hellinger) of one of `runs` (n, k)."""
+    """The mixtures that may be proposed: allowed by the constraints, and within `radius` (Hellinger) of one of `runs`.
 
+    `runs` and `anchors` have shape (n, k); anchors are the runs, made to fit the constraints.
+    """
+
+    constraints: Constraints
     runs: Floats
     radius: float
+    anchors: Floats
 
     @classmethod
-    def around(cls, runs: Floats) -> TrustRegion:
-        """Return the region that `runs` (n, k) support. Repeated mixtures count once."""
-        unique = np.unique(runs, axis=0)
-        mixed = unique[unique.max(1) < _ALONE]
-        if len(mixed) < 3:
-            return cls(runs, FALLBACK_RADIUS)
-        distances = _nearest(mixed, mixed, skip_self=True)[1]
-        return cls(runs, max(float(np.quantile(distances, _QUANTILE)), 1e-3))
+    def of(cls, constraints: Constraints, runs: Floats) -> TrustRegion:
+        """Return the region that `runs` support. Where no allowed mixture is near a run, it grows until one is."""
+        radius, anchors = usual_radius(runs), constraints.rescale(runs.copy())
+        least = float(_nearest(anchors, runs)[1].min())
+        return cls(constraints, runs, radius if least <= radius else least + radius, anchors)
 
     def nearest(self, points: Floats) -> tuple[Ints, Floats]:
         """Return for each of `points` (q, k) its nearest run and its distance to it, both (q,)."""
         return _nearest(points, self.runs)
 
-    def inside(self, points: Floats) -> NDArray[np.bool_]:
-        """Tell which of `points` are in the region, up to a millionth."""
-        return self.nearest(points)[1] <= self.radius + 1e-6
+    def repair(self, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return `points` (q, k) moved into the region, and which of them could be.
+
+        They are rescaled into the constraints, then pulled straight towards the nearest run's anchor.
+        """
+        points = self.constraints.rescale(points)
+        index, distance = self.nearest(points)
+        out = np.flatnonzero(distance > self.radius)
+        if out.size:
+            anchor, start = self.anchors[index[out]], points[out]
+            run = np.sqrt(self.runs[index[out]])
+            low, high = np.zeros((out.size, 1)), np.ones((out.size, 1))
+            for _ in range(_PULLS):
+                middle = (low + high) / 2
+                there = np.sqrt(anchor + middle * (start - anchor))
+                fits = ((there - run) ** 2).sum(1, keepdims=True) <= self.radius**2
+                low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+            points[out] = anchor + low * (start - anchor)
+        near = self.nearest(points)[1] <= self.radius + 1e-6
+        return points, near & (self.constraints.violation(points) < 1e-7)
+
+    def repaired(self, points: Floats) -> Floats:
+        """Return those of `points` that could be moved into the region, as `repair` does."""
+        points, fits = self.repair(points)
+        return points[fits]
+
+
+def usual_radius(runs: Floats) -> float:
+    """Return the third quartile of the distances of `runs` (n, k), each taken once, to their nearest neighbours."""
+    unique = np.unique(runs, axis=0)
+    mixed = unique[unique.max(1) < _ALONE]
+    if len(mixed) < 3:
+        return FALLBACK_RADIUS
+    return max(float(np.quantile(_nearest(mixed, mixed, skip_self=True)[1], _QUANTILE)), 1e-3)
 
 
 def _nearest(points: Floats, runs: Floats, skip_self: bool = False) -> tuple[Ints, Floats]:
@@ -79,50 +112,8 @@ def _nearest(points: Floats, runs: Floats, skip_self: bool = False) -> tuple[Int
     return index, np.sqrt(squared)
 
 
-@dataclass(frozen=True)
-class Space:
-    """The mixtures that may be proposed: allowed by the constraints and inside the trust region.
-
-    `anchors` (n, k) are the runs, made to fit the constraints.
-    """
-
-    constraints: Constraints
-    region: TrustRegion
-    anchors: Floats
-
-    @classmethod
-    def of(cls, constraints: Constraints, runs: Floats) -> Space:
-        """Return the space. Where no allowed mixture is near a run, the region grows until one is."""
-        region = TrustRegion.around(runs)
-        anchors = constraints.rescale(runs.copy())
-        least = float(region.nearest(anchors)[1].min())
-        if least > region.radius:
-            region = TrustRegion(region.runs, least + region.radius)
-        return cls(constraints, region, anchors)
-
-    def repair(self, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return `points` (q, k) moved into the space, and which of them could be.
-
-        They are rescaled into the constraints, then pulled straight towards the nearest run's anchor.
-        """
-        points = self.constraints.rescale(points)
-        index, distance = self.region.nearest(points)
-        out = np.flatnonzero(distance > self.region.radius)
-        if out.size:
-            anchor, start = self.anchors[index[out]], points[out]
-            run = np.sqrt(self.region.runs[index[out]])
-            low, high = np.zeros((out.size, 1)), np.ones((out.size, 1))
-            for _ in range(_PULLS):
-                middle = (low + high) / 2
-                there = np.sqrt(anchor + middle * (start - anchor))
-                fits = ((there - run) ** 2).sum(1, keepdims=True) <= self.region.radius**2
-                low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-            points[out] = anchor + low * (start - anchor)
-        return points, self.region.inside(points) & (self.constraints.violation(points) < 1e-7)
-
-
 def compass(
-    points: Floats, score: Score, space: Space, step: float = 0.05, least: float = 5e-4, rounds: int = 40
+    points: Floats, score: Score, region: TrustRegion, step: float = 0.05, least: float = 5e-4, rounds: int = 40
 ) -> tuple[Floats, Floats]:
     """Return `points` (s, k), each improved by moves of one weight up or down, and their scores (s,).
 
@@ -136,7 +127,11 @@ def compass(
         if live.size == 0:
             break
         owners = np.repeat(live, 2 * k)
-        moved, fits = space.repair(single_moves(points[live], steps[live]))
+        signs = np.concatenate([np.eye(k), -np.eye(k)])  # each weight up, then down; the others keep their ratios
+        target = np.clip(points[live][:, None] + signs * steps[live][:, None, None], 0.0, 1.0)
+        index = np.tile(np.arange(k), 2)
+        new = target[:, np.arange(2 * k), index].ravel()
+        moved, fits = region.repair(set_weight(points[owners], np.tile(index, len(live)), new))
         found = np.full(len(moved), np.inf)
         if fits.any():
             found[fits] = score(moved[fits], owners[fits])
@@ -146,17 +141,6 @@ def compass(
         points[live[better]], values[live[better]] = moved[best[better]], found[best[better]]
         steps[live[~better]] /= 2
     return points, values
-
-
-def single_moves(points: Floats, steps: Floats) -> Floats:
-    """Return (s * 2k, k): each of `points` with each weight up, then down, by its step, the others in their ratios."""
-    k = points.shape[1]
-    signs = np.concatenate([np.eye(k), -np.eye(k)])
-    target = np.clip(points[:, None, :] + signs * steps[:, None, None], 0.0, 1.0)
-    index = np.tile(np.arange(k), 2)
-    rows = np.arange(2 * k)
-    new = target[:, rows, index]
-    return set_weight(np.repeat(points, 2 * k, 0), np.tile(index, len(points)), new.ravel())
 
 
 def set_weight(points: Floats, index: Ints, value: Floats) -> Floats:
@@ -175,7 +159,7 @@ def set_weight(points: Floats, index: Ints, value: Floats) -> Floats:
     return points
 
 
-def polish(point: Floats, score: Score, space: Space) -> Floats:
+def polish(point: Floats, score: Score, region: TrustRegion) -> Floats:
     """Return `point` (k,) improved by SLSQP inside the ball of its nearest run, then inside those that it borders on.
 
     Gradients are forward differences along the simplex, each one batch. On a score without gradients it does nothing.
@@ -184,12 +168,12 @@ def polish(point: Floats, score: Score, space: Space) -> Floats:
     best, value = point, float(score(point[None], zero)[0])
     visited: set[int] = set()
     for _ in range(_BALLS):
-        near = _reachable(best, space.region)
+        near = _reachable(best, region)
         ball = next((run for run in near if run not in visited), None)
         if ball is None:
             break
         visited.add(ball)
-        found, fits = space.repair(_in_ball(best, ball, score, space)[None])
+        found, fits = region.repair(_in_ball(best, ball, score, region)[None])
         reached = float(score(found, zero)[0]) if fits[0] else np.inf
         if reached < value - _GAIN:
             best, value = found[0], reached
@@ -203,10 +187,10 @@ def _reachable(point: Floats, region: TrustRegion) -> list[int]:
     return [int(i) for i in order[: 4 * _BALLS] if distance[i] <= region.radius + 1e-6]
 
 
-def _in_ball(point: Floats, ball: int, score: Score, space: Space) -> Floats:
+def _in_ball(point: Floats, ball: int, score: Score, region: TrustRegion) -> Floats:
     from scipy.optimize import minimize  # a second of imports that no other command needs
 
-    limits, run = space.constraints, np.sqrt(space.region.runs[ball])
+    limits, run = region.constraints, np.sqrt(region.runs[ball])
     floor = 1e-10
 
     def both(h: Floats) -> tuple[float, Floats]:
@@ -217,7 +201,7 @@ def _in_ball(point: Floats, ball: int, score: Score, space: Space) -> Floats:
         return float(values[0]), (values[1:] - values[0]) / _STEP
 
     # sum sqrt(h s) >= (1 + |s|^2 - radius^2) / 2 says |sqrt h - sqrt s| <= radius; so written it is concave and smooth.
-    least = 1.0 - space.region.radius**2 / 2 + _SLACK
+    least = 1.0 - region.radius**2 / 2 + _SLACK
     rules = [
         {"type": "eq", "fun": lambda h: h.sum() - 1.0, "jac": lambda h: np.ones_like(h)},
         {

@@ -18,14 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
-from pipeline.mix.types import Estimate, Floats
-from pipeline.table.errors import InputError, WorkspaceError
+from pipeline.mix.types import Difference, Estimate, Evidence, Floats
+from pipeline.table.errors import InputError
 
 CONFIRMED_SD = 3.0
 """Pooled standard deviations of a single run over seeds by which a confirmed mixture beats natural and uniform."""
@@ -34,20 +31,20 @@ WEIGHTED = "suite metric"
 _LEVEL = 0.90
 _Z = 1.6448536269514722
 _NO_NOISE = 1e-12
-Evidence = Literal["confirmed", "likely", "none"]
 
 
 @dataclass(frozen=True)
-class Replicate:
-    """One fresh run: which mixture (`proposal`, `natural`, `uniform`, `best_seen`), its seed, and each task's metric.
+class Fresh:
+    """What fresh runs measured at one size: `values` (c, s, m) of c candidates with the same s seeds on m tasks.
 
-    `size` is 1 for the proxies' own size, and the multiple for larger ones.
+    `names` are of `proposal`, `natural`, `uniform` and `best_seen`, the first two always. `size` is 1 for the proxies'
+    own size, and the multiple for larger ones.
     """
 
-    mixture: str
-    seed: int
-    tasks: Mapping[str, float]
-    size: float = 1.0
+    size: float
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    values: Floats
 
 
 @dataclass(frozen=True)
@@ -67,21 +64,6 @@ class Belief:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The written mixture minus another, paired by seed, in the weighted metric: below zero, what is written is better.
-
-    The interval is 90 %. `in_sd` is the difference in pooled standard deviations of a single run over seeds; null where
-    seeds make none.
-    """
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    in_sd: float | None
-
-
-@dataclass(frozen=True)
 class Held:
     """A prediction held against fresh runs: `inside` of `runs` fell into its 90 % interval for a new run."""
 
@@ -93,7 +75,7 @@ class Held:
 
 @dataclass(frozen=True)
 class SizeResult:
-    """What one size measured. `mean` is each mixture's weighted metric, `tasks` the same for each task.
+    """What one size measured. `mean` is each mixture's weighted metric; the best minus each other is in `differences`.
 
     `expected` is what is expected of each after it, with the 90 % interval of the mean over seeds; `best` the least.
     """
@@ -101,7 +83,6 @@ class SizeResult:
     size: float
     seeds: dict[str, tuple[int, ...]]
     mean: dict[str, float]
-    tasks: dict[str, dict[str, float]]
     pooled_sd: float
     degrees_of_freedom: int
     expected: dict[str, Estimate]
@@ -125,82 +106,52 @@ class Verification:
     natural: Estimate
     gain: Estimate
     held: dict[str, Held]
-    task_weights: dict[str, float]
     notes: tuple[str, ...] = field(default=())
 
-    @property
-    def decision(self) -> Literal["proposal", "fallback"]:
-        """Whether the proposal itself is written."""
-        return "proposal" if self.mixture == "proposal" else "fallback"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file; none is NaN or infinite."""
-        plain: dict[str, Any] = _adapter().dump_python(self, mode="json")
-        return plain
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any], where: str = "verification") -> Verification:
-        """Undo `to_json`. Raises: WorkspaceError when `value`, read from `where`, is no verification."""
-        try:
-            return _adapter().validate_python(dict(value))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"]))
-            raise WorkspaceError(f"{where}: {key}: {first['msg']}; run `gristmill mix verify` again") from error
-
-    def text(self) -> str:
+    def __str__(self) -> str:
         """Return a table for a terminal: mixtures at each size, predictions against measurements, the verdict."""
         return "\n".join([*_size_lines(self.sizes, self.mixture), *_held_lines(self.held), *self.notes, self.why])
 
 
-@cache
-def _adapter() -> TypeAdapter[Verification]:
-    return TypeAdapter(Verification)
-
-
 def verify_proposal(
-    replicates: Sequence[Replicate],
+    measured: Sequence[Fresh],
     task_weights: Mapping[str, float],
     predicted: Mapping[str, Estimate],
     metric: Estimate | None = None,
     beliefs: Mapping[str, Belief] | None = None,
 ) -> Verification:
-    """Return which of the measured mixtures to write, and how sure that is.
+    """Return which of the measured mixtures to write, and how sure that is. Sizes rise, the proxies' own is the first.
 
     `task_weights`: as the suite writes them, below zero where larger is better. `predicted`: the proposal's tasks, and
     `metric` the weighted metric, at the proxies' own size, with intervals of a new run. `beliefs`: what the regression
     expects, by task and of `WEIGHTED`; without it the measurement alone decides.
 
-    Raises: InputError when the proposal or the natural mixture is missing at a size, a task was not measured or is no
-    finite number, a seed is given twice or is missing for a mixture, or there is one seed only.
+    Raises: InputError when a measured value is no finite number.
     """
-    _check(replicates, task_weights)
-    sizes = sorted({run.size for run in replicates})
-    tables = [_Table.of([r for r in replicates if r.size == size], task_weights) for size in sizes]
-    known, results, posterior = beliefs or {}, [], None
-    for size, table in zip(sizes, tables, strict=True):
-        if posterior is None:
-            posterior = _update(known.get(WEIGHTED), table, WEIGHTED)
-        else:
-            posterior = _update(_transferred(posterior), table, WEIGHTED)
-        results.append(_size_result(size, table, posterior))
-    last, mixture = results[-1], results[-1].best
-    evidence, why = _evidence(last)
-    first = tables[0]
-    whole = _update(known.get(WEIGHTED), first, WEIGHTED)
-    tasks = {task: _new_run(_update(known.get(task), first, task), mixture) for task in task_weights}
+    known, names = beliefs or {}, measured[0].names
+    tables = [_by_metric(fresh, task_weights) for fresh in measured]
+    belief, results = known.get(WEIGHTED), []
+    for fresh, table in zip(measured, tables, strict=True):
+        posterior = _update(belief, fresh.names, table[WEIGHTED])
+        results.append(_size_result(fresh, table[WEIGHTED], posterior))
+        belief = _transferred(posterior)
+    mixture, (evidence, why) = results[-1].best, _evidence(results[-1])
+    updated = {key: _update(known.get(key), names, values) for key, values in tables[0].items()}
+    told = {**predicted, **({WEIGHTED: metric} if metric else {})}
+    held = {
+        key: Held(told[key], float(own.mean()), int(((told[key].low <= own) & (own <= told[key].high)).sum()), own.size)
+        for key, own in ((key, values[names.index("proposal")]) for key, values in tables[0].items())
+        if key in told
+    }
     return Verification(
         mixture=mixture,
         evidence=evidence,
         why=why,
         sizes=tuple(results),
-        written=tasks | {WEIGHTED: _new_run(whole, mixture)},
-        natural=_new_run(whole, "natural"),
-        gain=_gain(whole, mixture),
-        held=_held(
-            [r for r in replicates if r.size == 1.0 and r.mixture == "proposal"], task_weights, predicted, metric
-        ),
-        task_weights=normalised(task_weights),
+        written={key: _new_run(posterior, mixture) for key, posterior in updated.items()},
+        natural=_new_run(updated[WEIGHTED], "natural"),
+        gain=_gain(updated[WEIGHTED], mixture),
+        held=held,
         notes=_notes(results),
     )
 
@@ -211,54 +162,14 @@ def normalised(task_weights: Mapping[str, float]) -> dict[str, float]:
     return {task: weight / total for task, weight in task_weights.items()}
 
 
-def _check(replicates: Sequence[Replicate], task_weights: Mapping[str, float]) -> None:
-    if not replicates:
-        raise InputError("verify: no run was measured")
-    seen: set[tuple[str, int, float]] = set()
-    for run in replicates:
-        if (run.mixture, run.seed, run.size) in seen:
-            raise InputError(f"verify: {run.mixture} with seed {run.seed} at size {run.size:g} is given twice")
-        seen.add((run.mixture, run.seed, run.size))
-        for task in task_weights:
-            value = run.tasks.get(task)
-            if value is None or not math.isfinite(value):
-                raise InputError(f"verify: {run.mixture} with seed {run.seed} has no finite {task!r} ({value})")
-    weights = list(task_weights.values())
-    if not all(math.isfinite(weight) for weight in weights) or not any(weights):
-        raise InputError("verify: task weights must be finite, and one of them not zero")
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Measured values (c, s) by metric; candidates in order, the natural mixture first of equals, and the seeds."""
-
-    names: tuple[str, ...]
-    seeds: tuple[int, ...]
-    values: Mapping[str, Floats]
-
-    @classmethod
-    def of(cls, runs: Sequence[Replicate], task_weights: Mapping[str, float]) -> _Table:
-        by_key = {(run.mixture, run.seed): run for run in runs}
-        names, seeds = dict.fromkeys(run.mixture for run in runs), sorted({run.seed for run in runs})
-        size = runs[0].size
-        for name in ("proposal", "natural"):
-            if name not in names:
-                raise InputError(
-                    f"verify: size {size:g} needs runs of `proposal` and of `natural`, found {list(names)}"
-                )
-        for name in names:
-            lacking = [seed for seed in seeds if (name, seed) not in by_key]
-            if lacking:
-                raise InputError(f"verify: {name} at size {size:g} lacks seed {lacking[0]}, which others have")
-        if len(seeds) < 2:
-            raise InputError(f"verify: size {size:g} has one seed of each mixture; noise needs two, see verify.seeds")
-        values = {
-            task: np.array([[by_key[name, seed].tasks[task] for seed in seeds] for name in names])
-            for task in task_weights
-        }
-        shares = normalised(task_weights)
-        weighted = np.sum([values[task] * share for task, share in shares.items()], axis=0)
-        return cls(tuple(names), tuple(seeds), values | {WEIGHTED: weighted})
+def _by_metric(fresh: Fresh, task_weights: Mapping[str, float]) -> dict[str, Floats]:
+    """Return the measured values (c, s) of each task, and of the weighted metric."""
+    for c, s, m in np.argwhere(~np.isfinite(fresh.values))[:1]:
+        name, seed, task = fresh.names[c], fresh.seeds[s], list(task_weights)[m]
+        raise InputError(f"verify: {name} with seed {seed} has no finite {task!r} ({fresh.values[c, s, m]})")
+    values = dict(zip(task_weights, np.moveaxis(fresh.values, 2, 0), strict=True))
+    weighted = np.sum([values[task] * share for task, share in normalised(task_weights).items()], axis=0)
+    return values | {WEIGHTED: weighted}
 
 
 @dataclass(frozen=True)
@@ -272,25 +183,24 @@ class _Posterior:
     degrees: int
 
 
-def _update(belief: Belief | None, table: _Table, key: str) -> _Posterior:
-    """Return the posterior of one metric, from what was expected and the table's means over seeds."""
-    values = table.values[key]
+def _update(belief: Belief | None, names: tuple[str, ...], values: Floats) -> _Posterior:
+    """Return the posterior of one metric, from what was expected and the means over seeds of `values` (c, s)."""
     c, s = values.shape
     means = values.mean(1)
     left = values - means[:, None] - values.mean(0) + values.mean()
     error = float((left**2).sum()) / ((s - 1) * max(c - 1, 1))
-    sd, degrees = _seed_sd(belief, table.names, values)
+    sd, degrees = _seed_sd(belief, names, values)
     offset = np.sqrt(np.maximum(sd**2 - error, 0.0))
     measured = (error * np.eye(c) + np.outer(offset, offset)) / s
     if belief is None:
-        return _Posterior(table.names, means, measured, sd, degrees)
-    order = [belief.names.index(name) for name in table.names]
+        return _Posterior(names, means, measured, sd, degrees)
+    order = [belief.names.index(name) for name in names]
     mean, covariance = belief.mean[order], belief.covariance[np.ix_(order, order)]
     if belief.seeds:
         covariance = covariance + np.outer(sd, sd) / belief.seeds
     ridge = 1e-12 * max(float(np.trace(covariance + measured)), 1e-300) * np.eye(c)
     gain = np.linalg.solve(covariance + measured + ridge, covariance).T
-    return _Posterior(table.names, mean + gain @ (means - mean), covariance - gain @ covariance, sd, degrees)
+    return _Posterior(names, mean + gain @ (means - mean), covariance - gain @ covariance, sd, degrees)
 
 
 def _seed_sd(belief: Belief | None, names: Sequence[str], values: Floats) -> tuple[Floats, int]:
@@ -317,9 +227,8 @@ def _transferred(known: _Posterior) -> Belief:
     return Belief(known.names, known.mean, known.covariance + own + level)
 
 
-def _size_result(size: float, table: _Table, posterior: _Posterior) -> SizeResult:
-    values, names = table.values[WEIGHTED], table.names
-    sd, degrees = pooled_sd(values.tolist())
+def _size_result(fresh: Fresh, values: Floats, posterior: _Posterior) -> SizeResult:
+    names, sd = fresh.names, pooled_sd(values)
     order = ("natural", "proposal", "uniform", "best_seen")  # of equals
     best = min(
         range(len(names)),
@@ -328,15 +237,11 @@ def _size_result(size: float, table: _Table, posterior: _Posterior) -> SizeResul
     half = _Z * np.sqrt(np.maximum(np.diag(posterior.covariance), 0.0))
     means = posterior.mean
     return SizeResult(
-        size=size,
-        seeds=dict.fromkeys(names, table.seeds),
+        size=fresh.size,
+        seeds=dict.fromkeys(names, fresh.seeds),
         mean={name: float(row.mean()) for name, row in zip(names, values, strict=True)},
-        tasks={
-            name: {task: float(v[i].mean()) for task, v in table.values.items() if task != WEIGHTED}
-            for i, name in enumerate(names)
-        },
         pooled_sd=sd,
-        degrees_of_freedom=degrees,
+        degrees_of_freedom=len(names) * (len(fresh.seeds) - 1),
         expected={
             name: Estimate(float(means[i]), float(means[i] - half[i]), float(means[i] + half[i]))
             for i, name in enumerate(names)
@@ -346,16 +251,10 @@ def _size_result(size: float, table: _Table, posterior: _Posterior) -> SizeResul
     )
 
 
-def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Return the standard deviation within groups, pooled, and its degrees of freedom; groups of one add nothing."""
-    squares, degrees = 0.0, 0
-    for group in groups:
-        mean = math.fsum(group) / len(group)
-        squares += math.fsum((value - mean) ** 2 for value in group)
-        degrees += len(group) - 1
-    sd = math.sqrt(squares / degrees) if degrees else 0.0
-    scale = max((abs(value) for group in groups for value in group), default=0.0)
-    return (sd if sd > _NO_NOISE * scale else 0.0), degrees  # below that it is the arithmetic of the mean
+def pooled_sd(values: Floats) -> float:
+    """Return the standard deviation over seeds within the rows of `values` (c, s), pooled."""
+    sd = math.sqrt(float(values.var(axis=1, ddof=1).mean()))
+    return sd if sd > _NO_NOISE * float(np.abs(values).max()) else 0.0  # below that it is the arithmetic of the mean
 
 
 def _difference(paired: Floats, sd: float) -> Difference:
@@ -364,14 +263,14 @@ def _difference(paired: Floats, sd: float) -> Difference:
     spread = float(paired.std(ddof=1))
     error = spread / math.sqrt(len(paired)) if spread > _NO_NOISE * float(np.abs(paired).max()) else 0.0
     half = t_quantile(len(paired) - 1) * error
-    return Difference(value, error, value - half, value + half, value / sd if sd > 0 else None)
+    return Difference(value, value - half, value + half, value / sd if sd > 0 else None)
 
 
 def t_quantile(degrees: float) -> float:
     """Return how many standard errors a 90 % interval reaches to either side."""
-    from scipy.stats import t  # a second of imports that no other command needs
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + _LEVEL) / 2, degrees))
+    return float(stdtrit(degrees, (1 + _LEVEL) / 2))
 
 
 def _evidence(result: SizeResult) -> tuple[Evidence, str]:
@@ -420,32 +319,6 @@ def _gain(known: _Posterior, name: str) -> Estimate:
     value = float(contrast @ known.mean)
     half = t_quantile(known.degrees) * math.sqrt(max(float(contrast @ known.covariance @ contrast), 0.0))
     return Estimate(value, value - half, value + half)
-
-
-def _held(
-    runs: Sequence[Replicate],
-    task_weights: Mapping[str, float],
-    predicted: Mapping[str, Estimate],
-    metric: Estimate | None,
-) -> dict[str, Held]:
-    """Return each task's prediction beside its measurements, and `weighted` for the whole; empty without such runs."""
-    if not runs:
-        return {}
-    columns = {task: [run.tasks[task] for run in runs] for task in task_weights}
-    told = {task: predicted[task] for task in task_weights if task in predicted}
-    if metric is not None:
-        shares = normalised(task_weights)
-        columns[WEIGHTED] = [math.fsum(run.tasks[t] * share for t, share in shares.items()) for run in runs]
-        told[WEIGHTED] = metric
-    return {
-        name: Held(
-            estimate,
-            float(np.mean(columns[name])),
-            sum(estimate.low <= value <= estimate.high for value in columns[name]),
-            len(runs),
-        )
-        for name, estimate in told.items()
-    }
 
 
 def _notes(results: Sequence[SizeResult]) -> tuple[str, ...]:

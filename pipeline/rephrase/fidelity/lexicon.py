@@ -10,11 +10,6 @@ from functools import cache
 from importlib import resources
 
 
-def listed(text: str) -> list[str]:
-    """Return the words of `text` in order."""
-    return text.split()
-
-
 def words(text: str) -> frozenset[str]:
     """Return the words of `text`."""
     return frozenset(text.split())
@@ -76,6 +71,10 @@ def _plural(low: str) -> str:
     return low
 
 
+# An ending, the least length of a word that has it, and the letters that go.
+_SUFFIXES = (("ally", 7, 4), ("ly", 6, 2), ("tion", 7, 3), ("sion", 7, 3), ("ment", 8, 4), ("ness", 7, 4))
+
+
 def _suffix(low: str) -> str:
     if low.endswith("ied") and len(low) > 4:
         return low[:-3] + "y"
@@ -85,16 +84,9 @@ def _suffix(low: str) -> str:
             if root[-1] == root[-2] and root[-1] not in "lsz":
                 root = root[:-1]
             return _IRREGULAR.get(root, root)
-    if low.endswith("ally") and len(low) > 6:
-        return low[:-4]
-    if low.endswith("ly") and len(low) > 5:
-        return low[:-2]
-    if low.endswith(("tion", "sion")) and len(low) > 6:
-        return low[:-3]
-    if low.endswith("ment") and len(low) > 7:
-        return low[:-4]
-    if low.endswith("ness") and len(low) > 6:
-        return low[:-4]
+    for ending, least, dropped in _SUFFIXES:
+        if low.endswith(ending) and len(low) >= least:
+            return low[:-dropped]
     return low
 
 
@@ -109,10 +101,8 @@ def _spelling(root: str) -> str:
         root = root[:-1]
     if root.endswith(("is", "ys")) and len(root) > 5:
         return root[:-1] + "z"
-    if root.endswith("isat"):
+    if root.endswith(("isat", "izat")):
         return root[:-4] + "iz"
-    if root.endswith("izat"):
-        return root[:-2]
     if root.endswith("y"):
         return root[:-1] + "i"
     return root
@@ -136,85 +126,46 @@ FUNCTION_WORDS = words(
 
 ENGLISH_MARKS = words("the of and to in is was that for with on as by are this from be it")
 
-MONTHS = {
-    name: number
-    for number, names in enumerate(
-        (
-            "january jan", "february feb", "march mar", "april apr", "may", "june jun",
-            "july jul", "august aug", "september sept sep", "october oct", "november nov", "december dec",
-        ),
-        1,
-    )
-    for name in names.split()
-}  # fmt: skip
-AMBIGUOUS_MONTHS = words("may march mar august jan dec sep")
-WEEKDAYS = {
-    name: number
-    for number, names in enumerate(
-        ("monday mon", "tuesday tue tues", "wednesday wed", "thursday thu thurs", "friday fri", "saturday", "sunday"), 1
-    )
-    for name in names.split()
-}
-SEASONS = {"spring": "spring", "summer": "summer", "autumn": "autumn", "fall": "autumn", "winter": "winter"}
 
-CARDINALS = {
-    word: value
-    for value, word in enumerate(listed(
+def _counted(text: str, first: int = 0, step: int = 1) -> dict[str, int]:
+    """Return the number of each word, from `first` on; words joined by `=` have the same."""
+    return {word: step * k for k, group in enumerate(text.split(), first) for word in group.split("=")}
+
+
+MONTHS = _counted(
+    """january=jan february=feb march=mar april=apr may june=jun july=jul august=aug september=sept=sep october=oct
+    november=nov december=dec""",
+    1,
+)
+AMBIGUOUS_MONTHS = words("may march mar august jan dec sep")
+WEEKDAYS = _counted("monday=mon tuesday=tue=tues wednesday=wed thursday=thu=thurs friday=fri saturday sunday", 1)
+SEASONS = {"spring": "spring", "summer": "summer", "autumn": "autumn", "fall": "autumn", "winter": "winter"}
+CARDINALS = _counted(
     """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen"""
-)
-    )
-} | {
-    word: 10 * value
-    for value, word in enumerate(listed("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
-} | {"fourty": 40}  # fmt: skip
-ORDINALS = {
-    word: value
-    for value, word in enumerate(listed(
+) | _counted("twenty thirty forty=fourty fifty sixty seventy eighty ninety", 2, 10)
+ORDINALS = _counted(
     """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
-    fifteenth sixteenth seventeenth eighteenth nineteenth"""
-),
-        1,
-    )
-} | {
-    word: 10 * value
-    for value, word in enumerate(
-        listed("twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth"), 2
-    )
-} | {"hundredth": 100, "thousandth": 1000}  # fmt: skip
+    fifteenth sixteenth seventeenth eighteenth nineteenth""",
+    1,
+) | _counted("twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth", 2, 10)
 SCALES = {
     "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "dozen": 12.0,
     "lakh": 1e5, "crore": 1e7, "mn": 1e6, "bn": 1e9, "tn": 1e12,
 }  # fmt: skip
-VAGUE = {
-    "dozens": 12.0, "scores": 20.0, "hundreds": 1e2, "thousands": 1e3, "millions": 1e6, "billions": 1e9,
-    "trillions": 1e12,
-}  # fmt: skip
-DECADES = {
-    "twenties": 20, "thirties": 30, "forties": 40, "fifties": 50, "sixties": 60, "seventies": 70, "eighties": 80,
-    "nineties": 90,
-}  # fmt: skip
-FRACTIONS = {
-    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
-    "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9,
-    "ninths": 9, "tenth": 10, "tenths": 10, "hundredths": 100,
-}  # fmt: skip
+VAGUE = {f"{word}s": SCALES[word] for word in ("dozen", "hundred", "thousand", "million", "billion", "trillion")}
+DECADES = _counted("twenties thirties forties fifties sixties seventies eighties nineties", 2, 10)
+FRACTIONS = _counted(
+    """half=halves third=thirds quarter=quarters=fourth=fourths fifth=fifths sixth=sixths seventh=sevenths
+    eighth=eighths ninth=ninths tenth=tenths""",
+    2,
+)
 COUNTING = CARDINALS.keys() | ORDINALS.keys() | SCALES.keys()
 """Words that a number in words is put together of."""
 NUMBER_WORDS = (
     COUNTING | VAGUE.keys() | DECADES.keys() | FRACTIONS.keys() | MONTHS.keys() | WEEKDAYS.keys() | SEASONS.keys()
     | words("noon midday midnight")
 )  # fmt: skip
-IMPLIED = {
-    "both": 2, "couple": 2, "pair": 2, "pairs": 2, "twin": 2, "twins": 2, "twice": 2, "double": 2, "doubled": 2,
-    "doubling": 2, "doubles": 2, "dual": 2, "duo": 2, "either": 2, "neither": 2, "bilateral": 2, "trio": 3, "triple": 3,
-    "tripled": 3, "triplets": 3, "thrice": 3, "trilogy": 3, "triangle": 3, "threefold": 3, "quadruple": 4,
-    "quadrupled": 4, "quartet": 4, "tetralogy": 4, "fourfold": 4, "quintet": 5, "quintuple": 5, "fivefold": 5,
-    "tenfold": 10, "single": 1, "sole": 1, "solo": 1, "alone": 1, "unique": 1, "monthly": 12, "weekly": 7, "once": 1,
-    "centenary": 100, "centennial": 100, "bicentennial": 200, "bicentenary": 200, "millennium": 1000, "seconds": 2,
-}  # fmt: skip
-"""Words that imply a number without saying it. They support one; they are never held to need support."""
-
 APPROXIMATE = words(
     """about around approximately approx circa roughly nearly almost some over under more less than above below close
     near just exceeding beyond upwards least most estimated estimate estimates ca ~ ≈ > < + so odd or plus virtually
@@ -280,7 +231,7 @@ unwilling|northern:southern|eastern:western|inside:outside|internal:external|urb
 
 FLIPPERS = frozenset(
     stem(word)
-    for word in listed(
+    for word in words(
         "fail refuse lack unable without decline absence neglect incapable reluctant failure unwilling refusal devoid"
     )
 )
@@ -288,7 +239,7 @@ FLIPPERS = frozenset(
 
 BLURS = frozenset(
     stem(word)
-    for word in listed(
+    for word in words(
         """hardly rarely seldom barely scarcely few little only until unless except deny doubt unlikely avoid prevent
     prohibit forbid ban exclude stop cease reject impossible instead almost nearly longer miss omit lest otherwise rid
     cancel abandon halt despite"""
@@ -297,10 +248,6 @@ BLURS = frozenset(
 """Stems of words around which the polarity of a sentence is not judged where it differs."""
 
 NEGATIONS = words("not n't never no none neither nor nobody nothing nowhere cannot cant wont dont didnt")
-NOT_PREFIXED = words(
-    """under until unless unit unite united union unique universe universal university uniform unto understand uncle
-    unison unify undergo undertake underlie unanimous universally uniquely units unions unites"""
-)
 
 
 @cache

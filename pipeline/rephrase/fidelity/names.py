@@ -5,11 +5,12 @@ names that stand where it has others.
 from __future__ import annotations
 
 import weakref
+from functools import cached_property
 from operator import attrgetter
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.text import Finding, Text, roman
-from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token, lazy, low_at
+from pipeline.rephrase.fidelity.tokens import CAPITAL, WORD, Sentence, Token, low_at
 
 _PLACES = """
 afghanistan afghan afghans | albania albanian albanians | algeria algerian | argentina argentine argentinian
@@ -125,22 +126,22 @@ class Names:
         self.lows = source.lows
         self.stems = source.stems
 
-    @lazy
+    @cached_property
     def capitals(self) -> frozenset[str]:
         """All words with a capital, in lower case."""
         return frozenset([t.low for s in self.source.sentences if s.flags & CAPITAL for t in s.tokens if t.cap])
 
-    @lazy
+    @cached_property
     def places(self) -> frozenset[int]:
         """The numbers of the places that the source's words may stand for."""
         return frozenset().union(*[table[low] for table in (PLACES, COUNTRIES) for low in self.lows & table.keys()])
 
-    @lazy
+    @cached_property
     def squeezed(self) -> str:
         """All words without what stands between them."""
         return "".join([t.low for s in self.source.sentences for t in s.tokens if t.kind == WORD])
 
-    @lazy
+    @cached_property
     def initials(self) -> tuple[str, str, str]:
         """The first letters of all words, of the content words, and of the words with a capital, in order."""
         words = [t for s in self.source.sentences for t in s.tokens if t.kind == WORD or t.low == "-"]
@@ -149,7 +150,7 @@ class Names:
         capital = "".join(t.low[0] if t.cap else "" if not t.content else " " for t in words)
         return every, content, capital
 
-    @lazy
+    @cached_property
     def bigrams(self) -> dict[str, set[str]]:
         """For each capitalised word, the capitalised words that follow it at once or after an initial."""
         following: dict[str, set[str]] = {}

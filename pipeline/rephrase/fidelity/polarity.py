@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cached_property
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token, lazy, low_at
+from pipeline.rephrase.fidelity.tokens import DENYING, OPPOSITE, Sentence, Token, low_at
 
 WINDOW = 6
 """How many tokens away, within a clause, a word of negation may stand from what it denies."""
@@ -51,34 +52,34 @@ class Reading:
         self.sentence = sentence
         self.tokens = sentence.tokens
 
-    @lazy
+    @cached_property
     def cues(self) -> list[int]:
         """Where the words stand that deny."""
         return [k for k in self._flagged if self.tokens[k].deny == 1 and _denies(self.tokens, k)]
 
-    @lazy
+    @cached_property
     def blurs(self) -> list[int]:
         """Where the words stand around which polarity is not judged."""
         return [k for k in self._flagged if self.tokens[k].deny == 2]
 
-    @lazy
+    @cached_property
     def _flagged(self) -> list[int]:
         if not self.sentence.flags & (DENYING | OPPOSITE):
             return []
         return [k for k, token in enumerate(self.tokens) if token.flags & (DENYING | OPPOSITE)]
 
-    @lazy
+    @cached_property
     def heads(self) -> list[int]:
         """Where that stands which each of the first cues denies first."""
         return [head for k in self.cues[:_MAX_CUES] if (head := _head(self.tokens, k)) is not None]
 
-    @lazy
+    @cached_property
     def negative(self) -> bool:
         """Whether anything at all denies, in whatever way."""
         opposite = any(not self.tokens[k].deny and self.tokens[k].polarity < 0 for k in self._flagged)
         return opposite or bool(self.cues or self.blurs)
 
-    @lazy
+    @cached_property
     def bases(self) -> dict[str, list[int]]:
         """Where each base of a content word stands, but for the words that deny."""
         bases: defaultdict[str, list[int]] = defaultdict(list)
@@ -87,13 +88,13 @@ class Reading:
                 bases[token.base].append(k)
         return dict(bases)
 
-    @lazy
+    @cached_property
     def names(self) -> frozenset[str]:
         """The stems of its names."""
         named = [t for t in self.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS]
         return frozenset([token.stem for token in named])
 
-    @lazy
+    @cached_property
     def clauses(self) -> list[int]:
         """The number of the clause that each token belongs to."""
         numbers: list[int] = []

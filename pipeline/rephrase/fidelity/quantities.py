@@ -20,9 +20,9 @@ from pipeline.rephrase.fidelity.quantity import (
     multiply,
     place_of,
 )  # fmt: skip
-from pipeline.rephrase.fidelity.tokens import EXTENDING, MONEY, NUMBER, NUMERIC, WORD, Token, low_at, stem_before
+from pipeline.rephrase.fidelity.tokens import NUMBER, WORD, Token, low_at, stem_before
 
-_QUALIFIERS = lex.words("metric light nautical us british long short fluid american canadian australian")
+_QUALIFIERS = lex.words("metric light nautical us british fluid american canadian australian")
 _APPROXIMATE_CLOSE = lex.words("or so c + some just close up")
 _JOINS = frozenset({"-", "to", "and", "or", "through", "until", "till", "by", "x", "&", "/"})
 
@@ -33,10 +33,6 @@ def read_numbers(tokens: list[Token]) -> Numbers:
     position = 0
     for k in [k for k, token in enumerate(tokens) if token.number]:
         if k < position:
-            continue
-        if (alone := _alone_at(tokens, k)) is not None:
-            found.quantities.append(alone)
-            position = k + 1
             continue
         if _is_calendar(tokens, k, found):
             if found.moments and found.moments[-1].end > k:
@@ -52,30 +48,6 @@ def read_numbers(tokens: list[Token]) -> Numbers:
         for quantity in found.quantities:
             _surround(tokens, quantity)
     return found
-
-
-def _alone_at(tokens: list[Token], k: int) -> Quantity | None:
-    """Return the number at `k` where nothing beside it can change what it says, or None: it must be read in full."""
-    if k + 1 < len(tokens) and tokens[k + 1].flags & (NUMERIC | EXTENDING):
-        return None
-    if k and tokens[k - 1].flags & MONEY:
-        return None
-    token = tokens[k]
-    known = token.alone
-    if known is None:
-        known = token.alone = _read_alone(token)
-    return known.at(k) if isinstance(known, Quantity) else None
-
-
-def _read_alone(token: Token) -> Quantity | bool:
-    """Return what the number `token` says by itself, or False for dates, measures and what needs its neighbours."""
-    if token.kind == NUMBER:
-        if token.parsed is not None and token.parsed.dates:
-            return False
-    elif token.low in ("half", "third", "quarter") or token.low not in lex.COUNTING:
-        return False
-    quantity = _read_quantity([token], 0)
-    return quantity if quantity is not None and quantity.unit is None else False
 
 
 # --- the calendar
@@ -128,7 +100,7 @@ def _month(tokens: list[Token], k: int, found: Numbers) -> bool:
     if low_at(tokens, k) == ".":
         k += 1
     if not days:
-        days, k = _days_after(tokens, k)
+        days, k = _day_after(tokens, k)
     year, k = _year_after(tokens, k)
     for day in days or [None]:
         found.moments.append(Moment(((year, month, day),), start, k, stem_before(tokens, start)))
@@ -144,50 +116,22 @@ def _is_day(quantity: Quantity) -> bool:
     )
 
 
-def _days_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
-    days: list[int | None] = []
-    if low_at(tokens, k) == "the":
-        k += 1
-    while k < len(tokens):
-        quantity = _read_quantity(tokens, k) if tokens[k].number and tokens[k].low not in lex.MONTHS else None
-        if (
-            quantity is None
-            or not _is_day(quantity)
-            or (quantity.end < len(tokens) and tokens[quantity.end].low in (":", "%"))
-        ):
-            break
-        days.extend(int(value) for value in quantity.values)
-        k = quantity.end
-        if low_at(tokens, k) in ("-", "and", "to", "&") and k + 1 < len(tokens) and tokens[k + 1].kind == NUMBER:
-            k += 1
-            continue
-        break
-    return days, k
+def _day_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
+    k += low_at(tokens, k) == "the"
+    quantity = _read_quantity(tokens, k) if k < len(tokens) and tokens[k].number else None
+    if quantity is None or not _is_day(quantity) or low_at(tokens, quantity.end) in (":", "%"):
+        return [], k
+    return [int(value) for value in quantity.values], quantity.end
 
 
 def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
     at = k
     while low_at(tokens, at) in (",", "of", "in") and at < k + 2:
         at += 1
-    if at < len(tokens) and tokens[at].number:
-        token = tokens[at]
-        if token.kind == NUMBER and token.parsed is not None:
-            values = token.parsed.values
-            if len(values) == 1 and not token.parsed.suffix and not token.parsed.comma and is_year(values[0]):
-                return int(values[0]), at + 1
-        elif token.low in lex.CARDINALS:
-            quantity = _read_quantity(tokens, at)
-            if quantity is not None and is_year(quantity.value) and quantity.unit is None:
-                return int(quantity.value), quantity.end
-    if (
-        low_at(tokens, at) == "'"
-        and at + 1 < len(tokens)
-        and tokens[at + 1].kind == NUMBER
-        and len(tokens[at + 1].shown) == 2
-        and tokens[at + 1].shown.isdecimal()
-    ):
-        two = int(tokens[at + 1].shown)
-        return (2000 if two < 50 else 1900) + two, at + 2
+    parsed = tokens[at].parsed if at < len(tokens) else None
+    if parsed is not None and len(parsed.values) == 1 and is_year(parsed.values[0]):
+        if not parsed.suffix and not parsed.comma:
+            return int(parsed.values[0]), at + 1
     return None, k
 
 
@@ -221,13 +165,6 @@ def _digits(tokens: list[Token], k: int) -> Quantity | None:
         return _clock(tokens, k)
     if not parsed.values:
         return Quantity("opaque", (), k, k + 1, opaque=token.low)
-    if (
-        len(parsed.values) == 1
-        and parsed.suffix in ("", "s")
-        and parsed.values[0] <= 12
-        and tokens[min(k + 1, len(tokens) - 1)].shown == "o'clock"
-    ):
-        return Quantity("clock", (60.0 * parsed.values[0],), k, k + 2)
     value = parsed.values[0]
     if parsed.suffix == "s" and value % 10 == 0 and (value >= 1000 or (value < 100 and value >= 10)):
         values = (value,) if value >= 1000 else (1900 + value, 1800 + value, value)
@@ -265,8 +202,6 @@ def _clock(tokens: list[Token], k: int) -> Quantity:
         end += 1
     if suffix == "pm" and minutes < 720:
         minutes += 720
-    if suffix == "am" and 720 <= minutes < 780:
-        minutes -= 720
     known = True if suffix or minutes >= 780 else None
     clock = Quantity("clock", (minutes,), k, end, afternoon=known)
     if parsed.spaced.count(":") == 2:
@@ -281,8 +216,6 @@ def _scaled(tokens: list[Token], quantity: Quantity) -> None:
         and (low := low_at(tokens, quantity.end)) in lex.SCALES
         and quantity.unit is None
     ):
-        if low in ("mn", "bn", "tn") and tokens[quantity.start].kind == WORD:
-            return
         multiply(quantity, lex.SCALES[low])
         quantity.end += 1
     if quantity.kind == "cardinal" and [t.low for t in tokens[quantity.end : quantity.end + 3]] == ["and", "a", "half"]:
@@ -308,8 +241,6 @@ def _join(tokens: list[Token], quantities: list[Quantity]) -> None:
             first.kind = "cardinal"
         elif second.unit is None and first.unit is not None and first.unit.dimension in ("usd", "eur", "gbp", "jpy"):
             second.unit = first.unit
-        if second.kind == "century" and first.kind == "ordinal":
-            first.kind = "century"
         if (
             second.kind == "cardinal"
             and first.kind == "cardinal"
@@ -389,66 +320,48 @@ def _spelled(tokens: list[Token], k: int) -> Quantity:
     """Read the longest run of number words from `k`; stops where the next word cannot continue the number."""
     total = current = 0.0
     kind: QuantityKind = "cardinal"
-    group = ""  # of the last word: unit, teen, ten, scale, year
-    end = k
-    at = k
-    while at < len(tokens) and at < k + _MAX_WORDS:
-        low = tokens[at].low
-        if low == "-" and group in ("ten", "scale", "teen") and low_at(tokens, at + 1) in lex.COUNTING:
-            at += 1
-            continue
-        if (
-            low == "and"
-            and group == "scale"
-            and (low_at(tokens, at + 1) in lex.CARDINALS or low_at(tokens, at + 1) in lex.ORDINALS)
+    group = ""  # of the last word: unit, teen, ten, scale
+    scaled = False
+    end = at = k
+    while at < min(len(tokens), k + _MAX_WORDS):
+        low, after = tokens[at].low, low_at(tokens, at + 1)
+        if (low == "-" and group in ("ten", "scale", "teen") and after in lex.COUNTING) or (
+            low == "and" and group == "scale" and (after in lex.CARDINALS or after in lex.ORDINALS)
         ):
             at += 1
             continue
-        ordinal = low in lex.ORDINALS
         value = lex.CARDINALS.get(low, lex.ORDINALS.get(low, -1))
-        if low in lex.SCALES and not (group == "" and at > k):
-            scale = lex.SCALES[low]
-            if scale in (100.0, 12.0):
-                current = (current or 1) * scale
-            else:
-                total += (current or 1) * scale
-                current = 0
-            group = "scale"
-        elif value >= 100 and ordinal:
-            current = (current or 1) * value
-            kind = "ordinal"
+        if low in lex.SCALES and (group or at == k):
+            current = (current or 1) * lex.SCALES[low]
+            if lex.SCALES[low] not in (100.0, 12.0):
+                total, current = total + current, 0
+            group, scaled = "scale", True
         elif 0 <= value < 10 and group in ("", "scale", "ten"):
             current += value
             group = "unit"
         elif 10 <= value < 100 and group in ("", "scale"):
             current += value
-            group = "ten" if value >= 20 and value % 10 == 0 else "teen"
-        elif 10 <= value < 100 and group in ("teen", "ten") and 10 < current <= 20 and total == 0:
-            current = 100 * current + value
+            group = "ten" if value >= 20 else "teen"
+        elif 10 <= value < 100 and group in ("teen", "ten") and 10 < current <= 20 and not scaled:
+            current = 100 * current + value  # nineteen eighty(-four)
             group = "ten" if value >= 20 else "year"
         else:
             break
         at += 1
         end = at
-        if ordinal:
+        if low in lex.ORDINALS:
             kind = "ordinal"
             break
     whole = total + current
     weak = tokens[k].low in ("one", "first", "second", "zero") and end == k + 1
-    if (
-        kind == "cardinal"
-        and is_year(whole)
-        and group in ("unit", "ten", "year", "teen")
-        and "hundred" not in (t.low for t in tokens[k:end])
-        and "thousand" not in (t.low for t in tokens[k:end])
-    ):
+    if kind == "cardinal" and is_year(whole) and not scaled:
         kind = "year"
     quantity = Quantity(kind, (whole,), k, end, weak=weak, spelled=True, place=place_of(whole, 0))
     return _fraction(tokens, quantity)
 
 
 def _fraction(tokens: list[Token], quantity: Quantity) -> Quantity:
-    """Turn `two` before `thirds` into a fraction, and add decimals after `point`."""
+    """Turn `two` before `thirds` into a fraction."""
     at = quantity.end + (low_at(tokens, quantity.end) == "-")
     low = low_at(tokens, at)
     if quantity.kind == "cardinal" and low in lex.FRACTIONS and low != "half" and 1 <= quantity.value < 10:
@@ -456,15 +369,6 @@ def _fraction(tokens: list[Token], quantity: Quantity) -> Quantity:
         if plural == (quantity.value > 1):
             share = quantity.value / lex.FRACTIONS[low]
             return Quantity("cardinal", (share,), quantity.start, at + 1, unit=FRACTION, spelled=True, place=0.01)
-    if low == "point" and low_at(tokens, at + 1) in lex.CARDINALS:
-        decimals = ""
-        at += 1
-        while lex.CARDINALS.get(low_at(tokens, at), 10) < 10:
-            decimals += str(lex.CARDINALS[low_at(tokens, at)])
-            at += 1
-        if decimals:
-            value = float(f"{int(quantity.value)}.{decimals}")
-            return Quantity("cardinal", (value,), quantity.start, at, spelled=True, place=10.0 ** -len(decimals))
     return quantity
 
 
@@ -492,10 +396,6 @@ def read_unit(tokens: list[Token], quantity: Quantity) -> None:
             quantity.kind = "cardinal"
         if quantity.weak and found.dimension not in ("time", "ratio", "pound", "usd"):
             quantity.weak = False
-    if [t.low for t in tokens[quantity.end : quantity.end + 3]] == ["and", "a", "half"] and quantity.unit is not None:
-        quantity.values = tuple(value + 0.5 for value in quantity.values)
-        quantity.end += 3
-        quantity.weak = False
     _rate(tokens, quantity)
 
 
@@ -509,15 +409,9 @@ def _unit_at(tokens: list[Token], at: int, quantity: Quantity) -> tuple[Unit | N
         power = 2 if low in ("square", "sq") else 3
         return _powered(base, power), step + 1
     if low in _QUALIFIERS:
-        base = UNITS.get(low_at(tokens, at + 1 + (low_at(tokens, at + 1) == "-")))
-        if base is None or (
-            low in ("us", "british", "long", "short") and base.dimension not in ("usd", "pound", "mass", "volume")
-        ):
-            return None, at
-        end = at + 2 + (low_at(tokens, at + 1) == "-")
-        if low == "light":
-            return UNITS["lightyear"], end
-        return (Unit("nautical mile", "length", 1852.0) if low == "nautical" else base), end
+        step = at + 1 + (low_at(tokens, at + 1) == "-")
+        base = UNITS.get(low_at(tokens, step))
+        return (None, at) if base is None else (UNITS.get(low + base.name, base), step + 1)
     if low in ("degree", "degrees", "°"):
         scale = DEGREE_SCALES.get(low_at(tokens, at + 1))
         return (scale, at + 2) if scale is not None else (UNITS["degree"], at + 1)

@@ -32,7 +32,6 @@ class Parsed(NamedTuple):
     spaced: str = ""  # the digits as written, for what has no value (versions, addresses)
     decimals: int = 0
     comma: bool = False
-    fraction: bool = False
     dashed: bool = False
 
 
@@ -82,7 +81,7 @@ def _compound(body: str, suffix: str) -> Parsed:
         if above is not None and below:
             if above >= 1000:
                 return Parsed(_years(above, below), (), None, suffix, body)
-            return Parsed((above / below,), (), None, suffix, body, 2, fraction=True)
+            return Parsed((above / below,), (), None, suffix, body, 2)
     parts = re.split(r"[-/:,]" if "." in body else r"[-/:,.]", body)
     values = tuple(value for part in parts if (value := plain_value(part)) is not None)
     if body.count("-") == 1 and len(parts) == 2 and len(values) == 2 and values[0] >= 1000 and len(parts[1]) == 2:
@@ -137,7 +136,7 @@ length: m metre metres meter meters=1 | km kms kilometre kilometres kilometer ki
   | ft foot feet=0.3048 | inch inches=0.0254 | yd yard yards yds=0.9144 | nm nanometre nanometres nanometer
   nanometers=1e-9
   | micron microns micrometre micrometres micrometer micrometers=1e-6 | au=1.495978707e11
-  | lightyear lightyears=9.4607e15 | parsec parsecs=3.0857e16 | fathom fathoms=1.8288 | furlong furlongs=201.168
+  | lightyear lightyears=9.4607e15 | nauticalmi=1852 | parsec parsecs=3.0857e16 | fathom fathoms=1.8288 | furlong furlongs=201.168
 mass: kg kgs kilogram kilograms kilogramme kilogrammes kilo kilos=1 | g gram grams gramme grammes=0.001 | mg milligram
   milligrams=1e-6 | mcg microgram micrograms=1e-9 | lb lbs=0.45359237 | oz ounce ounces=0.028349523
   | tonne tonnes t=1000 | ton tons=1000 | stone stones=6.35029
@@ -255,13 +254,6 @@ class Quantity:
     opaque: str = ""
     afternoon: bool | None = None
     parts: tuple[float, ...] = ()
-
-    def at(self, k: int) -> Quantity:
-        """Return a copy, read from the one token at `k`."""
-        return Quantity(
-            self.kind, self.values, k, k + 1, None, self.weak, "", self.place, self.spelled,
-            opaque=self.opaque, afternoon=self.afternoon, parts=self.parts,
-        )  # fmt: skip
 
     @property
     def value(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import accumulate, combinations, pairwise
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.quantity import Date, Quantity, Unit, comparable, converted
@@ -32,19 +32,17 @@ def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
         return found  # every number stands in a copied sentence
     index = source.index
     few = len(index.all) <= _FEW
-    judged: dict[tuple[object, ...], Kind | None] = {}
+    odd = 0
     for k in numeric:
         if few and copied[k]:
             continue
         sentence = rephrased.sentences[k]
         numbers = rephrased.numbers(k)
         for quantity in numbers.quantities:
-            if len(judged) > _MAX_JUDGED and quantity.value not in index.by_value:
+            odd += quantity.value not in index.by_value
+            if odd > _MAX_JUDGED and quantity.value not in index.by_value:
                 continue  # more odd numbers than a text has: the first few hundred are enough to doubt it
-            kind = _judge(quantity, sentence, index)
-            if kind is not None or quantity.value not in index.by_value:
-                judged[(quantity.values, quantity.start, k)] = kind
-            if kind is not None:
+            if (kind := _judge(quantity, sentence, index)) is not None:
                 found.append(Finding(kind, _shown(sentence, quantity.start, quantity.end)))
         wrong = [m for m in numbers.moments if not any(_date_supported(date, index) for date in m.dates)]
         found.extend(Finding("date", _shown(sentence, moment.start, moment.end)) for moment in wrong)
@@ -153,50 +151,23 @@ def _converted_supported(value: float, quantity: Quantity, index: NumberIndex) -
     unit = quantity.unit
     if unit is None:
         return False
-    spelled_share = unit.dimension == "ratio"
+    is_share = unit.dimension == "ratio"
     for other in index.scanned:
-        if other.unit is None or not other.values or not comparable(unit, other.unit):
+        if other.unit is None or not comparable(unit, other.unit) or (other.unit.name == unit.name and not is_share):
             continue
         for known in (*other.values, *other.parts):
             exact = converted(known, other.unit, unit)
-            if other.unit.name == unit.name and not spelled_share:
-                continue
-            if abs(value - exact) <= _tolerance(value, exact, quantity, other):
+            if abs(value - exact) <= _tolerance(exact, quantity, unit, other, other.unit):
                 return True
-    if spelled_share:
+    if is_share:  # of a number, or of what it grew or shrank by: 1.5 times, 50 % more
         share = value * unit.factor
         return any(
-            (known <= 1 and abs(share - known) < 1e-6)
-            or (0 < known < 2 and known != 1 and abs(abs(known - 1) - share) < 1e-6)
+            (known <= 1 and abs(share - known) < 1e-6) or (0 < known < 2 and abs(abs(known - 1) - share) < 1e-6)
             for known, _ in index.values
+            if known != 1
         )
-    return _compound_supported(value, unit, index)
-
-
-def _tolerance(value: float, exact: float, quantity: Quantity, other: Quantity) -> float:
-    """Return how far a converted value may be off: half its last digit, and a little for rounded factors."""
-    unit, known = quantity.unit, other.unit
-    assert unit is not None
-    assert known is not None
-    if unit.dimension == "ratio":
-        worded = unit.factor == 1.0 or known.factor == 1.0
-        slack = 0.04 if quantity.approximate or other.approximate else 0.012 if worded else 1e-6
-        return slack / unit.factor
-    steps = 0.55 * quantity.place
-    if unit.dimension == "temperature":
-        return max(steps, 3.0) if quantity.approximate else max(steps, 0.6)
-    if unit.dimension == "time":
-        calendar = {unit.name, known.name} & {"month", "year", "decade", "century"}
-        floor = 0.02 if calendar and not {unit.name, known.name} <= {"month", "year", "decade", "century"} else 1e-6
-    else:
-        floor = 0.005 if unit.dimension == known.dimension and unit.factor != known.factor else 1e-6
-    share = 0.1 if quantity.approximate else 0.05
-    return max(min(steps, share * abs(exact)), floor * abs(exact))
-
-
-def _compound_supported(value: float, unit: Unit, index: NumberIndex) -> bool:
-    """Whether two measures side by side add up to it: 5 feet 10 inches, an hour and 20 minutes."""
-    for first, second in zip(index.scanned, index.scanned[1:], strict=False):
+    # Two measures side by side add up: 5 feet 10 inches, an hour and 20 minutes.
+    for first, second in pairwise(index.scanned):
         if first.unit is None or second.unit is None or first.sentence != second.sentence:
             continue
         if second.start - first.end <= 1 and first.unit.dimension == second.unit.dimension == unit.dimension:
@@ -206,44 +177,43 @@ def _compound_supported(value: float, unit: Unit, index: NumberIndex) -> bool:
     return False
 
 
-# --- rounding
+def _tolerance(exact: float, quantity: Quantity, unit: Unit, other: Quantity, known: Unit) -> float:
+    """Return how far a converted value may be off: half its last digit, and a little for rounded factors."""
+    rough = bool(quantity.approximate)
+    steps = 0.55 * quantity.place
+    if unit.dimension == "ratio":
+        worded = unit.factor == 1.0 or known.factor == 1.0
+        return (0.04 if rough or other.approximate else 0.012 if worded else 1e-6) / unit.factor
+    if unit.dimension == "temperature":
+        return max(steps, 3.0 if rough else 0.6)
+    floor = 0.02 if unit.dimension == "time" else 0.005
+    return max(min(steps, (0.1 if rough else 0.05) * abs(exact)), floor * abs(exact))
 
 
 def _rounded_supported(value: float, quantity: Quantity, index: NumberIndex) -> bool:
-    for known, others in index.values:
-        if known == 0 or not 0.8 <= value / known <= 1.25:
-            continue
-        for other in others:
-            if _same_measure(quantity, other) and _rounds(value, known, quantity, other):
-                return True
-    return False
-
-
-def _same_measure(quantity: Quantity, other: Quantity) -> bool:
-    if quantity.kind == "ordinal" or other.kind == "ordinal":
-        return False
-    if quantity.unit is None or other.unit is None:
-        return True
-    return quantity.unit.name == other.unit.name
+    """Whether it is a number of the source with fewer digits."""
+    return any(
+        _rounds(value, known, quantity, other)
+        for known, others in index.values
+        if known and 0.8 <= value / known <= 1.25
+        for other in others
+        if "ordinal" not in (quantity.kind, other.kind)
+        and (quantity.unit is None or other.unit is None or quantity.unit.name == other.unit.name)
+    )
 
 
 def _rounds(value: float, known: float, quantity: Quantity, other: Quantity) -> bool:
     """Whether `value` is `known` with fewer digits: any near number when marked as rough, the nearest otherwise."""
-    coarser = quantity.place > other.place
-    difference = abs(value - known)
+    digits, difference = abs(value) / quantity.place, abs(value - known)
+    if quantity.place <= other.place:
+        return False
     if quantity.approximate and quantity.kind != "year":
-        digits = abs(value) / quantity.place
-        share = 0.1 if digits < 10 else 0.05 if digits < 100 else 0.02
-        if not coarser or difference > share * abs(known):
+        if difference > (0.1 if digits < 10 else 0.05 if digits < 100 else 0.02) * abs(known):
             return False
-        if quantity.approximate in _OVER:
-            return known >= value * 0.999
-        if quantity.approximate in _UNDER:
-            return known <= value * 1.001
-        return True
+        above, below = quantity.approximate in _OVER, quantity.approximate in _UNDER
+        return not (above and known < value * 0.999) and not (below and known > value * 1.001)
     fractional = other.place < 1 or (quantity.spelled and quantity.place >= 1e4) or quantity.place >= 1e5
-    digits = abs(value) / quantity.place
-    return coarser and fractional and digits >= 2 and difference <= 0.5 * quantity.place * (1 + 1e-9)
+    return fractional and digits >= 2 and difference <= 0.5 * quantity.place * (1 + 1e-9)
 
 
 def _clock_supported(quantity: Quantity, index: NumberIndex) -> bool:
@@ -279,27 +249,31 @@ def _period_supported(quantity: Quantity, index: NumberIndex) -> bool:
 
 def _calculated(value: float, quantity: Quantity, sentence: Sentence, index: NumberIndex) -> bool:
     """Whether it is a sum, a difference, a share or a span of years that the sentence says it is."""
-    words = {token.low for token in sentence.tokens}
-    if quantity.unit is not None and quantity.unit.name in _YEARS and _years_apart(value, quantity, index):
+    unit = quantity.unit
+    if unit is not None and unit.name in _YEARS and _years_apart(value, _YEARS[unit.name], quantity, index):
         return True
-    total = not lex.TOTALS.isdisjoint(words)
-    difference = not lex.DIFFERENCES.isdisjoint(words)
-    share = quantity.unit is not None and quantity.unit.dimension == "ratio"
-    if not (total or difference or share):
+    words = {token.low for token in sentence.tokens}
+    total, difference = not lex.TOTALS.isdisjoint(words), not lex.DIFFERENCES.isdisjoint(words)
+    factor = unit.factor if unit is not None and unit.dimension == "ratio" else 0.0
+    if not (total or difference or factor):
         return False
-    for first, second in _neighbours(index):
-        a, b = first.value, second.value
-        if total and _near(a + b, value):
+    allowed = 0.04 if quantity.approximate else 0.006
+    known = [q for q in index.scanned if q.values and q.kind in ("cardinal", "year")][: 4 * _MAX_PAIRED]
+    for i, first in enumerate(known):
+        run = [q.value for q in known[i : i + 12] if q.sentence == first.sentence]
+        if total and any(_near(each, value) for each in accumulate(run)):
             return True
-        if difference and _near(abs(a - b), value):
-            return True
-        if share and quantity.unit is not None and min(a, b) > 0:
-            ratio = min(a, b) / max(a, b) / quantity.unit.factor
-            change = abs(a - b) / min(a, b) / quantity.unit.factor
-            allowed = (0.04 if quantity.approximate else 0.006) / quantity.unit.factor
-            if abs(ratio - value) <= allowed or (difference and abs(change - value) <= allowed):
+        for second in known[i + 1 : i + 8]:
+            low, high = sorted((first.value, second.value))
+            if second.sentence - first.sentence > 1:
+                break
+            if (total and _near(low + high, value)) or (difference and _near(high - low, value)):
                 return True
-    return total and any(_near(sum(q.value for q in run), value) for run in _runs(index))
+            if factor and low > 0:
+                change = difference and abs((high - low) / low - value * factor) <= allowed
+                if change or abs(low / high - value * factor) <= allowed:
+                    return True
+    return False
 
 
 def _near(exact: float, value: float) -> bool:
@@ -310,39 +284,15 @@ def _years_later(value: float, index: NumberIndex) -> bool:
     """Whether the source has a year, and a number of years before or after it, that make this one."""
     if index.text.lows.isdisjoint(_LATER):
         return False
-    spans = [
-        q.value
-        for q in index.by_dimension.get("time", ())[:_MAX_RIVALS]
-        if q.unit is not None and q.unit.name == "year"
-    ]
-    return any(abs(value - year) == span for year in sorted(index.years)[:_MAX_PAIRED] for span in spans)
+    times = index.by_dimension.get("time", ())[:_MAX_RIVALS]
+    spans = {q.value for q in times if q.unit is not None and q.unit.name == "year"}
+    return any(abs(value - year) in spans for year in sorted(index.years)[:_MAX_PAIRED])
 
 
-def _years_apart(value: float, quantity: Quantity, index: NumberIndex) -> bool:
+def _years_apart(value: float, span: int, quantity: Quantity, index: NumberIndex) -> bool:
     years = sorted(index.years)[:_MAX_PAIRED]
-    span = _YEARS[quantity.unit.name] if quantity.unit is not None else 1
     slack = (1.0 if span == 1 else 0.35) if quantity.approximate else (0.0 if span == 1 else 0.1)
     return any(abs((b - a) / span - value) <= slack for a, b in combinations(years, 2))
-
-
-def _neighbours(index: NumberIndex) -> list[tuple[Quantity, Quantity]]:
-    """Return pairs of numbers that stand in the same sentence or in two that follow each other."""
-    known = [q for q in index.scanned if q.values and q.kind in ("cardinal", "year")][: 4 * _MAX_PAIRED]
-    return [
-        (first, second)
-        for i, first in enumerate(known)
-        for second in known[i + 1 : i + 8]
-        if second.sentence - first.sentence <= 1
-    ]
-
-
-def _runs(index: NumberIndex) -> list[list[Quantity]]:
-    """Return the numbers of each sentence that has three to twelve."""
-    by_sentence: dict[int, list[Quantity]] = {}
-    for quantity in index.scanned:
-        if quantity.values and quantity.kind == "cardinal":
-            by_sentence.setdefault(quantity.sentence, []).append(quantity)
-    return [run for run in by_sentence.values() if 3 <= len(run) <= 12]
 
 
 # --- numbers that belong elsewhere

@@ -5,19 +5,19 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
 from pipeline.rephrase.fidelity.quantities import read_numbers
 from pipeline.rephrase.fidelity.quantity import Date, Moment, Numbers, Quantity
-from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, lazy, sentences
+from pipeline.rephrase.fidelity.tokens import NUMERIC, ODD, WORD, Sentence, Token, sentences
 
 Kind = Literal["number", "date", "unit", "name", "negation", "role"]
 NO_NUMBERS = Numbers()
 MAX_SCANNED = 400
 """How many numbers of a source are tried for rounding, conversion and sums; equal values are found among all."""
 _SAMPLE = 4
-_IMPLIED = frozenset(lex.IMPLIED)
 MAX_POSTINGS = 40
 """A word in more sentences than this says nothing about which sentence is meant."""
 
@@ -40,12 +40,12 @@ class Text:
     _numbers: dict[int, Numbers] = field(default_factory=dict)
     kept: dict[object, object] = field(default_factory=dict)  # what rules have worked out of it, by their own keys
 
-    @lazy
+    @cached_property
     def lows(self) -> frozenset[str]:
         """All words in lower case, without possessives and accents."""
         return frozenset([token.low for sentence in self.sentences for token in sentence.tokens])
 
-    @lazy
+    @cached_property
     def stems(self) -> dict[str, list[int]]:
         """For each stem of a content word, the sentences that have it."""
         stems: defaultdict[str, list[int]] = defaultdict(list)
@@ -54,7 +54,7 @@ class Text:
                 stems[stem].append(k)
         return dict(stems)
 
-    @lazy
+    @cached_property
     def postings(self) -> dict[str, list[int]]:
         """`stems` without those of too many sentences."""
         if len(self.sentences) <= MAX_POSTINGS:
@@ -70,12 +70,12 @@ class Text:
             found = self._numbers[k] = read_numbers(self.sentences[k].tokens)
         return found
 
-    @lazy
+    @cached_property
     def index(self) -> NumberIndex:
         """The numbers of the whole text."""
         return NumberIndex(self)
 
-    @lazy
+    @cached_property
     def english(self) -> bool:
         """Whether enough of the words are those that English cannot do without."""
         words = [t.low for sentence in self.sentences[:_SAMPLE] for t in sentence.tokens if t.kind == WORD]
@@ -175,8 +175,8 @@ class NumberIndex:
             known.add((date[0] if bits & 1 else None, date[1] if bits & 2 else None, date[2] if bits & 4 else None))
 
     def _implied(self, text: Text) -> None:
-        """Add what words imply (`both`, `twin`), Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
-        self.implied: set[float] = {float(lex.IMPLIED[low]) for low in text.lows & _IMPLIED}
+        """Add Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
+        self.implied: set[float] = set()
         for sentence in text.sentences:
             if not sentence.flags & ODD:
                 continue
@@ -187,7 +187,7 @@ class NumberIndex:
                 elif token.acronym and (value := roman(token.shown)):
                     self.implied.add(float(value))
 
-    @lazy
+    @cached_property
     def list_counts(self) -> set[int]:
         """How many items the lists of the text have, by commas and by lines."""
         counts: set[int] = set()
@@ -220,35 +220,19 @@ _MAX_ITEM_WORDS = 6
 
 
 def _sentence_counts(tokens: list[Token]) -> set[int]:
-    """Return the lengths of the lists in a sentence: items between commas, the last one after `and` or `or`."""
+    """Return the lengths of the lists in a sentence: items between commas and `and` or `or`, none of many words."""
     counts: set[int] = set()
-    items: list[int] = [0]  # words of each item so far
-    closed = False
+    items, words = 1, 0
     for token in tokens:
-        if token.low in (",", ";") or token.low in ("and", "or", "&"):
-            if items[-1] == 0:
-                closed = closed or token.low in ("and", "or", "&")
-                continue
-            if closed:
-                counts |= _run(items)
-                items, closed = [items[-1]], False
-            items.append(0)
-            closed = closed or token.low in ("and", "or", "&")
+        if token.low in (",", ";", "and", "or", "&"):
+            if words > _MAX_ITEM_WORDS and items > 1:
+                counts.add(items)
+                items = 1
+            items += words > 0
+            words = 0
         elif token.low in (":", "(", ")", "-"):
-            if len(items) > 1:
-                counts |= _run(items)
-            items, closed = [0], False
+            counts.add(items)
+            items, words = 1, 0
         else:
-            items[-1] += 1
-    return counts | _run(items)
-
-
-def _run(items: list[int]) -> set[int]:
-    if len(items) < 2:
-        return set()
-    length = 1
-    for words in reversed(items[:-1]):
-        length += 1
-        if words > _MAX_ITEM_WORDS:
-            break
-    return {length, length - 1} if length > 2 and items[0] <= 3 and length == len(items) else {length}
+            words += 1
+    return (counts | {items}) - {1}

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain, compress
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from pipeline.rephrase.fidelity import lexicon as lex
-from pipeline.rephrase.fidelity.quantity import CURRENCY_SIGNS, UNITS, Parsed, Quantity, parse_number
+from pipeline.rephrase.fidelity.quantity import Parsed, parse_number
 
 WORD, NUMBER, MARK = range(3)
-NUMERIC, CAPITAL, DENYING, OPPOSITE, ODD, EXTENDING, MONEY = (1 << k for k in range(7))
+NUMERIC, CAPITAL, DENYING, OPPOSITE, ODD = (1 << k for k in range(5))
 """Bits of `Token.flags` and `Sentence.flags`: a sentence without a bit need not be searched for what it stands for."""
 _MAX_KNOWN = 100_000
 _MAX_TOKEN = 60
@@ -49,48 +49,17 @@ _STRAIGHT = {
         "\u2044": "/", "\u00d7": "x", "\u00b2": " squared", "\u00b3": " cubed", "\u200b": "",
 }  # fmt: skip
 _ODD = re.compile("[" + "".join(_STRAIGHT) + "]")
-_EXTENDING = (
-    lex.words(
-        """am pm o and - point per c f square sq cubic cu metric light nautical us british long short fluid american
-        canadian australian degree degrees °"""
-    )
-    | UNITS.keys()
-    | lex.SCALES.keys()
-)
-"""Words that may belong to the number before them; beside any other word a number says what it says alone."""
-_MONEY = lex.words("usd eur gbp us$") | CURRENCY_SIGNS.keys()
-
 _CLOSERS = frozenset("\"')*]")
 _ENDINGS = frozenset(".!?;,")
 _CLAUSE_MARKS = frozenset({";", ":", "and", ","})
-
-T = TypeVar("T")
-
-
-class lazy(Generic[T]):
-    """`functools.cached_property` without the lock that it takes in Python 3.11, which costs more than most of these.
-
-    Two threads may work the same value out twice; either is right.
-    """
-
-    def __init__(self, work_out: Callable[[Any], T]) -> None:
-        """Wrap the method `work_out`."""
-        self._work_out = work_out
-        self._name = work_out.__name__
-        self.__doc__ = work_out.__doc__
-
-    def __get__(self, owner: Any, kind: type | None = None) -> T:
-        """Return the value, and keep it in the place of this."""
-        value = owner.__dict__[self._name] = self._work_out(owner)
-        return value
 
 
 class Token:
     """What is known of one spelling: lower case without possessive, stem, and which lists it is on."""
 
     __slots__ = (
-        "acronym", "alone", "base", "cap", "common", "content", "deny", "flags", "key", "kind", "low",
-        "number", "parsed", "party", "polarity", "shown", "sign", "stem",
+        "acronym", "base", "cap", "common", "content", "deny", "flags", "key", "kind", "low",
+        "number", "parsed", "party", "polarity", "shown", "stem",
     )  # fmt: skip
 
     def __init__(self, shown: str) -> None:
@@ -109,13 +78,12 @@ class Token:
         self.content = self.kind != MARK and low not in lex.FUNCTION_WORDS and low not in lex.NEGATIONS
         self.common = self.kind == WORD and _is_common(low)
         self.number = self.kind == NUMBER or (self.kind == WORD and low in lex.NUMBER_WORDS)
-        self.sign = self.kind == WORD and (low in lex.NEGATIONS or low.endswith("n't") or low == "cannot")
+        denies = self.kind == WORD and (low in lex.NEGATIONS or low.endswith("n't") or low == "cannot")
         stemmed = self.stem
-        self.deny = 1 if self.sign or stemmed in lex.FLIPPERS else 2 if stemmed in lex.BLURS else 0
+        self.deny = 1 if denies or stemmed in lex.FLIPPERS else 2 if stemmed in lex.BLURS else 0
         self.base, self.polarity = _base_of(low, self.stem) if self.kind == WORD else (low, 1)
         self.key = self.stem if self.content else ""
         self.party = self.content and not self.number and not low.endswith("ly")  # may be who does it, or to whom
-        self.alone: Quantity | bool | None = None  # the number it is beside words that say nothing about it
         odd = self.kind == WORD and (not low.isalpha() or self.acronym)
         self.flags = (
             NUMERIC * self.number
@@ -123,8 +91,6 @@ class Token:
             + DENYING * (self.deny > 0)
             + OPPOSITE * (self.polarity < 0)
             + ODD * odd
-            + EXTENDING * (low in _EXTENDING)
-            + MONEY * (low in _MONEY)
         )
 
 
@@ -280,27 +246,18 @@ def _manner(tokens: list[Token]) -> tuple[bool, bool]:
 
 _ENDINGS_AWAY = tuple(
     (ending, other)
-    for other, endings in (
-        ("", "s es ed ing ly ness er n't ors or ers able ment ments ish like less ful"),
-        ("e", "ed ing ors or ers er able ation ations"), ("y", "ies iness"), ("al", "ally"), ("ize", "ized ised"),
-        ("le", "ility"),
-    )
+    for other, endings in (("", "s es ed ing ly er ers or ors ness"), ("e", "ed ing er ers or ors ation"), ("y", "ies"))
     for ending in endings.split()
-)  # fmt: skip
-_BEGINNINGS = lex.listed("re over under non pre anti mis co un inter multi sub out dis")
+)
 
 
 def _is_common(low: str) -> bool:
     common = lex.common_words()
-    if low in common or len(low) == 1:
-        return True
-    for ending, other in _ENDINGS_AWAY:
-        if low.endswith(ending) and len(low) - len(ending) > 3 and low[: -len(ending)] + other in common:
-            return True
-    for beginning in _BEGINNINGS:
-        if low.startswith(beginning) and len(low) - len(beginning) > 3 and low[len(beginning) :] in common:
-            return True
-    return False
+    return (
+        low in common
+        or len(low) == 1
+        or any(low.endswith(ending) and low[: -len(ending)] + other in common for ending, other in _ENDINGS_AWAY)
+    )
 
 
 def _base_of(low: str, stemmed: str) -> tuple[str, int]:
@@ -308,7 +265,7 @@ def _base_of(low: str, stemmed: str) -> tuple[str, int]:
     signs = lex.opposites()
     if stemmed in signs:
         return signs[stemmed]
-    if low.startswith("un") and len(low) > 5 and low not in lex.NOT_PREFIXED and _is_common(low[2:]):
+    if low.startswith("un") and len(low) > 5 and _is_common(low[2:]):
         base, sign = signs.get(lex.stem(low[2:]), (lex.stem(low[2:]), 1))
         return base, -sign
     if (

@@ -1,0 +1,181 @@
+"""What is known of a source's documents but their text, as one wide table: documents, signals, duplicates, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.table.errors import ConservationError, SchemaError, WorkspaceError
+from pipeline.table.query import column_types
+from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES, KEEP_COLUMNS, documents_schema
+from pipeline.table.shards import Group, Part, aligned, read_batches
+from pipeline.table.storage import Storage
+
+DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent_id")
+"""What rules may read of any source's `documents`: everything but the text, its metadata and where it came from."""
+CHUNK_ROWS = 32_768
+"""Rows judged at a time: some 30 MB with eighty columns."""
+HELD_ROWS = 65_536
+
+AlignedParts = Mapping[str, Part]
+"""Parts that are row-aligned with one another, by folder; `documents` is the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class WideTable:
+    """The groups of one source side by side, row by row; parts in the order of their stems."""
+
+    storage: Storage
+    source: str
+    schema: pa.Schema
+    """`doc_id`, `url`, `source`, then every other column in the order of the groups."""
+    stored: Mapping[str, tuple[str, str]]
+    """Of each column the folder of its group (none: it is null everywhere), and its name there."""
+    parts: tuple[AlignedParts, ...]
+    rows: int
+    documents: pa.Schema = DOCUMENTS
+    """Of the source's documents, with the corpus's own columns."""
+    held: dict[str, list[pa.Table]] = field(default_factory=dict, repr=False, compare=False)
+    """The rows of a source of at most `HELD_ROWS`, by stem, once they were read: opening files would be most of the
+    work when each has a few rows."""
+
+
+def planned_columns(groups: Mapping[str, pa.Schema], kept: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Return the DuckDB type of every column that a source's wide table will have, from the schemas of its groups.
+
+    So rules can be checked before a workspace exists. Keys are folders, as for `wide_table`; `kept` are the corpus's
+    own columns and their types.
+
+    Raises: SchemaError when two groups have a column of one name.
+    """
+    return column_types(_columns("the plan", groups, documents_schema(kept))[0])
+
+
+def wide_table(storage: Storage, source: str, folders: Sequence[str]) -> WideTable:
+    """Return the source's wide table; `folders` are the groups beside `documents` (`signals/x`, `duplicates`).
+
+    The corpus's own columns of `documents` are among its columns. Without duplicates theirs are there, all null.
+
+    Raises: WorkspaceError when a group lacks a part, SchemaError when two groups have a column of one name,
+    ConservationError when row counts differ.
+    """
+    groups = {folder: Group(storage, f"{source}/{folder}") for folder in dict.fromkeys(["documents", *folders])}
+    listed = {folder: {part.stem: part for part in group.parts()} for folder, group in groups.items()}
+    parts = []
+    for stem, documents in sorted(listed["documents"].items()):
+        for folder, found in listed.items():
+            if stem not in found:
+                raise WorkspaceError(f"{source}/{folder} has no part for {stem}; run the stage that makes it first")
+            if found[stem].rows != documents.rows:
+                raise ConservationError(
+                    f"{source}/{folder}/{found[stem].name}: {found[stem].rows} rows for {documents.rows} documents; "
+                    "delete the part and run again"
+                )
+        parts.append({folder: found[stem] for folder, found in listed.items()})
+    schemas: dict[str, pa.Schema] = {}
+    for folder, group in groups.items():
+        example = next(iter(listed[folder].values()), None)
+        if example is not None and folder != "documents":
+            with storage.open(group.path(example.name)) as stream:
+                schemas[folder] = pq.read_schema(stream)
+    index = groups["documents"].index()
+    documents_columns = documents_schema(index.details.get(KEEP_COLUMNS, {}) if index else {})
+    columns, stored = _columns(source, schemas, documents_columns)
+    rows = sum(part["documents"].rows for part in parts)
+    return WideTable(storage, source, columns, stored, tuple(parts), rows, documents_columns)
+
+
+def _columns(
+    where: str, schemas: Mapping[str, pa.Schema], documents: pa.Schema
+) -> tuple[pa.Schema, dict[str, tuple[str, str]]]:
+    """Return the schema of the wide table of these groups, and where each column is stored."""
+    own = [name for name in documents.names if name not in DOCUMENTS.names]
+    groups = {"documents": pa.schema([documents.field(name) for name in (*DOCUMENT_COLUMNS, *own)]), **schemas}
+    if "duplicates" not in groups:
+        groups[""] = DUPLICATES
+    fields: list[pa.Field] = []
+    stored: dict[str, tuple[str, str]] = {}
+    seen: dict[str, str] = {}
+    for folder, schema in groups.items():
+        prefix = f"{folder.removeprefix('scores/')}_" if folder.startswith("scores/") else ""
+        for item in schema:
+            name = f"{prefix}{item.name}"
+            if item.name == DOC_ID and folder != "documents":
+                continue
+            if name.lower() in seen:
+                raise SchemaError(f"{where}: both {seen[name.lower()]} and {folder} have a column {name!r}")
+            seen[name.lower()] = folder
+            fields.append(item if folder == "documents" else pa.field(name, item.type))
+            stored[name] = folder, item.name
+    return pa.schema(fields), stored
+
+
+def read_wide(table: WideTable, part: AlignedParts, only: Collection[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a part's rows in order, `CHUNK_ROWS` at a time and at least one table; with `only`, `doc_id` and those
+    columns alone.
+
+    Raises: ConservationError when the groups' ids differ, SchemaError when a part has other columns than the first.
+    """
+    names = [name for name in table.schema.names if only is None or name in {DOC_ID, *only}]
+    if table.rows > HELD_ROWS:
+        yield from _read(table, part, names)
+        return
+    stem = part["documents"].stem
+    if stem not in table.held:
+        table.held[stem] = list(_read(table, part, table.schema.names))
+    yield from (rows.select(names) for rows in table.held[stem])
+
+
+def _read(table: WideTable, part: AlignedParts, names: Sequence[str]) -> Iterator[pa.Table]:
+    stored: dict[str, list[str]] = {"documents": [DOC_ID]}
+    for folder, name in (table.stored[name] for name in names if name != DOC_ID):
+        if folder:
+            stored.setdefault(folder, [DOC_ID]).append(name)
+    streams = []
+    for folder, columns in stored.items():
+        batches = read_batches(Group(table.storage, f"{table.source}/{folder}"), part[folder].name, columns)
+        streams.append(rechunked(batches, CHUNK_ROWS))
+    schema = pa.schema([table.schema.field(name) for name in names])
+    for tables in zip(*streams, strict=True):
+        groups = dict(zip(stored, tables, strict=True))
+        for folder, group in groups.items():
+            aligned(groups["documents"], group, f"{table.source}/{folder}/{part[folder].name}")
+        yield _side_by_side(groups, table, schema, f"{table.source}/{part['documents'].stem}")
+
+
+def _side_by_side(groups: Mapping[str, pa.Table], table: WideTable, schema: pa.Schema, where: str) -> pa.Table:
+    arrays = []
+    for item in schema:
+        folder, name = table.stored[item.name]
+        if not folder:
+            arrays.append(pa.nulls(groups["documents"].num_rows, item.type))
+        elif name not in groups[folder].column_names:
+            raise SchemaError(f"{where}: {folder} has no column {name!r}; delete the part and run again")
+        else:
+            arrays.append(groups[folder][name])
+    try:
+        return pa.Table.from_arrays(arrays, schema=schema)
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{where}: {error}; delete the part and run again") from error
+
+
+def rechunked(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of exactly `rows`, the last one shorter; one without rows if there are none."""
+    pending: list[pa.Table] = []
+    count, is_told = 0, False
+    for table in tables:
+        pending.append(table)
+        count += table.num_rows
+        if count < rows:
+            continue
+        joined, start, is_told = pa.concat_tables(pending), 0, True
+        while count - start >= rows:
+            yield joined.slice(start, rows)
+            start += rows
+        pending, count = [joined.slice(start)], count - start
+    if count or (pending and not is_told):
+        yield pa.concat_tables(pending)
