@@ -1,4 +1,4 @@
-"""The `gristmill` command line: what can be typed, and how a mistake ends. `flows.commands` does what is asked.
+"""The `gristmill` command line: what can be typed, what curates, and how a mistake ends. The rest is `flows.commands`.
 
 Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C, 143 after SIGTERM.
 """
@@ -78,6 +78,49 @@ def _group(commands: Any, name: str, text: str) -> Any:
     return _described(commands, name, text).add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
+# What works on a workspace --------------------------------------------------------------------------------------------
+
+
+def run(given: argparse.Namespace) -> int:
+    """Do what the configuration asks for and is not done yet."""
+    from flows.launch import curate_workspace, plan
+
+    asked = given.config, given.assignments, given.only, given.until
+    if not given.dry_run:
+        curate_workspace(*asked, _curate)
+        return 0
+    rows, estimates = plan(*asked)
+    do.say_rows(rows, as_json=False)
+    sys.stdout.write(estimates)
+    return 0
+
+
+def _curate() -> Any:
+    """Return the Prefect flow of a run. It is imported, and Prefect with it, once the server is known."""
+    from flows.curate import curate
+
+    return curate
+
+
+def serve(given: argparse.Namespace) -> int:
+    """Run a configuration on a schedule, until Ctrl-C."""
+    from flows.serve import serve
+
+    serve(given.config, given.cron, given.name, _curate)
+
+
+def rephrase(given: argparse.Namespace) -> int:
+    """Let a language model rephrase what a source kept: this stage alone."""
+    from flows.launch import rephrase
+
+    for text in rephrase(given.config, given.assignments, given.sample, given.dry_run):
+        sys.stdout.write(f"{text}\n")
+    return 0
+
+
+# What can be typed ----------------------------------------------------------------------------------------------------
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the whole command line."""
     top = _Parser(
@@ -106,7 +149,7 @@ def _add_runs(commands: Any) -> None:
     _add(commands, do.init, template)
     _add(
         commands,
-        do.run,
+        run,
         _given("config", "CONFIG", "YAML configuration"),
         SET,
         _given("--only", "SOURCE", "only this source (repeatable)", action="append", default=[]),
@@ -115,14 +158,14 @@ def _add_runs(commands: Any) -> None:
     )
     _add(
         commands,
-        do.serve,
+        serve,
         _given("config", "CONFIG", "YAML configuration, read anew for each run"),
         _given("--cron", "CRON", "when, in UTC, such as '0 2 * * *'", required=True),
         _given("--name", "NAME", "name of the deployment; that of the file by default"),
     )
     _add(
         commands,
-        do.rephrase,
+        rephrase,
         _given("config", "CONFIG", "YAML configuration with the key `rephrase`"),
         SET,
         _given("--sample", "N", "ask for N documents and print each beside its source", type=int),

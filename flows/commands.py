@@ -1,4 +1,4 @@
-"""What each command does: it calls a function that returns something, and prints that. `gristmill` finds them here.
+"""What each command does that curates nothing: it calls a function that returns something, and prints that.
 
 Each takes what was typed and returns the exit code; its docstring's first line is its help. Imports wait until a
 command needs them.
@@ -36,51 +36,11 @@ def say_rows(rows: list[dict[str, Any]], as_json: bool) -> int:
     return say("[\n" + ",\n".join(map(encode, rows)) + "\n]" if as_json else text_table(rows))
 
 
-# Runs -----------------------------------------------------------------------------------------------------------------
-
-
 def init(given: Namespace) -> int:
     """Print a commented starting configuration."""
     from importlib.resources import files
 
     return say(files("configs").joinpath(f"{given.template}.yaml").read_text("utf-8"))
-
-
-def run(given: Namespace) -> int:
-    """Do what the configuration asks for and is not done yet."""
-    from flows.launch import curate_workspace, plan
-
-    asked = given.config, given.assignments, given.only, given.until
-    if not given.dry_run:
-        curate_workspace(*asked, _curate)
-        return 0
-    rows, estimates = plan(*asked)
-    say_rows(rows, as_json=False)
-    sys.stdout.write(estimates)
-    return 0
-
-
-def _curate() -> Any:
-    """Return the Prefect flow of a run. It is imported, and Prefect with it, once the server is known."""
-    from flows.curate import curate
-
-    return curate
-
-
-def serve(given: Namespace) -> int:
-    """Run a configuration on a schedule, until Ctrl-C."""
-    from flows.serve import serve
-
-    serve(given.config, given.cron, given.name, _curate)
-
-
-def rephrase(given: Namespace) -> int:
-    """Let a language model rephrase what a source kept: this stage alone."""
-    from flows.launch import rephrase
-
-    for text in rephrase(given.config, given.assignments, given.sample, given.dry_run):
-        sys.stdout.write(f"{text}\n")
-    return 0
 
 
 def verify(given: Namespace) -> int:

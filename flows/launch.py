@@ -15,7 +15,6 @@ import duckdb
 from rich.filesize import decimal
 
 from flows.config import LAST, RephraseRun, load
-from flows.server import in_a_flow, prefect_server
 from flows.stages import TABLE, Run, check_rephrase, opened, prepared, steps
 from pipeline.extract.shard import ExtractJob
 from pipeline.extract.stage import sample
@@ -106,6 +105,8 @@ def _failing() -> Iterator[None]:
 
 
 def _orchestrated(run: Run, only: Sequence[str], until: str, flow: Callable[[], Any]) -> list[StageReport]:
+    from flows.server import in_a_flow, prefect_server  # forty milliseconds that most runs need not wait for
+
     with prefect_server(run.stop, run.reporter):
         try:
             return list(in_a_flow(flow(), run.config, only, until))

@@ -15,7 +15,6 @@ from typing import Any
 
 from flows.engine import LocalEngine, PrefectEngine
 from flows.progress import Reporter, reporter
-from flows.server import in_a_flow, prefect_server
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.regression.fitting import Fit
 from pipeline.mix.regression.tables import render_report
@@ -79,6 +78,8 @@ class MixDesk:
         if not is_worth_prefect(config, untrained):
             work(LocalEngine(config.workers, self.stop))
             return
+        from flows.server import in_a_flow, prefect_server
+
         if not self.is_up:
             self.opened.enter_context(prefect_server(self.stop, self.reporter))
             self.is_up = True

@@ -134,6 +134,7 @@ def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "conte
 
 def _expand(entry: str, where: str) -> list[InputFile]:
     """Return what one entry names."""
+    is_remote = "://" in entry
     try:
         fs, path = filesystem(entry)
         if is_local(fs):
@@ -143,17 +144,15 @@ def _expand(entry: str, where: str) -> list[InputFile]:
     except UsageError as error:
         raise type(error)(f"{where}: {error}") from error
     except FileNotFoundError as error:
-        if "://" in entry:
-            raise InputError(f"{where}: {entry} does not exist ({error.strerror or error}); correct it") from error
-        raise InputError(f"{where}: {entry} does not exist ({_here()}); correct the path") from error
+        why = f"{error.strerror or error}); correct it" if is_remote else f"{_here()}); correct the path"
+        raise InputError(f"{where}: {entry} does not exist ({why}") from error
     except PermissionError as error:
-        hint = "" if "://" in entry else "; make it readable"
+        hint = "" if is_remote else "; make it readable"
         raise InputError(f"{where}: {entry}: {error.strerror or error}{hint}") from error
     except (OSError, ValueError) as error:  # a NUL in a path, a `**` inside a name, no network
-        reason = getattr(error, "strerror", None) or error
-        if "://" in entry:
-            raise InputError(f"{where}: {entry} cannot be reached: {reason}; check address and network") from error
-        raise InputError(f"{where}: {entry} cannot be listed: {reason}; correct it") from error
+        reason, how = getattr(error, "strerror", None) or error, "reached" if is_remote else "listed"
+        hint = "check address and network" if is_remote else "correct it"
+        raise InputError(f"{where}: {entry} cannot be {how}: {reason}; {hint}") from error
 
 
 def _here() -> str:
