@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.rephrase.fidelity import check, tokens
 
-MODULES = "lexicon quantity tokens quantities text names grammar support".split()  # noqa: SIM905
+MODULES = "lexicon quantity tokens text names grammar support".split()  # noqa: SIM905
 EMPTY: dict[str, Any] = {
     "bool": False,
     "str | None": None,

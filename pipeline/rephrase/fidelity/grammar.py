@@ -93,6 +93,16 @@ class Reading:
         return dict(bases)
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each stem of a content word stands last."""
+        return {token.key: k for k, token in enumerate(self.tokens) if token.key}
+
+    @cached_property
+    def by(self) -> bool:
+        """Whether it says `by`."""
+        return "by" in [token.low for token in self.tokens]
+
+    @cached_property
     def names(self) -> frozenset[str]:
         """The stems of its names."""
         named = [t for t in self.tokens if t.cap and not t.common and not t.number and t.low not in lex.HONORIFICS]
@@ -274,6 +284,10 @@ def roles_exchanged(own: Reading, sources: list[Reading]) -> str | None:
     if not sources:
         return None
     tokens = own.tokens
+    places = sources[0].places
+    order = [places[token.key] for token in tokens if token.key in places]
+    if order == sorted(order) and own.by == sources[0].by:
+        return None  # what both say stands in the same order, and neither alone in the passive
     for k, token in enumerate(tokens):
         if not token.content or (token.cap and k) or token.number or token.stem in _SYMMETRIC:
             continue
