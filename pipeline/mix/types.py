@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pipeline.table.errors import WorkspaceError
 
 Floats = NDArray[np.float64]
+Array = NDArray[Any]
+"""float64, or float32 where only the spread of draws is wanted."""
 
 Evidence = Literal["confirmed", "likely", "none"]
 """How sure it is that a mixture is better than the natural one."""

@@ -160,7 +160,7 @@ def points(axes: Axes, x: Any, y: Any, size: float, colour: str, **options: Any)
 
 
 def whiskers(axes: Axes, ends: Floats, rows: Floats, **options: Any) -> None:
-    """Draw a dot a row, with the bar of its interval where both its ends are numbers; `ends`: value, low, high (3, n)."""
+    """Draw a dot a row, with a bar where both ends of its interval are numbers; `ends` (3, n): value, low, high."""
     options = {"fmt": "o", "markersize": 5, "elinewidth": 1.4, "capsize": 2.5, "zorder": 4, **options}
     x = np.where(np.isfinite(ends[0]), ends[0], np.nan)
     axes.errorbar(x, rows, xerr=bar_lengths(x, ends[1], ends[2]), **options)

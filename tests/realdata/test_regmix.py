@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.mix.regression.choice import spearman
-from pipeline.mix.regression.fit_file import load_fit
-from pipeline.mix.regression.fitting import Fit
+from pipeline.mix.regression.fitting import Fit, load_fit
 from pipeline.mix.regression.tables import RunTable, fit_files, predict_files, read_tables
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "mix" / "regmix"

@@ -15,8 +15,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from pipeline.mix.regression.choice import spearman, split
-from pipeline.mix.regression.fit_file import load_fit, save_fit
-from pipeline.mix.regression.fitting import candidates, fit
+from pipeline.mix.regression.fitting import candidates, fit, load_fit, save_fit
 from pipeline.mix.regression.laws import LAWS, Data
 from pipeline.mix.regression.process import _evidence, draw_process, fit_process, matern, to_features
 from pipeline.mix.regression.seeds import seed_effects

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Array, Floats
 
 _CHUNK_NUMBERS = 4_000_000  # of the largest array, so that many problems take no more memory than a few
 _LONGEST_STEP = 2.0
@@ -119,8 +119,6 @@ LawName = Literal["linear", "log_linear", "effective_data"]
 _LOG_ZERO = -1e3  # logarithm of a weight of zero: its powers vanish, and no product with it is NaN
 _EXPONENT = 50.0
 
-Array = NDArray[Any]
-"""float64, or float32 where only the spread of draws is wanted."""
 Values = tuple[Array, Array | None]
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.mix.regression.laws import Array, Data, LawFit, LawName, fit_law, refit
+from pipeline.mix.regression.laws import Data, LawFit, LawName, fit_law, refit
 from pipeline.mix.regression.process import ProcessFit, draw_process, fit_process
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Array, Floats
 from pipeline.table.errors import MissingDependencyError
 
 _ROUNDS = 300

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.mix.regression.laws import Array
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Array, Floats
 
 _POWER = 0.3
 _FREQUENCIES = 128

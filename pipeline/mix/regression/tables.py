@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.mix.config import MAX_SLICES, ModelName
-from pipeline.mix.regression.fit_file import load_fit, save_fit
-from pipeline.mix.regression.fitting import Fit, fit
+from pipeline.mix.regression.fitting import Fit, fit, load_fit, save_fit
 from pipeline.mix.types import Floats, Prediction
 from pipeline.table.errors import InputError, ShardError, nearest
 from pipeline.table.format import text_table

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.mix.folder import ProposalFolder
-from pipeline.mix.regression.fit_file import load_fit, save_fit
-from pipeline.mix.regression.fitting import Fit, fit
+from pipeline.mix.regression.fitting import Fit, fit, load_fit, save_fit
 from pipeline.mix.shards.sample import SampleReport, sample
 from pipeline.mix.steps.train import Trainer, train_and_measure, trainer
 from pipeline.mix.steps.types import Material, OpenMix, Results
