@@ -1,4 +1,4 @@
-"""The `gristmill` command line: what can be typed, what curates, and how a mistake ends. The rest is `flows.commands`.
+"""The `gristmill` command line: what can be typed, what works on a workspace, how a mistake ends. See `flows.commands`.
 
 Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C, 143 after SIGTERM.
 """
@@ -118,6 +118,43 @@ def rephrase(given: argparse.Namespace) -> int:
     return 0
 
 
+def mix(given: argparse.Namespace) -> int:
+    """Do a step of a mix, and those before it as far as they are missing."""
+    from flows.mix import plan, run_step
+
+    if getattr(given, "dry_run", False):
+        return do.say(plan(given.config, given.assignments))
+    proposal, part = getattr(given, "proposal", None), getattr(given, "slice", None)
+    return do.say(run_step(given.step, given.config, given.assignments, getattr(given, "json", False), proposal, part))
+
+
+def mix_fit(given: argparse.Namespace) -> int:
+    """Fit a regression from mixtures to metrics, of this mix or of anybody's tables.
+
+    Raises: UsageError for tables beside CONFIG, or one that is missing; InputError for what is wrong with a table.
+    """
+    from flows.mix import fit_text, run_step
+    from pipeline.mix.regression.tables import fit_files
+    from pipeline.table.errors import UsageError
+
+    tables = given.ratios, given.metrics, given.out
+    if given.config is None and None in tables:
+        raise UsageError("mix fit: give CONFIG, or --ratios, --metrics and --out")
+    if given.config is None:
+        from flows.progress import Reporter
+
+        told = Reporter().line
+        return do.say(
+            fit_text(fit_files(*tables, model=given.model or "auto", higher=given.higher, progress=told), given.json)
+        )
+    if any(tables) or given.higher:
+        raise UsageError(
+            "mix fit: give either CONFIG, or --ratios, --metrics and --out; --higher belongs to these three"
+        )
+    assignments = [*given.assignments, *([f"fit.model={given.model}"] if given.model else [])]
+    return do.say(run_step("fit", given.config, assignments, given.json))
+
+
 # What can be typed ----------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +241,7 @@ def _add_reading(commands: Any) -> None:
     _add(commands, do.gc, WORKSPACE, _flag("--dry-run", "only say what would be deleted"))
 
 
-def _add_mix(mix: Any) -> None:
+def _add_mix(commands: Any) -> None:
     config = _given("config", "CONFIG", "YAML configuration of the mix")
     proposal = _given("--proposal", "NAME", "folder under `proposals` (default: the one written last)")
     own = {
@@ -218,10 +255,10 @@ def _add_mix(mix: Any) -> None:
         ],
     }
     for step in MIX_STEPS:
-        _add(mix, do.mix, config, SET, *own.get(step, []), step=step)
+        _add(commands, mix, config, SET, *own.get(step, []), step=step)
     _add(
-        mix,
-        do.mix_fit,
+        commands,
+        mix_fit,
         _given("config", "CONFIG", "YAML configuration of the mix", nargs="?"),
         SET,
         _given("--ratios", "CSV", "mixtures: `index`, one column a slice, and `seed` if known"),
@@ -232,7 +269,7 @@ def _add_mix(mix: Any) -> None:
         _json("array, an object a metric"),
     )
     _add(
-        mix,
+        commands,
         do.mix_predict,
         _given("--fit", "DIR", "folder that `mix fit` wrote", required=True),
         _given("--ratios", "CSV", "mixtures: `index`, then one column a slice", required=True),

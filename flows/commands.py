@@ -1,4 +1,4 @@
-"""What each command does that curates nothing: it calls a function that returns something, and prints that.
+"""What each command does that starts no run: it calls a function that returns something, and prints that.
 
 Each takes what was typed and returns the exit code; its docstring's first line is its help. Imports wait until a
 command needs them.
@@ -293,43 +293,6 @@ def _measured(folder: str | Path, result: Measured) -> str:
 
 
 # Mixtures and scaling laws --------------------------------------------------------------------------------------------
-
-
-def mix(given: Namespace) -> int:
-    """Do a step of a mix, and those before it as far as they are missing."""
-    from flows.mix import plan, run_step
-
-    if getattr(given, "dry_run", False):
-        return say(plan(given.config, given.assignments))
-    proposal, part = getattr(given, "proposal", None), getattr(given, "slice", None)
-    return say(run_step(given.step, given.config, given.assignments, getattr(given, "json", False), proposal, part))
-
-
-def mix_fit(given: Namespace) -> int:
-    """Fit a regression from mixtures to metrics, of this mix or of anybody's tables.
-
-    Raises: UsageError for tables beside CONFIG, or one that is missing; InputError for what is wrong with a table.
-    """
-    from flows.mix import fit_text, run_step
-    from pipeline.mix.regression.tables import fit_files
-    from pipeline.table.errors import UsageError
-
-    tables = given.ratios, given.metrics, given.out
-    if given.config is None and None in tables:
-        raise UsageError("mix fit: give CONFIG, or --ratios, --metrics and --out")
-    if given.config is None:
-        from flows.progress import Reporter
-
-        told = Reporter().line
-        return say(
-            fit_text(fit_files(*tables, model=given.model or "auto", higher=given.higher, progress=told), given.json)
-        )
-    if any(tables) or given.higher:
-        raise UsageError(
-            "mix fit: give either CONFIG, or --ratios, --metrics and --out; --higher belongs to these three"
-        )
-    assignments = [*given.assignments, *([f"fit.model={given.model}"] if given.model else [])]
-    return say(run_step("fit", given.config, assignments, given.json))
 
 
 def mix_predict(given: Namespace) -> int:
