@@ -55,14 +55,22 @@ class LocalEngine:
     stop: Stop
 
     def map(self, name: str, function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+        failed = threading.Event()
+
+        def work(job: Job) -> Result | None:
+            if failed.is_set():  # its result is not asked for
+                return None
+            try:
+                return attempt(self.stop, function, job)
+            except BaseException:
+                failed.set()
+                raise
+
         with ThreadPoolExecutor(self.workers, thread_name_prefix=f"gristmill-{name}") as pool:
-            futures = [pool.submit(attempt, self.stop, function, job) for job in jobs]
-            done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in waiting:
-                future.cancel()
-            for future in done:
+            futures = [pool.submit(work, job) for job in jobs]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
-            return [future.result() for future in futures]
+            return [future.result() for future in futures]  # type: ignore[misc]
 
 
 @dataclass(frozen=True)

@@ -159,11 +159,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on(
-    finished: Path, web_config: dict[str, Any], tmp_path: Path, small_disk: Path, prefect_api: str
+    finished: Path, web_config: dict[str, Any], tmp_path: Path, small_disk: Path
 ) -> None:
     write_config(tmp_path / "curate.yaml", {**web_config, "workspace": str(small_disk / "ws")})
     (small_disk / "ballast").write_bytes(b"\0" * (400 << 10))
-    full = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    full = gristmill("run", "curate.yaml", cwd=tmp_path)
     assert full.code == 1, full.err
     errors = [line for line in full.err.splitlines() if line.startswith("gristmill: ")]
     assert len(errors) == 1
@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
     assert "Traceback" not in full.err
     (small_disk / "ballast").unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    resumed = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
+    resumed = gristmill("run", "curate.yaml", cwd=tmp_path)
     assert resumed.code == 0, resumed.err
     assert_same(small_disk / "ws", finished / "ws")
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 import trafilatura
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract.html.messages import (
@@ -299,6 +299,7 @@ def test_a_corrupt_answer_is_noticed(answer: bytes) -> None:
         decode_result(answer)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["text/html", "text/plain", None]), st.sampled_from(ENGINES))
 def test_any_bytes_end_as_document_or_reject(payload: bytes, media_type: str | None, engine: str) -> None:
     options = HtmlOptions(engine=engine, language_gate=("en",))  # type: ignore[arg-type]
