@@ -1,6 +1,6 @@
 # Every target sets up .venv by itself; no other preparation is needed than git, make, gcc and python3 (3.11 or newer).
 #   make quickstart   curate and mix three small sources made from this machine's Python, without a download
-#   make test         the tests, on three processes, some of which wait;  make check: style, types, documentation
+#   make test         the tests, on two processes;  make check: style, types, documentation
 #   make acceptance   the full must-show checks: minutes each
 #   make fuzz         hostile inputs for every parser, FUZZ_S seconds long (600)
 #   make clean        remove .venv and everything that the targets above made
@@ -76,7 +76,7 @@ quickstart: $(BASE)
 	@echo "$$NEXT"
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 3 -m "not acceptance"
+	$(BIN)/python -m pytest -n 2 -m "not acceptance"
 
 check: $(DEV)
 	$(BIN)/ruff check .

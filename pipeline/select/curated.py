@@ -60,7 +60,8 @@ def _kept(table: WideTable, outcomes: Sequence[Part]) -> Iterator[pa.Table]:
     """Yield the documents that were kept, a row group of documents at a time."""
     ledger, documents = (Group(table.storage, f"{table.source}/{folder}") for folder in ("outcomes", "documents"))
     for part, outcome in zip(table.parts, outcomes, strict=True):
-        decided = pa.concat_tables(read_batches(ledger, outcome.name, ["doc_id", "outcome"]))
+        columns = ["doc_id", "outcome"]
+        decided = pa.concat_tables(table.decided.get(outcome.stem) or read_batches(ledger, outcome.name, columns))
         where, start = f"{ledger.folder}/{outcome.name}", 0
         for rows in read_batches(documents, part["documents"].name):
             decisions = decided.slice(start, rows.num_rows)

@@ -34,7 +34,7 @@ from pipeline.select.decide import (
     scratch_tables,
 )
 from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules
-from pipeline.select.wide_table import WideTable, wide_table
+from pipeline.select.wide_table import HELD_ROWS, WideTable, wide_table
 from pipeline.table.errors import ConservationError, RuleError
 from pipeline.table.query import column_types
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
@@ -192,15 +192,19 @@ def _write_outcomes(
         made, expected = [], {part["documents"].stem: part["documents"].rows for _, part in batch}
         for stem, tables in groupby(outcomes(decided, batch, scratch), itemgetter(0)):
             context.check()
-            counts = none.copy()
+            counts, decisions = none.copy(), []
             with PartWriter(group, works[stem], schema) as writer:
                 for _, rows in tables:
                     writer.write(rows)
+                    if table.rows <= HELD_ROWS:
+                        decisions.append(rows.select(["doc_id", "outcome"]))
                     failed = rows["failed_rules"].combine_chunks().flatten()
                     for prefix, values in (("", rows["outcome"]), (FAILED_COUNT, pc.struct_field(failed, "rule"))):
                         for found in pc.value_counts(values).to_pylist():
                             counts[f"{prefix}{found['values']}"] += found["counts"]
             made.append((writer.finish(Tally(rows_in=expected[stem], counts=counts)), counts))
+            if decisions:
+                table.decided[stem] = decisions
             progress.rows(expected[stem])
         return made
 

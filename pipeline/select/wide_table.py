@@ -42,6 +42,8 @@ class WideTable:
     held: dict[str, list[pa.Table]] = field(default_factory=dict, repr=False, compare=False)
     """The rows of a source of at most `HELD_ROWS`, by stem, once they were read: opening files would be most of the
     work when each has a few rows."""
+    decided: dict[str, list[pa.Table]] = field(default_factory=dict, repr=False, compare=False)
+    """`doc_id` and `outcome` of such a source, once they were written."""
 
 
 def planned_columns(groups: Mapping[str, pa.Schema], kept: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -148,15 +150,16 @@ def _read(table: WideTable, part: AlignedParts, names: Sequence[str]) -> Iterato
 
 
 def _side_by_side(groups: Mapping[str, pa.Table], table: WideTable, schema: pa.Schema, where: str) -> pa.Table:
+    columns = {folder: dict(zip(group.column_names, group.columns, strict=True)) for folder, group in groups.items()}
     arrays = []
     for item in schema:
         folder, name = table.stored[item.name]
         if not folder:
             arrays.append(pa.nulls(groups["documents"].num_rows, item.type))
-        elif name not in groups[folder].column_names:
+        elif name not in columns[folder]:
             raise SchemaError(f"{where}: {folder} has no column {name!r}; delete the part and run again")
         else:
-            arrays.append(groups[folder][name])
+            arrays.append(columns[folder][name])
     try:
         return pa.Table.from_arrays(arrays, schema=schema)
     except (TypeError, ValueError) as error:

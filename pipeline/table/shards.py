@@ -571,8 +571,11 @@ def read_rows(group: Group, name: str, rows: NDArray[np.int64], columns: Sequenc
 def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
     """Open a part; the checksum of each page is verified as it is read. Raises: ReplacedError, ShardError."""
     try:
+        path = group.path(name)
+        # Arrow's own file costs no call into Python for each column of each row group.
+        local = pa.OSFile(group.storage.path(path)) if group.storage.is_local else None
         with (
-            group.storage.open(group.path(name)) as stream,
+            local or group.storage.open(path) as stream,
             pq.ParquetFile(stream, page_checksum_verification=True) as file,
         ):
             yield file
