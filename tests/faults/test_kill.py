@@ -22,6 +22,8 @@ EXIT_LIMIT_S = 5.0
 """From Ctrl-C to the end of the process."""
 LOADED_S = 4.0
 """What a machine that runs other tests beside this one may add."""
+SLOW = pytest.mark.acceptance
+"""Of a case whose like runs with every `make test`."""
 
 
 def kill_at(moment: float, command: Started, lines: int, chance: random.Random) -> None:
@@ -45,7 +47,7 @@ def killed_and_resumed(folder: Path, moment: float, first_run: Ran, **extra: str
     return interrupted
 
 
-@pytest.mark.parametrize("moment", [0.1, 0.45, 0.8])
+@pytest.mark.parametrize("moment", [pytest.param(0.1, marks=SLOW), 0.45, pytest.param(0.8, marks=SLOW)])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     finished: Path, first_run: Ran, web_config: dict[str, Any], tmp_path: Path, prefect_api: str, moment: float
 ) -> None:
@@ -103,8 +105,17 @@ def in_start(command: Started) -> None:
     assert command.process.poll() is None
 
 
-@pytest.mark.parametrize("during", [in_page, in_start])
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("sent", "during"),
+    [
+        (signal.SIGINT, in_page),
+        pytest.param(signal.SIGTERM, in_page, marks=SLOW),
+        (signal.SIGKILL, in_page),
+        (signal.SIGINT, in_start),
+        (signal.SIGTERM, in_start),
+        (signal.SIGKILL, in_start),
+    ],
+)
 def test_nothing_is_left_running(
     looping: Path, tmp_path: Path, own_cache: Path, prefect_api: str, during: Any, sent: signal.Signals
 ) -> None:
