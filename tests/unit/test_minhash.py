@@ -281,7 +281,6 @@ def _memory_kib(field: str) -> int:
     return int(lines[field].split()[0])
 
 
-
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_sign_table_reads_slices_chunks_and_nulls(kind: pa.DataType) -> None:
     values = ["skipped", "eins zwei drei", None, "", "漢字 vier", "last one"]
