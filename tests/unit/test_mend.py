@@ -220,6 +220,15 @@ def test_prose_however_it_is_marked_up(engine: str, body: str, favor: str) -> No
     assert [post for post in POSTS if text.count(post) == 1] == POSTS
 
 
+@pytest.mark.parametrize("said", ['{"@type": "DiscussionForumPosting", "headline": "x"}', '{"@type": "QAPage"}'])
+@pytest.mark.parametrize("name", ["reply", "answer", "msg"])
+def test_posts_of_a_page_that_says_that_it_is_a_thread(said: str, name: str) -> None:
+    posts = each(f"<div class=row><div class=u>user</div><div class={name}>*</div></div>", POSTS)
+    html = f"<html><head><script type='application/ld+json'>{said}</script></head><body><h1>T</h1>{posts}</body></html>"
+    text = document(html, "trafilatura").text
+    assert [post for post in POSTS if text.count(post) == 1] == POSTS
+
+
 ITEMS = ("two cups of flour", "one egg from the farm", "a pinch of salt")
 LIST = "".join(f"<li>{item}</li>" for item in ITEMS)
 
