@@ -26,6 +26,7 @@ from flows.config import RunConfig
 from flows.stages import Run, check_inputs
 from pipeline.extract.content import identify
 from pipeline.extract.shard import ExtractJob, extract_input, read
+from pipeline.extract.units import Reject
 from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
 from pipeline.table.sql import run_sql
@@ -180,6 +181,21 @@ def test_what_can_be_read_before_damage_is_read_however_little(head: int, tmp_pa
 )
 def test_what_becomes_of_a_file(name: str, data: bytes, form: str, expected: list[str], tmp_path: Path) -> None:
     assert outcomes(job(tmp_path, name, data, form)) == expected
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("kind", "data"), [("warc", WARC), ("warc", gzip.compress(WARC, mtime=0)), ("parquet", parquet(text=["x"]))]
+)
+def test_a_file_of_another_format_than_its_source_says_is_one_clear_line(
+    form: str, kind: str, data: bytes, tmp_path: Path
+) -> None:
+    work = job(tmp_path, "a.jsonl", data, form)
+    with work.input.open() as stream:
+        (entry,) = read(stream, work, 0, set())
+    assert isinstance(entry.result, Reject)
+    name = "WARC" if kind == "warc" else "Parquet"
+    assert entry.result.detail == f"this is a {name} file; set `format: {kind}`, or `auto` for any"
 
 
 def odd_folder(tmp_path: Path) -> Path:
