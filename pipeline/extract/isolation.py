@@ -202,7 +202,7 @@ class WorkerPool:
             raise
         finally:
             for item in pending:
-                failure = GristmillError(self._broken)
+                failure = GristmillError(self._broken or _CLOSED)
                 failure.__cause__ = self._cause
                 item.answer.set_exception(failure)
 

@@ -253,15 +253,13 @@ def _place(low: str) -> set[int]:
 
 def _supported(tokens: list[Token], k: int, names: Names) -> bool:
     token, low = tokens[k], tokens[k].low
-    if names.acronyms and _spelled_out(tokens, k, names.acronyms):
+    known = _place(low) | NICKNAMES.get(low, set())
+    if not known.isdisjoint(names.places):
         return True
-    if any(_derived(low, ending, names) for ending in _DERIVED):
+    if _derived(low, names) or (names.acronyms and _spelled_out(tokens, k, names.acronyms)):
         return True
-    if known := _place(low) | NICKNAMES.get(low, set()):
-        if not known.isdisjoint(names.places):
-            return True
-        if low not in EXPANSIONS:
-            return False
+    if known and low not in EXPANSIONS:
+        return False
     if token.acronym and _acronym_supported(token, names):
         return True
     if (value := roman(token.shown)) and (value in names.source.index.by_value or value in names.source.index.implied):
@@ -271,10 +269,10 @@ def _supported(tokens: list[Token], k: int, names: Names) -> bool:
     return len(low) >= 5 and low in names.squeezed
 
 
-def _derived(low: str, ending: str, names: Names) -> bool:
-    """Whether it is a name of the source with `ending`, or without: Darwinian, Darwin, Libyans, Libya."""
-    stem = low.removesuffix(ending)
-    return (len(low) >= 4 and low + ending in names.capitals) or (4 <= len(stem) < len(low) and stem in names.capitals)
+def _derived(low: str, names: Names) -> bool:
+    """Whether it is a name of the source with an ending, or without: Darwinian, Darwin, Libyans, Libya."""
+    forms = [low[: -len(ending)] for ending in _DERIVED if low.endswith(ending)] + [low + ending for ending in _DERIVED]
+    return any(min(len(form), len(low)) >= 4 for form in names.capitals.intersection(forms))
 
 
 def _spelled_out(tokens: list[Token], k: int, acronyms: frozenset[str]) -> bool:

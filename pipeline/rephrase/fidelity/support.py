@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-from functools import partial
 from itertools import accumulate, combinations, pairwise
 
 from pipeline.rephrase.fidelity import lexicon as lex
@@ -49,7 +47,7 @@ def unsupported_numbers(source: Text, rephrased: Text) -> list[Finding]:
         wrong = [m for m in numbers.moments if not any(_date_supported(date, index) for date in m.dates)]
         found.extend(Finding("date", _shown(sentence, moment.start, moment.end)) for moment in wrong)
         for day, at in numbers.weekdays:
-            if day not in index.weekdays and not any(map(partial(_falls_on, day), index.dates)):
+            if day not in index.weekdays:
                 found.append(Finding("date", sentence.tokens[at].shown))
         for season, at in numbers.seasons:
             if index.seasons and season not in index.seasons:
@@ -73,14 +71,6 @@ def _date_supported(date: Date, index: NumberIndex) -> bool:
         return True
     # The year may stand apart from the rest: "In 1998 ... on 12 March".
     return date[0] in index.years and (None, *date[1:]) in index.yearless
-
-
-def _falls_on(weekday: int, date: Date) -> bool:
-    year, month, day = date
-    try:
-        return None not in date and datetime.date(year or 0, month or 0, day or 0).isoweekday() == weekday
-    except ValueError:  # no day of the calendar
-        return False
 
 
 # --- numbers

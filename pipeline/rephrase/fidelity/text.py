@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import weakref
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -194,7 +196,11 @@ class NumberIndex:
             self.seasons.update(season for season, _ in numbers.seasons)
 
     def _add_date(self, date: Date) -> None:
-        """Add every way to say less of `date`."""
+        """Add every way to say less of `date`, and the day of the week that it falls on."""
+        year, month, day = date
+        if year and month and day:
+            with suppress(ValueError):  # no day of the calendar
+                self.weekdays.add(datetime.date(year, month, day).isoweekday())
         known = self.yearless if date[0] is None else self.partial
         for bits in range(8):
             known.add((date[0] if bits & 1 else None, date[1] if bits & 2 else None, date[2] if bits & 4 else None))
