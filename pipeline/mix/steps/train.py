@@ -23,7 +23,7 @@ from pipeline.mix.weights.noise import measure_noise, seed_noise
 from pipeline.mix.weights.space import frozen_space, pool_tokens, reduced_constraints, whole_documents, whole_space
 from pipeline.mix.weights.swarm import draw_swarm, unjudged_slices
 from pipeline.table.errors import ConfigError, ShardError
-from pipeline.table.format import text_table
+from pipeline.table.format import Answer, text_table
 from pipeline.table.interrupts import stop_if_asked
 from pipeline.table.kept import as_written, read_json, write_json
 from pipeline.table.stages import Engine
@@ -350,12 +350,21 @@ def training_lines(mix: OpenMix, found: Material) -> list[str]:
     return [*lines, *_unjudged_lines(found, drawn)]
 
 
+def swarm_rows(found: Material, drawn: Drawn) -> list[dict[str, Any]]:
+    """Return the mixtures to train, a row each with the weights of all slices."""
+    return [
+        {"run": run.run_id, "kind": run.kind, "seed": run.seed, **named_weights(found.names, run.weights)}
+        for run in drawn.runs
+    ]
+
+
 def swarm_text(found: Material, drawn: Drawn) -> str:
     """Return the mixtures to train, a line each, and what they cannot show."""
-    rows = []
-    for run in drawn.runs:
-        weights = {name: f"{weight:.4f}" for name, weight in named_weights(found.names, run.weights).items()}
-        rows.append({"run": run.run_id[:8], "kind": run.kind, "seed": run.seed, **weights})
+    rows = [
+        {name: f"{value:.4f}" if name in found.names else value for name, value in row.items()}
+        | {"run": row["run"][:8]}
+        for row in swarm_rows(found, drawn)
+    ]
     return "\n".join([text_table(rows).rstrip("\n"), *_unjudged_lines(found, drawn)])
 
 
@@ -365,35 +374,30 @@ def _unjudged_lines(found: Material, drawn: Drawn) -> list[str]:
     return [f"{name} cannot be judged: {reason}" for name, reason in reasons.items()]
 
 
-def results_text(mix: OpenMix, found: Material, results: Results) -> str:
+def results_answer(mix: OpenMix, found: Material, results: Results) -> Answer:
     """Return what was measured, a line a task. Of transformers also how n-gram proxies rank the same mixtures: whether
     those would have done for a first look.
     """
-    ranks: dict[str, dict[str, str]] = {}
+    ranks: dict[str, float | None] = {}
     if mix.config.proxy.kind != "ngram":
         proxy = NgramProxy(mix.config.proxy, found.data, mix.folder.ngram_counts)
         counted = proxy.measure_mixtures(np.stack([run.weights for run in results.runs]), found.tasks)
         for task, column in zip(found.tasks, counted.T, strict=True):
             measured = results.values[:, results.tasks.index(task.name)]
-            ranks[task.name] = {"ngram_rank": _number(spearman(column, measured), 3)}
-    rows = []
+            ranks[task.name] = spearman(column, measured)
+    rows: list[dict[str, Any]] = []
     for row, column in zip(
         measure_noise(results.runs, results.values, results.tasks).rows(), results.values.T, strict=True
     ):
-        ratio = row["ratio"]
-        rows.append(
-            {
-                "task": row["metric"],
-                "best": f"{column.min():.4f}",
-                "median": f"{np.median(column):.4f}",
-                "worst": f"{column.max():.4f}",
-                "seed_sd": _number(row["seed_std"], 5),
-                "signal_to_noise": _number(ratio, 1),
-                **ranks.get(str(row["metric"]), {}),
-                "flag": "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else "",
-            }
-        )
-    return text_table(rows)
+        name, ratio = str(row["metric"]), row["ratio"]
+        spread = {"best": float(column.min()), "median": float(np.median(column)), "worst": float(column.max())}
+        rows.append({"task": name, **spread, "seed_sd": row["seed_std"], "signal_to_noise": ratio})
+        if name in ranks:
+            rows[-1]["ngram_rank"] = ranks[name]
+        rows[-1]["flag"] = "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else ""
+    digits = {"best": 4, "median": 4, "worst": 4, "seed_sd": 5, "signal_to_noise": 1, "ngram_rank": 3}
+    shown = [{name: _number(v, digits[name]) if name in digits else v for name, v in row.items()} for row in rows]
+    return Answer(rows, text_table(shown))
 
 
 def _number(value: object, digits: int) -> str:
