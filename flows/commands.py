@@ -337,13 +337,11 @@ def scaling_allocate(given: Namespace) -> int:
 
     Raises: InputError when the fit cannot be read or a number not used.
     """
-    from dataclasses import asdict
-
     from pipeline.mix.scaling import table
     from pipeline.table.format import encode
 
     folder = Path(given.fit)
     found = table.allocate(folder, given.flops, given.served_tokens)
     if given.json:
-        return say(encode({name: asdict(allocation) for name, allocation in found.items()}))
+        return say(encode({name: allocation.plain() for name, allocation in found.items()}))
     return say(table.describe_allocations(folder, found, given.served_tokens))
