@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -113,8 +114,9 @@ def rephrase(given: argparse.Namespace) -> int:
     """Let a language model rephrase what a source kept: this stage alone."""
     from flows.launch import rephrase
 
-    for text in rephrase(given.config, given.assignments, given.sample, given.dry_run):
-        sys.stdout.write(f"{text}\n")
+    with closing(rephrase(given.config, given.assignments, given.sample, given.dry_run)) as texts:
+        for text in texts:
+            sys.stdout.write(f"{text}\n")
     return 0
 
 

@@ -7,7 +7,7 @@ import os
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -165,10 +165,11 @@ def _duration(seconds: float) -> str:
 # Rephrasing alone -----------------------------------------------------------------------------------------------------
 
 
-def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> Iterator[str]:
+def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> Generator[str, None, None]:
     """Rephrase what a configuration asks for and is not done: this stage alone.
 
-    Yields a sample of so many documents, or with `dry_run` what it would take; then nothing else is done.
+    Yields a sample of so many documents, or with `dry_run` what it would take; then nothing else is done. It holds the
+    workspace until it is closed.
 
     Raises: UsageError for what is found before work begins; GristmillError when the stage failed.
     """

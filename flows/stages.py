@@ -26,7 +26,7 @@ from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import Entry, Reject
-from pipeline.inputs.files import InputFile, resolve
+from pipeline.inputs.files import InputFile, resolve, with_contents
 from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
@@ -63,6 +63,7 @@ class Run(Context):
     """Each source's rules as they were checked before the run."""
     resources: ExitStack = field(default_factory=ExitStack)
     _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
+    _identified: dict[str, list[InputFile]] = field(default_factory=dict)
     _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)
     _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -77,16 +78,23 @@ class Run(Context):
     def inputs(self, source: str) -> list[InputFile]:
         """Return a source's raw inputs, listed once: a file that appears while the run goes on is the next run's."""
         if source not in self._inputs:
-            config = self.config.sources[source]
-            self._inputs[source] = resolve(config.inputs, f"sources.{source}.inputs", config.identity)
+            self._inputs[source] = resolve(self.config.sources[source].inputs, f"sources.{source}.inputs")
         return self._inputs[source]
+
+    def identified(self, source: str) -> list[InputFile]:
+        """Return a source's raw inputs with what tells that they changed: once, since contents may be terabytes."""
+        if source not in self._identified:
+            files = self.inputs(source)
+            by_content = self.config.sources[source].identity == "content"
+            self._identified[source] = with_contents(files) if by_content else files
+        return self._identified[source]
 
     def extract_jobs(self, source: str) -> list[ExtractJob]:
         """Return a job for every input of a source, as its configuration says."""
         config, kept = self.config.sources[source], self.kept(source)
         return [
             ExtractJob(self.storage, source, file, config.format, config.columns, config.extract, kept)
-            for file in self.inputs(source)
+            for file in self.identified(source)
         ]
 
     def kept(self, source: str) -> dict[str, KeepColumn]:

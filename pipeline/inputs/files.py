@@ -16,7 +16,7 @@ import stat
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, cast
 
 from fsspec.utils import glob_translate
 
@@ -111,7 +111,7 @@ class _RemoteFile(io.RawIOBase):
         super().close()
 
 
-def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "content"] = "stat") -> list[InputFile]:
+def resolve(entries: Sequence[str], where: str) -> list[InputFile]:
     """Return the files that paths, globs, directories and URLs name, each once, sorted by name.
 
     A directory means every file below it whose name does not begin with `.` or `_`; links are followed. Names that are
@@ -127,9 +127,15 @@ def resolve(entries: Sequence[str], where: str, identity: Literal["stat", "conte
         for match in matches:
             found.setdefault(match.url, match)
     files = _named(_without_second_signatures(_without_second_links(found), where))
-    if identity == "content":
-        files = [file if file.problem is not None else _hashed(file) for file in files]
     return sorted(files, key=lambda file: file.name)
+
+
+def with_contents(files: Sequence[InputFile]) -> list[InputFile]:
+    """Return the files with their contents, all of which are read, as what tells that they changed.
+
+    Raises: ShardError for one that cannot be read.
+    """
+    return [file if file.problem is not None else _hashed(file) for file in files]
 
 
 def _expand(entry: str, where: str) -> list[InputFile]:

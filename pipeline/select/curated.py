@@ -61,7 +61,8 @@ def _kept(table: WideTable, outcomes: Sequence[Part]) -> Iterator[pa.Table]:
     ledger, documents = (Group(table.storage, f"{table.source}/{folder}") for folder in ("outcomes", "documents"))
     for part, outcome in zip(table.parts, outcomes, strict=True):
         columns = ["doc_id", "outcome"]
-        decided = pa.concat_tables(table.decided.get(outcome.stem) or read_batches(ledger, outcome.name, columns))
+        written = table.held.get(ledger.folder, outcome.stem)
+        decided = pa.concat_tables(written or read_batches(ledger, outcome.name, columns))
         where, start = f"{ledger.folder}/{outcome.name}", 0
         for rows in read_batches(documents, part["documents"].name):
             decisions = decided.slice(start, rows.num_rows)

@@ -7,15 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.select.rules import EXACT_DUPLICATE, NEAR_DUPLICATE, TOKEN_COLUMNS
+from pipeline.select.rules import BUILT_IN, TOKEN_COLUMNS
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.format import encode, visible
 from pipeline.table.query import quote
 from pipeline.table.sql import Session, connect, reading
 from pipeline.table.storage import Storage
 
-_LAST = (EXACT_DUPLICATE, NEAR_DUPLICATE)
-"""Rules that non-keepers fail, after all others."""
 _SHARE = re.compile(r"\btop_(token_)?share\s*\(", re.IGNORECASE)
 _FAILED = "list_transform(failed_rules, lambda failure: failure.rule)"
 _MEASURING = (("annotate", "signals/"), ("dedup", "duplicates"), ("classify", "scores/"))
@@ -142,7 +140,7 @@ def _takes_share(rule: Mapping[str, str | None]) -> bool:
 
 def _kept_by(session: Session, source: Source, name: str) -> str:
     counted = _token_column(session, source)
-    others = [rule["name"] for rule in _rules(source) if rule["name"] not in _LAST and not _takes_share(rule)]
+    others = [rule["name"] for rule in _rules(source) if rule["name"] not in BUILT_IN and not _takes_share(rule)]
     (found,) = session.execute(
         f"""
         WITH counted AS (
@@ -151,13 +149,13 @@ def _kept_by(session: Session, source: Source, name: str) -> str:
         )
         SELECT
             count(*) AS documents, count(*) FILTER (NOT failed) AS documents_kept,
-            coalesce(sum(tokens), 0)::BIGINT AS tokens,
-            coalesce(sum(tokens) FILTER (NOT failed), 0)::BIGINT AS tokens_kept
+            coalesce(sum(tokens), 0)::DOUBLE AS tokens,
+            coalesce(sum(tokens) FILTER (NOT failed), 0)::DOUBLE AS tokens_kept
         FROM counted
         """,
         {"name": name, "others": others},
     )
-    of_tokens = f" and {_percent(found['tokens_kept'], found['tokens'])} of their {found['tokens']:,} tokens"
+    of_tokens = f" and {_percent(found['tokens_kept'], found['tokens'])} of their {found['tokens']:,.0f} tokens"
     share = f"{_percent(found['documents_kept'], found['documents'])} of {found['documents']:,} documents"
     return f"{visible(name)} keeps {share}{of_tokens if counted else ''}, of those that pass every rule without a share"
 
@@ -173,26 +171,25 @@ def _source_rows(session: Session, source: Source) -> Iterator[FunnelRow]:
             yield FunnelRow(source.name, stage, None, documents, documents, tokens, tokens)
     if "outcomes" not in source.groups:
         return
-    written = [str(rule["name"]) for rule in _rules(source) if rule["name"] not in _LAST]
+    written = [str(rule["name"]) for rule in _rules(source) if rule["name"] not in BUILT_IN]
     lost = _lost_by_first_rule(session, source, written, counted)
-    documents, tokens = (sum(each[column] for each in lost.values()) for column in (0, 1))
-    last = [name for name in _LAST if name in lost or "duplicates" in source.groups]
+    left, left_tokens = sum(each[0] for each in lost.values()), sum(each[1] for each in lost.values())
+    last = [name for name in BUILT_IN if name in lost or "duplicates" in source.groups]
     names: list[str | None] = [
         *written,
         *sorted(name for name in lost if name and name not in {*written, *last}),
         *last,
     ]
     for name in names or [None]:
-        lost_documents, lost_tokens = lost.get(name, (0, 0)) if name else (0, 0)
-        after = documents - lost_documents, tokens - lost_tokens
-        told = (tokens, after[1]) if counted else (None, None)
-        yield FunnelRow(source.name, "select", name, documents, after[0], *told)
-        documents, tokens = after
+        took, took_tokens = lost.get(name, (0, 0)) if name else (0, 0)
+        told = (round(left_tokens), round(left_tokens - took_tokens)) if counted else (None, None)
+        yield FunnelRow(source.name, "select", name, left, left - took, *told)
+        left, left_tokens = left - took, left_tokens - took_tokens
 
 
 def _lost_by_first_rule(
     session: Session, source: Source, written: Sequence[str], counted: str | None
-) -> dict[str | None, tuple[int, int]]:
+) -> dict[str | None, tuple[int, float]]:
     """Return how many documents and tokens each rule took as the first that a document fails, under None what none
     took.
     """
@@ -208,10 +205,10 @@ def _lost_by_first_rule(
                 list_filter($last::VARCHAR[], lambda name: list_contains(names, name))[1]
             ) AS rule,
             count(*) AS documents,
-            coalesce(sum(tokens), 0)::BIGINT AS tokens
+            coalesce(sum(tokens), 0)::DOUBLE AS tokens
         FROM failed GROUP BY rule
         """,
-        {"written": list(written), "last": list(_LAST)},
+        {"written": list(written), "last": list(BUILT_IN)},
     )
     return {row["rule"]: (row["documents"], row["tokens"]) for row in rows}
 
@@ -230,8 +227,8 @@ def _tokens(session: Session, source: Source, counted: str | None) -> int | None
     for view in (f"signals_{name}" for name in source.nested("signals")):
         if counted and counted in _columns(session, source, view):
             where = f"{quote(source.name)}.{quote(view)}"
-            (found,) = session.execute(f"SELECT coalesce(sum({counted}), 0)::BIGINT AS tokens FROM {where}")
-            return int(found["tokens"])
+            (found,) = session.execute(f"SELECT coalesce(sum({counted}), 0)::DOUBLE AS tokens FROM {where}")
+            return round(float(found["tokens"]))
     return None
 
 
@@ -259,5 +256,5 @@ def _block(source: str, rows: Sequence[FunnelRow]) -> str:
     return "\n".join([f"{visible(source)}", *(f"  {line}" for line in lines)])
 
 
-def _percent(part: int, whole: int) -> str:
+def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"

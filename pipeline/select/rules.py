@@ -28,8 +28,8 @@ TOKEN_COLUMNS = ("token_count", "estimated_tokens")
 """What counts tokens, the best first: exact where a tokenizer was configured."""
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
-BUILT_IN = (NEAR_DUPLICATE, EXACT_DUPLICATE)
-"""The rules that a component's members other than its keeper fail, after all others."""
+BUILT_IN = (EXACT_DUPLICATE, NEAR_DUPLICATE)
+"""The rules that a component's members other than its keeper fail, after all others; the first failed one took them."""
 
 DEFAULT_KEEP = "text_length desc, url asc"
 EXTENDS = "extends"

@@ -7,7 +7,7 @@ Sources that were deduplicated together are selected together: a component then 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -34,7 +34,7 @@ from pipeline.select.decide import (
     scratch_tables,
 )
 from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules
-from pipeline.select.wide_table import HELD_ROWS, WideTable, wide_table
+from pipeline.select.wide_table import HELD_ROWS, Held, WideTable, wide_table
 from pipeline.table.errors import ConservationError, RuleError
 from pipeline.table.query import column_types
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
@@ -122,8 +122,9 @@ def _bound(context: Context, selection: Selection) -> list[tuple[WideTable, Boun
         shown = " / ".join(", ".join(order) for order in sorted(orders))
         raise RuleError(f"select.keep differs between {names}, which share components: {shown}; give them one order")
     sources: list[tuple[WideTable, BoundRules | None]] = []
+    held = Held()
     for chosen in selection.sources:
-        table = wide_table(context.storage, chosen.name, chosen.folders)
+        table = wide_table(context.storage, chosen.name, chosen.folders, held)
         types = column_types(table.schema)
         bound = (chosen.bound.on(types) if chosen.bound else check_rules(chosen.rules, types)) if table.parts else None
         sources.append((table, bound))
@@ -188,32 +189,35 @@ def _write_outcomes(
         (KEPT, DROPPED, *(f"{FAILED_COUNT}{rule.name}" for rule in (*rules.rules, *BUILT_IN_RULES))), 0
     )
 
-    def write(batch: Sequence[Placed]) -> list[tuple[Part, dict[str, int]]]:
-        made, expected = [], {part["documents"].stem: part["documents"].rows for _, part in batch}
-        for stem, tables in groupby(outcomes(decided, batch, scratch), itemgetter(0)):
-            context.check()
-            counts, decisions = none.copy(), []
-            with PartWriter(group, works[stem], schema) as writer:
-                for _, rows in tables:
-                    writer.write(rows)
-                    if table.rows <= HELD_ROWS:
-                        decisions.append(rows.select(["doc_id", "outcome"]))
-                    failed = rows["failed_rules"].combine_chunks().flatten()
-                    for prefix, values in (("", rows["outcome"]), (FAILED_COUNT, pc.struct_field(failed, "rule"))):
-                        for found in pc.value_counts(values).to_pylist():
-                            counts[f"{prefix}{found['values']}"] += found["counts"]
-            made.append((writer.finish(Tally(rows_in=expected[stem], counts=counts)), counts))
-            if decisions:
-                table.decided[stem] = decisions
-            progress.rows(expected[stem])
-        return made
-
     done = finished(group, list(works.values()))
     manifests = {stem: manifest for stem, part in done.items() if (manifest := group.manifest(part.name))}
     found = {stem: (done[stem], manifest.counts) for stem, manifest in manifests.items()}
-    left = batches((row, part) for row, part in decided.parts if part["documents"].stem not in found)
-    for made in scratch.map(write, left):
-        found |= {part.stem: (part, counts) for part, counts in made}
+
+    def unfinished(parts: Iterable[Placed]) -> list[Placed]:
+        return [(row, part) for row, part in parts if part["documents"].stem not in found]
+
+    def write(batch: Sequence[Placed]) -> None:
+        left = unfinished(batch)  # a job that is tried again goes on
+        expected = {part["documents"].stem: part["documents"].rows for _, part in left}
+        for stem, tables in groupby(outcomes(decided, left, scratch), itemgetter(0)) if left else ():
+            context.check()
+            counts, written = none.copy(), []
+            with PartWriter(group, works[stem], schema) as writer:
+                for _, rows in tables:
+                    writer.write(rows)
+                    if expected[stem] <= HELD_ROWS:
+                        written.append(rows.select(["doc_id", "outcome"]))
+                    failed = rows["failed_rules"].combine_chunks().flatten()
+                    for prefix, values in (("", rows["outcome"]), (FAILED_COUNT, pc.struct_field(failed, "rule"))):
+                        for value in pc.value_counts(values).to_pylist():
+                            counts[f"{prefix}{value['values']}"] += value["counts"]
+            found[stem] = writer.finish(Tally(rows_in=expected[stem], counts=counts)), counts
+            table.held.drop(table.source, stem)
+            if written:
+                table.held.keep(group.folder, stem, written)
+            progress.rows(expected[stem])
+
+    list(scratch.map(write, batches(unfinished(decided.parts))))
     parts = [found[stem][0] for stem in works]
     totals = {name: sum(counts.get(name, 0) for _, counts in found.values()) for name in none}
     documents = sum(part.rows for part in parts)

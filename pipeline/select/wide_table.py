@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,10 +20,41 @@ DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent
 """What rules may read of any source's `documents`: everything but the text, its metadata and where it came from."""
 CHUNK_ROWS = 32_768
 """Rows judged at a time: some 30 MB with eighty columns."""
-HELD_ROWS = 65_536
+HELD_ROWS, HELD_BYTES = 4_096, 64 << 20
+"""Rows of a part, and bytes of all parts of a scope, that are held from pass to pass: larger ones are worth opening."""
 
 AlignedParts = Mapping[str, Part]
 """Parts that are row-aligned with one another, by folder; `documents` is the first."""
+
+
+class Held:
+    """What was read or written of small parts of a scope, for the passes after: most of those would be opening files.
+
+    Threads may use it at once.
+    """
+
+    def __init__(self, most_bytes: int = HELD_BYTES) -> None:
+        self._left, self._lock = most_bytes, threading.Lock()
+        self.is_full = False
+        self._tables: dict[tuple[str, str], list[pa.Table]] = {}
+
+    def get(self, folder: str, stem: str) -> list[pa.Table] | None:
+        return self._tables.get((folder, stem))
+
+    def keep(self, folder: str, stem: str, tables: list[pa.Table]) -> None:
+        """Keep what a part has below `folder`, if there is room."""
+        size = sum(table.nbytes for table in tables)
+        with self._lock:
+            self.is_full = size > self._left
+            if not self.is_full and (folder, stem) not in self._tables:
+                self._left -= size
+                self._tables[folder, stem] = tables
+
+    def drop(self, folder: str, stem: str) -> None:
+        """Make room for others."""
+        with self._lock:
+            self._left += sum(table.nbytes for table in self._tables.pop((folder, stem), ()))
+            self.is_full = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +71,8 @@ class WideTable:
     rows: int
     documents: pa.Schema = DOCUMENTS
     """Of the source's documents, with the corpus's own columns."""
-    held: dict[str, list[pa.Table]] = field(default_factory=dict, repr=False, compare=False)
-    """The rows of a source of at most `HELD_ROWS`, by stem, once they were read: opening files would be most of the
-    work when each has a few rows."""
-    decided: dict[str, list[pa.Table]] = field(default_factory=dict, repr=False, compare=False)
-    """`doc_id` and `outcome` of such a source, once they were written."""
+    held: Held = field(default_factory=Held, repr=False, compare=False)
+    """Shared by the sources of a scope."""
 
 
 def planned_columns(groups: Mapping[str, pa.Schema], kept: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -57,7 +86,7 @@ def planned_columns(groups: Mapping[str, pa.Schema], kept: Mapping[str, str] = M
     return column_types(_columns("the plan", groups, documents_schema(kept))[0])
 
 
-def wide_table(storage: Storage, source: str, folders: Sequence[str]) -> WideTable:
+def wide_table(storage: Storage, source: str, folders: Sequence[str], held: Held | None = None) -> WideTable:
     """Return the source's wide table; `folders` are the groups beside `documents` (`signals/x`, `duplicates`).
 
     The corpus's own columns of `documents` are among its columns. Without duplicates theirs are there, all null.
@@ -88,7 +117,7 @@ def wide_table(storage: Storage, source: str, folders: Sequence[str]) -> WideTab
     documents_columns = documents_schema(index.details.get(KEEP_COLUMNS, {}) if index else {})
     columns, stored = _columns(source, schemas, documents_columns)
     rows = sum(part["documents"].rows for part in parts)
-    return WideTable(storage, source, columns, stored, tuple(parts), rows, documents_columns)
+    return WideTable(storage, source, columns, stored, tuple(parts), rows, documents_columns, held or Held())
 
 
 def _columns(
@@ -123,13 +152,15 @@ def read_wide(table: WideTable, part: AlignedParts, only: Collection[str] | None
     Raises: ConservationError when the groups' ids differ, SchemaError when a part has other columns than the first.
     """
     names = [name for name in table.schema.names if only is None or name in {DOC_ID, *only}]
-    if table.rows > HELD_ROWS:
+    documents, held = part["documents"], table.held
+    read = held.get(table.source, documents.stem)
+    if read is None and (documents.rows > HELD_ROWS or held.is_full):
         yield from _read(table, part, names)
         return
-    stem = part["documents"].stem
-    if stem not in table.held:
-        table.held[stem] = list(_read(table, part, table.schema.names))
-    yield from (rows.select(names) for rows in table.held[stem])
+    if read is None:
+        read = list(_read(table, part, table.schema.names))
+        held.keep(table.source, documents.stem, read)
+    yield from (rows.select(names) for rows in read)
 
 
 def _read(table: WideTable, part: AlignedParts, names: Sequence[str]) -> Iterator[pa.Table]:

@@ -106,9 +106,11 @@ def read_json(path: str | Path) -> Any | None:
     """
     storage, name = _place(path)
     try:
-        if storage.fs.size(storage.path(name)) > MAX_JSON_BYTES:
+        with storage.open(name) as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
             raise ShardError(f"{path} is larger than {MAX_JSON_BYTES} bytes; delete it and run again")
-        return json.loads(storage.read_bytes(name))
+        return json.loads(data)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
@@ -185,7 +187,7 @@ def size_of(path: str | Path) -> int | None:
     """Return a file's size in bytes, None when there is none."""
     storage, name = _place(path)
     try:
-        return int(storage.fs.size(storage.path(name)))
+        return os.stat(storage.path(name)).st_size if storage.is_local else int(storage.fs.size(storage.path(name)))
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -573,7 +573,7 @@ def open_part(group: Group, name: str) -> Iterator[pq.ParquetFile]:
     try:
         path = group.path(name)
         # Arrow's own file costs no call into Python for each column of each row group.
-        local = pa.OSFile(group.storage.path(path)) if group.storage.is_local else None
+        local = pa.OSFile(os.fsencode(group.storage.path(path))) if group.storage.is_local else None
         with (
             local or group.storage.open(path) as stream,
             pq.ParquetFile(stream, page_checksum_verification=True) as file,

@@ -76,6 +76,40 @@ def test_a_user_s_server_shows_flows_tables_and_few_tasks(tmp_path: Path, prefec
     assert {task["state"]["type"] for task in tasks} <= {"COMPLETED", "RUNNING", "PENDING"}
 
 
+JOBS = """
+import json
+from collections import Counter
+
+from prefect import flow
+
+from flows import engine
+from pipeline.table.interrupts import Stop
+
+engine.MAX_TASKS, engine.RETRY_DELAYS_S, calls = 2, (0.0, 0.0), Counter()
+
+def work(job):
+    calls[job] += 1
+    if job == 2 and calls[job] == 1:
+        raise ConnectionResetError("a store that hangs up for a moment")
+    return 10 * job
+
+@flow
+def stage():
+    return engine.PrefectEngine(Stop()).map("parts", work, range(8))
+
+print(json.dumps([stage(), sorted(calls.items())]))
+"""
+
+
+def test_a_passing_error_costs_its_job_another_attempt_and_no_other(tmp_path: Path, prefect_api: str) -> None:
+    command = [sys.executable, "-c", JOBS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(PREFECT_API_URL=prefect_api), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    results, calls = json.loads(done.stdout.splitlines()[-1])
+    assert results == [10 * job for job in range(8)]
+    assert calls == [[job, 2 if job == 2 else 1] for job in range(8)]
+
+
 def run_now(api: str, deployment: str) -> dict[str, Any]:
     """Start a run of a deployment once it is there; return the run when it has ended."""
     deadline = time.monotonic() + 240

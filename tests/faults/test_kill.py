@@ -22,8 +22,6 @@ EXIT_LIMIT_S = 5.0
 """From Ctrl-C to the end of the process."""
 LOADED_S = 4.0
 """What a machine that runs other tests beside this one may add."""
-SLOW = pytest.mark.acceptance
-"""Of a case whose like runs with every `make test`."""
 
 
 def kill_at(moment: float, command: Started, lines: int, chance: random.Random) -> None:
@@ -47,7 +45,7 @@ def killed_and_resumed(folder: Path, moment: float, first_run: Ran, **extra: str
     return interrupted
 
 
-@pytest.mark.parametrize("moment", [pytest.param(0.1, marks=SLOW), 0.45, pytest.param(0.8, marks=SLOW)])
+@pytest.mark.parametrize("moment", [0.1, 0.45, 0.8])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     finished: Path, first_run: Ran, web_config: dict[str, Any], tmp_path: Path, prefect_api: str, moment: float
 ) -> None:
@@ -105,17 +103,8 @@ def in_start(command: Started) -> None:
     assert command.process.poll() is None
 
 
-@pytest.mark.parametrize(
-    ("sent", "during"),
-    [
-        (signal.SIGINT, in_page),
-        pytest.param(signal.SIGTERM, in_page, marks=SLOW),
-        (signal.SIGKILL, in_page),
-        (signal.SIGINT, in_start),
-        (signal.SIGTERM, in_start),
-        (signal.SIGKILL, in_start),
-    ],
-)
+@pytest.mark.parametrize("during", [in_page, in_start])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running(
     looping: Path, tmp_path: Path, own_cache: Path, prefect_api: str, during: Any, sent: signal.Signals
 ) -> None:
@@ -170,11 +159,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on(
-    finished: Path, web_config: dict[str, Any], tmp_path: Path, small_disk: Path
+    finished: Path, web_config: dict[str, Any], tmp_path: Path, small_disk: Path, prefect_api: str
 ) -> None:
     write_config(tmp_path / "curate.yaml", {**web_config, "workspace": str(small_disk / "ws")})
     (small_disk / "ballast").write_bytes(b"\0" * (400 << 10))
-    full = gristmill("run", "curate.yaml", cwd=tmp_path)
+    full = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
     assert full.code == 1, full.err
     errors = [line for line in full.err.splitlines() if line.startswith("gristmill: ")]
     assert len(errors) == 1
@@ -184,7 +173,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
     assert "Traceback" not in full.err
     (small_disk / "ballast").unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    resumed = gristmill("run", "curate.yaml", cwd=tmp_path)
+    resumed = gristmill("run", "curate.yaml", cwd=tmp_path, PREFECT_API_URL=prefect_api)
     assert resumed.code == 0, resumed.err
     assert_same(small_disk / "ws", finished / "ws")
 

@@ -575,7 +575,7 @@ def written(tmp_path: Path, **tables: pa.Table) -> list[InputFile]:
     tmp_path.mkdir(exist_ok=True)
     for name, rows in tables.items():
         pq.write_table(rows, tmp_path / f"{name}.parquet")
-    return resolve([str(tmp_path)], "inputs", "stat")
+    return resolve([str(tmp_path)], "inputs")
 
 
 def settle(keep: Mapping[str, dict[str, str]], files: list[InputFile]) -> dict[str, str | None]:

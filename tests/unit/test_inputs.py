@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import fsspec
 import pytest
 
-from pipeline.inputs.files import InputFile, resolve
+from pipeline.inputs.files import InputFile, resolve, with_contents
 from pipeline.table.errors import InputError
 
 
@@ -114,7 +114,8 @@ def test_entries_that_name_nothing(entry: str, phrase: str, crawl: Path) -> None
 
 
 def file(entry: str, identity: str = "stat") -> InputFile:
-    (found,) = resolve([entry], "inputs", identity)  # type: ignore[arg-type]
+    found = resolve([entry], "inputs")
+    (found,) = with_contents(found) if identity == "content" else found
     return found
 
 
@@ -196,7 +197,7 @@ def test_names_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
     for name in (b"caf\xe9.txt", b"caf\\xe9.txt", "café.txt".encode()):
         (tmp_path / os.fsdecode(name)).write_bytes(name)
     assert names(str(tmp_path)) == ["caf\\xe9.txt", "caf\\xe9.txt~", "café.txt"]
-    for found in resolve([str(tmp_path)], "inputs", "content"):
+    for found in with_contents(resolve([str(tmp_path)], "inputs")):
         found.shown_url.encode()
         with found.open() as stream:
             assert os.fsdecode(stream.read()) == os.path.basename(found.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +17,12 @@ from flows.progress import Reporter, StageProgress
 from pipeline.select.decide import KeptBefore, scratch_tables
 from pipeline.select.rules import load_rules
 from pipeline.select.stage import SourceSelection, select_stage
-from pipeline.select.wide_table import CHUNK_ROWS, planned_columns, wide_table
+from pipeline.select.wide_table import CHUNK_ROWS, Held, planned_columns, read_wide, wide_table
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
 from pipeline.table.interrupts import InterruptedRunError
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOCUMENTS, DUPLICATES, SCORES
-from pipeline.table.shards import Group
+from pipeline.table.shards import Group, Part, PartWriter, Tally
 from pipeline.table.storage import Storage
 from tests.select_workspace import (
     FOLDERS,
@@ -395,6 +396,50 @@ def test_a_job_that_is_tried_again_counts_once(tmp_path: Path) -> None:
             scratch.append("t", failing())
         scratch.append("t", iter(rows))
         assert scratch.run("SELECT count(*) AS n FROM t")["n"].to_pylist() == [CHUNK_ROWS]
+
+
+def test_a_batch_that_is_tried_again_goes_on(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job had written before a passing error is neither written nor told again."""
+    write(storage, "web", {f"p{n:02d}": [row(n)] for n in range(60)})
+    finish, finished, told = PartWriter.finish, Counter[str](), []
+
+    def failing(writer: PartWriter, tally: Tally) -> Part:
+        finished[writer.work.stem] += 1
+        if finished.total() == 50:
+            raise ConnectionResetError("a store that hangs up for a moment")
+        return finish(writer, tally)
+
+    class Told:
+        def rows(self, count: int) -> None:
+            told.append(count)
+
+        def read(self, count: int) -> None: ...
+        def shard(self, made: object, elapsed_s: float) -> None: ...
+
+    stage = select_stage(*request(storage, {"words": "word_count > 0"}))
+    monkeypatch.setattr(PartWriter, "finish", failing)
+    monkeypatch.setattr("flows.engine.RETRY_DELAYS_S", (0.0,))
+    stage.complete((), lambda group, parts, index: group.complete(parts, index), Told())
+    outcomes = {stem: count for stem, count in finished.items() if len(stem) == 3}
+    assert sorted(outcomes.values()) == [1] * 59 + [2]
+    assert told == [1] * 60
+
+
+def test_little_is_held_of_a_scope(storage: Storage) -> None:
+    """What is held from pass to pass is bounded in bytes over all sources, whatever their rows hold."""
+    sources = ("web", "books", "code")
+    for number, source in enumerate(sources):
+        write(storage, source, {f"p{n}": [row(100 * number + n, url="u" * 50_000)] for n in range(20)})
+    held = Held(most_bytes=300_000)
+    tables = [wide_table(storage, source, FOLDERS, held) for source in sources]
+    for table in tables:
+        rows = [rows for part in table.parts for rows in read_wide(table, part)]
+        assert sum(each.num_rows for each in rows) == 20
+    kept = [held.get(table.source, part["documents"].stem) for table in tables for part in table.parts]
+    assert 0 < sum(each[0].nbytes for each in kept if each) <= 300_000
+    held.drop("web", "p0")
+    assert held.get("web", "p0") is None
+    assert not held.is_full
 
 
 def test_what_was_kept_before_wins_also_where_there_is_nothing_to_decide(storage: Storage) -> None:

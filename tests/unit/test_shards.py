@@ -62,6 +62,12 @@ def read(group: Group, part: Part) -> pa.Table:
     return pa.concat_tables(read_batches(group, part.name))
 
 
+def test_a_workspace_may_have_any_bytes_in_its_path(tmp_path: Path) -> None:
+    group = Group(Storage.at(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), "web/documents")
+    part = write(group, work(), [table(range(3))])
+    assert read(group, part).equals(table(range(3)))
+
+
 # Parts ----------------------------------------------------------------------------------------------------------------
 
 
