@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.mix.config import MixConfig, ProposeConfig, SliceConfig
-from pipeline.mix.steps.choose import chosen_mixture
+from pipeline.mix.steps.choose import chosen_mixture, observed
 from pipeline.mix.types import Difference, Estimate, RunSpec
 from pipeline.mix.weights.mixture import (
     Mixture,
@@ -90,7 +90,8 @@ def verification(proposal: Proposal, natural: float) -> Verification:
 
 
 def made(proposal: Proposal, verdict: Verification | None = None) -> Mixture:
-    return chosen_mixture(MIX, MATERIAL, FITTED, proposal, verdict).mixture
+    candidates = {"proposal": proposal.vector} | observed(MATERIAL, FITTED)
+    return chosen_mixture(MIX, MATERIAL, FITTED, proposal, candidates, verdict).mixture
 
 
 def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_path):

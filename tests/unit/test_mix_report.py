@@ -152,7 +152,10 @@ def with_choice(report: MixReport, weights: Sequence[float] = (0.4, 0.6), **chan
     )
     said = changes.get("verdict", {})
     verification = None if said is None else parts(**verdict | said)
-    return replace(report, choice=parts(proposal=parts(**proposal), verification=verification, mixture=mixture))
+    others = dict.fromkeys(("natural", "uniform", "best_seen"), np.full(len(names), 1 / len(names)))
+    candidates = {"proposal": np.array(weights)} | others
+    made = parts(proposal=parts(**proposal), verification=verification, mixture=mixture, candidates=candidates)
+    return replace(report, choice=made)
 
 
 def with_sample(report: MixReport, *rows: tuple[int, float]) -> MixReport:
