@@ -254,6 +254,7 @@ def test_many_equal_weights_have_decimals_too(k: int):
     rounded = round_weights(np.full(k, 1 / k), capped(*[1] * k))
     assert sums_to_one(rounded)
     np.testing.assert_allclose(rounded, 1 / k, atol=2e-3)
+    assert max(len(repr(each)) for each in rounded.tolist()) <= (22 if k == 300 else 11)
 
 
 def test_bounds_that_no_decimals_meet_are_missed_by_next_to_nothing():
@@ -261,6 +262,7 @@ def test_bounds_that_no_decimals_meet_are_missed_by_next_to_nothing():
     rounded = round_weights(caps, capped(*caps))
     assert sums_to_one(rounded)
     np.testing.assert_allclose(rounded, caps, atol=5e-12)
+    assert rounded.tolist() == [round(each, 12) for each in rounded.tolist()]
 
 
 def test_rounding_keeps_groups_and_fixed_weights():
