@@ -179,7 +179,7 @@ def text_summary(report: MixReport) -> str:
         for size in verification.sizes:
             evidence, verdict = _verdict(size, verification)
             heading = {"confirmed": "Confirmed", "likely": "Likely"}.get(evidence, "NOT CONFIRMED")
-            parts.append(f"{heading}. {_label(size)}: {visible(verdict)}")
+            parts.append(f"{heading}. {_label(size)}: {visible(verdict[:1].lower() + verdict[1:])}")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -351,7 +351,7 @@ def test_summary_for_the_terminal():
         "maths                                                      -0.01000\n"
         "taken off for the optimism of an optimum: 0.0072; KL weight 0.02\n"
         "\n"
-        "Confirmed. At the proxies' own size: It beats natural by 8.9 sd.\n"
+        "Confirmed. At the proxies' own size: it beats natural by 8.9 sd.\n"
     )
 
 
