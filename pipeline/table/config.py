@@ -222,10 +222,8 @@ def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are valid at `location` inside `model`."""
     for step in location:
         inside = [fields[str(step)] for fields in _models(model) if step in fields]
-        if inside:
-            model = inside[0]
-        else:  # a mapping's key, a list's number, or the name that pydantic gives to a union's member
-            model = _inner(model, step)
+        # beside fields: a mapping's key, a list's number, or the name that pydantic gives to a union's member
+        model = inside[0] if inside else _inner(model, step)
     return sorted({name for fields in _models(model) for name in fields})
 
 
