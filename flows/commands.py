@@ -302,6 +302,6 @@ def scaling_allocate(fit: str, flops: float, served_tokens: float = 0.0) -> Answ
     from pipeline.mix.scaling import table
 
     found = table.allocate(Path(fit), flops, served_tokens)
-    value = {name: asdict(allocation) for name, allocation in found.items()}
+    value = {name: allocation.plain() for name, allocation in found.items()}
     rows = [{"allocation": name, "number": key} | each for name, one in value.items() for key, each in one.items()]
     return Answer(rows, table.describe_allocations(Path(fit), found, served_tokens), value)

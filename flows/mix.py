@@ -23,7 +23,6 @@ from pipeline.mix.steps.choose import (
     Fitted,
     chosen,
     fit_results,
-    known_choice,
     sampled,
     save_mixture,
 )
@@ -160,6 +159,7 @@ def run_step(
 def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Answer:
     """Propose, and as far as the step goes verify, write shards and the report."""
     fitted, choice = chosen(mix, found, fitted, {"verify": True, "run": None}.get(step, False))
+    save_mixture(mix, fitted.folder, choice.mixture)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
     shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
     report = MixReport(mix, found, fitted, choice, shards)
@@ -192,7 +192,7 @@ def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> Answer:
         page = write_mix_report(MixReport(mix, found))
         return Answer([], f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}")
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
-    fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
+    fitted, choice = chosen(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
     page = write_mix_report(MixReport(mix, found, fitted, choice))

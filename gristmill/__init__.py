@@ -26,14 +26,12 @@ def _import_ours() -> None:
 
     Raises: ImportError when another package of such a name is imported already.
     """
-    home = Path(__file__).resolve().parent.parent
-    names = ("pipeline", "classifiers", "flows", "configs")
-    taken = {name: sys.modules.get(name) for name in names}
+    home, names = Path(__file__).resolve().parent.parent, ("pipeline", "classifiers", "flows", "configs")
     sys.path.insert(0, str(home))
     try:
-        for name, module in taken.items():
-            found = importlib.import_module(name) if module is None else module
-            lies = Path((found.__spec__ and found.__spec__.origin) or "/").resolve()
+        for name in names:
+            spec = importlib.import_module(name).__spec__
+            lies = Path((spec and spec.origin) or "/").resolve()
             if lies != home / name / "__init__.py":
                 raise ImportError(f"{lies} is imported as {name!r}, which hides Gristmill's package; rename it")
     finally:

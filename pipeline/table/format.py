@@ -99,7 +99,7 @@ class Answer:
         return "[\n" + ",\n".join(map(encode, self.rows)) + "\n]"
 
     def arrow(self) -> pa.Table:
-        """Return the rows as an Arrow table; a column whose values have no common type is JSON text."""
+        """Return the rows as an Arrow table; one whose values have no common type is text or JSON."""
         import pyarrow as pa
 
         if isinstance(self.rows, FrameRows):
@@ -111,7 +111,8 @@ class Answer:
             try:
                 columns.append(pa.array(values))
             except (pa.ArrowException, OverflowError):
-                columns.append(pa.array([None if value is None else encode(value) for value in values]))
+                texts = [value if value is None or isinstance(value, str) else encode(value) for value in values]
+                columns.append(pa.array(texts))
         return pa.Table.from_arrays(columns, names)
 
     def df(self) -> pandas.DataFrame:

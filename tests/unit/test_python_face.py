@@ -7,18 +7,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
 
 import gristmill as gm
 from flows.cli import MIX_STEPS, parser
 from pipeline.table.format import FrameRows
-from tests.local_run import rows, run_all, write_jsonl
-from tests.notebook_style import read
+from tests.local_run import rows, write_jsonl
+from tests.user_script import read
 
+GRISTMILL = (sys.executable, "-c", "from flows.cli import main; main()")
 CONFIG = """
 workspace: ws
 sources: {notes: {format: jsonl, inputs: [notes.jsonl]}}
@@ -45,7 +48,7 @@ def commands(top: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterat
         yield from commands(child, (*path, word))
 
 
-@pytest.mark.parametrize("path", commands(parser()), ids=" ".join)
+@pytest.mark.parametrize("path", list(commands(parser())), ids=" ".join)
 def test_every_command_is_a_function_of_its_name(path: tuple[str, ...]) -> None:
     name = "_".join(path).replace("-", "_")
     if path[0] == "mix" and path[1] in MIX_STEPS:
@@ -79,7 +82,7 @@ def test_answers_say_what_the_command_line_says(folder: Path) -> None:
         (("rules", "show", "curate.yaml"), gm.rules_show("curate.yaml")),
     ):
         for extra, said in (((), answer.text.rstrip("\n")), (("--json",), answer.json())):
-            done = subprocess.run(["gristmill", *given, *extra], capture_output=True, text=True, check=True)
+            done = subprocess.run([*GRISTMILL, *given, *extra], capture_output=True, text=True, check=True)
             assert done.stdout == said + "\n"
     (row,) = ws.explain("https://example.org/short")
     assert (row["rule"], row["value"], row["wants"], row["bound"]) == ("long", 2, "at least", 20)
@@ -94,9 +97,9 @@ def test_parts_are_those_that_the_index_lists_and_are_verified(folder: Path) -> 
     (folder / "ws/notes/curated/stray.parquet").write_bytes(b"no part of ours")
     assert source.curated.scan().count_rows() == 30
     assert source.group("signals/language").scan().count_rows() == 31
-    with pytest.raises(gm.WorkspaceError, match="no 'signals/langage'.*signals/language"):
+    with pytest.raises(gm.WorkspaceError, match=r"no 'signals/langage'.*signals/language"):
         source.group("signals/langage")
-    with pytest.raises(gm.WorkspaceError, match="no source 'note'.*notes"):
+    with pytest.raises(gm.WorkspaceError, match=r"no source 'note'.*notes"):
         gm.open("ws").source("note")
     (part,) = (folder / "ws/notes/documents").glob("*.parquet")
     part.write_bytes(part.read_bytes()[:-9] + b"#########")
@@ -131,6 +134,13 @@ def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("prefect", ["never", "always"])
 def test_folders_of_a_users_own_do_not_hide_ours(folder: Path, prefect: str) -> None:
+    (folder / "curate.yaml").write_text(CONFIG.replace("format: jsonl, inputs: [notes.jsonl]", "inputs: [crawl.warc]"))
+    with (folder / "crawl.warc").open("wb") as stream:
+        for row in rows(30):  # pages go to worker processes
+            page = BytesIO(f"<html><body><article><p>{row['text']}</p></article></body></html>".encode())
+            writer = WARCWriter(stream, gzip=False)
+            head = StatusAndHeaders("200 OK", [("Content-Type", "text/html")], protocol="HTTP/1.0")
+            writer.write_record(writer.create_warc_record(row["url"], "response", payload=page, http_headers=head))
     for name in ("pipeline", "flows", "configs", "classifiers"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text("raise SystemExit('this is not yours')")

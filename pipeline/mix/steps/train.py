@@ -22,7 +22,7 @@ from pipeline.mix.weights.mixture import load_mixture
 from pipeline.mix.weights.noise import measure_noise, seed_noise
 from pipeline.mix.weights.space import frozen_space, pool_tokens, reduced_constraints, whole_documents, whole_space
 from pipeline.mix.weights.swarm import draw_swarm, unjudged_slices
-from pipeline.table.errors import ConfigError, ShardError
+from pipeline.table.errors import ConfigError, InputError, ShardError
 from pipeline.table.format import Answer, text_table
 from pipeline.table.interrupts import stop_if_asked
 from pipeline.table.kept import as_written, read_json, write_json
@@ -283,6 +283,8 @@ def _stop_some(
     scale = np.array([weights[task.name] for task in tasks])
     by_task = np.stack([_curve(trainer, runs, task, shares) for task in tasks], axis=-1)
     losses = by_task @ (scale / np.abs(scale).sum())
+    told = ~np.isnan(losses).all(axis=1)  # of the others, stopped for a suite of other tasks, nothing is known
+    runs, losses = [run for run, is_told in zip(runs, told.tolist(), strict=True) if is_told], losses[told]
     noise, degrees = seed_noise(runs, losses[:, [shares.index(rung)]])
     known = float(noise[0]) if degrees[0] > 0 and np.isfinite(noise[0]) else None
     total = float(trainer.config.tokens)
@@ -297,9 +299,24 @@ def _stop_some(
 
 
 def _curve(trainer: Trainer, runs: Sequence[RunSpec], task: TokenTask, shares: Sequence[float]) -> Floats:
-    """Return the bits per byte of each run at each share (n, r); NaN where it was not measured."""
-    found = [[trainer.at(run).measured(task.key, share) for share in shares] for run in runs]
-    return np.array([[np.nan if m is None else m.bits_per_byte for m in row] for row in found], np.float64)
+    """Return the bits per byte of each run at each share (n, r); NaN where it was not measured.
+
+    Raises: InputError for a measure that is no number, naming run and task.
+    """
+    losses = np.full((len(runs), len(shares)), np.nan)
+    for row, run in zip(losses, runs, strict=True):
+        folder = trainer.at(run)
+        for number, share in enumerate(shares):
+            measure = folder.measured(task.key, share)
+            if measure is None:
+                continue
+            row[number] = measure.bits_per_byte
+            if not np.isfinite(row[number]):
+                raise InputError(
+                    f"run {run.run_id}: task {task.name} has {row[number]} bits per byte at {share:.0%} of its tokens; "
+                    f"delete {folder.path} to train it again, with a lower proxy.learning_rate if that does not help"
+                )
+    return losses
 
 
 def _extrapolated(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""A user's script against `import gristmill`: `make check` types it strictly, a test runs it on a finished workspace."""
+"""A user's script against `import gristmill`: `make check` types it strictly, a test runs it on a real workspace."""
 
 from __future__ import annotations
 
