@@ -15,37 +15,17 @@ whose message is the command line's; `exit_code` is what it would have ended wit
 
 from __future__ import annotations
 
-import importlib
-import sys
-import warnings
-from pathlib import Path
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NoReturn, TypeAlias
 
+from gristmill import _ours  # noqa: F401  # the packages below have to be ours
 
-def _import_ours() -> None:
-    """Import the packages that this one stands on from where it lies itself, whatever folders are called alike.
-
-    Raises: ImportError when another package of such a name is imported already.
-    """
-    home, names = Path(__file__).resolve().parent.parent, ("pipeline", "classifiers", "flows", "configs")
-    sys.path.insert(0, str(home))
-    try:
-        for name in names:
-            spec = importlib.import_module(name).__spec__
-            lies = Path((spec and spec.origin) or "/").resolve()
-            if lies != home / name / "__init__.py":
-                raise ImportError(f"{lies} is imported as {name!r}, which hides Gristmill's package; rename it")
-    finally:
-        sys.path.remove(str(home))
-    for folder in {Path(entry or ".").resolve() for entry in sys.path} - {home}:
-        for name in names:
-            if (folder / name / "__init__.py").is_file() or (folder / f"{name}.py").is_file():
-                said = f"{folder / name}: `import {name}` gives Gristmill's package of that name; rename yours"
-                warnings.warn(said, stacklevel=3)
-
-
-_import_ours()
-
-from flows.commands import (  # noqa: E402
+# isort: split
+from flows import commands
+from flows.commands import (
     classifier_evaluate,
     classifier_train,
     mix_predict,
@@ -55,9 +35,9 @@ from flows.commands import (  # noqa: E402
     scaling_fit,
     scaling_predict,
 )
-from gristmill.runs import doctor, init, mix, mix_fit, plan, rephrase, run, serve, verify  # noqa: E402
-from gristmill.workspace import Parts, Source, Workspace, open  # noqa: A004, E402
-from pipeline.table.errors import (  # noqa: E402
+from gristmill.workspace import Parts, Source, Workspace, open  # noqa: A004
+from pipeline.mix.config import ModelName
+from pipeline.table.errors import (
     ConfigError,
     ConservationError,
     GristmillError,
@@ -71,7 +51,7 @@ from pipeline.table.errors import (  # noqa: E402
     UsageError,
     WorkspaceError,
 )
-from pipeline.table.format import Answer  # noqa: E402
+from pipeline.table.format import Answer
 
 __all__ = [
     "Answer",
@@ -109,3 +89,115 @@ __all__ = [
     "serve",
     "verify",
 ]
+
+Config: TypeAlias = str | os.PathLike[str]
+"""The path of a YAML file."""
+Overrides: TypeAlias = Mapping[str, Any] | None
+"""Keys of a configuration with other values, as for `--set`: `{"select.rules.words": "word_count > 60"}`."""
+
+
+def run(config: Config, overrides: Overrides = None, *, only: Sequence[str] = (), until: str = "rephrase") -> Answer:
+    """Do what a configuration asks for and is not done yet; return a row a stage.
+
+    `only` names sources; `until` is the last stage.
+
+    Raises: UsageError for what is found before work begins; GristmillError when the run failed.
+    """
+    from flows.launch import curate_workspace
+
+    return Answer([asdict(report) for report in curate_workspace(os.fspath(config), _assigned(overrides), only, until)])
+
+
+def plan(config: Config, overrides: Overrides = None, *, only: Sequence[str] = (), until: str = "rephrase") -> Answer:
+    """Return what `run` would do, a row a stage; nothing is changed.
+
+    Raises: UsageError for what `run` would refuse.
+    """
+    from flows.launch import plan
+
+    return plan(os.fspath(config), _assigned(overrides), only, until)
+
+
+def serve(config: Config, cron: str, name: str | None = None) -> NoReturn:
+    """Run a configuration on a schedule (in UTC), until Ctrl-C.
+
+    Raises: UsageError for what would stop a run; InterruptedRunError in the end.
+    """
+    from flows.serve import serve
+
+    serve(os.fspath(config), cron, name)
+
+
+def rephrase(
+    config: Config, overrides: Overrides = None, *, sample: int | None = None, dry_run: bool = False
+) -> Answer:
+    """Let a language model rephrase what a source kept: this stage alone.
+
+    With `sample` so many documents beside their rephrasings, with `dry_run` what it would take, as `text`.
+
+    Raises: UsageError for what is found before work begins; GristmillError when the stage failed.
+    """
+    from flows.launch import rephrase
+
+    lines = list(rephrase(os.fspath(config), _assigned(overrides), sample, dry_run))
+    return Answer([{"said": line} for line in lines], "\n".join(lines))
+
+
+def mix(
+    config: Config,
+    overrides: Overrides = None,
+    step: str = "run",
+    *,
+    proposal: str | None = None,
+    slice_name: str | None = None,
+) -> Answer:
+    """Do a step of a mix, and those before it as far as they are missing.
+
+    `step` is a command of `gristmill mix`. Returns rows of slices (`slices`, `explain`), of the swarm's runs (`swarm`),
+    of tasks (`train`, `fit`), or of the weights that are written.
+
+    Raises: UsageError for what is wrong before work begins; GristmillError when work failed.
+    """
+    from flows.mix import run_step
+
+    return run_step(step, os.fspath(config), _assigned(overrides), proposal, slice_name)
+
+
+def mix_fit(
+    ratios: Config, metrics: Config, out: Config, model: ModelName = "auto", higher: Sequence[str] = ()
+) -> Answer:
+    """Fit a regression from mixtures to metrics to two CSV tables; return its quality, a row a metric.
+
+    Raises: InputError for what is wrong with a table.
+    """
+    from flows.mix import fit_tables
+
+    return fit_tables(os.fspath(ratios), os.fspath(metrics), os.fspath(out), model, higher)
+
+
+def verify(pairs: Config) -> Answer:
+    """Judge rephrasings in JSON lines with `id`, `source` and `rephrased`; return their verdicts, a row a line.
+
+    Raises: InputError naming file and line.
+    """
+    from pipeline.rephrase.verify import verify_file
+
+    return Answer(list(verify_file(os.fspath(pairs))))
+
+
+def doctor() -> Answer:
+    """Check this machine, a row a check: `check`, `state` (ok or FAIL), `said`."""
+    from flows.doctor import examine
+
+    rows = list(examine())
+    return Answer(rows, exit_code=int(any(row["state"] == "FAIL" for row in rows)))
+
+
+def init(template: str = "web") -> str:
+    """Return a commented starting configuration: `web` or `corpus`. Raises: UsageError for another name."""
+    return commands.init(template).text
+
+
+def _assigned(overrides: Overrides) -> list[str]:
+    """Return overrides as `--set` takes them: every JSON value is YAML."""
+    return [f"{key}={json.dumps(value, default=os.fspath)}" for key, value in (overrides or {}).items()]

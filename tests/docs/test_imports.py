@@ -30,7 +30,9 @@ MAX_MODULES, MAX_FLOORS = 12, 5
 """Of one folder: what grows beyond is several rooms that do not import one another."""
 MIX_ROOMS = {"material", "weights", "regression", "proxies", "shards", "scaling"}
 
-MODULES = sorted(path for top in ("gristmill", "pipeline", "classifiers", "flows", "configs") for path in (ROOT / top).rglob("*.py"))
+MODULES = sorted(
+    path for top in ("gristmill", "pipeline", "classifiers", "flows", "configs") for path in (ROOT / top).rglob("*.py")
+)
 
 
 def imported(path: Path) -> set[str]:
