@@ -7,9 +7,8 @@ import os
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import duckdb
 from rich.filesize import decimal
@@ -24,6 +23,7 @@ from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.stage import answers, ask, failed_requests
 from pipeline.table.catalog import check_layout
 from pipeline.table.errors import ConfigError, ShardError, UsageError
+from pipeline.table.format import Answer, text_table
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
 from pipeline.table.sql import connect
@@ -42,10 +42,8 @@ MAX_SAMPLE = 1_000
 # Everything -----------------------------------------------------------------------------------------------------------
 
 
-def curate_workspace(
-    path: str, assignments: Sequence[str], only: Sequence[str], until: str, flow: Callable[[], Any]
-) -> list[StageReport]:
-    """Bring the workspace up to date with a configuration file; `flow` imports the Prefect flow that does so.
+def curate_workspace(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> list[StageReport]:
+    """Bring the workspace up to date with a configuration file.
 
     Raises: UsageError for what is found before work begins; GristmillError when the run failed.
     """
@@ -55,7 +53,7 @@ def curate_workspace(
         orchestrated = _is_worth_prefect(run, only, until)
         with _failing():
             if orchestrated:
-                reports = _orchestrated(run, only, until, flow)
+                reports = _orchestrated(run, only, until)
             else:
                 made = ((TABLE[stage].make(run, sources)) for stage, sources in steps(run.config, only, until))
                 reports = [run_stage(stage, run) for stage in made]
@@ -104,12 +102,14 @@ def _failing() -> Iterator[None]:
         raise ShardError(f"{one_line(error)}; raise engine.memory_mb or free disk, then run it again") from error
 
 
-def _orchestrated(run: Run, only: Sequence[str], until: str, flow: Callable[[], Any]) -> list[StageReport]:
+def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
     from flows.server import in_a_flow, prefect_server  # forty milliseconds that most runs need not wait for
 
     with prefect_server(run.stop, run.reporter):
+        from flows.curate import curate  # imports Prefect, which has to know its server
+
         try:
-            return list(in_a_flow(flow(), run.config, only, until))
+            return list(in_a_flow(curate, run.config, only, until))
         except Exception as error:
             # Prefect keeps the error, and what its frames hold, to the end, where DuckDB's module would complain.
             held: BaseException | None = error
@@ -119,7 +119,7 @@ def _orchestrated(run: Run, only: Sequence[str], until: str, flow: Callable[[], 
             raise
 
 
-def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> tuple[list[dict[str, str]], str]:
+def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> Answer:
     """Return the stages of a run with their shards to do and done, and an estimate from a sample, a line a source.
 
     Nothing in the workspace changes.
@@ -136,7 +136,7 @@ def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str)
                 row |= {"shards to do": f"{made.shards_to_do:,}", "done": f"{made.shards_done:,}"}
                 waiting.update(sources if made.shards_to_do else ())
             rows.append(row)
-        return rows, "".join(_estimate(run, source) for source in only)
+        return Answer(rows, text_table(rows) + "".join(_estimate(run, source) for source in only))
 
 
 def _estimate(run: Run, source: str) -> str:

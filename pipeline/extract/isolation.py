@@ -27,6 +27,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from pipeline import OURS_FIRST
 from pipeline.extract import worker as protocol
 from pipeline.table.errors import GristmillError
 
@@ -44,7 +45,8 @@ _START_TIMEOUT_S = 60.0
 # One thread a process: a fork keeps none of a library's helper threads.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from pipeline.extract.worker import template_main; "
+    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); "
+    f"{OURS_FIRST}from pipeline.extract.worker import template_main; "
     "template_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
 )
 _CLOSED = "the worker pool was closed"

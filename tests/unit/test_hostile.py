@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flows.commands import _limited_memory
+from flows.cli import _limited_memory
 from pipeline.extract import members
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.corpora.parquet import read_parquet
