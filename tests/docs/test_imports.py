@@ -1,8 +1,8 @@
 """Imports run one way, in no circle, and no chain of them is long.
 
 gristmill -> flows -> pipeline, classifiers; classifiers -> the rooms named here; a room of
-pipeline -> the ground floor, and the other rooms named here. What a function or a type checker alone imports counts like
-any other import.
+pipeline -> the ground floor, and the other rooms named here. What a function or a type checker alone imports
+counts like any other import.
 """
 
 import ast
