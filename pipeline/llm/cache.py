@@ -287,7 +287,7 @@ class Cache:
             )
 
     def _take(self, rows: Iterable[former.Row]) -> None:
-        """Store records in bounded memory: the last of a key, but nothing in place of an answer that is here already."""
+        """Store records in bounded memory: the last of a key, but nothing in place of an answer that is there."""
         chunk: dict[bytes, bytes] = {}
         size = 0
         for key, result in rows:
@@ -358,9 +358,9 @@ def _is_on_network(path: Path) -> bool:
     except OSError:
         return False
     found = "", ""
-    for _, point, kind, *_ in (line.split(b" ") for line in lines):
+    for _, point, kind, *_ in (fields for line in lines if len(fields := line.split(b" ")) > 2):
         # Blanks and the like are in there as `\040`, and a name may be of any bytes.
-        place = os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8) & 255]), point))
-        if len(place) >= len(found[0]) and os.path.commonpath([real, place]) == place:
+        place = os.fsdecode(re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), point))
+        if place.startswith("/") and len(place) >= len(found[0]) and os.path.commonpath([real, place]) == place:
             found = place, os.fsdecode(kind)
     return found[1].startswith(_NETWORK)

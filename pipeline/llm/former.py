@@ -18,6 +18,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -103,8 +104,8 @@ def _read(file: BinaryIO, at: int, size: int) -> bytes:
 def database_rows(path: Path, is_whole: Callable[[bytes, bytes, int], bool]) -> Iterator[Row]:
     """Yield every record of a database and of the log beside it that `is_whole` (key, result, checksum).
 
-    Older pages come first, as far as one can tell, and a record of several pages is yielded several times. Either file
-    may be absent.
+    Older pages come first, as far as one can tell, and a record comes once for each copy of it. Either file may be
+    absent.
 
     Raises: OSError.
     """
@@ -115,24 +116,27 @@ def database_rows(path: Path, is_whole: Callable[[bytes, bytes, int], bool]) -> 
         )
         pages = -(-main.seek(0, io.SEEK_END) // PAGE_BYTES)
         stale, current = _frames(log)
-        newest = {number: at for _, number, at, _ in current}
 
-        def in_main(number: int) -> bytes:
+        def page_of(number: int, in_log: dict[int, int]) -> bytes:
+            if number in in_log:
+                return _read(log, in_log[number], PAGE_BYTES)
             return _read(main, (number - 1) * PAGE_BYTES, PAGE_BYTES) if number else b""
 
-        def in_log(number: int) -> bytes:
-            return _read(log, newest[number], PAGE_BYTES) if number in newest else in_main(number)
-
-        # What a transaction that never ended wrote to the log may hide a page of the file that still counts.
-        views = (in_log, in_main) if current else (in_main,)
+        # Other pages of a row are the log's newest, or the database's where a transaction that never ended wrote them
+        # to the log, or the log's from before where nobody knows any more what is new.
+        versions: list[dict[int, int]] = [{}]
+        if current:
+            versions.insert(0, {number: at for _, number, at, _ in current})
+        if stale:
+            versions.append({number: at for _, number, at, _ in [*stale, *current]})
         for page in chain(
             (_read(log, at, PAGE_BYTES) for _, _, at, _ in stale),
-            map(in_main, range(2, pages + 1)),  # the first one holds the schema
+            (page_of(number, {}) for number in range(2, pages + 1)),  # the first one holds the schema
             (_read(log, at, PAGE_BYTES) for _, _, at, _ in current),
         ):
             if page.startswith(_ROWS_PAGE):
                 for at in _cells(page):
-                    found = (_row(page, at, view) for view in views)
+                    found = (_row(page, at, partial(page_of, in_log=in_log)) for in_log in versions)
                     row = next((row for row in found if row and is_whole(*row)), None)
                     if row:
                         yield row[:2]
