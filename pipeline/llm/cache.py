@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from pipeline.llm import former
 from pipeline.llm.types import Answer, Failure
@@ -101,7 +100,10 @@ class Cache:
 
         Raises: ShardError when the disk does not give it, or no longer what was written.
         """
-        row = next(self._rows(_READ, key), None)
+        try:
+            row = self._to_read().execute(_READ, (key,)).fetchone()
+        except (OSError, sqlite3.Error) as error:
+            raise self._unreadable(error) from error
         if row is None:
             return None
         if is_whole(key, *row):
@@ -117,23 +119,29 @@ class Cache:
 
     def records(self) -> Iterator[Answer | Failure]:
         """Yield everything stored that is whole, in order of writing. Raises: ShardError as `get`."""
-        for key, result, checksum in self._rows(_READ_ALL):
-            record = decode(key, result) if is_whole(key, result, checksum) else None
-            if record is not None:
-                yield record
+        try:
+            for key, result, checksum in self._to_read().execute(_READ_ALL):
+                record = decode(key, result) if is_whole(key, result, checksum) else None
+                if record is not None:
+                    yield record
+        except (OSError, sqlite3.Error) as error:
+            raise self._unreadable(error) from error
 
     def __len__(self) -> int:
         """Return how many records are stored. Raises: ShardError as `get`."""
-        return int(next(self._rows("SELECT count(*) FROM answers"))[0])
-
-    def _rows(self, query: str, *values: object) -> Iterator[Any]:
-        """Yield a query's rows, without waiting for what is being written; a closed store can be read, too."""
         try:
-            if self._reader is None:
-                self._reader = self._writer if self._is_alone and self._is_open else self._connect()
-            yield from self._reader.execute(query, values)
+            return int(self._to_read().execute("SELECT count(*) FROM answers").fetchone()[0])
         except (OSError, sqlite3.Error) as error:
-            raise ShardError(f"answers in {self.folder}: {_why(error)}; run again, what is whole is kept") from error
+            raise self._unreadable(error) from error
+
+    def _to_read(self) -> sqlite3.Connection:
+        """Return a connection that does not wait for what is being written; a closed store can be read, too."""
+        if self._reader is None:
+            self._reader = self._writer if self._is_alone and self._is_open else self._connect()
+        return self._reader
+
+    def _unreadable(self, error: Exception) -> ShardError:
+        return ShardError(f"answers in {self.folder}: {_why(error)}; run again, what is whole is kept")
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
