@@ -96,7 +96,7 @@ def _no_column(column: str, names: list[str], place: str) -> str:
 def _read_jsonl(stream: BinaryIO, name: str, column: str, place: str) -> Iterator[pa.Array]:
     texts: list[str | None] = []
     size = 0
-    for where, record in json_lines(_decompressed(stream, name), place, MAX_LINE_BYTES):
+    for where, record in json_lines(_decompressed(stream, name), place, MAX_LINE_BYTES, f"an object with {column!r}"):
         if column not in record:
             raise InputError(_no_column(column, list(record), where))
         text = record[column]
