@@ -21,12 +21,13 @@ MAX_VALUES = 10_000
 CELL_WIDTH = 400
 _OTHERS = "(others)"
 PATTERNS = {
-    "parquet": "part-*.parquet",
-    "jsonl.zst": "part-*.jsonl.zst",
+    "parquet": "data/*.parquet",
+    "jsonl.zst": "data/*.jsonl.zst",
     "hf": "data/train-*.parquet",
-    "partitioned": "*/part-*.parquet",
+    "partitioned": "data/*/*.parquet",
 }
 """The files of each form, for `load_dataset`."""
+_DTYPES = {"double": "float64", "float": "float32", "halffloat": "float16"}
 _MEANING = {
     "doc_id": "128-bit hash of source, origin and text, in hexadecimal digits",
     "source": "source of the workspace",
@@ -101,13 +102,13 @@ class Counted:
         return first, last
 
 
-def card(export: Mapping[str, Any], made: Made, counted: Counted) -> str:
+def card(export: Mapping[str, Any], columns: pa.Schema, made: Made, counted: Counted) -> str:
     """Return the card, Markdown behind the YAML header that the Hub and `load_dataset` read.
 
-    `export` is the manifest of the export.
+    `export` is the manifest of the export, `columns` are those of its files.
     """
     sections = [
-        _header(export, counted),
+        _header(export, columns, counted),
         _what(export, made, counted),
         _columns(export),
         *(_shares(name, counted) for name in counted.shares),
@@ -120,7 +121,7 @@ def card(export: Mapping[str, Any], made: Made, counted: Counted) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _header(export: Mapping[str, Any], counted: Counted) -> str:
+def _header(export: Mapping[str, Any], columns: pa.Schema, counted: Counted) -> str:
     told: dict[str, Any] = {"pretty_name": visible(export["source"])}
     if "licence" in counted.shares:
         licences = {value for value, _, _ in counted.by("licence")}
@@ -131,10 +132,22 @@ def _header(export: Mapping[str, Any], counted: Counted) -> str:
         told |= {"language": often} if often else {}
     told["size_categories"] = [_size_category(counted.rows)]
     told |= {"task_categories": ["text-generation"], "tags": ["gristmill"]}
-    told["configs"] = [
-        {"config_name": "default", "data_files": [{"split": "train", "path": PATTERNS[export["options"]["as"]]}]}
-    ]
+    form = export["options"]["as"]
+    told["dataset_info"] = {"features": [_feature(field, form) for field in columns]}
+    told["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": PATTERNS[form]}]}]
     return f"---\n{yaml.safe_dump(told, sort_keys=False, allow_unicode=True)}---"
+
+
+def _feature(field: pa.Field, form: str) -> dict[str, Any]:
+    """Return a column's type as `datasets` reads it from a card."""
+    if form == "jsonl.zst" and field.name == "metadata":
+        return {"name": field.name, "dtype": "json"}
+    if pa.types.is_list(field.type):
+        item = _feature(field.type.value_field, form)
+        return {"name": field.name, "list": item.get("dtype") or item["struct"]}
+    if pa.types.is_struct(field.type):
+        return {"name": field.name, "struct": [_feature(each, form) for each in field.type]}
+    return {"name": field.name, "dtype": _DTYPES.get(str(field.type), str(field.type))}
 
 
 def _size_category(rows: int) -> str:
@@ -294,11 +307,15 @@ def _limits(made: Made, counted: Counted) -> str:
 
 def _reading(export: Mapping[str, Any]) -> str:
     form = export["options"]["as"]
-    lines = ["from datasets import load_dataset", "", 'documents = load_dataset("DIR", split="train")']
-    if form == "partitioned":
-        lines += ["", "import polars", "", 'documents = polars.scan_parquet("DIR/*/*.parquet", hive_partitioning=True)']
-    body = "\n".join(lines)
-    return f"## Reading it\n\n```python\n{body}\n```"
+    scan = "scan_ndjson" if form == "jsonl.zst" else "scan_parquet"
+    hive = ", hive_partitioning=True" if form == "partitioned" else ""
+    return f"""## Reading it
+
+```python
+datasets.load_dataset("DIR", split="train")
+duckdb.sql("FROM 'DIR/{PATTERNS[form]}'")
+polars.{scan}("DIR/{PATTERNS[form]}"{hive})
+```"""
 
 
 # Markdown -------------------------------------------------------------------------------------------------------------

@@ -34,12 +34,8 @@ MANIFEST, CARD = "manifest.json", "README.md"
 UNFINISHED = ".unfinished"
 """Folder with what is not finished: whatever lies in it is ours."""
 MAX_VALUES, MAX_NAME_BYTES = 1_000, 255
-_NAMES: Mapping[Form, str] = {
-    "parquet": "part-{:05d}.parquet",
-    "jsonl.zst": "part-{:05d}.jsonl.zst",
-    "hf": "data/train-{:05d}.parquet",
-    "partitioned": "part-{:05d}.parquet",
-}
+_DATA = "data/"
+"""The files' folder, which holds nothing else: other people's readers take a folder as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +98,11 @@ def export(
         _check_values(documents, by, met)
     staged = Storage.at(f"{target.url}/{UNFINISHED}")
     is_new = not target.exists("")
+    inside = pa.schema([documents.schema.field(name) for name in chosen if name != by])
     with hold(staged, f"gristmill export --to {target.url}"):
         try:
             _clear(target, staged, () if before else replaced)
-            written, counted = _write(documents, staged, form, by, chosen, met, shard_bytes, progress)
+            written, counted = _write(documents, staged, form, by, inside, met, shard_bytes, progress)
             if not counted.rows:
                 raise UsageError(
                     f"{source}: none of its {documents.rows:,} kept documents meets --where; write another"
@@ -124,7 +121,7 @@ def export(
                 },
                 "made": asdict(made),
             }
-            write_file(f"{staged.url}/{CARD}", card(manifest, made, counted).encode())
+            write_file(f"{staged.url}/{CARD}", card(manifest, inside, made, counted).encode())
         except BaseException:
             staged.fs.rm(staged.path(""), recursive=True)
             if is_new and target.is_local:
@@ -241,25 +238,24 @@ def _write(
     staged: Storage,
     form: Form,
     by: str | None,
-    chosen: Sequence[str],
+    columns: pa.Schema,
     where: Expression | None,
     shard_bytes: int,
     progress: Callable[[int], None],
 ) -> tuple[list[files.Written], Counted]:
     """Write the rows, and count what passes."""
     counted = Counted(documents.schema)
-    inside = [name for name in chosen if name != by]
-    read = list(dict.fromkeys([*inside, *counted.columns, *([by] if by is not None else [])]))
-    columns = pa.schema([documents.schema.field(name) for name in inside])
+    read = list(dict.fromkeys([*columns.names, *counted.columns, *([by] if by is not None else [])]))
     encoding = files.JsonLines if form == "jsonl.zst" else files.ParquetRows
-    with files.shards(staged, _NAMES[form], encoding, columns, shard_bytes) as shards:
+    name = f"{'train' if form == 'hf' else 'part'}-{{:05d}}.{'jsonl.zst' if form == 'jsonl.zst' else 'parquet'}"
+    with files.shards(staged, name, encoding, columns, shard_bytes) as shards:
         for rows in read_kept(documents, read, where):
             counted.add(rows)
             if by is None:
-                shards.add(rows.select(inside))
+                shards.add(rows.select(columns.names), _DATA)
             else:
-                for value, of_value in files.by_value(rows.select([*inside, by]), by):
-                    shards.add(of_value, files.hive_folder(by, value))
+                for value, of_value in files.by_value(rows.select([*columns.names, by]), by):
+                    shards.add(of_value, _DATA + files.hive_folder(by, value))
             progress(rows.num_rows)
     return shards.written, counted
 

@@ -200,8 +200,8 @@ class Shards:
         """By folder; the one that was written longest ago first."""
         self.written: list[Written] = []
 
-    def add(self, table: pa.Table, folder: str = "") -> None:
-        """Append rows to a folder (a path that ends in `/`, or none); memory holds `PENDING_BYTES` of them at most."""
+    def add(self, table: pa.Table, folder: str) -> None:
+        """Append rows to a folder, a path that ends in `/`; memory holds `PENDING_BYTES` of them at most."""
         place = self._folders.setdefault(folder, _Folder())
         step = min(ROW_GROUP_ROWS, max(1, int(table.num_rows * self._group_bytes // max(table.nbytes, 1))))
         for start in range(0, table.num_rows, step):
