@@ -193,7 +193,7 @@ class Shards:
 
     def __init__(self, storage: Storage, name: str, encoding: Encoding, columns: pa.Schema, shard_bytes: int) -> None:
         self._storage, self._name, self._encoding, self._columns = storage, name, encoding, columns
-        self._shard_bytes, self._group_bytes = shard_bytes, min(ROW_GROUP_BYTES, shard_bytes // 8)
+        self._shard_bytes, self._group_bytes = shard_bytes, min(ROW_GROUP_BYTES, max(MIN_SHARD_BYTES, shard_bytes // 8))
         self._folders: dict[str, _Folder] = {}
         self._pending_bytes = 0
         self.open: dict[str, _File] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import duckdb
@@ -117,7 +118,7 @@ def read_kept(
     ledger = [DOC_ID, OUTCOME, *sorted(read & documents.narrow - {OUTCOME})]
     beside = _decided(documents, ledger)
     held = next(beside)  # there is a part at least
-    with query.sandbox() as connection:
+    with query.sandbox() if where is not None else nullcontext() as connection:
         for part in documents.curated.parts:
             for rows in read_batches(documents.group("curated"), part.name, texts):
                 while held.num_rows < rows.num_rows and (more := next(beside, None)) is not None:
@@ -126,7 +127,7 @@ def read_kept(
                 aligned(rows, about, f"{documents.source}/curated/{part.name}")
                 for name in ledger[1:]:
                     rows = rows.append_column(about.schema.field(name), about[name])
-                if where is not None:
+                if where is not None and connection is not None:
                     rows = rows.filter(_met(connection, where, rows))
                 if rows.num_rows:
                     yield rows.select(columns).replace_schema_metadata(None)
