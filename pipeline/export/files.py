@@ -20,7 +20,7 @@ from pipeline.table.shards import ROW_GROUP_BYTES, ROW_GROUP_ROWS, write_options
 from pipeline.table.storage import Storage
 
 MIN_SHARD_BYTES = 1 << 16
-PENDING_BYTES = 256 << 20
+PENDING_BYTES = 128 << 20
 """What may wait for a row group of its own in all folders together: then the folder with the most writes one."""
 MAX_OPEN = 200
 """Files that are open at once: of more folders than that, some get several files below the asked size."""
