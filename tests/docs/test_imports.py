@@ -137,5 +137,5 @@ def test_the_rooms_of_the_mix_import_none_of_the_others(room):
 
 def test_the_rules_see_modules():
     assert len(MODULES) > 20
-    assert GROUND_FLOOR | {"extract", "signals", "dedup", "select", "mix", "rephrase"} <= set(ROOMS)
+    assert GROUND_FLOOR | {"extract", "signals", "dedup", "select", "export", "mix", "rephrase"} <= set(ROOMS)
     assert chain("flows.cli") > 5
