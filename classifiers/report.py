@@ -23,6 +23,7 @@ from classifiers import corpus
 from classifiers.artefact import NEGATIVE, POSITIVE, Classifier, Measured, load, score_texts
 from classifiers.evaluate import Z, measure, rank_correlation, share_interval
 from classifiers.preprocess import preprocess
+from classifiers.report_page import MIN_GROUP, ClassifierReport, Row
 from pipeline.kernels import fasttext
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.errors import InputError, UsageError, WorkspaceError, nearest
@@ -36,8 +37,6 @@ COLUMNS = ("text", "url", "language", "label")
 SCORED, UNSCORED, WORDED = 1_000_000, 10_000, 2_000
 """Documents looked at: where the workspace has their scores, where they are scored now, and for their words."""
 LEAST = 100
-MIN_GROUP = 30
-"""A mean of fewer documents is marked: its interval stands on little."""
 SHOWN, LARGEST, BEGINNING = 10, 20, 300
 """Documents of each kind to read, groups and words that are listed, characters of a text."""
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -64,7 +63,6 @@ _HOW = (
 _WORD_BYTES, _MAX_WORDS = 8 << 20, 200_000
 
 Floats = NDArray[np.float64]
-Row = dict[str, Any]
 _NUMBERS = [("score", pa.float32()), ("probability", pa.float32()), ("bytes", pa.int64()), ("tokens", pa.float64())]
 _NAMES = ("source", "language", "host")
 _WIDE = pa.schema(
@@ -75,26 +73,6 @@ _WIDE = pa.schema(
         ("row", pa.int64()),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ClassifierReport:
-    """What was found: objects and lists of rows, all of JSON's types. README.md names their keys."""
-
-    model: Row
-    sample: Row
-    doubts: list[str]
-    notes: list[str]
-    distribution: list[Row]
-    quantiles: list[Row]
-    thresholds: list[Row]
-    kept: list[Row]
-    length: Row
-    groups: list[Row]
-    calibration: list[Row]
-    words_from: Row
-    words: list[Row]
-    documents: list[Row]
 
 
 @dataclass

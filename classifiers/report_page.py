@@ -1,15 +1,15 @@
-"""A classifier's report for people: text for the terminal, and one HTML page with plots. Both show the same tables."""
+"""A classifier's report: its values, and the same tables of them as text and as one HTML page with plots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from classifiers.report import MIN_GROUP, ClassifierReport, Row
 from pipeline.report import drawing
 from pipeline.report.drawing import new_figure, row_names, rows_height, whiskers
 from pipeline.report.page import figure, note, page, percent, table, text, write_one
@@ -18,6 +18,9 @@ from pipeline.table.format import text_table, visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MIN_GROUP = 30
+"""A mean of fewer documents is marked: its interval stands on little."""
+Row = dict[str, Any]
 Drawn = tuple["Figure", str] | None
 Section = tuple[str, str, str, list[dict[str, str]]]
 """Anchor, title, what to know, and a table's rows by the heads of its columns."""
@@ -27,6 +30,26 @@ _READ = {
     "border": "Ten at the border: calibrated probability 0.5",
     "cut": "Ten at the cut",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierReport:
+    """What was found: objects and lists of rows, all of JSON's types. AGENTS.md names their keys."""
+
+    model: Row
+    sample: Row
+    doubts: list[str]
+    notes: list[str]
+    distribution: list[Row]
+    quantiles: list[Row]
+    thresholds: list[Row]
+    kept: list[Row]
+    length: Row
+    groups: list[Row]
+    calibration: list[Row]
+    words_from: Row
+    words: list[Row]
+    documents: list[Row]
 
 
 def as_text(report: ClassifierReport) -> str:
