@@ -68,6 +68,19 @@ class ClassRecord(StageConfig):
     test_below: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
+class Reliable(StageConfig):
+    """What texts of about one calibrated probability turned out to be, both classes weighing the same."""
+
+    at_least: float
+    below: float
+    positives: int
+    negatives: int
+    probability: float | None = Field(description="the mean that was said; null where there is no text")
+    share: float | None = Field(description="of positives, as it turned out, with its 95 % interval")
+    low: float | None
+    high: float | None
+
+
 class Measured(StageConfig):
     """How well scores tell texts apart that were never trained on: numbers with their 95 % intervals.
 
@@ -88,6 +101,7 @@ class Measured(StageConfig):
     length_low: float | None = None
     length_high: float | None = None
     length_auc: float | None = Field(None, description="AUC of the length alone, longer texts above shorter ones")
+    reliability: tuple[Reliable, ...] | None = Field(None, description="the calibration, by tenths of probability")
 
     def doubts(self) -> list[str]:
         """Return a line for each reason not to rely on the scores; none where they are sound."""
@@ -171,7 +185,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     if folder.name in (MODEL, ARTEFACT):
         folder = folder.parent
     if not folder.is_dir():
-        raise InputError(f"classifier {folder} does not exist; train it with `gristmill classifier train`")
+        what = "is no folder of a classifier" if folder.exists() else "does not exist"
+        raise InputError(f"classifier {folder} {what}; train one with `gristmill classifier train`")
     try:
         raw = read_file(folder / ARTEFACT, _MAX_JSON_BYTES)
         artefact = validate(Artefact, json.loads(raw), str(folder / ARTEFACT))

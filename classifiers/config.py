@@ -14,7 +14,9 @@ from pipeline.table.errors import shown
 class Corpus(StageConfig):
     """Texts of one class: files (`path`), or a query over a workspace (`workspace` and `sql`)."""
 
-    path: Address | None = Field(None, description="path, glob, folder or URL of .parquet or .jsonl(.gz, .zst) files")
+    path: Address | None = Field(
+        None, description="path, glob, folder or URL of .parquet, .jsonl or .csv (.gz, .zst) files"
+    )
     workspace: Address | None = Field(None, description="workspace that `sql` reads")
     sql: str | None = Field(None, description="SELECT with a text column")
     text: str = Field("text", description="name of the text column")

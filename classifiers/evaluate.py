@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from classifiers import corpus
-from classifiers.artefact import CLOSE, Classifier, Measured, score_texts
+from classifiers.artefact import CLOSE, Classifier, Measured, Reliable, score_texts
 from classifiers.config import Corpus, EvaluateConfig
 from classifiers.preprocess import hashed, preprocess
 from pipeline.table.errors import InputError
 
-_Z = 1.959963984540054  # 95 %, two-sided
+Z = 1.959963984540054
+"""Standard errors on each side of an interval that holds 95 %."""
+_TENTHS = 10
 
 Floats = NDArray[np.float64]
 
@@ -94,6 +96,7 @@ def measure(
         length_low=least,
         length_high=most,
         length_auc=auc_interval(*lengths)[0],
+        reliability=tuple(_reliability(*probabilities)),
     )
 
 
@@ -107,6 +110,38 @@ def _close_share(positives: Floats, negatives: Floats) -> float:
     return round(float(np.max(below[ends] - below[:-1])), 6)
 
 
+def _reliability(positives: Floats, negatives: Floats) -> Iterator[Reliable]:
+    """Yield, for each tenth of probability, the share of positives as it would be with equally many of both classes."""
+    tenths = [np.minimum((side * _TENTHS).astype(np.int64), _TENTHS - 1) for side in (positives, negatives)]
+    times = positives.size / negatives.size  # how much more a negative weighs than a positive
+    for tenth in range(_TENTHS):
+        n, m = (int(np.sum(side == tenth)) for side in tenths)
+        said: float | None = None
+        found: list[float | None] = [None] * 3
+        if n + m:
+            sums = [float(np.sum(side[own == tenth])) for side, own in zip((positives, negatives), tenths, strict=True)]
+            said = round((sums[0] + times * sums[1]) / (n + times * m), 6)
+            found = [round(p / (p + times * (1 - p)), 6) for p in (n / (n + m), *share_interval(n, n + m))]
+        yield Reliable(
+            at_least=tenth / _TENTHS,
+            below=(tenth + 1) / _TENTHS,
+            positives=n,
+            negatives=m,
+            probability=said,
+            share=found[0],
+            low=found[1],
+            high=found[2],
+        )
+
+
+def share_interval(found: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, `found` of `of` (one at least). Source: Wilson 1927."""
+    share, spread = found / of, Z * Z / of
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z * float(np.sqrt(share * (1 - share) / of + spread / (4 * of))) / (1 + spread)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
 def rank_correlation(left: Floats, right: Floats) -> tuple[float, float, float]:
     """Return Spearman's correlation and its 95 % interval; 0 where either side is constant.
 
@@ -117,7 +152,7 @@ def rank_correlation(left: Floats, right: Floats) -> tuple[float, float, float]:
     found = float(np.sum(ranks[0] * ranks[1])) / scale if scale else 0.0
     if left.size < 5:
         return round(found, 6), -1.0, 1.0
-    centre, error = np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12)), _Z * np.sqrt(1.06 / (left.size - 3))
+    centre, error = np.arctanh(np.clip(found, -1 + 1e-12, 1 - 1e-12)), Z * np.sqrt(1.06 / (left.size - 3))
     return round(found, 6), round(float(np.tanh(centre - error)), 6), round(float(np.tanh(centre + error)), 6)
 
 
@@ -139,7 +174,7 @@ def auc_interval(positives: Floats, negatives: Floats) -> tuple[float, float, fl
         bound = 0.025 ** (1 / min(n, m))
         return auc, min(auc, bound if auc > 0.5 else 0.0), max(auc, 1.0 if auc > 0.5 else 1.0 - bound)
     logit, error = np.log(auc / (1 - auc)), np.sqrt(variance) / (auc * (1 - auc))
-    low, high = (1 / (1 + np.exp(-(logit + side * _Z * error))) for side in (-1, 1))
+    low, high = (1 / (1 + np.exp(-(logit + side * Z * error))) for side in (-1, 1))
     return auc, float(low), float(high)
 
 

@@ -274,6 +274,20 @@ def parser() -> argparse.ArgumentParser:
         _given("config", "CONFIG", "YAML with `positives` and `negatives`"),
         _json("object"),
     )
+    _add(
+        classifier,
+        do.classifier_report,
+        _given("model", "MODEL", "folder of a trained classifier"),
+        _given("--on", "WORKSPACE|FILE", "documents to look at: a workspace, or files of texts", required=True),
+        _given("--source", "NAME", "only this source of the workspace"),
+        _given(
+            "--columns", "OURS=THEIRS", "a file's column for text, url, language or label", action="append", default=[]
+        ),
+        _given("--n", "N", "look at about so many documents at most", type=int),
+        _given("--at", "SCORE", "also documents around this cut of the raw score", type=float),
+        _given("--html", "FILE", "also write a page with plots"),
+        _json("object"),
+    )
     _add_mix(_group(commands, "mix", "find, by experiment, in which proportions to mix slices of curated text"))
     _add_scaling(_group(commands, "scaling", "fit a scaling law to training runs, predict with it, allocate compute"))
     _add(commands, doctor, _flag("--json", "print one JSON object a line", dest="as_json"))

@@ -6,7 +6,7 @@ Imports wait until a command needs them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -274,6 +274,34 @@ def classifier_evaluate(model: str, config: str) -> Answer:
 
     value, lines = read_yaml(config)
     return _measured(model, evaluate_corpora(load(model), evaluation(value, config, lines), run_sql))
+
+
+def classifier_report(
+    model: str,
+    on: str,
+    source: str | None = None,
+    columns: Mapping[str, str] | Sequence[str] = (),
+    n: int | None = None,
+    at: float | None = None,
+    html: str | None = None,
+) -> Answer:
+    """Show what a classifier does to texts: scores, what a cut keeps, what they follow, words, pages to read.
+
+    Rows are the cuts that keep 1 to 50 % of the documents. `html` is a file that the page is written to.
+
+    Raises: InputError, WorkspaceError, UsageError.
+    """
+    from classifiers.report import report
+    from classifiers.report_page import as_text, write_html
+    from pipeline.table.errors import UsageError
+
+    pairs = columns.items() if isinstance(columns, Mapping) else [pair.partition("=")[::2] for pair in columns]
+    if wrong := [ours for ours, theirs in pairs if not theirs]:
+        raise UsageError(f"--columns {wrong[0]}: write OURS=THEIRS, as in text=content")
+    found = report(model, on, source=source, columns=dict(pairs), n=n, at=at)
+    if html is not None:
+        write_html(found, html)
+    return Answer(found.thresholds, lambda: as_text(found), asdict(found))
 
 
 def _measured(folder: str | Path, result: Measured) -> Answer:

@@ -27,6 +27,7 @@ from gristmill import _ours  # noqa: F401  # the packages below have to be ours
 from flows import commands
 from flows.commands import (
     classifier_evaluate,
+    classifier_report,
     classifier_train,
     mix_predict,
     rules_list,
@@ -71,6 +72,7 @@ __all__ = [
     "Workspace",
     "WorkspaceError",
     "classifier_evaluate",
+    "classifier_report",
     "classifier_train",
     "doctor",
     "init",

@@ -78,10 +78,21 @@ def write_page(folder: str | Path, source: str, plots: Mapping[str, Plot], names
                 write_file(path, plots[name].png)
             else:
                 path.unlink(missing_ok=True)
-        write_file(target / PAGE, source.encode("utf-8"))
     except (OSError, ShardError) as error:
         raise WorkspaceError(write_failure(str(target), error) if isinstance(error, OSError) else str(error)) from error
+    write_one(target / PAGE, source)
     return target / PAGE
+
+
+def write_one(path: str | Path, source: str) -> None:
+    """Write a page that is one file, in one step.
+
+    Raises: WorkspaceError when it cannot be written.
+    """
+    try:
+        write_file(path, source.encode("utf-8"))
+    except (OSError, ShardError) as error:
+        raise WorkspaceError(write_failure(str(path), error) if isinstance(error, OSError) else str(error)) from error
 
 
 def text(value: str) -> str:

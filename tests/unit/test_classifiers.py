@@ -198,7 +198,7 @@ def test_reads_every_format_and_sql(tmp_path):
 
 MISTAKES = {
     "missing.jsonl": (None, "missing.jsonl does not exist"),
-    "text.csv": (b"text\n", r"its name must end in \.parquet"),
+    "text.txt": (b"text\n", r"its name must end in \.parquet"),
     "column.jsonl": (b'{"texts": "x"}\n', r"column.jsonl:1: there is no column 'text' \(nearest: 'texts'\)"),
     "notjson.jsonl": (b'{"text": "x"}\n{"text": \n', "notjson.jsonl:2: not JSON"),
     "list.jsonl": (b"[1]\n", "list.jsonl:1: a list, not an object"),
@@ -266,7 +266,7 @@ def test_damaged_artefacts_are_refused(trained, tmp_path):
             (folder / artefact.ARTEFACT).write_bytes(record_bytes)
         with pytest.raises(InputError, match=message):
             artefact.load(folder)
-    with pytest.raises(InputError, match="does not exist; train it"):
+    with pytest.raises(InputError, match="does not exist; train one"):
         artefact.load(tmp_path / "nowhere")
 
 
