@@ -1,4 +1,4 @@
-"""Statistics by the formulas of recipes other than datatrove's: RefinedWeb's as DCLM published them, Dolma's, Dolma 3's.
+"""Statistics by the formulas of other recipes than datatrove's: RefinedWeb's as DCLM has them, Dolma's, Dolma 3's.
 
 One name means other numbers in other projects: of four lines with one repeat the duplicate line fraction is 0.25 in
 datatrove (`duplicate_line_fraction`), 0.50 in DCLM and Dolma. Each column here bears the name of whose formula it is:
@@ -24,9 +24,7 @@ from pipeline.kernels.statistics.recipe_stats import RecipeCount, count_recipes
 from pipeline.signals.text_stats import Statistic, count, divide, measured, ratio
 
 VERSION: Final = f"recipe_stats_v1 unicode {UNICODE_VERSION}"
-FOLDER: Final = "signals/recipe_stats"
 
-_WORDS = "characters, white space left out, of"
 _UNICODE = "words of Unicode's annex 29 that begin with a letter or number"
 _REPEATS = "of which every occurrence counts"
 
@@ -41,7 +39,9 @@ COLUMNS: Final[dict[str, Statistic]] = {
         RecipeCount.symbols, RecipeCount.split_words, "'#', '...', '. . .' and '…' per word by str.split()"
     ),
     "refinedweb_bullet_line_ratio": ratio(
-        RecipeCount.bullet_lines, RecipeCount.lines, "share of lines, stripped and not empty, that begin with ●, •, * or -"
+        RecipeCount.bullet_lines,
+        RecipeCount.lines,
+        "share of lines, stripped and not empty, that begin with ●, •, * or -",
     ),
     "refinedweb_ellipsis_line_ratio": ratio(
         RecipeCount.ellipsis_lines, RecipeCount.lines, "share of those lines that end in '...', '. . .' or '…'"
@@ -54,7 +54,9 @@ COLUMNS: Final[dict[str, Statistic]] = {
         "how often the, be, to, of, and, that, have, with occur, in any case, among words by str.split()",
     ),
     "refinedweb_duplicate_line_fraction": ratio(
-        RecipeCount.duplicate_lines, RecipeCount.lines, f"share of lines, stripped and not empty, that occur twice; {_REPEATS}"
+        RecipeCount.duplicate_lines,
+        RecipeCount.lines,
+        f"share of lines, stripped and not empty, that occur twice; {_REPEATS}",
     ),
     "refinedweb_duplicate_line_char_fraction": ratio(
         RecipeCount.duplicate_line_chars, RecipeCount.line_chars, "share of those lines' code points in such lines"
@@ -65,7 +67,9 @@ COLUMNS: Final[dict[str, Statistic]] = {
         f"share of paragraphs, split at two or more newlines, stripped and not empty, that occur twice; {_REPEATS}",
     ),
     "refinedweb_duplicate_paragraph_char_fraction": ratio(
-        RecipeCount.duplicate_paragraph_chars, RecipeCount.paragraph_chars, "share of those paragraphs' code points in such ones"
+        RecipeCount.duplicate_paragraph_chars,
+        RecipeCount.paragraph_chars,
+        "share of those paragraphs' code points in such ones",
     ),
     **{
         f"refinedweb_top_{n}gram_char_fraction": ratio(
@@ -86,11 +90,12 @@ COLUMNS: Final[dict[str, Statistic]] = {
     },
     "refinedweb_removed_word_ratio": Statistic(
         pa.float64(),
-        "share of refinedweb_word_count that RefinedWeb's edits of lines would take: lines of more than half capitals, of "
-        "digits alone, of a number and what it counts ('3 likes'), of one word; and, in lines of at most 10 words, 'items "
-        "in cart', 'read more...' at the end, 'sign-in' at the beginning",
+        "share of refinedweb_word_count that RefinedWeb's edits of lines take: lines of more than half capitals, of "
+        "digits alone, of a number and what it counts ('3 likes'), of one word; in lines of at most 10 words 'items in "
+        "cart', 'read more...' at the end, 'sign-in' at the beginning",
         lambda counts: divide(
-            counts[RecipeCount.fasttext_words] - counts[RecipeCount.fasttext_words_left], counts[RecipeCount.fasttext_words]
+            counts[RecipeCount.fasttext_words] - counts[RecipeCount.fasttext_words_left],
+            counts[RecipeCount.fasttext_words],
         ),
     ),
     "dolma_word_count": count(RecipeCount.split_words, "words by str.split()"),
@@ -101,10 +106,13 @@ COLUMNS: Final[dict[str, Statistic]] = {
         RecipeCount.symbol_words, RecipeCount.split_words, "share of those words that hold '#' or '…'"
     ),
     "dolma_required_word_count": count(
-        RecipeCount.required_words, "how often the, be, to, of, and, that, have, with occur among those words, in lower case"
+        RecipeCount.required_words,
+        "how often the, be, to, of, and, that, have, with occur among those words, in lower case",
     ),
     "dolma_bullet_line_ratio": ratio(
-        RecipeCount.raw_bullet_lines, RecipeCount.raw_lines, "share of lines, split at runs of newlines, that begin with * or -"
+        RecipeCount.raw_bullet_lines,
+        RecipeCount.raw_lines,
+        "share of lines, split at runs of newlines, that begin with * or -",
     ),
     "dolma_ellipsis_line_ratio": ratio(
         RecipeCount.raw_ellipsis_lines, RecipeCount.raw_lines, "share of those lines that end in '…'"
@@ -113,14 +121,16 @@ COLUMNS: Final[dict[str, Statistic]] = {
         RecipeCount.raw_duplicate_lines, RecipeCount.raw_lines, f"share of those lines that occur twice; {_REPEATS}"
     ),
     "dolma_duplicate_line_char_fraction": ratio(
-        RecipeCount.raw_duplicate_line_chars, RecipeCount.split_word_chars, "code points in such lines per code point of the words"
+        RecipeCount.raw_duplicate_line_chars,
+        RecipeCount.split_word_chars,
+        "code points in such lines per code point of the words",
     ),
     **{
         f"dolma_top_{n}gram_char_fraction": ratio(
             RecipeCount[f"dolma_{n}gram_chars"],
             RecipeCount.split_word_chars,
-            f"code points in all occurrences of the most frequent {n}-gram of the words, the first among equals, 0 if none "
-            "occurs twice; per code point of the words",
+            f"code points in all occurrences of the most frequent {n}-gram of the words, the first among equals, also "
+            "where it occurs once; per code point of the words",
         )
         for n in (2, 3, 4)
     },
@@ -128,7 +138,7 @@ COLUMNS: Final[dict[str, Statistic]] = {
         f"dolma_duplicate_{n}gram_char_fraction": ratio(
             RecipeCount[f"dolma_{n}gram_chars"],
             RecipeCount[f"all_{n}gram_chars"],
-            f"code points in all {n}-grams of the words that occur twice, per code point in all {n}-grams; overlaps count",
+            f"code points in all {n}-grams of the words that occur twice, per code point in all; overlaps count",
         )
         for n in (5, 6, 7, 8, 9, 10)
     },

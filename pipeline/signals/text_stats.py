@@ -5,8 +5,8 @@
 thresholds written for it mean the same here; the same names mean other formulas elsewhere (of four lines with one
 repeat the duplicate line fraction is 0.25 here and 0.50 in Dolma). Where this differs from datatrove:
 
-- Words are split by the rule in `pipeline.kernels.statistics.word_split`, not by spaCy. A word counts for `word_count` when it
-  holds a letter, mark or number of any script; datatrove uses a list of punctuation, for which "•" is a word.
+- Words are split by the rule in `pipeline.kernels.statistics.word_split`, not by spaCy. A word counts for `word_count`
+  when it holds a letter, mark or number of any script; datatrove uses a list of punctuation, for which "•" is a word.
 - N-grams are compared word by word; datatrove joins duplicate n-grams without a separator, so "of terms" equals
   "oft erms". A top n-gram must occur twice; datatrove also counts one that is seen once.
 - A ratio whose denominator is zero is 0; datatrove raises ZeroDivisionError or drops the document.

@@ -97,7 +97,8 @@ def hostile_texts() -> list[str]:
     texts += [glue.join(numbered) for glue in glues] + [glue.join([line] * 9) for glue in glues]
     texts += ["\u200b".join(word + " " for word in " ".join(numbered).split()), "\ufeff" + "\n".join(numbered)]
     texts += ["北京是中华人民共和国的首都。它有三千年的历史。" * 20, "東京は日本の首都です。\n" * 30]
-    texts += ["กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย " * 40, "Ελληνικά είναι γλώσσα. " * 30, "שלום עולם, מה שלומך? " * 30]
+    texts += ["กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย " * 40]
+    texts += ["Ελληνικά είναι γλώσσα. " * 30, "שלום עולם, מה שלומך? " * 30]
     texts += ["🙂🙂 😀 " * 60, "👩‍👩‍👧‍👦 family of four and 🇳🇴 flag. " * 30, "é" * 400, "e\u0301 " * 200]
     texts += ["x" * 1001 + " " + " ".join(numbered), "x" * 200_000, (line + " ") * 2000, "a b " * 3000]
     texts += ["\n".join(f"- item {i} with the words of it" for i in range(60))]
@@ -132,12 +133,14 @@ def our_verdicts(texts: pa.Table) -> dict[str, list[str]]:
     import duckdb
 
     from pipeline.select.rules import load_rules
+    from pipeline.signals.recipe_stats import recipe_stats
     from pipeline.signals.stage import _language
     from pipeline.signals.text_stats import text_stats
 
     wide = text_stats(texts)
-    for column in _language(texts).column_names[1:]:
-        wide = wide.append_column(column, _language(texts)[column])
+    for group in (_language(texts), recipe_stats(texts)):
+        for name in group.column_names[1:]:
+            wide = wide.append_column(name, group[name])
     connection = duckdb.connect()
     connection.register("wide", wide)
     found = {}
@@ -152,9 +155,8 @@ def our_verdicts(texts: pa.Table) -> dict[str, list[str]]:
 def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Path) -> None:
     """Print a table of agreement over some texts, every class of difference, and the order in which rules drop."""
     theirs, ours = peer_verdicts(options.peer, texts, folder), our_verdicts(texts)
-    print(
-        f"\n{label}: {texts.num_rows:,} texts\n{'':<20}{'both keep':>10}{'both drop':>10}{'ours only':>10}{'theirs':>8}{'agree':>9}"
-    )
+    print(f"\n{label}: {texts.num_rows:,} texts")
+    print(f"{'':<20}{'both keep':>10}{'both drop':>10}{'ours only':>10}{'theirs':>8}{'agree':>9}")
     for name in COMPARED:
         pairs = [(not mine, not row[name]) for mine, row in zip(ours[name], theirs, strict=True)]
         counts = Counter(pairs)
@@ -172,7 +174,7 @@ def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Pa
             print(f"  {name}: ours {mine}, datatrove {other}: {len(rows)}")
             for i in rows[: options.show]:
                 print(f"      {i}: {texts['text'][i].as_py()[:70]!r}")
-    for name in ("gopher quality", "gopher repetition", "c4", "fineweb"):
+    for name in ("gopher quality", "gopher repetition", "c4", "mc4", "fineweb"):
         drops = Counter(mine.split(" ")[0] for mine in ours[name])
         print(f"  {name}, ours:      " + ", ".join(f"{rule or 'kept'} {n}" for rule, n in drops.most_common()))
         drops = Counter(row[name] for row in theirs)

@@ -10,19 +10,24 @@ from collections.abc import Sequence
 
 STOP_WORDS = {"the", "be", "to", "of", "and", "that", "have", "with"}
 COUNTER = re.compile(
-    r"\W*\d(?:,|\.|\d)*[kKmMbB]?\s+(?:likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes|downloads"
-    r"|views|followers)\W*\Z"
+    r"\W*\d(?:,|\.|\d)*[kKmMbB]?\s+"
+    r"(?ai:likes|shares|comments|retweets|reposts|quotes|bookmarks|upvotes|downvotes|downloads|views|followers)\W*\Z"
 )
-MIDS = {**dict.fromkeys(":·\u0387՟״‧︓﹕：", "l"), **dict.fromkeys(",;\u037e։،؍٬߸⁄︐︔﹐﹔，；", "n"), **dict.fromkeys(".'‘’․﹒＇．", "b")}
-KATAKANA = "〱-〵゛゜゠-ヺー-ヿㇰ-ㇿｦ-ﾝ"
+MIDS = {
+    **dict.fromkeys(":·\u0387՟״‧︓﹕：", "l"),
+    **dict.fromkeys(",;\u037e։،؍٬߸⁄︐︔﹐﹔，；", "n"),
+    **dict.fromkeys(".'‘’․﹒＇．", "b"),
+}
+KATAKANA = "\u3031-\u3035\u309b\u309c\u30a0-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d"
 ALONE = (
-    "々-〇〡-〩ぁ-ゖゝ-ゟ㐀-䶿一-鿿豈-\ufaff\U00017000-\U00018cff\U0001b000-\U0001b2ff\U00020000-\U000323af"
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf\U00011700-\U0001174f"
+    "\u3005-\u3007\u3021-\u3029\u3041-\u3096\u309d-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00017000-\U00018cff"
+    "\U0001b000-\U0001b2ff\U00020000-\U000323af\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf"
+    "\ua9e0-\ua9ff\uaa60-\uaadf\U00011700-\U0001174f"
 )
 
 
 def word_class(char: str) -> str:
-    """W letter, N digit, K katakana, _ connector, S alone, x extends, l n b join in the middle, empty for what breaks."""
+    """W letter, N digit, K katakana, _ connector, S alone, x extends, l n b join in the middle; nothing for a break."""
     category = unicodedata.category(char)
     if char in MIDS or char in "\u202f\u200b":
         return MIDS.get(char, "_" if char == "\u202f" else "")
@@ -135,8 +140,7 @@ def dolma(text: str) -> dict[str, object]:
         lengths = {gram: len("".join(gram)) for gram in counts}
         if n <= 4:
             top = max(counts, key=lambda gram: counts[gram], default=())
-            twice = counts[top] > 1
-            row[f"top_{n}gram_char_fraction"] = share(counts[top] * lengths.get(top, 0), chars) if twice else 0.0
+            row[f"top_{n}gram_char_fraction"] = share(counts[top] * lengths.get(top, 0), chars)
         else:
             often = sum(count * lengths[gram] for gram, count in counts.items() if count > 1)
             whole = sum(count * lengths[gram] for gram, count in counts.items())

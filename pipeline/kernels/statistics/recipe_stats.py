@@ -53,9 +53,9 @@ RecipeCount = IntEnum(
     all_5gram_chars all_6gram_chars all_7gram_chars all_8gram_chars all_9gram_chars all_10gram_chars""",
     start=0,
 )
-"""The numbers of one document. `lines` and `paragraphs` stand between one and between two or more newlines, stripped and
-not empty; `raw_lines` between runs of newlines, empty ones at the ends included. Duplicates count every occurrence of
-what occurs twice. `fasttext_words_left` are those behind RefinedWeb's edits of lines."""
+"""The numbers of one document. `lines` and `paragraphs` stand between one and between two or more newlines, stripped
+and not empty; `raw_lines` between runs of newlines, empty ones at the ends included. Duplicates count every occurrence
+of what occurs twice. `fasttext_words_left` are those behind RefinedWeb's edits of lines."""
 
 MAX_MEDIAN: Final = 255
 _LONG_LINE_CHARS: Final = 200
@@ -254,12 +254,13 @@ def _take_unicode_word(code: int, s: Scratch, out: Ints) -> None:
             now[Now.word_length] = now[Now.pending_length] + 1
             now[Now.pending] = 0
             return
-    elif last and last != SINGLE and kind != SINGLE:
-        if kind == CONNECTOR or last == CONNECTOR or (kind == KATAKANA) == (last == KATAKANA):
-            hashes[WORD_HASH] = hash_step(hashes[WORD_HASH], code)
-            now[Now.word_length] += 1
-            now[Now.word_kind] = kind
-            return
+    elif (
+        last and SINGLE not in (kind, last) and (CONNECTOR in (kind, last) or (kind == KATAKANA) == (last == KATAKANA))
+    ):
+        hashes[WORD_HASH] = hash_step(hashes[WORD_HASH], code)
+        now[Now.word_length] += 1
+        now[Now.word_kind] = kind
+        return
     _close_unicode_word(s, out)
     now[Now.word_kind] = kind
     now[Now.word_length] = 1
@@ -268,7 +269,7 @@ def _take_unicode_word(code: int, s: Scratch, out: Ints) -> None:
     hashes[WORD_HASH] = hash_step(HASH_SEED, code)
 
 
-@inlined
+@inner
 def _close_unicode_word(s: Scratch, out: Ints) -> None:
     now = s.now
     if now[Now.word_kind] and now[Now.word_counts]:
@@ -297,13 +298,13 @@ def _take_split_word(code: int, s: Scratch) -> None:
     s.hashes[SPLIT] = hash_step(s.hashes[SPLIT], code)
     now[Now.split_length] += 1
     now[Now.split_alpha] |= s.classes[code] & LETTER
-    now[Now.split_symbol] |= code == _HASH or code == _ELLIPSIS  # noqa: PLR1714 - Numba is slower over a tuple
+    now[Now.split_symbol] |= code in (_HASH, _ELLIPSIS)
     if now[Now.split_length] <= 4:
         now[Now.split_exact] = (now[Now.split_exact] << 8) | (code & 0xFF if code < 0x80 else 0xFF)
         now[Now.split_letters] = now[Now.split_exact] | 0x20202020 >> (8 * (4 - now[Now.split_length]))
 
 
-@inlined
+@inner
 def _close_split_word(s: Scratch, out: Ints) -> None:
     now = s.now
     length = now[Now.split_length]
@@ -357,7 +358,7 @@ def _take_symbols(code: int, s: Scratch, out: Ints) -> None:
             now[Now.spaced] = 0
         return
     out[RecipeCount.symbols] += now[Now.dots] // 3
-    out[RecipeCount.symbols] += code == _HASH or code == _ELLIPSIS  # noqa: PLR1714
+    out[RecipeCount.symbols] += code in (_HASH, _ELLIPSIS)
     now[Now.dots] = 0
     now[Now.spaced] = spaced + 1 if code == _BLANK and spaced % 2 else 0
 
@@ -369,14 +370,14 @@ def _take_sentence(code: int, is_space: bool, s: Scratch, out: Ints) -> None:
     if is_space:
         if now[Now.sentence_ends]:
             _close_sentence(s, out, now[Now.sentence_content])
-    elif code == _DOT or code == _EXCLAMATION or code == _QUESTION:  # noqa: PLR1714
+    elif code in (_DOT, _EXCLAMATION, _QUESTION):
         now[Now.sentence_ends] = 1
     else:
         now[Now.sentence_content] = 1
         now[Now.sentence_ends] = 0
 
 
-@inlined
+@inner
 def _close_sentence(s: Scratch, out: Ints, is_there: int) -> None:
     now = s.now
     if is_there:
@@ -389,7 +390,7 @@ def _close_sentence(s: Scratch, out: Ints, is_there: int) -> None:
 # --- lines and paragraphs
 
 
-@inlined
+@inner
 def _open_line(begin: int, s: Scratch) -> None:
     now = s.now
     for k in range(Now.line_begin, Now.line_fasttext + 1):
@@ -417,7 +418,7 @@ def _take_line(code: int, pos: int, following: int, is_space: bool, s: Scratch) 
         now[Now.line_stripped] = now[Now.line_length]
 
 
-@inlined
+@inner
 def _close_line(text: Bytes, end: int, s: Scratch, out: Ints) -> None:
     now = s.now
     begin, first, last = now[Now.line_begin], now[Now.line_first], now[Now.line_last]
@@ -426,7 +427,7 @@ def _close_line(text: Bytes, end: int, s: Scratch, out: Ints) -> None:
     length = now[Now.line_length]
     _append(s.raw_lines, out[RecipeCount.raw_lines], s.hashes[RAW], length)
     out[RecipeCount.raw_lines] += 1
-    out[RecipeCount.raw_bullet_lines] += text[begin] == _HYPHEN or text[begin] == _STAR  # noqa: PLR1714
+    out[RecipeCount.raw_bullet_lines] += text[begin] == _HYPHEN or text[begin] == _STAR
     out[RecipeCount.raw_ellipsis_lines] += last_code(text, begin, end) == _ELLIPSIS
     out[RecipeCount.long_lines] += length >= _LONG_LINE_CHARS
     out[RecipeCount.fasttext_words] += now[Now.line_fasttext]
@@ -438,7 +439,7 @@ def _close_line(text: Bytes, end: int, s: Scratch, out: Ints) -> None:
     out[RecipeCount.lines] += 1
     out[RecipeCount.line_chars] += chars
     code = decode(text, first, last)[0]
-    out[RecipeCount.bullet_lines] += code == _HYPHEN or code == _STAR or code == _BULLET or code == _CIRCLE  # noqa: PLR1714
+    out[RecipeCount.bullet_lines] += code in (_HYPHEN, _STAR, _BULLET, _CIRCLE)
     out[RecipeCount.ellipsis_lines] += ends_in_ellipsis(text, first, last) or _ends_in_spaced_dots(text, first, last)
 
 
@@ -471,7 +472,7 @@ def _take_paragraph(code: int, is_space: bool, s: Scratch) -> None:
         now[Now.paragraph_stripped] = now[Now.paragraph_length]
 
 
-@inlined
+@inner
 def _close_paragraph(s: Scratch, out: Ints) -> None:
     now = s.now
     if now[Now.paragraph_stripped]:
@@ -518,7 +519,7 @@ def _is_counter(text: Bytes, begin: int, end: int, s: Scratch) -> bool:
         return False
     while pos < end:
         code, following = decode(text, pos, end)
-        if not (s.classes[code] & DIGIT or code == _DOT or code == _COMMA):  # noqa: PLR1714
+        if not (s.classes[code] & DIGIT or code in (_DOT, _COMMA)):
             break
         pos = following
     if pos < end and text[pos] | 0x20 in (0x6B, 0x6D, 0x62):
@@ -538,7 +539,7 @@ def _is_counter(text: Bytes, begin: int, end: int, s: Scratch) -> bool:
     return False
 
 
-@inlined
+@inner
 def _skip_symbols(text: Bytes, pos: int, end: int, s: Scratch) -> int:
     """Return the position of the next letter, number or "_", or `end`."""
     while pos < end:
@@ -549,7 +550,7 @@ def _skip_symbols(text: Bytes, pos: int, end: int, s: Scratch) -> int:
     return pos
 
 
-@inlined
+@inner
 def _matches(text: Bytes, pos: int, end: int, wanted: Bytes) -> bool:
     """Say whether `wanted`, in lower case, stands at `pos`, without regard to the case of ASCII letters."""
     if pos + len(wanted) > end:
@@ -563,14 +564,14 @@ def _matches(text: Bytes, pos: int, end: int, wanted: Bytes) -> bool:
     return True
 
 
-@inlined
+@inner
 def _find(text: Bytes, pos: int, end: int, wanted: Bytes) -> int:
     while pos < end and not _matches(text, pos, end, wanted):
         pos += 1
     return pos
 
 
-@inlined
+@inner
 def _more_start(text: Bytes, begin: int, end: int) -> int:
     """Return where "read more" and three more characters end the line, or `end`."""
     pos = end
@@ -584,7 +585,7 @@ def _more_start(text: Bytes, begin: int, end: int) -> int:
 
 @inner
 def _words_left_by_phrases(text: Bytes, begin: int, end: int, s: Scratch) -> int:
-    """Return fastText's words of a short line without "items in cart", "read more..." at its end, "sign-in" at its head.
+    """Return fastText's words of a line without "items in cart", "read more..." at its end and "sign-in" at its head.
 
     A white space at the phrase goes with it. A line that has nothing else goes.
     """
@@ -613,7 +614,7 @@ def _words_left_by_phrases(text: Bytes, begin: int, end: int, s: Scratch) -> int
     return _fasttext_words(line, low, size, s)
 
 
-@inlined
+@inner
 def _without_last_space(text: Bytes, end: int, s: Scratch) -> int:
     if end and s.classes[last_code(text, 0, end)] & SPACE:
         end -= 1
@@ -622,7 +623,7 @@ def _without_last_space(text: Bytes, end: int, s: Scratch) -> int:
     return end
 
 
-@inlined
+@inner
 def _is_blank(text: Bytes, pos: int, end: int, s: Scratch) -> bool:
     while pos < end:
         code, pos = decode(text, pos, end)
@@ -631,7 +632,7 @@ def _is_blank(text: Bytes, pos: int, end: int, s: Scratch) -> bool:
     return True
 
 
-@inlined
+@inner
 def _fasttext_words(text: Bytes, pos: int, end: int, s: Scratch) -> int:
     words = inside = 0
     while pos < end:
@@ -669,6 +670,9 @@ def _count_repeats(text: Bytes, start: int, end: int, s: Scratch, out: Ints) -> 
     number_words(s.table, s.split_words.hashes, n, s.grams)
     ngram_counts(s.table, s.grams, s.split_words.lengths, n, grams, DOLMA)
     before = s.grams.chars_before
+    for size in range(2, min(4, n) + 1):
+        if grams[size - 2] == 0:  # none repeats: Dolma takes the first
+            grams[size - 2] = before[size]
     for size in range(5, 11):
         for i in range(n - size + 1):
             out[RecipeCount.all_5gram_chars + size - 5] += before[i + size] - before[i]

@@ -250,7 +250,7 @@ def _top_chars(grams: WordGrams, num_starts: int, size: int, whose: int) -> int:
 
 @inlined
 def _repeated_chars(grams: WordGrams, num_starts: int, size: int, whose: int) -> int:
-    """Return the characters of all n-grams that repeat: of each word once to RefinedWeb, of each occurrence to Dolma."""
+    """Return the characters of all n-grams that repeat: of each word once to RefinedWeb, of every n-gram to Dolma."""
     before = grams.chars_before
     chars = 0
     covered = 0
