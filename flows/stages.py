@@ -32,10 +32,11 @@ from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
 from pipeline.select.decide import KeptBefore
-from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules, load_rules
+from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules, load_rules, names_in
 from pipeline.select.stage import Selection, SourceSelection, select_stage
 from pipeline.select.wide_table import planned_columns
-from pipeline.signals import tokens
+from pipeline.signals import recipe_stats, tokens
+from pipeline.signals.config import AnnotateConfig
 from pipeline.signals.stage import annotate_stage, detect_language, signal_groups
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST, adopt
@@ -211,9 +212,9 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 TABLE: dict[str, StageEntry] = {
     "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools)),
     "annotate": StageEntry(
-        lambda run, sources: annotate_stage(run, sources[0], run.config.settings(sources[0]).annotate),
+        lambda run, sources: annotate_stage(run, sources[0], measured(run.config.settings(sources[0]))),
         adds=lambda config: (
-            signal_groups(config.annotate) | ({VERDICTS_FOLDER: VERDICTS} if isinstance(config, RephraseRun) else {})
+            signal_groups(measured(config)) | ({VERDICTS_FOLDER: VERDICTS} if isinstance(config, RephraseRun) else {})
         ),
     ),
     "dedup": StageEntry(
@@ -270,6 +271,19 @@ def expected_columns(config: StageConfigs, kept: Mapping[str, str]) -> dict[str,
     return planned_columns(added_groups(config), kept)
 
 
+def measured(config: StageConfigs) -> AnnotateConfig:
+    """Return what `annotate` measures for a source: recipes' statistics, too, where its rules name one.
+
+    Raises: ConfigError for an unknown preset or file.
+    """
+    names = names_in(config.select.rules, "select.rules", config.select.keep)
+    return (
+        config.annotate.model_copy(update={"recipe_stats": True})
+        if names & recipe_stats.COLUMNS.keys()
+        else config.annotate
+    )
+
+
 def rules_of(source: str, config: StageConfigs) -> RuleSet:
     """Return the rules of a source.
 
@@ -302,8 +316,9 @@ def check_everything(run: Run, only: Sequence[str], until: str) -> None:
         check_inputs(run, source)
         check_models(f"sources.{source}", settings, stages_until(until))
         kept = {name: column.type or "text" for name, column in run.kept(source).items()}
+        rules = rules_of(source, settings)
         columns[source] = expected_columns(settings, kept)
-        bound[source] = check_rules(rules_of(source, settings), columns[source])
+        bound[source] = check_rules(rules, columns[source])
     for group in config.scopes():
         check_one_order({source: bound[source] for source in group if source in bound})
     if until == LAST and config.rephrase is not None and config.rephrase.source in only:

@@ -161,6 +161,15 @@ def load_rules(spec: str | Mapping[str, Any], where: str, keep: str | None = Non
     return RuleSet(rules, ordered, origin, keep_origin)
 
 
+def names_in(spec: str | Mapping[str, Any], where: str, keep: str | None = None) -> set[str]:
+    """Return each name of the rules and their order, in lower case: columns, functions, constants. Nothing is parsed.
+
+    Raises: as `load_rules` for presets, files and `extends`.
+    """
+    predicates, found, _ = _read(spec, where, ())
+    return set(re.findall(r"\w+", " ".join([*predicates.values(), keep or found or ""]).lower()))
+
+
 def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:
     """Return the rules bound to `columns`; no document is read.
 
