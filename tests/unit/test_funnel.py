@@ -64,7 +64,7 @@ def test_shares_tell_what_they_keep_of_documents_and_tokens(tmp_path: Path) -> N
     failed = {1: ["words", "best"], 2: ["best"], 3: ["best", "near_duplicate"], 4: ["best", "most"], 5: ["best"]}
     wb.write_group(storage, "web/documents", [[wb.document(n) for n in range(1, 9)]], schema.DOCUMENTS)
     stats = [{"doc_id": wb.doc_id(n), "word_count": 3, "estimated_tokens": 10 * n} for n in range(1, 9)]
-    wb.write_group(storage, "web/signals/text_stats", [stats], quarters(wb.TEXT_STATS))
+    wb.write_group(storage, "web/signals/text_stats", [stats], wb.TEXT_STATS)
     outcomes = [wb.outcome(n, [(rule, {}) for rule in failed.get(n, [])], estimated_tokens=10 * n) for n in range(1, 9)]
     written = {"words": "word_count > 2", "best": "TOP_SHARE (x, 0.4)", "most": "top_token_share(x, 0.9)"}
     details = {"rules": [{"name": name, "sql": sql} for name, sql in written.items()]}
@@ -144,7 +144,7 @@ def test_every_row_takes_what_the_one_before_left(
     wb.write_group(storage, "web/documents", [documents], schema.DOCUMENTS)
     wb.write_group(storage, "web/rejects", [[wb.reject(n, r) for n, r in enumerate(reasons)]], schema.REJECTS)
     stats = [{"doc_id": wb.doc_id(n), "word_count": 1, "estimated_tokens": n / 4} for n in range(len(failed))]
-    wb.write_group(storage, "web/signals/text_stats", [stats], wb.TEXT_STATS)
+    wb.write_group(storage, "web/signals/text_stats", [stats], quarters(wb.TEXT_STATS))
     outcomes = [wb.outcome(n, [(rule, {}) for rule in rules], estimated_tokens=n / 4) for n, rules in enumerate(failed)]
     details = {"rules": [{"name": name, "sql": "x", "resolved": "x"} for name in RULES]}
     wb.write_group(storage, "web/outcomes", [outcomes], quarters(wb.OUTCOMES), details)
