@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from flows import commands as do
-from pipeline.table.errors import guard
+from pipeline.table.errors import UsageError, guard
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 MIX_STEPS = {
@@ -84,16 +84,16 @@ def _group(commands: Any, name: str, text: str) -> Any:
 
 def run(given: argparse.Namespace) -> int:
     """Do what the configuration asks for and is not done yet."""
-    from flows.launch import curate_workspace, plan
+    from flows.launch import curate_workspace, plan, plan_text
 
     asked = given.config, given.assignments, given.only, given.until
     if not given.dry_run:
+        if given.json:
+            raise UsageError("--json is for --dry-run; what a run did, `gristmill status WORKSPACE --json` says")
         curate_workspace(*asked, _curate)
         return 0
-    rows, estimates = plan(*asked)
-    do.say_rows(rows, as_json=False)
-    sys.stdout.write(estimates)
-    return 0
+    rows, lines = plan(*asked)
+    return do.say_rows(rows, as_json=True) if given.json else do.say(plan_text(rows, lines))
 
 
 def _curate() -> Any:
@@ -137,7 +137,6 @@ def mix_fit(given: argparse.Namespace) -> int:
     """
     from flows.mix import fit_text, run_step
     from pipeline.mix.regression.tables import fit_files
-    from pipeline.table.errors import UsageError
 
     tables = given.ratios, given.metrics, given.out
     if given.config is None and None in tables:
@@ -194,6 +193,7 @@ def _add_runs(commands: Any) -> None:
         _given("--only", "SOURCE", "only this source (repeatable)", action="append", default=[]),
         _given("--until", "STAGE", "stop after this stage", choices=STAGES, default="rephrase"),
         DRY_RUN,
+        _json("array, with --dry-run"),
     )
     _add(
         commands,
@@ -231,6 +231,9 @@ def _add_reading(commands: Any) -> None:
         _json("array"),
     )
     _add(commands, do.check, WORKSPACE, _json("array"))
+    _add(commands, do.status, WORKSPACE, _json("object"))
+    config = _given("config", "CONFIG", "YAML configuration with the key `expect`")
+    _add(commands, do.test, config, SET, _json("array"))
     rules = _group(commands, "rules", "list and show rules: presets, files, and those of a configuration")
     _add(rules, do.rules_list, _json("array"))
     _add(

@@ -163,6 +163,37 @@ def check(given: Namespace) -> int:
     return 1 if problems else 0
 
 
+def status(given: Namespace) -> int:
+    """Say what ran when, what the workspace holds, and what of it is superseded or out of date.
+
+    Raises: WorkspaceError when there is no workspace.
+    """
+    from pipeline.status.status import status
+    from pipeline.table.storage import Storage
+
+    found = status(Storage.at(given.workspace))
+    return say(found.as_json() if given.json else found.as_text())
+
+
+def test(given: Namespace) -> int:
+    """Hold the workspace of a configuration against what it expects.
+
+    Raises: UsageError. The exit code is 1 when an expectation is missed, or cannot be told.
+    """
+    from flows.launch import expectations
+    from pipeline.table.format import visible
+
+    rows = expectations(given.config, given.assignments)
+    shown = [{**row, "details": "; ".join(row["details"]) if len(row["details"]) == 1 else ""} for row in rows]
+    say_rows(rows if given.json else shown, given.json)
+    for row in rows if not given.json else ():
+        if len(row["details"]) > 1:
+            say("\n  ".join([f"{row['source']} {row['expectation']}:", *map(visible, row["details"])]))
+    met = sum(row["outcome"] == "met" for row in rows)
+    sys.stderr.write(f"{len(rows):,} expectations, {met:,} met\n")
+    return 0 if met == len(rows) else 1
+
+
 def gc(given: Namespace) -> int:
     """Delete the parts that no index lists: superseded ones and unfinished ones.
 

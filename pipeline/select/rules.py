@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 
 from pipeline.inputs.shipped import preset_names, preset_path
-from pipeline.table import query
+from pipeline.table import query, schema
 from pipeline.table.errors import ConfigError, RuleError, nearest
 from pipeline.table.kept import read_yaml
 from pipeline.table.query import Node
@@ -24,8 +24,7 @@ from pipeline.table.query import Node
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"
 CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
 """Calls that become constants before any document is judged."""
-TOKEN_COLUMNS = ("token_count", "estimated_tokens")
-"""What counts tokens, the best first: exact where a tokenizer was configured."""
+TOKEN_COLUMNS = schema.TOKEN_COLUMNS
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
 BUILT_IN = (EXACT_DUPLICATE, NEAR_DUPLICATE)

@@ -141,7 +141,7 @@ def shown_default(field: FieldInfo) -> str | None:
 
 def run_keys() -> dict[str, FieldInfo]:
     """Return the keys of a run; the stages' keys, which every source may repeat, once."""
-    repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in STAGES)
+    repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in (*STAGES, "expect"))
     return {name: field for name, field in keys(RunConfig) if not name.startswith(repeated)}
 
 
