@@ -184,7 +184,10 @@ def test(given: Namespace) -> int:
     from pipeline.table.format import visible
 
     rows = expectations(given.config, given.assignments)
-    shown = [{**row, "details": "; ".join(row["details"]) if len(row["details"]) == 1 else ""} for row in rows]
+    shown = [
+        {**row, "found": _figure(row["found"]), "details": row["details"][0] if len(row["details"]) == 1 else ""}
+        for row in rows
+    ]
     say_rows(rows if given.json else shown, given.json)
     for row in rows if not given.json else ():
         if len(row["details"]) > 1:
@@ -192,6 +195,13 @@ def test(given: Namespace) -> int:
     met = sum(row["outcome"] == "met" for row in rows)
     sys.stderr.write(f"{len(rows):,} expectations, {met:,} met\n")
     return 0 if met == len(rows) else 1
+
+
+def _figure(number: float | None) -> str:
+    """Return a count or a share as a person reads it."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if number >= 1000 or number == int(number) else f"{number:.3g}"
 
 
 def gc(given: Namespace) -> int:

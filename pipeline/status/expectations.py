@@ -28,7 +28,7 @@ _HOST = r"regexp_extract(lower(url), '^[a-z][a-z0-9+.-]*://([^/?#@]*@)?(\[[^\]]*
 def judge(storage: Storage, expected: Mapping[str, ExpectConfig]) -> list[dict[str, Any]]:
     """Return a row for each expectation of each source.
 
-    Its keys are `source`, `expectation`, `wanted`, `found` (a number, or None), `outcome` and `details` (lines).
+    Its keys are `source`, `expectation`, `wanted`, `found` (a number or None), `outcome` and `details` (lines).
 
     A file of documents that several sources name is one row, of them all: a document is in one of them.
 
@@ -233,7 +233,7 @@ def _listed(session: Session, sources: Sequence[Source], key: str, path: str, li
     outcome = UNKNOWN if not decided else MISSED if wrong else MET
     wanted = f"{'all' if key == 'must_keep' else 'none'} of {len(lines):,} in {path}"
     name = "+".join(source.name for source in sources)
-    row = {"source": name, "expectation": key, "wanted": wanted, "found": float(len(kept & set(lines)))}
+    row = {"source": name, "expectation": key, "wanted": wanted, "found": len(kept & set(lines))}
     return row | {"outcome": outcome, "details": details}
 
 
