@@ -71,7 +71,7 @@ quickstart: $(BASE)
 	$(BIN)/gristmill sql $(WS) "SELECT reason, count(*) AS units, min(url) AS example FROM web.rejects GROUP BY ALL ORDER BY ALL"
 	@echo; echo "In which proportions should web pages, READMEs and code be mixed, to explain things in prose?"
 	$(BIN)/gristmill mix run configs/mixes/quickstart.yaml
-	@echo; echo "And to write code? Another suite: the proxies are kept, nothing is trained again."
+	@echo; echo "And to write code? Another suite: the swarm is kept; only the runs that verify its mixture are trained."
 	$(BIN)/gristmill mix run configs/mixes/quickstart.yaml --set suite=configs/suites/quickstart_code.yaml
 	@echo "$$NEXT"
 
@@ -82,6 +82,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	$(BIN)/mypy --strict tests/user_script.py
 	$(BIN)/python -m pytest tests/docs
 
 acceptance: $(DEV)

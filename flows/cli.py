@@ -1,4 +1,6 @@
-"""The `gristmill` command line: what can be typed, what works on a workspace, how a mistake ends. See `flows.commands`.
+"""The `gristmill` command line: what can be typed, how an answer is printed, how a mistake ends.
+
+What a command answers is in `flows.commands`; here are those that start runs, or print as they go.
 
 Exit codes: 0 success; 1 the run failed; 2 anything found before work began; 130 after Ctrl-C, 143 after SIGTERM.
 """
@@ -7,16 +9,24 @@ from __future__ import annotations
 
 import argparse
 import errno
+import inspect
 import os
+import re
+import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flows import commands as do
-from pipeline.table.errors import UsageError, guard
+from pipeline.table.errors import guard
+from pipeline.table.format import Answer, Format
+
+if TYPE_CHECKING:
+    from pipeline.mix.config import ModelName
 
 STAGES = ("extract", "annotate", "dedup", "classify", "select", "rephrase")
 MIX_STEPS = {
@@ -30,7 +40,14 @@ MIX_STEPS = {
     "report": "write an HTML page with plots of everything that is known so far",
     "explain": "say which tasks pull a slice up or down, by how much, and what changed",
 }
+MIX_JSON = {
+    **dict.fromkeys(("slices", "explain"), "array, an object a slice"),
+    "swarm": "array, an object a run",
+    "train": "array, an object a task",
+}
 MODELS = ("auto", "linear", "log_linear", "effective_data", "gp", "lightgbm")
+QUERY_BYTES = 2 << 30
+"""Memory that `gristmill sql` may take beside the program's own: DuckDB's limit, and text that it does not count."""
 Argument = tuple[str, dict[str, Any]]
 
 
@@ -46,8 +63,8 @@ def _given(name: str, metavar: str | None, text: str | None = None, **settings: 
     return name, {"metavar": metavar, "help": text, **settings}
 
 
-def _flag(name: str, text: str) -> Argument:
-    return name, {"action": "store_true", "help": text}
+def _flag(name: str, text: str, **settings: Any) -> Argument:
+    return name, {"action": "store_true", "help": text, **settings}
 
 
 def _json(what: str) -> Argument:
@@ -59,7 +76,7 @@ WORKSPACE = _given("workspace", "WORKSPACE", "path or URL of the workspace")
 DRY_RUN = _flag("--dry-run", "print what would be done, and change nothing")
 
 
-def _add(commands: Any, function: Callable[..., int], *arguments: Argument, step: str | None = None) -> None:
+def _add(commands: Any, function: Callable[..., Answer | int], *arguments: Argument, step: str | None = None) -> None:
     """Add the command that a function does: its name is the last word of the function's, its help the first line."""
     name = step or function.__name__.rpartition("_")[2]
     text = MIX_STEPS[step] if step else (function.__doc__ or name).partition("\n")[0]
@@ -67,6 +84,19 @@ def _add(commands: Any, function: Callable[..., int], *arguments: Argument, step
     for flag, settings in arguments:
         command.add_argument(flag, **settings)
     command.set_defaults(do=function, step=step)
+
+
+def _do(given: argparse.Namespace) -> int:
+    """Do what was typed, print the answer and return the exit code."""
+    wanted = inspect.signature(given.do).parameters
+    answer: Answer | int = given.do(**{name: value for name, value in vars(given).items() if name in wanted})
+    if isinstance(answer, int):
+        return answer
+    text = answer.json() if getattr(given, "json", False) else answer.text
+    sys.stdout.write(text.rstrip("\n") + "\n" if text else "")
+    for note in answer.notes:
+        sys.stderr.write(f"{note}\n")
+    return answer.exit_code
 
 
 def _described(commands: Any, name: str, text: str) -> Any:
@@ -79,81 +109,150 @@ def _group(commands: Any, name: str, text: str) -> Any:
     return _described(commands, name, text).add_subparsers(title="commands", metavar="COMMAND", required=True)
 
 
-# What works on a workspace --------------------------------------------------------------------------------------------
+# What starts a run, or prints as it goes ------------------------------------------------------------------------------
 
 
-def run(given: argparse.Namespace) -> int:
+def run(config: str, assignments: Sequence[str], only: Sequence[str], until: str, dry_run: bool) -> Answer | int:
     """Do what the configuration asks for and is not done yet."""
-    from flows.launch import curate_workspace, plan, plan_text
+    from flows.launch import curate_workspace, plan
 
-    asked = given.config, given.assignments, given.only, given.until
-    if not given.dry_run:
-        if given.json:
-            raise UsageError("--json is for --dry-run; what a run did, `gristmill status WORKSPACE --json` says")
-        curate_workspace(*asked, _curate)
-        return 0
-    rows, lines = plan(*asked)
-    return do.say_rows(rows, as_json=True) if given.json else do.say(plan_text(rows, lines))
+    if dry_run:
+        return plan(config, assignments, only, until)
+    curate_workspace(config, assignments, only, until)
+    return 0
 
 
-def _curate() -> Any:
-    """Return the Prefect flow of a run. It is imported, and Prefect with it, once the server is known."""
-    from flows.curate import curate
+def test(config: str, assignments: Sequence[str]) -> Answer:
+    """Hold the workspace of a configuration against what it expects."""
+    from flows.launch import expectations
 
-    return curate
+    return expectations(config, assignments)
 
 
-def serve(given: argparse.Namespace) -> int:
+def serve(config: str, cron: str, name: str | None) -> NoReturn:
     """Run a configuration on a schedule, until Ctrl-C."""
     from flows.serve import serve
 
-    serve(given.config, given.cron, given.name, _curate)
+    serve(config, cron, name)
 
 
-def rephrase(given: argparse.Namespace) -> int:
+def rephrase(config: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> int:
     """Let a language model rephrase what a source kept: this stage alone."""
     from flows.launch import rephrase
 
-    with closing(rephrase(given.config, given.assignments, given.sample, given.dry_run)) as texts:
+    with closing(rephrase(config, assignments, sample, dry_run)) as texts:
         for text in texts:
             sys.stdout.write(f"{text}\n")
     return 0
 
 
-def mix(given: argparse.Namespace) -> int:
+def verify(pairs: str) -> int:
+    """Judge rephrasings: what they say that their sources do not.
+
+    Raises: InputError naming file and line.
+    """
+    from pipeline.rephrase.verify import verify_file
+    from pipeline.table.format import encode
+
+    for row in verify_file(pairs):
+        sys.stdout.write(f"{encode(row)}\n")
+    return 0
+
+
+def doctor(as_json: bool) -> int:
+    """Check this machine: versions, language model, caches, Prefect's server."""
+    from flows.doctor import examine
+    from pipeline.table.format import encode
+
+    code = 0
+    for row in examine():
+        code = 1 if row["state"] == "FAIL" else code
+        line = encode(row) if as_json else f"{row['state']:<5}{row['check']:<16}{row['said']}"
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    return code
+
+
+def sql(workspace: str, query: str, form: Format, defuse: bool) -> int:
+    """Ask a workspace in DuckDB SQL: <source>.documents, .outcomes, .everything and others.
+
+    Raises: WorkspaceError, QueryError; UsageError to `defuse` anything but CSV.
+    """
+    from pipeline.table.errors import WorkspaceError
+    from pipeline.table.format import write
+    from pipeline.table.sql import connect, reading
+    from pipeline.table.storage import Storage
+
+    if form == "csv":
+        # RFC 4180 wants its own line ends, and has no way to write what the encoding lacks.
+        sys.stdout.reconfigure(newline="", errors="strict")  # type: ignore[union-attr]
+    words = r"\s*(select|with|from|describe|summarize|show|explain|values)\s+\S"
+    if re.match(words, workspace, re.IGNORECASE) and not Path(workspace).exists():
+        raise WorkspaceError(f"{workspace!r} is SQL and not a workspace: gristmill sql WORKSPACE SQL, in this order")
+
+    @reading
+    def ask() -> int:
+        with connect(Storage.at(workspace)) as session, _limited_memory():
+            return write(session.query(query), form, sys.stdout, defuse=defuse)
+
+    rows = ask()
+    if form == "table":
+        sys.stderr.write(f"{rows:,} {'row' if rows == 1 else 'rows'}\n")
+    return 0
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Let this process allocate no more than twice DuckDB's limit, whose functions on text do not ask it."""
+    used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [limit for limit in (used + QUERY_BYTES, soft, hard) if limit >= 0]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def mix(
+    step: str,
+    config: str,
+    assignments: Sequence[str],
+    dry_run: bool = False,
+    proposal: str | None = None,
+    slice_name: str | None = None,
+) -> Answer:
     """Do a step of a mix, and those before it as far as they are missing."""
     from flows.mix import plan, run_step
 
-    if getattr(given, "dry_run", False):
-        return do.say(plan(given.config, given.assignments))
-    proposal, part = getattr(given, "proposal", None), getattr(given, "slice", None)
-    return do.say(run_step(given.step, given.config, given.assignments, getattr(given, "json", False), proposal, part))
+    return plan(config, assignments) if dry_run else run_step(step, config, assignments, proposal, slice_name)
 
 
-def mix_fit(given: argparse.Namespace) -> int:
+def mix_fit(
+    config: str | None,
+    assignments: Sequence[str],
+    ratios: str | None,
+    metrics: str | None,
+    higher: Sequence[str],
+    out: str | None,
+    model: ModelName | None,
+) -> Answer:
     """Fit a regression from mixtures to metrics, of this mix or of anybody's tables.
 
     Raises: UsageError for tables beside CONFIG, or one that is missing; InputError for what is wrong with a table.
     """
-    from flows.mix import fit_text, run_step
-    from pipeline.mix.regression.tables import fit_files
+    from flows.mix import fit_tables, run_step
+    from pipeline.table.errors import UsageError
 
-    tables = given.ratios, given.metrics, given.out
-    if given.config is None and None in tables:
-        raise UsageError("mix fit: give CONFIG, or --ratios, --metrics and --out")
-    if given.config is None:
-        from flows.progress import Reporter
-
-        told = Reporter().line
-        return do.say(
-            fit_text(fit_files(*tables, model=given.model or "auto", higher=given.higher, progress=told), given.json)
-        )
-    if any(tables) or given.higher:
+    if config is None:
+        if ratios is None or metrics is None or out is None:
+            raise UsageError("mix fit: give CONFIG, or --ratios, --metrics and --out")
+        return fit_tables(ratios, metrics, out, model or "auto", higher)
+    if ratios or metrics or out or higher:
         raise UsageError(
             "mix fit: give either CONFIG, or --ratios, --metrics and --out; --higher belongs to these three"
         )
-    assignments = [*given.assignments, *([f"fit.model={given.model}"] if given.model else [])]
-    return do.say(run_step("fit", given.config, assignments, given.json))
+    return run_step("fit", config, [*assignments, *([f"fit.model={model}"] if model else [])])
 
 
 # What can be typed ----------------------------------------------------------------------------------------------------
@@ -168,7 +267,12 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(commands)
     _add_reading(commands)
     classifier = _group(commands, "classifier", "train and evaluate fastText quality classifiers")
-    _add(classifier, do.classifier_train, _given("config", "CONFIG", "YAML configuration of the training"))
+    _add(
+        classifier,
+        do.classifier_train,
+        _given("config", "CONFIG", "YAML configuration of the training"),
+        _json("object"),
+    )
     _add(
         classifier,
         do.classifier_evaluate,
@@ -178,12 +282,12 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_mix(_group(commands, "mix", "find, by experiment, in which proportions to mix slices of curated text"))
     _add_scaling(_group(commands, "scaling", "fit a scaling law to training runs, predict with it, allocate compute"))
-    _add(commands, do.doctor)
+    _add(commands, doctor, _flag("--json", "print one JSON object a line", dest="as_json"))
     return top
 
 
 def _add_runs(commands: Any) -> None:
-    template = _given("template", None, "what will be curated", nargs="?", choices=("web", "corpus"), default="web")
+    template = _given("template", None, "what will be curated", nargs="?", choices=do.TEMPLATES, default="web")
     _add(commands, do.init, template)
     _add(
         commands,
@@ -210,16 +314,18 @@ def _add_runs(commands: Any) -> None:
         _given("--sample", "N", "ask for N documents and print each beside its source", type=int),
         _flag("--dry-run", "print requests, tokens and, with prices, money"),
     )
-    _add(commands, do.verify, _given("pairs", "PAIRS", "JSON lines with `id`, `source` and `rephrased`"))
+    _add(commands, verify, _given("pairs", "PAIRS", "JSON lines with `id`, `source` and `rephrased`"))
 
 
 def _add_reading(commands: Any) -> None:
     _add(
         commands,
-        do.sql,
+        sql,
         WORKSPACE,
         _given("query", "SQL", "one SELECT statement"),
-        _given("--format", None, "how to print the result", choices=("table", "csv", "json"), default="table"),
+        _given(
+            "--format", None, "how to print the result", choices=("table", "csv", "json"), default="table", dest="form"
+        ),
         _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
     )
     _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))
@@ -227,13 +333,12 @@ def _add_reading(commands: Any) -> None:
         commands,
         do.funnel,
         WORKSPACE,
-        _flag("--all", "also rules that took nothing, which JSON always has"),
+        _flag("--all", "also rules that took nothing, which JSON always has", dest="every_rule"),
         _json("array"),
     )
     _add(commands, do.check, WORKSPACE, _json("array"))
     _add(commands, do.status, WORKSPACE, _json("object"))
-    config = _given("config", "CONFIG", "YAML configuration with the key `expect`")
-    _add(commands, do.test, config, SET, _json("array"))
+    _add(commands, test, _given("config", "CONFIG", "YAML configuration with the key `expect`"), SET, _json("array"))
     rules = _group(commands, "rules", "list and show rules: presets, files, and those of a configuration")
     _add(rules, do.rules_list, _json("array"))
     _add(
@@ -243,7 +348,7 @@ def _add_reading(commands: Any) -> None:
         _given("--source", "NAME", "only this source of CONFIG"),
         _json("array"),
     )
-    _add(commands, do.gc, WORKSPACE, _flag("--dry-run", "only say what would be deleted"))
+    _add(commands, do.gc, WORKSPACE, _flag("--dry-run", "only say what would be deleted"), _json("object"))
 
 
 def _add_mix(commands: Any) -> None:
@@ -254,13 +359,14 @@ def _add_mix(commands: Any) -> None:
         "sample": [proposal],
         "report": [proposal],
         "explain": [
-            _given("slice", "SLICE", "one slice at length (default: all)", nargs="?"),
+            _given("slice_name", "SLICE", "one slice at length (default: all)", nargs="?"),
             proposal,
-            _json("array, an object a slice"),
         ],
     }
     for step in MIX_STEPS:
-        _add(commands, mix, config, SET, *own.get(step, []), step=step)
+        _add(
+            commands, mix, config, SET, *own.get(step, []), _json(MIX_JSON.get(step, "object: the weights")), step=step
+        )
     _add(
         commands,
         mix_fit,
@@ -279,6 +385,7 @@ def _add_mix(commands: Any) -> None:
         _given("--fit", "DIR", "folder that `mix fit` wrote", required=True),
         _given("--ratios", "CSV", "mixtures: `index`, then one column a slice", required=True),
         _given("--out", "CSV", "file to write (default: standard output)"),
+        _json("array"),
     )
 
 
@@ -345,7 +452,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     signals: list[int] = []
     try:
         with ending_on_signals() as signals:
-            code = namespace.do(namespace)
+            code = _do(namespace)
             sys.stdout.flush()
     except GristmillError as error:
         sys.stderr.write(f"gristmill: {' '.join(str(error).split())}\n")

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,17 +20,14 @@ _PACKAGES = (
 _OTHER_FASTTEXT = ("fasttext", "fasttext-wheel", "fasttext-predict", "fasttext-numpy2", "fasttext-numpy2-wheel")
 
 
-def examine() -> int:
-    """Print one line a check and return 0 when a run would work here, 1 otherwise."""
-    code = 0
+def examine() -> Iterator[dict[str, str]]:
+    """Yield each check as it is done: `check`, `state` (ok or FAIL) and what is `said`; a run works without FAIL."""
     for name, check in _CHECKS.items():
         try:
             state, said = "ok", check()
         except (GristmillError, OSError, ImportError) as error:
-            state, said, code = "FAIL", str(error), 1
-        sys.stdout.write(f"{state:<5}{name:<16}{' '.join(said.split())}\n")
-        sys.stdout.flush()
-    return code
+            state, said = "FAIL", str(error)
+        yield {"check": name, "state": state, "said": " ".join(said.split())}
 
 
 def _machine() -> str:

@@ -7,9 +7,10 @@ import os
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -25,11 +26,11 @@ from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.stage import answers, ask, failed_requests
 from pipeline.status.because import because, bytes_a_row, seconds_a_unit
 from pipeline.status.config import ExpectConfig
-from pipeline.status.expectations import judge
+from pipeline.status.expectations import MET, as_text, judge
 from pipeline.status.runs import RunRecord, records
 from pipeline.table.catalog import Catalog, Source, check_layout
 from pipeline.table.errors import ConfigError, ShardError, UsageError, WorkspaceError
-from pipeline.table.format import text_table
+from pipeline.table.format import Answer, text_table
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
 from pipeline.table.sql import connect
@@ -49,10 +50,8 @@ FOLLOWS, UNKNOWN = "follows from the stages above", "not known"
 # Everything -----------------------------------------------------------------------------------------------------------
 
 
-def curate_workspace(
-    path: str, assignments: Sequence[str], only: Sequence[str], until: str, flow: Callable[[], Any]
-) -> list[StageReport]:
-    """Bring the workspace up to date with a configuration file; `flow` imports the Prefect flow that does so.
+def curate_workspace(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> list[StageReport]:
+    """Bring the workspace up to date with a configuration file.
 
     Raises: UsageError for what is found before work begins; GristmillError when the run failed.
     """
@@ -62,7 +61,7 @@ def curate_workspace(
         orchestrated = _is_worth_prefect(run, only, until)
         with _failing():
             if orchestrated:
-                reports = _orchestrated(run, only, until, flow)
+                reports = _orchestrated(run, only, until)
             else:
                 made = ((TABLE[stage].make(run, sources)) for stage, sources in steps(run.config, only, until))
                 reports = [run.do(stage) for stage in made]
@@ -111,12 +110,14 @@ def _failing() -> Iterator[None]:
         raise ShardError(f"{one_line(error)}; raise engine.memory_mb or free disk, then run it again") from error
 
 
-def _orchestrated(run: Run, only: Sequence[str], until: str, flow: Callable[[], Any]) -> list[StageReport]:
+def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport]:
     from flows.server import in_a_flow, prefect_server  # forty milliseconds that most runs need not wait for
 
     with prefect_server(run.stop, run.reporter):
+        from flows.curate import curate  # imports Prefect, which has to know its server
+
         try:
-            return list(in_a_flow(flow(), run.config, only, until))
+            return list(in_a_flow(curate, run.config, only, until))
         except Exception as error:
             # Prefect keeps the error, and what its frames hold, to the end, where DuckDB's module would complain.
             held: BaseException | None = error
@@ -126,8 +127,8 @@ def _orchestrated(run: Run, only: Sequence[str], until: str, flow: Callable[[], 
             raise
 
 
-def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> tuple[list[dict[str, Any]], str]:
-    """Return a row for each stage of a run, and a line for each source whose extraction was tried on a sample.
+def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> Answer:
+    """Return a row for each stage of a run; its text has a line for each source whose extraction was tried on a sample.
 
     A row says what is to do and done, because of what, and what it will take (`seconds`, `bytes` on disk) according to
     `estimated_from`; what is not known is None. Nothing in the workspace changes.
@@ -147,10 +148,10 @@ def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str)
             row |= {"shards_to_do": made.shards_to_do, "done": made.shards_done, "because": because(made)}
             rows.append(row | forecast.of(made, sources))
             waiting.update(sources if made.shards_to_do else ())
-    return rows, "".join(forecast.lines)
+    return Answer(rows, _plan_text(rows, "".join(forecast.lines)))
 
 
-def plan_text(rows: Sequence[Mapping[str, Any]], lines: str) -> str:
+def _plan_text(rows: Sequence[Mapping[str, Any]], lines: str) -> str:
     """Return what `plan` returned as a table for people."""
     shown = []
     for row in rows:
@@ -243,8 +244,10 @@ class Forecast:
         return _estimated(None, None, None)
 
 
-def expectations(path: str, assignments: Sequence[str] = ()) -> list[dict[str, Any]]:
+def expectations(path: str, assignments: Sequence[str] = ()) -> Answer:
     """Return a row for each expectation of a configuration file, of its workspace as it stands; nothing is run.
+
+    The exit code is 1 when one is missed, or cannot be told.
 
     Raises: UsageError, also when the workspace is not up to date with the configuration, or nothing is expected.
     """
@@ -265,7 +268,10 @@ def expectations(path: str, assignments: Sequence[str] = ()) -> list[dict[str, A
                     f"workspace {run.config.workspace} is not up to date with {path}: {made.source} {stage} has work "
                     f"to do ({because(made)}); `gristmill run {path}` does it"
                 )
-    return judge(run.storage, expected)
+    rows = judge(run.storage, expected)
+    met = sum(row["outcome"] == MET for row in rows)
+    told, notes = partial(as_text, rows), (f"{len(rows):,} expectations, {met:,} met",)
+    return Answer(rows, told, notes=notes, exit_code=int(met < len(rows)))
 
 
 def _estimated(seconds: float | None, size: int | None, origin: str | None) -> dict[str, Any]:

@@ -15,15 +15,14 @@ from typing import Any
 
 from flows.engine import LocalEngine, PrefectEngine
 from flows.progress import Reporter, reporter
-from pipeline.mix.config import ProxyConfig
+from pipeline.mix.config import ModelName, ProxyConfig
 from pipeline.mix.regression.fitting import Fit
-from pipeline.mix.regression.tables import render_report
+from pipeline.mix.regression.tables import fit_files, render_report
 from pipeline.mix.report import MixReport, text_summary, write_mix_report
 from pipeline.mix.steps.choose import (
     Fitted,
     chosen,
     fit_results,
-    known_choice,
     sampled,
     save_mixture,
 )
@@ -34,7 +33,8 @@ from pipeline.mix.steps.train import (
     TOKENS_A_SECOND,
     draw,
     missing,
-    results_text,
+    results_answer,
+    swarm_rows,
     swarm_text,
     train,
     train_and_measure,
@@ -43,7 +43,8 @@ from pipeline.mix.steps.train import (
 )
 from pipeline.mix.steps.types import Drawn, Material, OpenMix
 from pipeline.mix.steps.workspace import glanced_mix, opened_mix
-from pipeline.table.format import encode
+from pipeline.mix.weights.mixture import Mixture
+from pipeline.table.format import Answer
 from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.stages import Engine, Made
 
@@ -114,11 +115,12 @@ def run_step(
     step: str,
     path: str,
     assignments: Sequence[str] = (),
-    as_json: bool = False,
     proposal: str | None = None,
     slice_name: str | None = None,
-) -> str:
-    """Do a step of a mix, and those before it as far as they are missing. Returns what is told of it.
+) -> Answer:
+    """Do a step of a mix, and those before it as far as they are missing.
+
+    Returns rows of slices, of the swarm's runs, of tasks (`train`, `fit`), or of the weights that are written.
 
     `report`, `sample` and `explain` are of a proposal that is there: the one named, or the one written last; only with
     assignments of that of the configuration.
@@ -135,28 +137,29 @@ def run_step(
         opened_mix(path, assignments, command, desk, proposal) as mix,
     ):
         if step == "explain":
-            return explain_mixture(mix, slice_name, as_json)
+            return explain_mixture(mix, slice_name)
         refuse_early(mix.config, step)
         found = material(mix)
         if step == "slices":
-            return slices_text(found)
+            return Answer(found.rows, slices_text(found))
         drawn = draw(mix, found)
         if step == "swarm":
-            return swarm_text(found, drawn)
+            return Answer(swarm_rows(found, drawn), swarm_text(found, drawn))
         if step == "report":
             return _report_alone(mix, found, drawn)
         results = train(mix, found, drawn.runs)
         if step == "train":
-            return results_text(mix, found, results)
+            return results_answer(mix, found, results)
         fitted = fit_results(mix, found, results, drawn.space)
         if step == "fit":
-            return fit_text(fitted.fit, as_json)
+            return fit_answer(fitted.fit)
         return _choose_and_write(mix, found, fitted, step)
 
 
-def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> str:
+def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) -> Answer:
     """Propose, and as far as the step goes verify, write shards and the report."""
     fitted, choice = chosen(mix, found, fitted, {"verify": True, "run": None}.get(step, False))
+    save_mixture(mix, fitted.folder, choice.mixture)
     is_sampled = step == "sample" or (step == "run" and choice.verification is not None)
     shards = sampled(mix, found, choice.mixture, mix.shown(fitted.folder.shards)) if is_sampled else None
     report = MixReport(mix, found, fitted, choice, shards)
@@ -169,33 +172,47 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     elif step == "run":
         lines.append(f"not verified on this suite, so no shards yet; next: {mix.command_of('verify')}, then mix sample")
     lines += [_of(found, fitted), f"mixture: {mix.shown(mix.folder.mixture)}", f"report: {mix.shown(page)}"]
-    return "\n".join(lines)
+    return _written(choice.mixture, lines)
+
+
+def _written(mixture: Mixture, lines: Sequence[str]) -> Answer:
+    """Return the weights of a mixture, a row a slice, with what is told of them."""
+    rows = [{"slice": name, "weight": weight} | dict(mixture.slices[name]) for name, weight in mixture.weights.items()]
+    return Answer(rows, "\n".join(lines), {"evidence": mixture.evidence, "slices": rows})
 
 
 def _of(found: Material, fitted: Fitted) -> str:
     return f"proposal: {fitted.folder.name}, suite {found.suite.path}"
 
 
-def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> str:
+def _report_alone(mix: OpenMix, found: Material, drawn: Drawn) -> Answer:
     """Write the report of what there is; nothing is trained for it."""
     own = trainer(mix, found)
     if missing(own, drawn.runs, found.tasks):
         page = write_mix_report(MixReport(mix, found))
-        return f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}"
+        return Answer([], f"no proposal yet: proxies are missing\nreport: {mix.shown(page)}")
     results = train_and_measure(own, drawn.runs, found.tasks, "swarm")
-    fitted, choice = known_choice(mix, found, fit_results(mix, found, results, drawn.space))
+    fitted, choice = chosen(mix, found, fit_results(mix, found, results, drawn.space))
     if not fitted.folder.mixture.is_file():
         save_mixture(mix, fitted.folder, choice.mixture)
     page = write_mix_report(MixReport(mix, found, fitted, choice))
-    return f"{_of(found, fitted)}\nreport: {mix.shown(page)}"
+    return _written(choice.mixture, [_of(found, fitted), f"report: {mix.shown(page)}"])
 
 
-def fit_text(fit: Fit, as_json: bool) -> str:
+def fit_tables(ratios: str, metrics: str, out: str, model: ModelName = "auto", higher: Sequence[str] = ()) -> Answer:
+    """Fit a regression to anybody's tables, and write it to a folder. Returns its quality, a row a metric.
+
+    Raises: InputError for what is wrong with a table.
+    """
+    return fit_answer(fit_files(ratios, metrics, out, model=model, higher=higher, progress=Reporter().line))
+
+
+def fit_answer(fit: Fit) -> Answer:
     """Return a fit's quality, a row a metric."""
-    return encode(fit.report["metrics"]) if as_json else render_report(fit.report)
+    return Answer(fit.report["metrics"], render_report(fit.report))
 
 
-def plan(path: str, assignments: Sequence[str]) -> str:
+def plan(path: str, assignments: Sequence[str]) -> Answer:
     """Return what a run would do, and refuse what it would refuse. Holds nothing and writes nothing."""
     with _desk(Stop()) as desk:
         mix = glanced_mix(path, assignments, desk)
@@ -214,4 +231,4 @@ def plan(path: str, assignments: Sequence[str]) -> str:
             lines += training_lines(mix, found)
         proxies = f"{config.proxy.kind} proxies of {config.proxy.tokens:,} tokens on {config.proxy.workers} workers"
         lines.append(f"{proxies}; then verification with {config.verify.seeds} fresh seeds of each candidate")
-        return "\n".join(lines)
+        return Answer([{"said": line} for line in lines], "\n".join(lines))

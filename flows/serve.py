@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,17 +23,15 @@ from pipeline.table.errors import GristmillError, UsageError, redact
 from pipeline.table.interrupts import GRACE_S, InterruptedRunError, Stop, unwatched
 
 if TYPE_CHECKING:
-    from prefect import Flow
     from prefect.runner import Runner
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
-def serve(path: str, cron: str, name: str | None, flow: Callable[[], Flow[..., Any]]) -> NoReturn:
+def serve(path: str, cron: str, name: str | None = None) -> NoReturn:
     """Run a configuration whenever `cron` says (in UTC), one run at a time, until Ctrl-C or SIGTERM.
 
     The configuration is read anew for each run. A run that fails says so in one line; the next comes in its time.
-    `flow` imports the Prefect flow that does a run.
 
     Raises: UsageError for a bad cron expression or name, and for what would stop a run; GristmillError when the server
     does not answer; InterruptedRunError in the end.
@@ -53,10 +50,12 @@ def serve(path: str, cron: str, name: str | None, flow: Callable[[], Flow[..., A
         from prefect.runner import Runner
         from prefect.states import Cancelled
 
+        from flows.curate import curate  # imports Prefect, which has to know its server
+
         runner = Runner(name=chosen, limit=1)
         tag = f"serve:{uuid.uuid4().hex[:8]}"
         try:
-            runner.add_flow(flow(), name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
+            runner.add_flow(curate, name=chosen, cron=cron, parameters={"config": os.path.abspath(path)}, tags=[tag])
         except ValueError as error:
             raise UsageError(f"--cron {cron!r}: Prefect refuses it: {error}") from error
         stopped = _until_stopped(runner, f"serving curate/{chosen}{where}, next at {first:%Y-%m-%d %H:%M} UTC")

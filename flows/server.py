@@ -27,6 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline import OURS_FIRST
 from pipeline.table.errors import GristmillError, redact
 from pipeline.table.interrupts import Stop, last_acts, stop_if_asked
 from pipeline.table.storage import scratch_folder
@@ -50,6 +51,7 @@ OFFLINE = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
 }
+_BOOT = f"{OURS_FIRST}from flows.server import _serve; _serve(int(sys.argv[1]), int(sys.argv[2]))"
 
 
 @contextmanager
@@ -98,7 +100,7 @@ def _serving(home: Path, stop: Stop) -> Iterator[None]:
         direct = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]))
         own = {"PREFECT_HOME": str(home), "PREFECT_API_AUTH_STRING": token, "no_proxy": direct, "NO_PROXY": direct}
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(listener.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", _BOOT, str(listener.fileno()), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -280,7 +282,3 @@ def _serve(listener: int, parent: int) -> None:
     from prefect.server.api.server import create_app
 
     uvicorn.Server(uvicorn.Config(create_app(), log_level="warning")).run([socket.socket(fileno=listener)])
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))

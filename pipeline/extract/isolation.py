@@ -27,6 +27,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from pipeline import OURS_FIRST
 from pipeline.extract import worker as protocol
 from pipeline.table.errors import GristmillError
 
@@ -44,7 +45,8 @@ _START_TIMEOUT_S = 60.0
 # One thread a process: a fork keeps none of a library's helper threads.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); from pipeline.extract.worker import template_main; "
+    "import json, sys; sys.path[:] = json.loads(sys.argv[5]); "
+    f"{OURS_FIRST}from pipeline.extract.worker import template_main; "
     "template_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
 )
 _CLOSED = "the worker pool was closed"
@@ -113,6 +115,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._broken: str | None = None
+        self._cause: BaseException | None = None
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -156,8 +159,13 @@ class WorkerPool:
     def _read_ahead(self, source: Iterator[tuple[Tag, bytes | None]], waiting: deque[tuple[Tag, _Item | None]]) -> bool:
         """Read items and submit them in batches until enough are `waiting`; whether there may be more."""
         batch: list[_Item] = []
-        bytes_ahead, more = sum(len(item.request) for _, item in waiting if item is not None), False
-        for tag, request in source:
+        bytes_ahead, more = sum(len(item.request) for _, item in waiting if item is not None), True
+        while len(waiting) < 3 * self.size * BATCH_ITEMS and bytes_ahead < MAX_BYTES_IN_FLIGHT:
+            found = next(source, None)
+            if found is None:
+                more = False
+                break
+            tag, request = found
             item = _Item(request) if request is not None else None
             waiting.append((tag, item))
             if item is not None:
@@ -166,17 +174,17 @@ class WorkerPool:
             if len(batch) >= BATCH_ITEMS or sum(len(item.request) for item in batch) >= BATCH_BYTES:
                 self._submit(batch)
                 batch = []
-            if len(waiting) >= 3 * self.size * BATCH_ITEMS or bytes_ahead >= MAX_BYTES_IN_FLIGHT:
-                more = True
-                break
-        self._submit(batch)
+        if batch:
+            self._submit(batch)
         return more
 
     def _submit(self, batch: list[_Item]) -> None:
         try:
             self._threads.submit(self._serve, batch)
-        except RuntimeError:
-            raise GristmillError(self._broken or _CLOSED) from None
+        except RuntimeError as error:
+            if self._broken is None:  # no thread can be started
+                raise
+            raise GristmillError(self._broken) from error
 
     def _serve(self, batch: list[_Item]) -> None:
         """Answer a batch, in one of the pool's threads; whatever happens, nobody waits for an item for ever."""
@@ -186,30 +194,41 @@ class WorkerPool:
                 ending = self._run(pending)
                 if ending is not None and self._broken is None:
                     self._judge(pending, ending)
-        except (GristmillError, OSError) as error:
-            self._broken = self._broken or str(error)
+        except BaseException as error:
+            is_known = isinstance(error, GristmillError | OSError)
+            self._cause = self._cause or error
+            self._broken = self._broken or (
+                str(error) if is_known else f"a thread of the worker pool failed: {error!r}"
+            )
+            self._drop_worker()
+            raise
         finally:
             for item in pending:
-                item.answer.set_exception(GristmillError(self._broken or "a thread of the worker pool ended"))
+                failure = GristmillError(self._broken or _CLOSED)
+                failure.__cause__ = self._cause
+                item.answer.set_exception(failure)
+
+    def _drop_worker(self) -> None:
+        worker: _WorkerProcess | None = getattr(self._own, "worker", None)
+        self._own.worker = None
+        if worker is not None:
+            worker.kill()
 
     def _run(self, pending: deque[_Item]) -> _Ending | None:
         """Run `pending` as far as one worker gets, removing what is answered; return how it ended, if it did."""
-        worker: _WorkerProcess | None = getattr(self._own, "worker", None)
-        self._own.worker = None
         is_suspect = pending[0].endings > 0
-        if worker is not None and is_suspect:  # a suspect gets a fresh worker and no company
-            worker.kill()
-            worker = None
-        worker = worker or self._template.spawn()
+        if is_suspect:  # it gets a fresh worker and no company
+            self._drop_worker()
+        worker: _WorkerProcess = getattr(self._own, "worker", None) or self._template.spawn()
+        self._own.worker = worker
         requests = [item.request for item in pending]
         for answer in worker.run(requests[:1] if is_suspect else requests):
             if isinstance(answer, _Ending):
+                self._own.worker = None
                 return answer
             pending.popleft().answer.set_result(answer)
         if worker.is_bloated():
-            worker.kill()
-        else:
-            self._own.worker = worker
+            self._drop_worker()
         return None
 
     def _judge(self, pending: deque[_Item], ending: _Ending) -> None:

@@ -1,4 +1,4 @@
-"""What bytes are: the media types of pages, and how formats begin. One table for files, members and bodies.
+"""What bytes are: the media types of pages, and how formats begin: files, members and bodies.
 
 Light on purpose: workers import this module, too.
 
@@ -29,48 +29,62 @@ _SNIFF_BYTES = 4096
 _UNPACK = "unpack it and name the files in it"
 CONVERT = "convert it to JSON lines or Parquet"
 _NO_CORPUS = "it holds no documents that can be read: take it out of `inputs`"
-# Place, magic number, media type of what a page's body sometimes is instead, what a file is, and what to do about it.
-SIGNATURES: tuple[tuple[int, bytes, str, str, str], ...] = (
-    (257, b"ustar", "", "a tar archive", _UNPACK),
-    (0, b"PK\x03\x04", "application/zip", "a ZIP archive (so are .docx, .xlsx, .epub and .npz)", _UNPACK),
-    (0, b"PK\x05\x06", "", "an empty ZIP archive", _NO_CORPUS),
-    (0, b"7z\xbc\xaf\x27\x1c", "", "a 7z archive", _UNPACK),
-    (0, b"Rar!\x1a\x07", "application/vnd.rar", "a RAR archive", _UNPACK),
-    (0, b"!<arch>\n", "", "an ar archive", _UNPACK),
-    (0, b"070701", "", "a cpio archive", _UNPACK),
-    (0, b"\x1f\x9d", "", "compressed by compress (.Z)", "decompress it"),
-    (0, b"LZIP", "", "compressed by lzip", "decompress it"),
-    (0, b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff", "", "compressed by lzma (.lzma)", "decompress it"),
-    (0, b"\x89LZO\0", "", "compressed by lzop", "decompress it"),
-    (0, b"\x02\x21\x4c\x18", "", "compressed in the old format of lz4", "decompress it"),
-    (0, b"\xff\x06\0\0sNaPpY", "", "compressed by snappy", "decompress it"),
-    (0, b"PARE", "", "an encrypted Parquet file", "decrypt it"),
-    (0, b"ARROW1", "", "an Arrow file", CONVERT),
-    (0, b"\xff\xff\xff\xff", "", "an Arrow stream", CONVERT),
-    (0, b"FEA1", "", "a Feather file", CONVERT),
-    (0, b"ORC", "", "an ORC file", CONVERT),
-    (0, b"Obj\x01", "", "an Avro file", CONVERT),
-    (0, b"SEQ\x06", "", "a Hadoop sequence file", CONVERT),
-    (0, b"SQLite format 3\0", "", "an SQLite database", CONVERT),
-    (0, b"\x89HDF\r\n", "", "an HDF5 file", CONVERT),
-    (0, b"\x93NUMPY", "", "a NumPy array", CONVERT),
-    (0, b"\xd0\xcf\x11\xe0\xa1\xb1", "application/msword", "an old Office document", CONVERT),
-    (0, b"%PDF-", "application/pdf", "a PDF", "extract its text first"),
-    (0, b"\x89PNG\r\n", "image/png", "a PNG image", _NO_CORPUS),
-    (0, b"GIF8", "image/gif", "a GIF image", _NO_CORPUS),
-    (0, b"\xff\xd8\xff", "image/jpeg", "a JPEG image", _NO_CORPUS),
-    (0, b"\x7fELF", "", "a program", _NO_CORPUS),
-    (0, b"version https://git-lfs.github.com/spec", "", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
-    (0, b"%!PS", "application/postscript", "", ""),
-    (0, b"{\\rtf", "application/rtf", "", ""),
-    (0, b"OggS", "application/ogg", "", ""),
-    (0, b"ID3", "audio/mpeg", "", ""),
-    (0, b"wOFF", "font/woff", "", ""),
-    (0, b"wOF2", "font/woff2", "", ""),
-    (0, b"RIFF", "image/webp or another RIFF file", "", ""),
-    (0, b"\0\0\1\0", "image/x-icon", "", ""),
-    (0, CODECS["gzip"], "application/gzip", "", ""),
+# Place, magic number, what a file is, and what to do about it.
+_FILES: tuple[tuple[int, bytes, str, str], ...] = (
+    (257, b"ustar", "a tar archive", _UNPACK),
+    (0, b"PK\x03\x04", "a ZIP archive (so are .docx, .xlsx, .epub and .npz)", _UNPACK),
+    (0, b"PK\x05\x06", "an empty ZIP archive", _NO_CORPUS),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (0, b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (0, b"!<arch>\n", "an ar archive", _UNPACK),
+    (0, b"070701", "a cpio archive", _UNPACK),
+    (0, b"\x1f\x9d", "compressed by compress (.Z)", "decompress it"),
+    (0, b"LZIP", "compressed by lzip", "decompress it"),
+    (0, b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff", "compressed by lzma (.lzma)", "decompress it"),
+    (0, b"\x89LZO\0", "compressed by lzop", "decompress it"),
+    (0, b"\x02\x21\x4c\x18", "compressed in the old format of lz4", "decompress it"),
+    (0, b"\xff\x06\0\0sNaPpY", "compressed by snappy", "decompress it"),
+    (0, b"PARE", "an encrypted Parquet file", "decrypt it"),
+    (0, b"ARROW1", "an Arrow file", CONVERT),
+    (0, b"\xff\xff\xff\xff", "an Arrow stream", CONVERT),
+    (0, b"FEA1", "a Feather file", CONVERT),
+    (0, b"ORC", "an ORC file", CONVERT),
+    (0, b"Obj\x01", "an Avro file", CONVERT),
+    (0, b"SEQ\x06", "a Hadoop sequence file", CONVERT),
+    (0, b"SQLite format 3\0", "an SQLite database", CONVERT),
+    (0, b"\x89HDF\r\n", "an HDF5 file", CONVERT),
+    (0, b"\x93NUMPY", "a NumPy array", CONVERT),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document", CONVERT),
+    (0, b"%PDF-", "a PDF", "extract its text first"),
+    (0, b"\x89PNG\r\n", "a PNG image", _NO_CORPUS),
+    (0, b"GIF8", "a GIF image", _NO_CORPUS),
+    (0, b"\xff\xd8\xff", "a JPEG image", _NO_CORPUS),
+    (0, b"\x7fELF", "a program", _NO_CORPUS),
+    (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
 )
+# What a page's body sometimes is instead: behind spaces as well, or only at its beginning, since text begins so, too.
+_BODIES: dict[bytes, str] = {
+    b"%PDF-": "application/pdf",
+    b"%!PS": "application/postscript",
+    b"\x89PNG\r\n": "image/png",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"PK\x03\x04": "application/zip",
+    b"Rar!\x1a": "application/vnd.rar",
+    b"\xd0\xcf\x11\xe0": "application/msword",
+    b"{\\rtf": "application/rtf",
+    b"OggS": "application/ogg",
+    b"ID3": "audio/mpeg",
+    b"wOFF": "font/woff",
+    b"wOF2": "font/woff2",
+}
+_BEGINNINGS: dict[bytes, str] = {
+    b"GIF8": "image/gif",
+    b"RIFF": "image/webp or another RIFF file",
+    b"\0\0\1\0": "image/x-icon",
+    CODECS["gzip"]: "application/gzip",
+}
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:[\x95c}\]]|$)")
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|br|a|b|h[1-6]|table|font|iframe|span|ul|img"
@@ -83,8 +97,8 @@ _LEAD = re.compile(rb"(?:\xef\xbb\xbf|\s|<!--.*?-->|<\?.*?\?>)*", re.DOTALL)
 
 def file_signature(head: bytes) -> tuple[str, str] | None:
     """Return what a file is that is none of the formats that are read, and what to do about it; None when it may be."""
-    for offset, magic, _, what, way_out in SIGNATURES:
-        if what and head.startswith(magic, offset):
+    for offset, magic, what, way_out in _FILES:
+        if head.startswith(magic, offset):
             return what, way_out
     if head.startswith((CODECS["gzip"], CODECS["xz"], CODECS["zstd"])):
         return "another compressed file", "decompress it once"
@@ -111,9 +125,9 @@ def refuse_type(media_type: str | None) -> str | None:
 def refuse_body(media_type: str | None, body: bytes) -> str | None:
     """Return why a body is certainly no page, whatever its type says, by its first bytes; None when it may be one."""
     head = body[:64].lstrip(b"\xef\xbb\xbf \t\r\n\0")
-    found = (kind for _, magic, kind, *_ in SIGNATURES if kind and (head.startswith(magic) or body.startswith(magic)))
-    other = next(found, None)
-    return f"{other}, declared as {media_type}" if other and media_type else other
+    found = [kind for magic, kind in _BODIES.items() if head.startswith(magic)]
+    found += [kind for magic, kind in _BEGINNINGS.items() if body.startswith(magic)]
+    return (f"{found[0]}, declared as {media_type}" if media_type else found[0]) if found else None
 
 
 def _head(body: bytes) -> bytes:

@@ -493,8 +493,13 @@ def content(raw: RawInput, start: int) -> Iterator[bytes]:
     """Yield the content from its byte `start` on, decompressed and in UTF-8. Raises: DamagedMember."""
     stream = DecodedStream(raw, detect(raw), 0, lambda _: False)
     head = b""
-    while not head and stream.cross() != "end":
-        head = stream.peek(4)
+    try:
+        while len(head) < 4 and stream.cross() != "end":  # the first members may be of a byte each
+            while len(head) < 4 and (piece := stream.pull()):
+                head += piece
+    except DamagedMember as error:
+        stream.failure = error
+    stream.push(head)
     encoding = _wide_encoding(head)
     if encoding is None:
         yield from _pieces(stream, start)

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, identify
 from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.html.messages import HtmlOptions
 from pipeline.extract.html.pages import HANDLER, extract_pages
@@ -210,7 +211,7 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
         if form == "warc":
             yield from read_warc(stream, name, start, limits, earlier)
         else:
-            yield from _CORPORA[form](stream, name, start, job.columns, limits, job.keep)
+            yield from _CORPORA[form](stream, start, CorpusFile(name, job.columns, limits, job.keep))
     except InputError as error:
         yield refuse(name, 0, "unsupported", str(error).removeprefix(f"{name}: "), "file")
         return

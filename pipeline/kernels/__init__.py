@@ -5,12 +5,15 @@ while a kernel module is imported from a read-only installation. The folder's na
 source, because Numba alone does not notice an edit of a function that is called from another module. A user's own
 NUMBA_CACHE_DIR is respected.
 
-Text statistics are compiled with `entry`, `inner` and `inlined`: no Python object, no allocation, no reference
-counting, the GIL released. Their kernels pass dozens of arrays around in named tuples. `_nrt=False` drops Numba's
-atomic reference counting of each at every call (it made them twice as slow) and with it the right to allocate: all
-memory comes from Python. Inlining drops the copying of the tuples (four times as slow). Inner functions are compiled
-into the entry point's one cached file, without wrappers of their own, which halves the time of compiling; from Python
-they are plain Python.
+Kernels are compiled with `entry`, `inner` and `inlined`: no Python object, no allocation, no reference counting, the
+GIL released. A division by zero is infinite or NaN, as in C, and no error; the scores of models count on it, and no
+other divisor can be zero. What has to allocate is plain `njit`.
+
+The kernels of text statistics pass dozens of arrays around in named tuples. `_nrt=False` drops Numba's atomic reference
+counting of each at every call (it made them twice as slow) and with it the right to allocate: all memory comes from
+Python. Inlining drops the copying of the tuples (four times as slow). Inner functions are compiled into the entry
+point's one cached file, without wrappers of their own, which halves the time of compiling; from Python they are plain
+Python.
 """
 
 from __future__ import annotations

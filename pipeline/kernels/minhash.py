@@ -12,7 +12,6 @@ The hashes, from words to signature (a change of any of them needs a new stage v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +24,6 @@ from pipeline.kernels.words import class_table, mix64, next_words
 EMPTY_TEXT_HASH = np.uint64(0)
 """The text hash of a document without words. Documents without words are nobody's duplicates."""
 MAX_HASH = np.uint32(0xFFFFFFFF)
-GRAM_WORDS = 8
-"""Words of the runs that `copy_shares` compares."""
 CHUNK_SHINGLES = 512
 """Shingles that are permuted together: 2 KiB, so that they stay in the first-level cache for all permutations."""
 
@@ -89,23 +86,15 @@ def text_hashes(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[
 
 
 def shingle_hashes(text: bytes | NDArray[np.uint8], shingle_words: int, any_number: bool = False) -> NDArray[np.uint32]:
-    """Return the 32-bit shingle hashes of one text (UTF-8) in order, with repetitions, before any permutation."""
-    return _shingles_of(text, shingle_words, any_number)[1]
+    """Return the 32-bit shingle hashes of one text (UTF-8) in order, with repetitions, before any permutation.
 
-
-def copy_shares(source: bytes, text: bytes, other: bytes = b"") -> tuple[float, float, float]:
-    """Return the shares of the 8-grams of `text` that `source` has, that stood earlier in `text`, and that `other` has
-    and `source` has not.
-
-    All are UTF-8. A text of fewer than eight words has no 8-gram and every share is 0.
+    Memory beyond the result is a few KiB.
     """
-    grams = _grams_of(text)
-    if not grams:
-        return 0.0, 0.0, 0.0
-    known = set(_grams_of(source))
-    echoed = set(_grams_of(other)) - known
-    copied, repeated = sum(map(known.__contains__, grams)), len(grams) - len(set(grams))
-    return copied / len(grams), repeated / len(grams), sum(map(echoed.__contains__, grams)) / len(grams)
+    data = frozen(np.frombuffer(text, np.uint8))
+    found: NDArray[np.uint32] = np.empty(data.size // 2 + 1, np.uint32)  # pages never touched are never there
+    words = np.empty(CHUNK_SHINGLES + shingle_words - 1, np.uint64)
+    found.resize(_text_shingles(data, (shingle_words, any_number), class_table(), words, found), refcheck=False)
+    return found
 
 
 def band_keys(signatures: NDArray[np.uint32], num_bands: int, rows_per_band: int) -> NDArray[np.uint64]:
@@ -120,21 +109,6 @@ def band_keys(signatures: NDArray[np.uint32], num_bands: int, rows_per_band: int
     keys = np.empty((signatures.shape[0], num_bands), np.uint64)
     _band_keys(frozen(np.ascontiguousarray(signatures)), rows_per_band, keys)
     return keys
-
-
-def _shingles_of(text: bytes | NDArray[np.uint8], width: int, any_number: bool) -> tuple[int, NDArray[np.uint32]]:
-    """Return the number of words of a text and the hashes of its shingles."""
-    data = frozen(np.frombuffer(text, np.uint8))
-    words: NDArray[np.uint64] = np.empty(data.size // 2 + 2, np.uint64)
-    found: NDArray[np.uint32] = np.empty(words.size, np.uint32)
-    n_words, count = _text_shingles(data, (width, any_number), class_table(), words, found)
-    return n_words, found[:count].copy()
-
-
-def _grams_of(text: bytes) -> Sequence[int]:
-    n_words, hashes = _shingles_of(text, GRAM_WORDS, False)
-    grams: list[int] = hashes.tolist()
-    return grams if n_words >= GRAM_WORDS else ()
 
 
 @entry
@@ -179,10 +153,21 @@ def _sign(data, offsets, shape, table, permutations, scratch, result):  # type: 
 @entry
 def _text_shingles(data, shape, table, words, out):  # type: ignore[no-untyped-def]
     shingle_words, any_number = shape
-    filled, _ = next_words(data, 0, data.size, table, words, 0)
-    if any_number:
-        _generalise_numbers(words, 0, filled, False)
-    return filled, _shingles(words, filled, max(1, min(shingle_words, filled)), out)
+    total, filled, position = 0, 0, 0
+    after_number = False
+    while True:
+        fresh = filled
+        filled, position = next_words(data, position, data.size, table, words, filled)
+        if any_number:
+            after_number = _generalise_numbers(words, fresh, filled, after_number)
+        width = min(shingle_words, filled) if total == 0 else shingle_words
+        if width > 0:
+            total += _shingles(words, filled, width, out[total:])
+        if filled < words.size:
+            return total
+        filled = shingle_words - 1
+        for i in range(filled):
+            words[i] = words[words.size - filled + i]
 
 
 @inlined

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.mix.shards.sample import SampleReport
-from pipeline.mix.steps.choose import Choice, Fitted, models_of, observed
+from pipeline.mix.steps.choose import Choice, Fitted, models_of
 from pipeline.mix.steps.types import Material, OpenMix
 from pipeline.mix.types import Estimate, Floats
 from pipeline.mix.weights.proposal import Proposal
@@ -80,9 +80,7 @@ class MixReport:
     @property
     def others(self) -> dict[str, Floats]:
         """The candidates that were not written, but for the natural mixture."""
-        if self.fitted is None or self.choice is None:
-            return {}
-        known = {"proposal": self.choice.proposal.vector} | observed(self.material, self.fitted)
+        known = self.choice.candidates if self.choice else {}
         return {name: weights for name, weights in known.items() if name not in ("natural", self.written)}
 
     @property
@@ -181,7 +179,7 @@ def text_summary(report: MixReport) -> str:
         for size in verification.sizes:
             evidence, verdict = _verdict(size, verification)
             heading = {"confirmed": "Confirmed", "likely": "Likely"}.get(evidence, "NOT CONFIRMED")
-            parts.append(f"{heading}. {_label(size)}: {visible(verdict)}")
+            parts.append(f"{heading}. {_label(size)}: {visible(verdict[:1].lower() + verdict[1:])}")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.select.margins import NEAR, Comparison, margins
 from pipeline.table.catalog import Source
 from pipeline.table.errors import WorkspaceError
-from pipeline.table.format import cell, encode, visible
+from pipeline.table.format import cell, visible
 from pipeline.table.query import literal, quote
 from pipeline.table.schema import KEEP_COLUMNS
 from pipeline.table.sql import Session, connect, read_parts, reading
@@ -41,9 +41,27 @@ class Explanation:
     documents: tuple[dict[str, Any], ...]
     rejects: tuple[dict[str, Any], ...]
 
-    def as_json(self) -> str:
-        """Return one JSON object."""
-        return encode({"query": self.query, "documents": list(self.documents), "rejects": list(self.rejects)})
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each rule that a document failed, or passed by little; one at least a document or reject.
+
+        `verdict` is failed, near or null; of a reject `rule` is its reason. Numbers are of the comparison that decided.
+        """
+        rows = []
+        for document in self.documents:
+            told: list[tuple[dict[str, Any], str | None]] = [(each, "failed") for each in document["failed_rules"]]
+            told += [(each, "near") for each in document["near_misses"]]
+            for each, verdict in told or [({}, None)]:
+                known = {name: document[name] for name in ("doc_id", "source", "url", "outcome")}
+                compared: dict[str, Any] = next(iter(each.get("comparisons", ())), {})
+                known |= {"rule": each.get("rule"), "verdict": verdict}
+                rows.append(
+                    known | {name: compared.get(name) for name in ("expression", "value", "wants", "bound", "margin")}
+                )
+        for reject in self.rejects:
+            known = {"doc_id": None, "source": reject["source"], "url": reject["url"], "outcome": "rejected"}
+            known |= {"rule": reject["reason"], "verdict": None, "expression": reject["detail"]}
+            rows.append(known | dict.fromkeys(("value", "wants", "bound", "margin")))
+        return rows
 
     def as_text(self) -> str:
         """Return a page for people."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.select.rules import BUILT_IN, TOKEN_COLUMNS
 from pipeline.table.catalog import Catalog, Source
-from pipeline.table.format import encode, visible
+from pipeline.table.format import visible
 from pipeline.table.query import quote
 from pipeline.table.sql import Session, connect, reading
 from pipeline.table.storage import Storage
@@ -48,12 +47,6 @@ def funnel(storage: Storage) -> list[FunnelRow]:
     """
     with connect(storage) as session:
         return [row for source in session.catalog.sources for row in _source_rows(session, source)]
-
-
-def as_json(rows: Sequence[FunnelRow]) -> str:
-    """Return one JSON array, an object a row."""
-    lines = ",\n".join(encode(dataclasses.asdict(row)) for row in rows)
-    return f"[\n{lines}\n]"
 
 
 @reading

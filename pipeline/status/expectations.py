@@ -11,6 +11,7 @@ from pipeline.status.config import ExpectConfig, bounds
 from pipeline.status.runs import Kept, RunRecord, kept_now, latest_kept, records
 from pipeline.table.catalog import Source
 from pipeline.table.errors import ConfigError, InputError, ShardError, WorkspaceError, nearest
+from pipeline.table.format import text_table, visible
 from pipeline.table.query import quote
 from pipeline.table.schema import TOKEN_COLUMNS
 from pipeline.table.sql import Session, connect, reading
@@ -49,6 +50,24 @@ def judge(storage: Storage, expected: Mapping[str, ExpectConfig]) -> list[dict[s
         for (key, path), (names, lines) in lists.items():
             rows.append(_listed(session, [sources[name] for name in names if name in sources], key, path, lines))
         return rows
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of `judge` as a table for people, and below it what takes several lines."""
+    shown = [
+        {**row, "found": _figure(row["found"]), "details": row["details"][0] if len(row["details"]) == 1 else ""}
+        for row in rows
+    ]
+    more = [row for row in rows if len(row["details"]) > 1]
+    lines = ["\n  ".join([f"{row['source']} {row['expectation']}:", *map(visible, row["details"])]) for row in more]
+    return text_table(shown) + "\n".join(lines)
+
+
+def _figure(number: float | None) -> str:
+    """Return a count or a share as a person reads it."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if number >= 1000 or number == int(number) else f"{number:.3g}"
 
 
 @dataclass

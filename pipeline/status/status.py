@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.status.runs import RunRecord, flat, records
 from pipeline.table.catalog import OTHER_ROWS, Catalog, check_layout, group_folders, source_folders, superseded
 from pipeline.table.errors import GristmillError, ShardError
-from pipeline.table.format import cell, encode, text_table, visible
+from pipeline.table.format import cell, text_table, visible
 from pipeline.table.shards import THREADS, Group, Index, Manifest, Part
 from pipeline.table.storage import Storage, holder
 
@@ -45,9 +45,9 @@ class Status:
     """Groups that are older than what they were made from."""
     problems: list[str]
 
-    def as_json(self) -> str:
-        """Return one JSON object."""
-        return encode({name: getattr(self, name) for name in self.__slots__})
+    def plain(self) -> dict[str, Any]:
+        """Return the same as one JSON value."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def as_text(self) -> str:
         """Return a page for people, with the last runs."""

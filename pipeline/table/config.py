@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ _UNSHOWN = frozenset({"base_url", "api_key_env"})
 """Keys whose value may be a secret that was put there by mistake: no message shows it."""
 _ADDED = re.compile(r"\[key\]|str|int|float|bool|(dict|list|tuple|literal|constrained-\w+|function-\w+|nullable)\[.*\]")
 """What pydantic adds to a problem's location: the mark of a mapping's key that is itself wrong, a union's member."""
-_MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
+_MAPPING = re.compile(r"a (valid )?dictionary( or (an )?instance of \w+)?")
 
 Model = TypeVar("Model", bound=BaseModel)
 _Path = tuple[str, ...]
@@ -202,7 +203,7 @@ def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: s
     line = _line((*path, *named), lines)
     place = f"{where}:{line}" if line else where
     key = ".".join(path)
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass
         known = _fields(model, problem["loc"][:-1])
         hint = nearest(path[-1], known) or (f" (known: {', '.join(known)})" if known else "")
         return f"{place}: unknown key {key!r}{hint}"
@@ -220,12 +221,10 @@ def _describe(model: type[BaseModel], path: _Path, problems: list[Any], where: s
 def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:
     """Return the keys that are valid at `location` inside `model`."""
     for step in location:
-        models = _models(model)
-        if isinstance(step, str) and models and any(step in m.model_fields for m in models):
-            model = next(m.model_fields[step].annotation for m in models if step in m.model_fields)
-        else:  # a mapping's key, a list's number, or the name that pydantic gives to a union's member
-            model = _inner(model, step)
-    return sorted({name for m in _models(model) for name in m.model_fields})
+        inside = [fields[str(step)] for fields in _models(model) if step in fields]
+        # beside fields: a mapping's key, a list's number, or the name that pydantic gives to a union's member
+        model = inside[0] if inside else _inner(model, step)
+    return sorted({name for fields in _models(model) for name in fields})
 
 
 def _inner(annotation: Any, step: int | str) -> Any:
@@ -236,7 +235,10 @@ def _inner(annotation: Any, step: int | str) -> Any:
     return by_name[0] if by_name else arguments[-1]
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: Any) -> list[dict[str, Any]]:
+    """Return the fields of the models and dataclasses that an annotation names: a dictionary of annotations each."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        return [{name: field.annotation for name, field in annotation.model_fields.items()}]
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return [typing.get_type_hints(annotation)]
     return [m for a in typing.get_args(annotation) for m in _models(a)]

@@ -1,23 +1,34 @@
-"""A query's answer as text: a table for people, CSV and JSON for programs. No row or value is lost in the last two."""
+"""Answers: of a query as text (a table for people, CSV and JSON for programs), of a command also as a data frame.
+
+No row or value is lost in CSV, JSON and data frames.
+"""
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, islice
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from pipeline.table.errors import UsageError, escaped
+from pipeline.table.errors import MissingDependencyError, UsageError, escaped
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow as pa
 
 Format = Literal["table", "csv", "json"]
 CELL_WIDTH = 60
+NOTEBOOK_ROWS = 200
+"""Rows that a notebook shows of an answer."""
 WIDTH_ROWS = 1000
 """Rows read before column widths are fixed; the rest is written as it comes."""
 
@@ -34,6 +45,116 @@ class Result:
     types: list[str]
     rows: Iterator[tuple[Any, ...]]
     """Python values, but for dates and points in time, which are ISO 8601 text in UTC: Python has no infinity."""
+
+
+class FrameRows(Sequence[Mapping[str, Any]]):
+    """The rows of an Arrow table, made into dictionaries as they are asked for."""
+
+    def __init__(self, frame: pa.Table) -> None:
+        self.frame = frame
+
+    def __len__(self) -> int:
+        return int(self.frame.num_rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        number = range(len(self))[place]
+        return self.frame.slice(number, 1).to_pylist()[0]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for batch in self.frame.to_batches(max_chunksize=WIDTH_ROWS):
+            yield from batch.to_pylist()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answers: rows for programs, and the same in words for people.
+
+    In Python it is a table: iterate over its rows, or take `df()`, `pl()` or `arrow()`; a notebook shows the rows, and
+    `print` what the command line prints.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    """Flat dictionaries of the same keys; dates and points in time as they are, or ISO 8601 text."""
+    told: str | Callable[[], str] | None = None
+    """What people read, or what makes it once it is wanted; without it they read the rows."""
+    value: Mapping[str, Any] | None = None
+    """The object that JSON has in place of an array of the rows."""
+    notes: tuple[str, ...] = ()
+    """Doubts and counts, for standard error."""
+    exit_code: int = 0
+
+    @property
+    def text(self) -> str:
+        """What the command prints."""
+        if self.told is None:
+            return text_table(self.rows)
+        return self.told if isinstance(self.told, str) else self.told()
+
+    def json(self) -> str:
+        """Return what the command prints with `--json`."""
+        if self.value is not None:
+            return encode(self.value)
+        return "[\n" + ",\n".join(map(encode, self.rows)) + "\n]"
+
+    def arrow(self) -> pa.Table:
+        """Return the rows as an Arrow table; one whose values have no common type is text or JSON."""
+        import pyarrow as pa
+
+        if isinstance(self.rows, FrameRows):
+            return self.rows.frame
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        columns = []
+        for name in names:
+            values = [row.get(name) for row in self.rows]
+            try:
+                columns.append(pa.array(values))
+            except (pa.ArrowException, OverflowError):
+                texts = [value if value is None or isinstance(value, str) else encode(value) for value in values]
+                columns.append(pa.array(texts))
+        return pa.Table.from_arrays(columns, names)
+
+    def df(self) -> pandas.DataFrame:
+        """Return the rows as a pandas data frame. Raises: MissingDependencyError."""
+        try:
+            import pandas  # noqa: F401  # pyarrow's own message does not say what to install
+        except ImportError as error:
+            raise MissingDependencyError("df() needs pandas, which is not installed: pip install pandas") from error
+        frame: pandas.DataFrame = self.arrow().to_pandas()
+        return frame
+
+    def pl(self) -> polars.DataFrame:
+        """Return the rows as a Polars data frame. Raises: MissingDependencyError."""
+        try:
+            import polars
+        except ImportError as error:
+            raise MissingDependencyError("pl() needs Polars, which is not installed: pip install polars") from error
+        frame = polars.from_arrow(self.arrow())
+        assert isinstance(frame, polars.DataFrame), "a table becomes a frame"
+        return frame
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the rows, or the text where there are none."""
+        if not self.rows:
+            return f"<pre>{html.escape(self.text)}</pre>"
+
+        def line(cells: Iterable[object], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(str(each))}</{tag}>" for each in cells) + "</tr>"
+
+        body = "".join(line(map(cell, row.values()), "td") for row in islice(self.rows, NOTEBOOK_ROWS))
+        more = len(self.rows) - NOTEBOOK_ROWS
+        said = f"<p>and {more:,} more rows</p>" if more > 0 else ""
+        return f"<table>{line(self.rows[0], 'th')}{body}</table>{said}"
 
 
 def write(result: Result, form: Format, stream: TextIO, *, defuse: bool = False) -> int:
@@ -68,7 +189,7 @@ def write_table(result: Result, stream: TextIO, width: int | None = CELL_WIDTH) 
 
 def text_table(rows: Sequence[Mapping[str, object]], width: int | None = CELL_WIDTH) -> str:
     """Return rows of the same keys as an aligned table; columns of numbers to the right."""
-    columns = list(rows[0]) if rows else []
+    columns = list(rows[0]) if len(rows) else []
     values = [tuple(row[name] for name in columns) for row in rows]
     kinds = ["DOUBLE" if all(_is_number(row[i]) for row in values) else "VARCHAR" for i in range(len(columns))]
     buffer = io.StringIO()

@@ -99,7 +99,7 @@ class Session:
         for owner, view in list(self.unverified):
             if not are_all or views & {(owner.lower(), view), (MAIN, view), ("", view)}:
                 for group, index in self.unverified[owner, view]:
-                    _verify(group, index)
+                    verify_parts(group, index)
                 del self.unverified[owner, view]
 
     def query(self, sql: str) -> Result:
@@ -264,11 +264,12 @@ def read_parts(group: Group, index: Index, options: str = "") -> str:
 
     Raises: WorkspaceError when one of them is damaged.
     """
-    _verify(group, index)
+    verify_parts(group, index)
     return _table_of(group, index, options)
 
 
-def _verify(group: Group, index: Index) -> None:
+def verify_parts(group: Group, index: Index) -> None:
+    """Hold the parts of `index` against their manifests. Raises: WorkspaceError when one is damaged or missing."""
     try:
         group.verify(index.parts)
         group.memory.save()
@@ -356,7 +357,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, source: Source, view: st
         try:
             connection.execute(f"CREATE VIEW {name} AS FROM {_table_of(group, index)}")
         except duckdb.Error:
-            _verify(group, index)  # says which file it is, and what to do
+            verify_parts(group, index)  # says which file it is, and what to do
             raise
     else:
         kept = source.groups["documents"].details.get(schema.KEEP_COLUMNS, {}) if "documents" in source.groups else {}

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.proxies.transformer import model, shape, training
-from pipeline.mix.proxies.transformer.data import MixStream, Progress
+from pipeline.mix.proxies.transformer.data import MixStream, RunProgress
 from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.proxies.transformer.shape import Shape
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens
@@ -98,7 +98,7 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
     """Train both in turns for about this many CPU seconds; print a line."""
     config = ProxyConfig(kind="transformer", parameters=parameters, tokens=10_000_000, device="cpu")
     proxy, run = TransformerProxy(config, data), RunSpec("bench", "natural", np.array([1.0]), 1)
-    trainer = training.Training(proxy.plan(run), MixStream(data, run, config.seed, config.context))
+    trainer = training.TrainingRun(proxy.plan(run), MixStream(data, run, config.seed, config.context))
     decoder = Decoder(proxy.shape)
     load(decoder, proxy.shape, trainer.flat)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=proxy.schedule.peak, betas=shape.BETAS)
@@ -134,7 +134,7 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
     )
 
 
-def mean_loss(progress: Progress) -> float:
+def mean_loss(progress: RunProgress) -> float:
     """Return the mean training loss of all steps so far."""
     nats, before = progress.pending[0], 0
     for tokens, loss in progress.curve:

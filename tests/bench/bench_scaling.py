@@ -74,7 +74,7 @@ def covered(table: Table, bootstrap: int, seed: int) -> list[bool]:
     best = compute_optimal(law, 1e21).parameters
     _, a, alpha, b, beta = table.theta
     optimum = (alpha * a / (beta * b)) ** (1 / (alpha + beta)) * (1e21 / 6) ** (beta / (alpha + beta))
-    return [*hits, bool(best.lo <= optimum <= best.hi)]
+    return [*hits, bool(best.low <= optimum <= best.high)]
 
 
 def coverage(design: str, tables: int, bootstrap: int, noise: float | None = None) -> tuple[Floats, float]:

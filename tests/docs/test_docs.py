@@ -22,6 +22,7 @@ from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import STAGES, RunConfig, load
 from flows.stages import expected_columns, rules_of
+from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
 from pipeline.inputs.shipped import preset_names
@@ -228,7 +229,9 @@ def test_the_readmes_configuration_keeps_the_columns_of_the_line_above_it() -> N
     ]
     (config,) = (RunConfig.model_validate(content) for content in configs)
     ((name, source),) = config.sources.items()
-    (item,) = read_jsonl(io.BytesIO(line), "line", 0, source.columns, source.extract.limits, source.keep_columns)
+    (item,) = read_jsonl(
+        io.BytesIO(line), 0, CorpusFile("line", source.columns, source.extract.limits, source.keep_columns)
+    )
     assert isinstance(item.result, Document)
     document = item.result
     assert (document.text, document.url, document.metadata) == ("...", "https://example.org/", {})

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import threading
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -179,19 +177,19 @@ def test_readers_beside_runs_see_one_state_or_the_other(config: dict[str, Any]) 
         thread.join()
 
 
-def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any]) -> None:
     run_all(config)
-    capsys.readouterr()
     source = Path(config["workspace"], "web")
-    assert check(Namespace(workspace=config["workspace"], json=True)) == 0
-    groups = {row["group"]: row for row in json.loads(capsys.readouterr().out)}
+    sound = check(config["workspace"])
+    assert sound.exit_code == 0
+    groups = {row["group"]: dict(row) for row in sound}
     assert groups["documents"] | {"bytes": 0} == {
         "source": "web",
         "group": "documents",
         "parts": 1,
         "rows": 33,
         "bytes": 0,
-        "problems": [],
+        "problems": (),
     }
     assert {"rejects", "signals/language", "signatures", "duplicates", "outcomes", "curated"} < groups.keys()
     (lost,) = source.glob("signatures/*.parquet")
@@ -203,8 +201,9 @@ def test_check_names_what_is_wrong_and_what_to_do(config: dict[str, Any], capsys
     (manifest,) = source.glob("_manifests/documents/part-*.json")
     manifest.write_text("{")
     (source / "_manifests/outcomes/_index.json").write_text("{")
-    assert check(Namespace(workspace=config["workspace"], json=False)) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if str(source) in line]
+    damage = check(config["workspace"])
+    assert damage.exit_code == 1
+    lines = [line for line in damage.text.splitlines() if str(source) in line]
     for path, words in (
         (lost, "is missing; run again"),
         (damaged, "is damaged: its content is not what its manifest says; delete it and run again"),

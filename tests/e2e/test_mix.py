@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.mix.steps import choose
+from pipeline.mix.steps.choose import observed
+from tests.bench import bench_mix_decisions
 from tests.cli_runs import gristmill, select, snapshot, write_config
 from tests.mix_workspace import (
     CODE,
@@ -317,8 +320,15 @@ def _swarm_runs(folder: Path) -> set[str]:
 def test_another_suite_is_another_mixture_from_the_same_runs(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(copied / "cache"))
     prose, before = proposal(copied), snapshot(copied / MIX / "runs")
-    swarm = _swarm_runs(copied)
+    swarm, chosen_from = _swarm_runs(copied), []
+
+    def counted(material: Any, fitted: Any) -> Any:
+        chosen_from.append(observed(material, fitted))
+        return chosen_from[-1]
+
+    monkeypatch.setattr(choose, "observed", counted)
     ran = done(copied, "run", edited(copied, suite="code.yaml", measure=["prose.yaml"]))
+    assert len(chosen_from) == 1  # with many slices rounding them takes seconds
     after = snapshot(copied / MIX / "runs")
     assert {name: after[name] for name in before} == before
     assert _swarm_runs(copied) == swarm
@@ -333,6 +343,14 @@ def test_another_suite_is_another_mixture_from_the_same_runs(copied: Path, monke
     assert mixture(copied)["provenance"]["suite"] == "code.yaml"
     done(copied, "propose", edited(copied))
     assert proposal(copied) == prose
+
+
+def test_the_benchmark_of_decisions_measures_a_mix(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copied)
+    row = bench_mix_decisions.variant("mix.yaml", [], 3)
+    assert json.dumps(row)
+    assert row["weights"] == mixture(copied)["weights"]
+    assert row["gain_told"] == mixture(copied)["predicted"]["improvement"]
 
 
 def test_report_and_shards_belong_to_the_proposal_that_they_are_of(copied: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_bad_schedule_is_one_line_before_a_server_starts(
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     options = dict(zip(option[::2], option[1::2], strict=True))
     with pytest.raises(UsageError) as caught:
-        serve(str(scheduled(tmp_path)), options["--cron"], options.get("--name"), flow=pytest.fail)
+        serve(str(scheduled(tmp_path)), options["--cron"], options.get("--name"))
     assert [word for word in words if word not in str(caught.value)] == []
 
 

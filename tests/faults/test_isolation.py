@@ -11,12 +11,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 
-from pipeline.extract.isolation import BATCH_ITEMS, WorkerFailure, WorkerLimits, WorkerPool
+from pipeline.extract.isolation import BATCH_ITEMS, MAX_BYTES_IN_FLIGHT, WorkerFailure, WorkerLimits, WorkerPool
 from pipeline.table.errors import GristmillError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,6 +200,40 @@ def test_input_is_read_a_bounded_number_ahead(pool: WorkerPool) -> None:
     assert read <= 10 + 3 * 2 * BATCH_ITEMS
     results.close()  # type: ignore[attr-defined]
     assert answers(pool, [b"still"]) == [b"STILL"]
+
+
+def test_requests_of_bounded_size_are_read_ahead(pool: WorkerPool) -> None:
+    sizes = [1_000] * 20 + [MAX_BYTES_IN_FLIGHT // 4] * 20
+    read: list[int] = []
+
+    def requests() -> Iterator[tuple[int, bytes]]:
+        for number, size in enumerate(sizes):
+            read.append(size)
+            yield number, b"x" * size
+
+    for number, _ in pool.imap(requests()):
+        assert sum(read) - sum(sizes[:number]) < MAX_BYTES_IN_FLIGHT + max(sizes)
+    assert len(read) == len(sizes)
+
+
+def test_a_fault_of_its_own_breaks_the_pool_and_says_what_it_was() -> None:
+    with WorkerPool(HANDLER, 1, replace(LIMITS, recycle_rss_bytes=cast(int, "much"))) as pool:
+        with pytest.raises(GristmillError, match="a thread of the worker pool failed: TypeError") as caught:
+            answers(pool, echoes(9 * BATCH_ITEMS))
+        assert isinstance(caught.value.__cause__, TypeError)
+        with pytest.raises(GristmillError, match="TypeError"):
+            answers(pool, [b"x"])
+        time.sleep(0.2)
+        assert len(descendants()) == 1  # the template: the worker is gone
+
+
+def test_a_thread_that_cannot_be_started_is_not_called_a_closed_pool(pool: WorkerPool) -> None:
+    before = threading.stack_size(1 << 46)  # more than there is address space
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            answers(pool, [b"x"])
+    finally:
+        threading.stack_size(before)
 
 
 def test_an_error_of_the_input_reaches_the_caller(pool: WorkerPool) -> None:

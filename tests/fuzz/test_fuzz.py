@@ -26,6 +26,7 @@ from flows.config import RunConfig
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.content import identify
 from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Page, Reject
 from pipeline.extract.warc.archive import read_warc
@@ -126,7 +127,7 @@ _LINES = st.lists(_OBJECTS | _OBJECTS.flatmap(damaged) | st.binary(max_size=40),
 
 def jsonl(data: bytes) -> None:
     identify(io.BytesIO(data), "a.jsonl", {})
-    items = list(read_jsonl(io.BytesIO(data), "a", 0, {}, LIMITS, KEEP))
+    items = list(read_jsonl(io.BytesIO(data), 0, CorpusFile("a", {}, LIMITS, KEEP)))
     assert len(items) == sum(not line.isspace() and line != b"" for line in data.split(b"\n")), "a line is lost"
 
 
@@ -135,14 +136,14 @@ def anything(data: bytes) -> None:
     identify(io.BytesIO(data), "a", {})
     for read in (read_jsonl, read_csv):
         try:
-            list(read(io.BytesIO(data), "a", 0, {}, LIMITS, KEEP))
+            list(read(io.BytesIO(data), 0, CorpusFile("a", {}, LIMITS, KEEP)))
         except InputError:
             continue
 
 
 def csv(data: bytes) -> None:
     try:
-        items = list(read_csv(io.BytesIO(b"text,a,meta\n" + data), "a", 0, {}, LIMITS))
+        items = list(read_csv(io.BytesIO(b"text,a,meta\n" + data), 0, CorpusFile("a", {}, LIMITS)))
     except InputError:
         return
     assert b'"' in data or len(items) == sum(bool(line.strip(b"\r")) for line in data.split(b"\n")), "a row is lost"
@@ -167,7 +168,7 @@ def _parquet() -> list[bytes]:
 
 def parquet(data: bytes) -> None:
     try:
-        items = list(read_parquet(io.BytesIO(data), "a", 0, {}, LIMITS, KEEP))
+        items = list(read_parquet(io.BytesIO(data), 0, CorpusFile("a", {}, LIMITS, KEEP)))
         rows = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows
     except (InputError, OSError, pa.ArrowException):
         return

@@ -44,7 +44,7 @@ def newest(items: list[Answer | Failure]) -> list[Answer | Failure]:
     ))  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(records, st.data())
 def test_a_segment_cut_anywhere_keeps_what_was_whole_before(items, data):
     whole = segment(items)
@@ -60,7 +60,7 @@ def test_a_segment_cut_anywhere_keeps_what_was_whole_before(items, data):
             assert cache.damage == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(records.filter(bool), st.data())
 def test_a_changed_byte_loses_one_record_and_changes_none(items, data):
     whole = bytearray(segment(items))
@@ -73,7 +73,7 @@ def test_a_changed_byte_loses_one_record_and_changes_none(items, data):
     assert len(damage) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_can_be_taken_over(data):
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def test_any_bytes_can_be_taken_over(data):
         assert (found, bool(damage)) == ([], bool(data))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(records.filter(bool), st.data())
 def test_a_database_with_changed_bytes_gives_what_was_written_or_nothing(items, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from pipeline.extract.config import ExtractLimits
+from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Document
 
@@ -42,7 +43,7 @@ def test_every_line_is_a_document(name: str, column: str) -> None:
     lines = [json.loads(line) for line in decompress(DATA / name).split(b"\n") if line]
     column = column if column in lines[0] else next(key for key, value in lines[0].items() if isinstance(value, str))
     with (DATA / name).open("rb") as stream:
-        items = list(read_jsonl(stream, name, 0, {"text": column}, LIMITS))
+        items = list(read_jsonl(stream, 0, CorpusFile(name, {"text": column}, LIMITS)))
     assert [item.result.text for item in items if isinstance(item.result, Document)] == [line[column] for line in lines]
 
 
@@ -51,5 +52,5 @@ def test_every_row_of_a_csv_is_a_document() -> None:
     rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
     column = next(iter(rows[0]))
     with path.open("rb") as stream:
-        items = list(read_csv(stream, path.name, 0, {"text": column}, LIMITS))
+        items = list(read_csv(stream, 0, CorpusFile(path.name, {"text": column}, LIMITS)))
     assert [item.result.text for item in items if isinstance(item.result, Document)] == [row[column] for row in rows]

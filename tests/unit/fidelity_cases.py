@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 FAITHFUL: list[tuple[str, str]] = [
+    ("The plan was abnormal.", "The plan was not normal."),
     # numbers in words and digits
     ("The hall has 205 seats.", "There are two hundred and five seats in the hall."),
     ("The hall has two hundred and five seats.", "The hall seats 205."),

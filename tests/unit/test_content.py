@@ -12,6 +12,7 @@ import pickle
 import random
 import tarfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from flows.config import RunConfig
 from flows.stages import Run, check_inputs
 from pipeline.extract.content import identify
 from pipeline.extract.shard import ExtractJob, extract_input, read
+from pipeline.extract.units import Reject
 from pipeline.inputs.files import InputFile, resolve
 from pipeline.table.errors import InputError
 from pipeline.table.sql import run_sql
@@ -107,6 +109,10 @@ def job(tmp_path: Path, name: str, data: bytes, form: str = "auto") -> ExtractJo
     return ExtractJob(Storage.at(str(tmp_path / "ws")), "a", file, form, source.columns, source.extract)
 
 
+def cut(data: bytes, *places: int) -> list[bytes]:
+    return [data[start:end] for start, end in pairwise([0, *places, len(data)])]
+
+
 def outcomes(work: ExtractJob, start: int = 0) -> list[str]:
     with work.input.open() as stream:
         results = [item.result for item in read(stream, work, start, set())]
@@ -124,6 +130,9 @@ def outcomes(work: ExtractJob, start: int = 0) -> list[str]:
         lambda data: bz2.compress(data[:999]) + bz2.compress(data[999:]),
         lambda data: data.decode().encode("utf-16"),
         lambda data: gzip.compress(data.decode().encode("utf-32-be")),
+        lambda data: b"".join(map(gzip.compress, cut(data.decode().encode("utf-16"), 0, 1, 2, 3, 99))),
+        lambda data: b"".join(map(zstandard.compress, cut(data.decode().encode("utf-32"), 1, 1, 3))),
+        lambda data: b"".join(map(bz2.compress, cut(data, 1, 2))),
         lambda data: json.dumps(ROWS).encode(),
         lambda data: json.dumps(ROWS, indent=2, ensure_ascii=False).encode("utf-16-le"),
         lambda data: "\n".join(json.dumps(row, indent="\t") for row in ROWS).encode(),
@@ -138,6 +147,12 @@ def test_every_way_to_store_rows_gives_all_of_them(stored: Callable[[bytes], byt
         places = [item.offset for item in read(stream, work, 0, set())]
     for number in (1, 30, 49):
         assert outcomes(work, places[number]) == [row["text"] for row in ROWS[number:]]
+
+
+@pytest.mark.parametrize("head", [1, 3, 4, 9])
+def test_what_can_be_read_before_damage_is_read_however_little(head: int, tmp_path: Path) -> None:
+    stored = gzip.compress(b'{"text": "a"}\n'[:head]) + gzip.compress(b'{"text": "a"}\n'[head:] + DATA)[:-9]
+    assert outcomes(job(tmp_path, "rows", stored))[0] == "a"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +181,21 @@ def test_every_way_to_store_rows_gives_all_of_them(stored: Callable[[bytes], byt
 )
 def test_what_becomes_of_a_file(name: str, data: bytes, form: str, expected: list[str], tmp_path: Path) -> None:
     assert outcomes(job(tmp_path, name, data, form)) == expected
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("kind", "data"), [("warc", WARC), ("warc", gzip.compress(WARC, mtime=0)), ("parquet", parquet(text=["x"]))]
+)
+def test_a_file_of_another_format_than_its_source_says_is_one_clear_line(
+    form: str, kind: str, data: bytes, tmp_path: Path
+) -> None:
+    work = job(tmp_path, "a.jsonl", data, form)
+    with work.input.open() as stream:
+        (entry,) = read(stream, work, 0, set())
+    assert isinstance(entry.result, Reject)
+    name = "WARC" if kind == "warc" else "Parquet"
+    assert entry.result.detail == f"this is a {name} file; set `format: {kind}`, or `auto` for any"
 
 
 def odd_folder(tmp_path: Path) -> Path:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pipeline.extract import members
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.corpora.parquet import read_parquet, settle_types
-from pipeline.extract.corpora.rows import UNFIT, fit, to_date
+from pipeline.extract.corpora.rows import UNFIT, CorpusFile, fit, to_date
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.units import Document, Entry, Reject
 from pipeline.inputs.files import InputFile, resolve
@@ -46,17 +46,17 @@ Reader = Callable[[BinaryIO, str, int, Mapping[str, str], ExtractLimits], Iterat
 
 
 def jsonl(data: bytes, start: int = 0, **columns: str) -> list[Entry]:
-    return list(read_jsonl(io.BytesIO(data), "f", start, columns, LIMITS))
+    return list(read_jsonl(io.BytesIO(data), start, CorpusFile("f", columns, LIMITS)))
 
 
 def table(data: bytes, start: int = 0, **columns: str) -> list[Entry]:
-    return list(read_csv(io.BytesIO(data), "f", start, columns, LIMITS))
+    return list(read_csv(io.BytesIO(data), start, CorpusFile("f", columns, LIMITS)))
 
 
 def parquet(rows: pa.Table, start: int = 0, *, group_rows: int = 2, **columns: str) -> list[Entry]:
     sink = io.BytesIO()
     pq.write_table(rows, sink, row_group_size=group_rows)
-    return list(read_parquet(sink, "f", start, columns, LIMITS))
+    return list(read_parquet(sink, start, CorpusFile("f", columns, LIMITS)))
 
 
 def outcomes(items: list[Entry]) -> list[str]:
@@ -119,7 +119,7 @@ def test_the_fields_of_a_line() -> None:
     data = json.dumps(line).encode()
     limits = ExtractLimits(record_bytes=1_000_000)
     columns = {"text": "body", "url": "link", "date": "when"}
-    document = only(list(read_jsonl(io.BytesIO(data), "f", 0, columns, limits)))
+    document = only(list(read_jsonl(io.BytesIO(data), 0, CorpusFile("f", columns, limits))))
     assert (document.text, document.url, document.title) == ("T\ufffd", "http://a.example/", None)
     assert document.date == datetime(2020, 1, 2, 2, 4, 5, tzinfo=UTC)
     assert document.origin.record_id == "12"
@@ -235,7 +235,7 @@ def test_a_huge_line_streams_past() -> None:
 
 def test_a_file_of_another_format_is_an_input_error() -> None:
     with pytest.raises(InputError, match="not a readable Parquet file"):
-        list(read_parquet(io.BytesIO(b"text,url\n"), "f", 0, {}, LIMITS))
+        list(read_parquet(io.BytesIO(b"text,url\n"), 0, CorpusFile("f", {}, LIMITS)))
     with pytest.raises(InputError, match="no first row"):
         table(b"")
 
@@ -337,7 +337,7 @@ def test_a_damaged_row_group_costs_its_rows() -> None:
     data = bytearray(sink.getvalue())
     middle = pq.ParquetFile(sink).metadata.row_group(1).column(0).data_page_offset + 2000
     data[middle : middle + 400] = bytes(400)
-    items = list(read_parquet(io.BytesIO(bytes(data)), "f", 0, {}, LIMITS))
+    items = list(read_parquet(io.BytesIO(bytes(data)), 0, CorpusFile("f", {}, LIMITS)))
     damage = [item for item in items if not item.is_unit]
     assert [item.offset for item in damage] == [1000]
     assert (
@@ -352,7 +352,9 @@ def test_a_damaged_row_group_costs_its_rows() -> None:
 def kept(row: Mapping[str, object], **keep: str | dict[str, str]) -> Document:
     """Return the document of one line of JSON with columns kept: a path each, or path and type."""
     columns = {name: KeepColumn(**{"path": item} if isinstance(item, str) else item) for name, item in keep.items()}
-    return only(list(read_jsonl(io.BytesIO(json.dumps(row).encode()), "f", 0, {"text": "t"}, LIMITS, columns)))
+    return only(
+        list(read_jsonl(io.BytesIO(json.dumps(row).encode()), 0, CorpusFile("f", {"text": "t"}, LIMITS, columns)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -388,7 +390,7 @@ def test_mapped_columns_are_paths_too_and_leave_the_metadata() -> None:
     row = {"doc": {"body": "long", "n": 1}, "meta": {"url": "http://a/", "ts": 1577934245, "id": "x"}, "url": "mine"}
     data = json.dumps(row).encode()
     columns = {"text": "doc.body", "url": "meta.url", "date": "meta.ts", "id": "meta.id"}
-    document = only(list(read_jsonl(io.BytesIO(data), "f", 0, columns, LIMITS)))
+    document = only(list(read_jsonl(io.BytesIO(data), 0, CorpusFile("f", columns, LIMITS))))
     assert (document.text, document.url, document.origin.record_id) == ("long", "http://a/", "x")
     assert document.date == datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert document.metadata == {"doc": {"n": 1}, "url": "mine"}
@@ -627,11 +629,14 @@ def test_parquet_knows_the_types_of_what_is_kept(tmp_path: Path) -> None:
         {"at": KeepColumn(path="meta.at"), "topic": KeepColumn(path="labels.topic")}, files, "", True
     )
     with files[1].open() as stream:
-        document = only(list(read_parquet(stream, "f", 0, {}, LIMITS, columns)))
+        document = only(list(read_parquet(stream, 0, CorpusFile("f", {}, LIMITS, columns))))
     assert document.kept == {"at": datetime(1970, 1, 1, tzinfo=UTC), "topic": "x"}
     assert not {"at", "labels"} & set(document.metadata)
     with files[0].open() as stream:  # a file without the column has nulls
-        assert only(list(read_parquet(stream, "f", 0, {}, LIMITS, columns))).kept == {"at": None, "topic": None}
+        assert only(list(read_parquet(stream, 0, CorpusFile("f", {}, LIMITS, columns)))).kept == {
+            "at": None,
+            "topic": None,
+        }
 
 
 VALUES = st.recursive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.select.explain import Explanation, explain
 from pipeline.select.margins import margins
 from pipeline.table import schema
 from pipeline.table.errors import WorkspaceError
+from pipeline.table.format import encode
 from pipeline.table.sql import connect
 from pipeline.table.storage import Storage
 
@@ -29,7 +31,7 @@ JUDGED = ("rule", "sql", "resolved", "comparisons", "value")
 
 
 def only(explanation: Explanation) -> dict[str, Any]:
-    (document,) = json.loads(explanation.as_json())["documents"]
+    (document,) = json.loads(encode(explanation.documents))
     return dict(document)
 
 
@@ -163,7 +165,7 @@ def test_a_url_finds_documents_and_rejects(tmp_path: Path) -> None:
     wb.write_group(storage, "web/documents", [twice], schema.DOCUMENTS)
     wb.write_group(storage, "web/rejects", [[wb.reject(3, "charset") | {"url": "https://a.org/x"}]], schema.REJECTS)
     wb.write_group(storage, "code/documents", [[wb.document(9, "code", url="https://a.org/x")]], schema.DOCUMENTS)
-    found = json.loads(explain(storage, "https://a.org/x").as_json())
+    found = asdict(explain(storage, "https://a.org/x"))
     assert found["query"] == "https://a.org/x"
     assert [document["doc_id"] for document in found["documents"]] == [wb.doc_id(9), wb.doc_id(1), wb.doc_id(2)]
     (reject,) = found["rejects"]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.kernels.repetition import _copy_shares, copy_shares
 from pipeline.rephrase.verify import (
     MAX_LINE_BYTES,
     SCHEMA,
@@ -97,6 +100,23 @@ def test_the_kernel_agrees_with_plain_python() -> None:
     source = "The quick brown fox jumps over the lazy dog while the small cat sleeps on the warm mat near the fire"
     text = "Today the QUICK brown fox jumps over the lazy dog while the tall cat sleeps on the warm mat near the fire"
     assert verify(source, text).copied_8gram_share == pytest.approx(python_copy_share(source, text))
+
+
+def test_long_texts_share_no_runs_by_chance() -> None:
+    chance = random.Random(1)
+    source, text = (" ".join(f"{kind}{chance.randrange(5000)}" for _ in range(400_000)).encode() for kind in "ab")
+    assert copy_shares(source, text, source) == (0, 0, 0)
+
+
+def test_runs_that_are_copied_and_stood_earlier_count_as_both() -> None:
+    passage, own = (" ".join(f"{kind}{k}" for k in range(20)).encode() for kind in "ab")
+    copied, repeated, echoed = copy_shares(passage, b" ".join([passage, passage, own]), b" ".join([passage, own]))
+    assert (copied, repeated, echoed) == pytest.approx((26 / 53, 13 / 53, 20 / 53))
+
+
+def test_runs_are_counted_without_the_lock() -> None:
+    kernel: Any = _copy_shares
+    assert kernel.targetoptions["nogil"]
 
 
 NOT_JUDGED = ("unsupported_dates", "unsupported_units", "unsupported_names", "negation_flips", "role_swaps")

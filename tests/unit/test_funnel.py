@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import workspace_builder as wb
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.select.funnel import FunnelRow, as_json, as_text, funnel, kept_by_shares, reject_reasons
+from pipeline.select.funnel import FunnelRow, as_text, funnel, kept_by_shares, reject_reasons
 from pipeline.table import schema
 from pipeline.table.catalog import Catalog
 from pipeline.table.storage import Storage
@@ -29,7 +29,7 @@ def test_the_whole_funnel(tmp_path: Path) -> None:
         FunnelRow("web", "select", "exact_duplicate", 3, 3, 150, 150),
         FunnelRow("web", "select", "near_duplicate", 3, 2, 150, 100),
     ]
-    assert json.loads(as_json(rows))[0] == {
+    assert asdict(rows[0]) == {
         "source": "web",
         "stage": "extract",
         "rule": None,

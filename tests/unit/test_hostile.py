@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flows.commands import _limited_memory
+from flows.cli import _limited_memory
 from pipeline.extract import members
 from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.corpora.parquet import read_parquet
+from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document, Reject
 from pipeline.extract.warc.archive import read_warc
@@ -65,7 +66,7 @@ def rows(table: pa.Table, keep: Mapping[str, KeepColumn] | None = None, **option
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", **options)
     peak = pa.default_memory_pool().max_memory()
-    found = [item.result for item in read_parquet(sink, "f", 0, {}, LIMITS, keep or {})]
+    found = [item.result for item in read_parquet(sink, 0, CorpusFile("f", {}, LIMITS, keep or {}))]
     assert pa.default_memory_pool().max_memory() - peak < 64 << 20, "memory is bounded"
     return found
 
@@ -103,7 +104,7 @@ def test_a_record_that_claims_any_length_costs_no_other() -> None:
 @pytest.mark.parametrize("line", [b"{}\n", b"\n", b" ", b'{"text": "a"}\n', b"[", b"{"])
 def test_kilobytes_that_stand_for_hours_are_given_up(line: bytes) -> None:
     data = zstandard.compress(b'{"text": "first"}\n' + line * (100_000_000 // len(line)))
-    found = counted(read_jsonl(io.BytesIO(data), "f", 0, {}, LIMITS))
+    found = counted(read_jsonl(io.BytesIO(data), 0, CorpusFile("f", {}, LIMITS)))
     assert found["damaged"] >= 1 or found["truncated_input"] == 1
     assert sum(found.values()) < 10_000
 

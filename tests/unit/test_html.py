@@ -26,6 +26,7 @@ from pipeline.extract.html.messages import (
 )
 from pipeline.extract.html.pages import HANDLER, extract_page, extract_pages
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.media import refuse_body
 from pipeline.extract.units import Document, Origin, Page, Reject
 from pipeline.inputs.shipped import LID_INSTALL_LINE, lid_model_path
 
@@ -113,6 +114,31 @@ def test_what_is_refused_and_why(engine: str, body: bytes, changes: dict[str, ob
     assert result.reason == reason
     assert result.detail
     assert result.url == "https://example.org/0"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"RIFF*", "image/webp or another RIFF file"),
+        (b" RIFF*", None),
+        (b"GIF80*", "image/gif"),
+        (b"\nGIF80*", None),
+        (b"\n\0GIF89a*", "image/gif"),
+        (b"\0\0\1\0*", "image/x-icon"),
+        (b"\xef\xbb\xbf\0\0\1\0*", None),
+        (b"\x1f\x8b\x08*", "application/gzip"),
+        (b" \x1f\x8b\x08*", None),
+        (b"Rar!\x1aX*", "application/vnd.rar"),
+        (b"\xef\xbb\xbf Rar!\x1a\x07*", "application/vnd.rar"),
+        (b"\xd0\xcf\x11\xe0*", "application/msword"),
+        (b"  %PDF-1*", "application/pdf"),
+        (b"  ID3*", "audio/mpeg"),
+        (b"<p>%PDF-", None),
+    ],
+)
+def test_what_a_body_is_by_its_first_bytes(body: bytes, kind: str | None) -> None:
+    assert refuse_body(None, body) == kind
+    assert refuse_body("text/plain", body) == (kind and f"{kind}, declared as text/plain")
 
 
 def test_many_unclosed_tags_are_not_depth() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.cli import parser
+from flows.cli import _do, parser
 from flows.commands import rules_in_force
 from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.select.rules import load_rules
@@ -25,8 +25,7 @@ sources:
 
 
 def run(*arguments: str) -> None:
-    given = parser().parse_args(arguments)
-    given.do(given)
+    _do(parser().parse_args(arguments))
 
 
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -220,6 +220,15 @@ def test_prose_however_it_is_marked_up(engine: str, body: str, favor: str) -> No
     assert [post for post in POSTS if text.count(post) == 1] == POSTS
 
 
+@pytest.mark.parametrize("said", ['{"@type": "DiscussionForumPosting", "headline": "x"}', '{"@type": "QAPage"}'])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_posts_of_a_page_that_says_that_it_is_a_thread(said: str, engine: str) -> None:
+    post = f"<article class=comment><div class=comment-body><p>*</p><p>{PROSE}</p></div></article>"
+    head = f"<head><script type='application/ld+json'>{said}</script></head>"
+    text = document(f"<html>{head}<body><h1>T</h1>{each(post, POSTS)}</body></html>", engine).text
+    assert [post for post in POSTS if text.count(post) == 1] == POSTS
+
+
 ITEMS = ("two cups of flour", "one egg from the farm", "a pinch of salt")
 LIST = "".join(f"<li>{item}</li>" for item in ITEMS)
 

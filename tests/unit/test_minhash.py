@@ -266,6 +266,21 @@ def test_hashes_are_pinned() -> None:
     assert minhash.band_keys(signed.signatures, 1, 3).tolist() == PINNED_KEYS
 
 
+def test_shingles_take_no_more_memory_than_they_are() -> None:
+    text = b"of " * (8 << 20)
+    minhash.shingle_hashes(b"compiled", 3)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _memory_kib("VmRSS")
+    found = minhash.shingle_hashes(text, 3)
+    assert found.size == (8 << 20) - 2
+    assert _memory_kib("VmHWM") - before < (found.nbytes >> 10) + (8 << 10)
+
+
+def _memory_kib(field: str) -> int:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[field].split()[0])
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_sign_table_reads_slices_chunks_and_nulls(kind: pa.DataType) -> None:
     values = ["skipped", "eins zwei drei", None, "", "漢字 vier", "last one"]

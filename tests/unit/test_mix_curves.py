@@ -16,6 +16,7 @@ from pipeline.mix.proxies.curves import (
     measured_shares,
     stop_decisions,
 )
+from pipeline.table.errors import InputError
 from tests.bench.bench_curves import generate, replay
 
 CONFIG = EarlyStopping()
@@ -163,6 +164,15 @@ def test_a_replay_counts_what_it_lost():
     report = replay(replace(curves, losses=losses), CONFIG)
     assert report.best_lost > 0.5
     assert report.off_by > 3
+
+
+def test_a_run_without_a_measure_or_with_an_infinite_one_is_named():
+    curves = swarm()
+    for value, said in ((np.nan, "run 3 was not measured"), (np.inf, "run 3 has an infinite loss")):
+        losses = curves.losses.copy()
+        losses[3] = value
+        with pytest.raises(InputError, match=said):
+            extrapolated(replace(curves, losses=losses))
 
 
 @pytest.mark.parametrize("rungs", [(0.0, 0.5), (0.5, 2.0), (float("nan"),), ()])

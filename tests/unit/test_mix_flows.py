@@ -12,19 +12,20 @@ import pytest
 
 from flows.mix import MixDesk, is_worth_prefect
 from flows.progress import Reporter
-from pipeline.mix.config import ProxyConfig, SuiteConfig, TaskConfig
+from pipeline.mix.config import EarlyStopping, ProxyConfig, SuiteConfig, TaskConfig
 from pipeline.mix.folder import MixFolder
 from pipeline.mix.proxies.ngram import NgramProxy
 from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.steps.choose import Fitted, observed, suite_results
-from pipeline.mix.steps.train import Trainer, missing, runs_a_process, train_and_measure
+from pipeline.mix.steps.train import Trainer, missing, runs_a_process, train_and_measure, train_in_rungs
 from pipeline.mix.steps.types import Material, Results
 from pipeline.mix.steps.workspace import checked_mix, mix_home
 from pipeline.mix.types import Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.mix.weights.space import Constraints, GroupLimit
-from pipeline.table.errors import UsageError
+from pipeline.table.errors import InputError, UsageError
 from pipeline.table.interrupts import Stop
 from pipeline.table.storage import Storage
+from tests.bench.bench_curves import generate
 from tests.mix_sample_stores import EOS, make_slice
 
 TASK = TokenTask("a", "0" * 32, ())
@@ -137,6 +138,35 @@ def test_a_stopped_run_that_a_later_task_was_not_measured_on_is_left_out(
     assert found.variances is not None
     assert not found.variances.any()
     assert "1 stopped runs are left out" in capsys.readouterr().err
+
+
+def test_runs_that_tell_nothing_change_nothing_about_which_others_stop(tmp_path: Path, trainer: Trainer) -> None:
+    """Stopped for a suite whose tasks were others, they were never measured on this one's."""
+    curves = generate(60, 0.05, 0.15, 0.3, 1)
+    runs = [run(number, number / 100, 1 - number / 100) for number in range(64)]
+    stopped = []
+    for name, others in (("alone", 0), ("with", 4)):
+        own = replace(trainer, folder=MixFolder(tmp_path / name))
+        for spec, losses in zip(runs[4:], curves.losses, strict=True):
+            for share, loss in zip(curves.tokens / curves.final_tokens, losses, strict=True):
+                own.at(spec).save_measure(TASK.key, Measure(np.array([loss * np.log(2)]), np.array([1])), share)
+        for spec in runs[:others]:
+            own.at(spec).stop(0.25)
+        train_in_rungs(own, runs[4 - others :], [TASK], {TASK.name: 1.0}, EarlyStopping())
+        stopped.append([own.at(spec).stopped_at() for spec in runs[4:]])
+    assert stopped[0] == stopped[1]
+    assert 20 < sum(each is not None for each in stopped[0]) < 60
+
+
+@pytest.mark.parametrize(("share", "value"), [(1.0, np.inf), (1.0, np.nan), (0.25, np.inf)])
+def test_a_measure_that_is_no_number_names_its_run_and_task(trainer: Trainer, share: float, value: float) -> None:
+    runs = [run(number) for number in range(9)]
+    for spec in runs:
+        finish(trainer, spec, TASK)
+    trainer.at(runs[3]).save_measure(TASK.key, Measure(np.array([1.0, value]), np.array([4, 4])), share)
+    trainer.at(runs[8]).stop(0.25)
+    with pytest.raises(InputError, match=rf"^run {runs[3].run_id}: task a has {value} bits per byte at {share:.0%} of"):
+        train_and_measure(trainer, runs, [TASK], "swarm")
 
 
 # What counts ----------------------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.mix.config import MixConfig, ProposeConfig, SliceConfig
-from pipeline.mix.steps.choose import chosen_mixture
-from pipeline.mix.types import RunSpec
+from pipeline.mix.steps.choose import chosen_mixture, observed
+from pipeline.mix.types import Difference, Estimate, RunSpec
 from pipeline.mix.weights.mixture import (
     Mixture,
     MixtureStage,
+    Verified,
     load_mixture,
     mixture_text,
     write_mixture,
@@ -89,7 +90,8 @@ def verification(proposal: Proposal, natural: float) -> Verification:
 
 
 def made(proposal: Proposal, verdict: Verification | None = None) -> Mixture:
-    return chosen_mixture(MIX, MATERIAL, FITTED, proposal, verdict).mixture
+    candidates = {"proposal": proposal.vector} | observed(MATERIAL, FITTED)
+    return chosen_mixture(MIX, MATERIAL, FITTED, proposal, candidates, verdict).mixture
 
 
 def test_a_written_mixture_is_read_back_and_its_text_is_readable(proposal, tmp_path):
@@ -177,6 +179,54 @@ def test_mistakes_are_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+PREDICTED = """name: a
+weights: {x: 0.5, y: 0.5}
+predicted:
+  metric: %s
+  natural: {value: 1, low: 1.0, high: 2.0}
+  improvement: {value: 1, low: 1.0, high: 2.0}
+  tasks:
+    t: %s
+verified:
+  differences: {natural: %s}
+"""
+PLAIN, PAIRED = "{value: 1, low: 0, high: 2}", "{value: 1, low: 0, high: 2, in_sd: null}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("{value: .nan, low: 0, high: 2}", PLAIN, PAIRED), r"mine.yaml:4: predicted.metric.value = nan: .*finite"),
+        ((PLAIN, "{value: 1, low: -.inf, high: 2}", PAIRED), r"mine.yaml:8: predicted.tasks.t.low = -inf: .*finite"),
+        ((PLAIN, PLAIN, "{value: 1, low: 0, high: 2, in_sd: .inf}"), r":10: verified.*in_sd = inf: .*finite"),
+        (("{value: 1, low: 0, high: 2, hihg: 3}", PLAIN, PAIRED),
+         r"mine.yaml:4: unknown key 'predicted.metric.hihg' \(nearest: 'high'\)$"),
+        ((PLAIN, "{value: 1, low: 0, high: 2, hihg: 3}", PAIRED),
+         r"mine.yaml:8: unknown key 'predicted.tasks.t.hihg' \(nearest: 'high'\)$"),
+        ((PLAIN, PLAIN, "{value: 1, low: 0, high: 2, in_ds: 3}"),
+         r":10: unknown key 'verified.differences.natural.in_ds' \(nearest: 'in_sd'\)$"),
+        ((PLAIN, PLAIN, "{value: 1, low: 0, high: 2, q: 3}"), r"natural.q' \(known: high, in_sd, low, value\)$"),
+        (("{value: 1, low: 0}", PLAIN, PAIRED), r"mine.yaml:4: key 'predicted.metric.high' is missing$"),
+        (("3", PLAIN, PAIRED), r"mine.yaml:4: predicted.metric = 3: Input should be a mapping$"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_what_is_predicted_are_told_like_all_others(tmp_path, parts, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(PREDICTED % (PLAIN, PLAIN, PAIRED))
+    assert load_mixture(path).predicted.metric == Estimate(1, 0, 2)
+    path.write_text(PREDICTED % parts)
+    with pytest.raises(ConfigError, match=message):
+        load_mixture(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_mixture_is_made_of_numbers_that_are_none(proposal, value):
+    with pytest.raises(ValueError, match="finite"):
+        made(replace(proposal, metric=replace(proposal.metric, low=value)))
+    with pytest.raises(ValueError, match="finite"):
+        Verified(differences={"natural": Difference(0.0, 0.0, 0.0, value)})
+
+
 def test_an_absent_mixture_says_what_writes_it(tmp_path):
     with pytest.raises(ConfigError, match=r"absent.yaml does not exist; `gristmill mix propose` writes"):
         load_mixture(tmp_path / "absent.yaml")
@@ -204,6 +254,7 @@ def test_many_equal_weights_have_decimals_too(k: int):
     rounded = round_weights(np.full(k, 1 / k), capped(*[1] * k))
     assert sums_to_one(rounded)
     np.testing.assert_allclose(rounded, 1 / k, atol=2e-3)
+    assert max(len(repr(each)) for each in rounded.tolist()) <= (22 if k == 300 else 11)
 
 
 def test_bounds_that_no_decimals_meet_are_missed_by_next_to_nothing():
@@ -211,6 +262,7 @@ def test_bounds_that_no_decimals_meet_are_missed_by_next_to_nothing():
     rounded = round_weights(caps, capped(*caps))
     assert sums_to_one(rounded)
     np.testing.assert_allclose(rounded, caps, atol=5e-12)
+    assert rounded.tolist() == [round(each, 12) for each in rounded.tolist()]
 
 
 def test_rounding_keeps_groups_and_fixed_weights():

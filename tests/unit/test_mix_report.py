@@ -152,7 +152,10 @@ def with_choice(report: MixReport, weights: Sequence[float] = (0.4, 0.6), **chan
     )
     said = changes.get("verdict", {})
     verification = None if said is None else parts(**verdict | said)
-    return replace(report, choice=parts(proposal=parts(**proposal), verification=verification, mixture=mixture))
+    others = dict.fromkeys(("natural", "uniform", "best_seen"), np.full(len(names), 1 / len(names)))
+    candidates = {"proposal": np.array(weights)} | others
+    made = parts(proposal=parts(**proposal), verification=verification, mixture=mixture, candidates=candidates)
+    return replace(report, choice=made)
 
 
 def with_sample(report: MixReport, *rows: tuple[int, float]) -> MixReport:
@@ -348,7 +351,7 @@ def test_summary_for_the_terminal():
         "maths                                                      -0.01000\n"
         "taken off for the optimism of an optimum: 0.0072; KL weight 0.02\n"
         "\n"
-        "Confirmed. At the proxies' own size: It beats natural by 8.9 sd.\n"
+        "Confirmed. At the proxies' own size: it beats natural by 8.9 sd.\n"
     )
 
 

@@ -64,14 +64,14 @@ def test_the_same_seed_gives_the_same_draws_and_another_does_not():
 
 
 def test_intervals_cover_the_truth_about_nine_times_in_ten():
-    """24 tables. Where the coverage is 0.9, each of seven counts is below its bound less often than once in 10^4.
+    """48 tables. Where the coverage is 0.9, each of seven counts is below its bound less often than once in 10^4.
 
-    Intervals that always cover are no use: three kinds are independent, and all hit by chance 0.9 ** 72.
+    Intervals that always cover are no use: three kinds are independent, and all hit by chance 0.9 ** 144.
     """
-    hits = np.array([covered(generate("random", seed), 64, seed) for seed in range(24)]).sum(axis=0)
-    least = int(binom.ppf(1e-4, 24, 0.9))
+    hits = np.array([covered(generate("random", seed), 64, seed) for seed in range(48)]).sum(axis=0)
+    least = int(binom.ppf(1e-4, 48, 0.9))
     assert dict(zip(WHAT, hits >= least, strict=True)) == dict.fromkeys(WHAT, True), hits
-    assert hits.sum() < 24 * len(WHAT)
+    assert hits.sum() < 48 * len(WHAT)
 
 
 def test_a_prediction_lies_in_its_interval_and_a_single_runs_is_wider():
@@ -131,7 +131,7 @@ def test_the_compute_optimum_is_where_no_other_size_does_better():
     assert best.loss.value <= losses.min() * (1 + 1e-12)
     assert sizes[losses.argmin()] == pytest.approx(best.parameters.value, rel=0.01)
     assert 6 * best.parameters.value * best.tokens.value == pytest.approx(5.88e23)
-    assert best.parameters.lo < best.parameters.value < best.parameters.hi
+    assert best.parameters.low < best.parameters.value < best.parameters.high
 
 
 def test_serving_nothing_gives_the_compute_optimum():
@@ -140,7 +140,7 @@ def test_serving_nothing_gives_the_compute_optimum():
     for other in (allocation.serving_budget(law, 1e22, 0), allocation.serving_same_loss(law, 1e22, 0)):
         assert other.parameters.value == pytest.approx(best.parameters.value, rel=1e-5)
         assert other.flops.value == pytest.approx(1e22, rel=1e-6)
-        assert other.parameters.hi == pytest.approx(best.parameters.hi, rel=1e-5)
+        assert other.parameters.high == pytest.approx(best.parameters.high, rel=1e-5)
 
 
 def test_serving_asks_for_a_smaller_model_on_more_tokens_at_the_same_loss_for_less():
@@ -201,6 +201,8 @@ def test_a_csv_becomes_a_fit_that_predicts_and_allocates(tmp_path):
     assert list(found) == ["compute_optimal", "same_loss", "same_budget"]
     text = scaling.describe_allocations(tmp_path / "fit", found, 1e11)
     assert text.count("parameters ") == 3
+    assert list(found["same_loss"].plain()) == ["parameters", "tokens", "loss", "flops"]
+    assert found["same_loss"].plain()["loss"].keys() == {"value", "lo", "hi"}
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path):

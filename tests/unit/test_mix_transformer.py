@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.mix.config import ProxyConfig
+from pipeline.mix.proxies.transformer import worker
 from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, SliceStream
 from pipeline.mix.proxies.transformer.proxy import TransformerProxy, schedule_for
 from pipeline.mix.proxies.transformer.shape import layout, shape_for
@@ -271,14 +272,13 @@ def test_a_token_outside_the_vocabulary_is_refused(data: ProxyData) -> None:
 
 def test_training_learns_what_the_mixture_holds(proxy: TransformerProxy, tmp_path: Path) -> None:
     run = run_of(0.9, 0.1, 0.0)
-    seen: list[int] = []
-    trained = proxy.train(run, tmp_path, on_progress=seen.append)
+    trained = proxy.train(run, tmp_path)
     tasks = [task(name, counting(low, 20)) for name, low in (("alpha", 1), ("beta", 21), ("gamma", 41))]
     alpha, beta, gamma = (measure.bits_per_byte for measure in proxy.measure(run, tmp_path, tasks))
     assert alpha < beta < gamma
     assert alpha < 0.5
-    assert trained.tokens == seen[-1] == 20_480
-    assert trained.steps == len(seen) == 80
+    assert trained.tokens == 20_480
+    assert trained.steps == 80
     assert trained.cpu_s > 0
     width, depth = proxy.shape.width, proxy.shape.depth
     assert trained.flops == 20_480 * 6 * (proxy.shape.body + VOCABULARY * width + depth * width * CONTEXT)
@@ -359,7 +359,9 @@ def test_a_loss_that_explodes_is_an_error(config: ProxyConfig, data: ProxyData, 
     from pipeline.mix.proxies.transformer import training
 
     proxy = TransformerProxy(config, data)
-    trainer = training.Training(proxy.plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT))
+    trainer = training.TrainingRun(
+        proxy.plan(run_of(1.0, 0.0, 0.0)), MixStream(data, run_of(1.0, 0.0, 0.0), 1, CONTEXT)
+    )
     trainer.flat.fill_(float("nan"))
     with torch.no_grad(), pytest.raises(GristmillError, match=r"run r1: the loss is nan at step 0; lower proxy\.learn"):
         trainer.step()
@@ -502,39 +504,69 @@ def endless(proxy: TransformerProxy) -> TransformerProxy:
 FINDS_PROCESSES = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds worker processes in /proc")
 
 
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Workers save often; the file gets a line from each run that one begins: the step that it goes on from."""
+    told = tmp_path / "begun"
+    told.touch()
+    saves_and_tells = f"""
+from pipeline.mix.proxies.transformer import training
+training.CHECKPOINT_EVERY_S = 0.05
+resume = training.TrainingRun.resume
+def tells(self, path):
+    resume(self, path)
+    with open({str(told)!r}, "a") as file:
+        print(self.progress.step, file=file)
+training.TrainingRun.resume = tells
+"""
+    monkeypatch.setattr(worker, "_COMMAND", saves_and_tells + worker._COMMAND)
+    return told
+
+
 @FINDS_PROCESSES
-def test_stop_ends_early_and_leaves_nothing_running(endless: TransformerProxy, tmp_path: Path) -> None:
+def test_stop_ends_early_and_leaves_nothing_running(endless: TransformerProxy, tmp_path: Path, begun: Path) -> None:
     stop = threading.Event()
 
     def stop_it() -> None:
-        while not workers_of(os.getpid()):
+        while not (tmp_path / "r0" / CHECKPOINT).exists():
             time.sleep(0.02)
         stop.set()
 
-    threading.Thread(target=stop_it).start()
+    threading.Thread(target=stop_it, daemon=True).start()
     jobs = [Job(run_of(1.0, 0.0, 0.0, run_id=f"r{i}"), tmp_path / f"r{i}") for i in range(3)]
     assert list(endless.perform(jobs, stop)) == []
     assert not workers_of(os.getpid())
+    assert begun.read_text().split() == ["0"]
+    left = endless.progress(jobs[0].run, jobs[0].folder)
+    assert left is not None
+    assert 0 < left.step < endless.schedule.steps
 
 
 @FINDS_PROCESSES
 @pytest.mark.parametrize("kills", [1, 2])
-def test_a_killed_worker_is_replaced_once(proxy: TransformerProxy, tmp_path: Path, kills: int) -> None:
-    longer = TransformerProxy(proxy.config.model_copy(update={"tokens": 150_000}), proxy.data)
+def test_a_killed_worker_is_replaced_once(proxy: TransformerProxy, tmp_path: Path, begun: Path, kills: int) -> None:
+    longer = TransformerProxy(proxy.config.model_copy(update={"tokens": 60_000}), proxy.data)
     job, killed = Job(run_of(0.5, 0.5, 0.0), tmp_path / "r"), set[int]()
 
     def kill() -> None:
         while len(killed) < kills:
+            while len(begun.read_text().split()) <= len(killed) or not (job.folder / CHECKPOINT).exists():
+                time.sleep(0.02)
             for process in set(workers_of(os.getpid())) - killed:
                 killed.add(process)
                 os.kill(process, signal.SIGKILL)
             time.sleep(0.02)
 
-    threading.Thread(target=kill).start()
+    threading.Thread(target=kill, daemon=True).start()
     if kills == 2:
         with pytest.raises(ShardError, match=r"run r1: its training process was killed twice \(signal 9\)"):
             list(longer.perform([job], threading.Event()))
     else:
         (done,) = longer.perform([job], threading.Event())
         assert done.trained.tokens == longer.schedule.steps * longer.schedule.step_tokens
+        trained = longer.train(job.run, tmp_path / "here")
+        assert done.trained.curve == trained.curve
+        assert_same_model(tmp_path / "here", job.folder)
     assert len(killed) == kills
+    first, second = map(int, begun.read_text().split()[:2])  # the second went on from what the first had saved
+    assert first == 0 < second < longer.schedule.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import lxml.html
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.extract.html.licences import spdx_from_text, spdx_from_url
+from pipeline.extract.html.licences import _CC_PORTED, spdx_from_text, spdx_from_url
 from pipeline.extract.html.page_metadata import PageMetadata, header_date, header_licence, parse_date, read_metadata
 
 
@@ -59,6 +60,14 @@ ZERO = "https://creativecommons.org/publicdomain/zero/1.0/"
 )
 def test_licence_urls(url: str, expected: str | None) -> None:
     assert spdx_from_url(url) == expected
+
+
+def test_every_ported_deed_is_told_by_its_url() -> None:
+    assert len(_CC_PORTED) == 21
+    for deed in _CC_PORTED:
+        form = re.fullmatch(r"(BY(?:-NC)?(?:-ND|-SA)?)-(\d\.\d)-([A-Z]{2,3})", deed)
+        assert form is not None, deed
+        assert spdx_from_url(f"https://creativecommons.org/licenses/{'/'.join(form.groups()).lower()}/") == f"CC-{deed}"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pipeline.status.runs import MAX_RUNS, RunRecord, records
 from pipeline.status.status import changes, status
 from pipeline.table.catalog import check, collect
 from pipeline.table.errors import ShardError, WorkspaceError
+from pipeline.table.format import encode
 from pipeline.table.storage import Storage, hold
 from tests.cli_runs import ROOT, snapshot
 from tests.local_run import rows, run_all, write_jsonl
@@ -69,7 +70,7 @@ def test_what_changed_between_runs_is_told_key_by_key(config: dict[str, Any]) ->
         {"key": "engine.workers", "before": 1, "now": 2},
     ]
     assert "  dedup.num_bands: 14 -> 20" in shown.as_text().splitlines()
-    assert json.loads(shown.as_json())["runs"][1]["outcome"] == "finished"
+    assert json.loads(encode(shown.plain()))["runs"][1]["outcome"] == "finished"
 
 
 def record(**values: Any) -> RunRecord:

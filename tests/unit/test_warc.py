@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import time
 import tracemalloc
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fastwarc.stream_io import BrotliWriter
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.extract.units import Entry, Page, Reject
-from pipeline.extract.warc import http
+from pipeline.extract.warc import http, records
 from pipeline.extract.warc.archive import parse_date, read_warc
 from pipeline.table.errors import InputError
 from tests.local_run import run_all
@@ -451,6 +452,7 @@ ARC_HEAD = (
     b"filedesc://x.arc 0.0.0.0 20140216050221 text/plain 76\n"
     b"1 0 X\nURL IP-address Archive-date Content-type Archive-length\n"
 )
+WHOLE_ARC_HEAD = ARC_HEAD.replace(b"76", b"%d" % len(ARC_HEAD.split(b"\n", 1)[1])) + b"\n"
 
 
 def arc_record(url: str, body: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + HTML) -> bytes:
@@ -460,8 +462,12 @@ def arc_record(url: str, body: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: text/h
 @pytest.mark.parametrize("member", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_arc(member: object) -> None:
     assert callable(member)
-    head = ARC_HEAD.replace(b"76", str(len(ARC_HEAD.split(b"\n", 1)[1])).encode()) + b"\n"
-    parts = [head, arc_record("http://a.example/x y"), arc_record("http://b.example/"), arc_record("http://c.example/")]
+    parts = [
+        WHOLE_ARC_HEAD,
+        arc_record("http://a.example/x y"),
+        arc_record("http://b.example/"),
+        arc_record("http://c.example/"),
+    ]
     items = read(b"".join(member(part) for part in parts))
     assert [item.record_type for item in items] == ["filedesc", "arc", "arc", "arc"]
     pages = [item.result for item in items if isinstance(item.result, Page)]
@@ -472,6 +478,56 @@ def test_arc(member: object) -> None:
     data = b"".join(member(part) for part in broken)
     results = [item.result for item in read(data) if item.is_unit]
     assert [getattr(result, "reason", "page") for result in results] == ["page", "damaged", "page"]
+
+
+LOG_PAGE = b"<html><pre>log:\nhttp://b.example/x 10.0.0.1 20200101120000 GET %d\n</pre></html>"
+HEADER_PAGE = b"<html><pre>\nWARC/1.0\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\nhello\r\n</pre></html>"
+
+
+@pytest.mark.parametrize("length", [5, 60, 4_000, 10**9])
+@pytest.mark.parametrize("junk", [b"junk\r\n", b"\0" * 100], ids=["text", "NULs"])
+@pytest.mark.parametrize("pack", [bytes, packed], ids=["plain", "gzip"])
+@pytest.mark.parametrize("padding", [0, 2 << 20])
+def test_a_page_that_quotes_a_header_is_sound_whatever_follows_it(
+    length: int, junk: bytes, pack: Callable[[bytes], bytes], padding: int
+) -> None:
+    page = HEADER_PAGE % length + b"x" * padding
+    check_sound(pack(record(answer(page)) + junk) + pack(record(answer())), padding)
+    page = answer(LOG_PAGE % length + b"x" * padding)
+    check_sound(
+        pack(WHOLE_ARC_HEAD + arc_record("http://a.example/", page) + junk) + pack(arc_record("http://c.example/")),
+        padding,
+    )
+
+
+def check_sound(data: bytes, padding: int) -> None:
+    results = [item.result for item in read(data) if item.is_unit]
+    assert [getattr(result, "reason", "page") for result in results] == ["oversize" if padding else "page", "page"]
+
+
+@pytest.mark.parametrize("limit", [LIMITS.payload_bytes, 1])  # of what is over the limit only the beginning is kept
+def test_an_arc_length_that_ends_behind_another_header_swallows_no_record(limit: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
+    first = arc_record("http://a.example/", head + b"x" * (1 << 20))
+    parts = [
+        WHOLE_ARC_HEAD,
+        first,
+        *map(arc_record, ("http://b.example/", "http://c.example/")),
+    ]
+    length = len(first.split(b"\n", 1)[1]) - 1
+    for wrong in (length + 1 + parts[2].index(b"\n"), length + 1 + parts[2].index(b"\r\n\r\n")):
+        damaged = [parts[0], first.replace(b" %d\n" % length, b" %d\n" % wrong), *parts[2:]]
+        entries = list(read_warc(io.BytesIO(b"".join(damaged)), "f", 0, ExtractLimits(payload_bytes=limit)))
+        results = [item.result for item in entries if item.is_unit]
+        assert [getattr(result, "url", "") for result in results] == [f"http://{name}.example/" for name in "abc"]
+        assert getattr(results[0], "reason", "page") == "damaged"
+
+
+@pytest.mark.parametrize("hostile", [b"http:", b"http: 1 ", b"\nab:", b"<a href='http://x/a b'>", b"http: 1 20200101 "])
+def test_no_text_takes_the_search_for_arc_headers_long(hostile: bytes) -> None:
+    began = time.process_time()
+    assert not list(records._ARC_SEARCH.finditer(hostile * ((1 << 19) // len(hostile))))
+    assert time.process_time() - began < 5  # a search from each scheme takes twice that
 
 
 def test_an_arc_that_ends_within_a_record() -> None:

@@ -19,11 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.extract.config import COLUMNS, ExtractLimits, KeepColumn
+from pipeline.extract.config import COLUMNS, KeepColumn
 from pipeline.extract.corpora.rows import (
     MAX_DEPTH,
     MAX_NAMED,
-    NOTHING_KEPT,
     UNREADABLE,
     CorpusFile,
     Keys,
@@ -59,27 +58,19 @@ _EPOCH = datetime(1970, 1, 1)
 _DAY = timedelta(days=1)
 
 
-def read_parquet(
-    stream: BinaryIO,
-    file: str,
-    start: int,
-    columns: Mapping[str, str],
-    limits: ExtractLimits,
-    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
-) -> Iterator[Entry]:
+def read_parquet(stream: BinaryIO, start: int, corpus: CorpusFile) -> Iterator[Entry]:
     """Yield one entry for every row from the row number `start` on, in batches of bounded size; none can drop.
 
     Rows of a row group that cannot be read are one damaged stretch, whose detail says which.
 
     Raises: InputError when the file is no Parquet, lacks a mapped column or text, or has two of that name.
     """
-    corpus = CorpusFile(file, columns, limits, keep)
-    parquet, tree = open_parquet(stream, file)
+    parquet, tree = open_parquet(stream, corpus.file)
     corpus.check(list(paths(tree)), lambda path: find_type(tree, path)[0])
     _, kind = find_type(tree, corpus.path("text"))
     if natural_type(kind) != "text" or pa.types.is_fixed_size_binary(kind):
         what = f"column {corpus.path('text')!r} is {shown(kind)}, not text"
-        raise InputError(f"{file}: {what}; map another one: `columns: {{text: NAME}}`")
+        raise InputError(f"{corpus.file}: {what}; map another one: `columns: {{text: NAME}}`")
     raw = RawInput(stream)
     first, row = 0, start
     try:

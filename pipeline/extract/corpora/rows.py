@@ -7,12 +7,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
-from types import MappingProxyType
 from uuid import UUID
 
 from pipeline.extract.config import ExtractLimits, KeepColumn
@@ -27,7 +26,6 @@ MAX_DEPTH = 64  # nesting of a row's fields
 TOO_DEEP = f"fields are nested over {MAX_DEPTH} deep"
 MAX_NAMED = 100
 """Names in `_omitted`; behind them stands how many more there are."""
-NOTHING_KEPT: Mapping[str, KeepColumn] = MappingProxyType({})
 UNREADABLE = object()
 """A value that is there and cannot be read."""
 UNFIT = object()
@@ -64,7 +62,7 @@ class CorpusFile:
     file: str
     columns: Mapping[str, str]
     limits: ExtractLimits
-    keep: Mapping[str, KeepColumn]
+    keep: Mapping[str, KeepColumn] = field(default_factory=dict)
 
     def path(self, name: str) -> str:
         """Return the path of the field that becomes our column `name`."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO
 
-from pipeline.extract.config import ExtractLimits, KeepColumn
 from pipeline.extract.corpora.lines import RawLine, is_json_array, read_elements, read_lines
-from pipeline.extract.corpora.rows import NOTHING_KEPT, TOO_DEEP, CorpusFile, Keys, find, to_fields
+from pipeline.extract.corpora.rows import TOO_DEEP, CorpusFile, Keys, find, to_fields
 from pipeline.extract.media import DELIMITERS
 from pipeline.extract.members import BOM
 from pipeline.extract.units import Entry
@@ -21,20 +20,12 @@ RETRY_BYTES = 1 << 30  # of lines parsed again behind a quote that nothing close
 MAX_ROW_LINES = 100_000
 
 
-def read_jsonl(
-    stream: BinaryIO,
-    file: str,
-    start: int,
-    columns: Mapping[str, str],
-    limits: ExtractLimits,
-    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
-) -> Iterator[Entry]:
+def read_jsonl(stream: BinaryIO, start: int, corpus: CorpusFile) -> Iterator[Entry]:
     """Yield one entry for every line that is not blank, or element of an array, from byte `start` on; none can drop.
 
-    `start` counts the decompressed content in UTF-8; for `columns` and `keep` see `CorpusFile`.
+    `start` counts the decompressed content in UTF-8.
     """
-    corpus = CorpusFile(file, columns, limits, keep)
-    in_elements, limit = is_json_array(stream), limits.record_bytes
+    in_elements, limit = is_json_array(stream), corpus.limits.record_bytes
     for line in read_elements(stream, start, limit) if in_elements else read_lines(stream, start, limit):
         if line.damage is not None:
             yield corpus.damage(line.offset, line.damage)
@@ -60,14 +51,7 @@ def _json_entry(corpus: CorpusFile, offset: int, data: bytes) -> Entry:
     return corpus.entry(offset, fields)
 
 
-def read_csv(
-    stream: BinaryIO,
-    file: str,
-    start: int,
-    columns: Mapping[str, str],
-    limits: ExtractLimits,
-    keep: Mapping[str, KeepColumn] = NOTHING_KEPT,
-) -> Iterator[Entry]:
+def read_csv(stream: BinaryIO, start: int, corpus: CorpusFile) -> Iterator[Entry]:
     """Yield one entry for every row from the byte `start` of the decompressed file on; none can drop.
 
     The first row names the columns; commas, tabs, semicolons or bars separate, whichever the first row has most of. A
@@ -75,8 +59,7 @@ def read_csv(
 
     Raises: InputError when the file has no first row or lacks a mapped column.
     """
-    corpus = CorpusFile(file, columns, limits, keep)
-    csv.field_size_limit(limits.record_bytes)
+    csv.field_size_limit(corpus.limits.record_bytes)
     names, delimiter, body = _read_names(stream, corpus)
     fields = to_fields([(name, "") for name in names])
 
@@ -86,7 +69,7 @@ def read_csv(
         return lookup(outer) if keys is None and outer else keys
 
     corpus.check(names, lookup)
-    feed = _LineFeed(read_lines(stream, max(start, body), limits.record_bytes))
+    feed = _LineFeed(read_lines(stream, max(start, body), corpus.limits.record_bytes))
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.taken = []

@@ -630,6 +630,7 @@ _FORUM_ADDRESS = re.compile(
     r"|/(?:forums?|threads?|topics?|viewtopic|showthread|discussions?|questions?|t)(?:[/.?-]|$)|[?&]topic=",
     re.IGNORECASE,
 )
+_FORUM_TYPES = ("DiscussionForumPosting", "QAPage")
 _FORUM_ADDRESSES = (".//link[@rel='canonical']", ".//meta[@property='og:url']")
 _POST_CLASSES = tuple(f"class={quote}{name}" for quote in ("", "'", '"') for name in ("post", "message"))
 _POST_BODY = re.compile(
@@ -650,7 +651,7 @@ def _mend_forum(tree: _Element, html: str, pieces: Pieces) -> None:
     body = tree.find(".//body")
     if body is None:
         return
-    is_forum = _is_forum(tree, body)
+    is_forum = _is_forum(tree, body, html)
     if not is_forum and not ("thread" in html or "forum" in html or "topic" in html):
         return
     if not is_forum and sum(map(html.count, _POST_CLASSES)) < _LEAST_POSTS:
@@ -708,7 +709,9 @@ def _size(element: _Element) -> int:
     return len("".join("".join(element.itertext()).split()))
 
 
-def _is_forum(tree: _Element, body: _Element) -> bool:
+def _is_forum(tree: _Element, body: _Element, html: str) -> bool:
+    if any(name in html for name in _FORUM_TYPES):
+        return True
     root = next(body.iterancestors("html"), body)
     names = (element.get(name) or "" for element in (root, body) for name in ("class", "id"))
     if any(map(_FORUM_NAME.search, names)):

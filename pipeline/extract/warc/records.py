@@ -10,6 +10,7 @@ Source: ISO 28500 (WARC 1.0, 1.1); "ARC File Compression", Internet Archive, 199
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -24,10 +25,13 @@ RETRY_BYTES = 4 << 30  # bytes that may be read again after damage, beyond eight
 _WARC_START = re.compile(rb"\s*WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n")
 _WARC_SEARCH = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,80}[ \t]*:")
 # URL (may hold spaces), IP address, date, then media type and length, with up to five more fields in version 2.
-_SCHEME = rb"[A-Za-z][A-Za-z0-9+.-]{1,20}"
-_ARC_LINE = rb":[^\r\n]{0,8192}? [0-9A-Fa-f.:-]{1,45} \d{8,20} [^\r\n]{1,4096}\r?\n"
-_ARC_START = re.compile(rb"\s*" + _SCHEME + _ARC_LINE)
-_ARC_SEARCH = re.compile(rb"(?:(?<=\n)" + _SCHEME + rb"|https?|ftp|dns)" + _ARC_LINE)  # a cut record ends within a line
+_ARC_REST = rb" [0-9A-Fa-f.:-]{1,45}+ \d{8,20}+ [^\r\n]{1,4096}+\r?\n"
+_ARC_LINE = rb"[A-Za-z][A-Za-z0-9+.-]{1,20}:[^\r\n]{0,8192}?" + _ARC_REST
+_ARC_START = re.compile(rb"\s*" + _ARC_LINE)
+_ARC_WHOLE_LINE = re.compile(rb"(?<=\n)" + _ARC_LINE)
+# A cut record ends within a line. There the last scheme counts, so that no text is searched from each scheme in it.
+_ARC_WITHIN = rb"(?:https?|ftp|dns):(?:(?!https?:|ftp:|dns:)[^\r\n]){0,8192}?" + _ARC_REST
+_ARC_SEARCH = re.compile(_ARC_WHOLE_LINE.pattern + b"|" + _ARC_WITHIN)
 _ARC_FIELDS = re.compile(r"(?P<url>\S.*?) (?P<ip>[0-9A-Fa-f.:-]{1,45}) (?P<date>\d{8,20}) (?P<rest>.+)")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _NEWLINES = re.compile(rb"[\r\n]*")
@@ -95,6 +99,7 @@ class RecordReader:
     def __init__(self, raw: RawInput, form: Compression, kind: Literal["warc", "arc"], block_bytes: int) -> None:
         self._raw, self._form, self._kind, self._block_bytes = raw, form, kind, block_bytes
         self._starts = starts_warc if kind == "warc" else starts_arc
+        self._parse = parse_header if kind == "warc" else _parse_arc_line
         self._search = _WARC_SEARCH if kind == "warc" else _ARC_SEARCH
         self._separator_lines = 2 if kind == "warc" else 1
         self._stream = self._open(0)
@@ -182,11 +187,31 @@ class RecordReader:
             rest = self._stream.peek(PREFIX_BYTES)  # nonsense behind the record may be the record's own bad data
             if self._stream.failure is not None:
                 return self._lost(record, self._stream.failure)
-        # An end before some blank line proves nothing when the block holds a record's header: it swallowed that record.
-        if newlines.count(b"\n") >= self._separator_lines and not self._search.search(record.block):
+        if newlines.count(b"\n") >= self._separator_lines and not self._cuts_another(record, newlines):
             return record
         wrong = f"content length {record.length} is wrong: {rest[:16]!r} follows"
         return self._damaged(record, wrong, header_bytes)
+
+    def _cuts_another(self, record: Record, newlines: bytes) -> bool:
+        """Say whether the record's length ends before some blank line of another that it has swallowed.
+
+        The last header in the block is then that of a record that ends behind the block, at the next one or the end of
+        the file. A header that a sound page quotes, or of which more than `PREFIX_BYTES` follow, tells nothing.
+        """
+        if self._form.codec != "plain":
+            return False
+        end = self._stream.place()[0]
+        block = record.block if record.complete else self._raw.exactly(end - PREFIX_BYTES, PREFIX_BYTES)
+        data = block + newlines
+        last = deque((_WARC_SEARCH if self._kind == "warc" else _ARC_WHOLE_LINE).finditer(data), 1)
+        header = last and (_BLANK_LINE.search(data, last[0].start()) if self._kind == "warc" else last[0])
+        if not header:
+            return False
+        text = data[last[0].start() : header.end()]
+        length = whole_number(self._parse(text).get("content-length", ""))
+        other_end = end - len(block) + header.end() + (length or 0)
+        rest = self._raw.exactly(other_end, LINE_BYTES).lstrip(b"\r\n")
+        return end < other_end <= self._raw.size and (not rest or self._starts(rest))
 
     def _read_header(self) -> tuple[dict[str, str], int]:
         """Read the header of the record that starts here; return it and its size in bytes. Empty when it has no end."""
@@ -202,7 +227,7 @@ class RecordReader:
                 return {}, following
             if end is not None and end <= HEADER_BYTES:
                 self._stream.push(data[end:])
-                return (parse_header(data[:end]) if self._kind == "warc" else _parse_arc_line(data[:end])), end
+                return self._parse(data[:end]), end
             if len(data) > HEADER_BYTES or (not piece and self._stream.cross() != "more"):
                 # Everything but its first byte may still hold the next record.
                 self._stream.push(data[1:])

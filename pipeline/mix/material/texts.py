@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.table.catalog import Catalog
-from pipeline.table.errors import SchemaError, ShardError, WorkspaceError
+from pipeline.table.errors import SchemaError, WorkspaceError
 from pipeline.table.shards import Group, open_part
 
 Keys = NDArray[np.uint64]
@@ -129,7 +127,7 @@ def locate(catalog: Catalog, sources: Sequence[str], keys: Keys) -> Located:
     row_of: NDArray[np.int32] = np.full(len(keys), -1, np.int32)
     for group in (catalog.group(source, "curated") for source in sources):
         for part in group.parts():
-            with _opened(group, part.name) as file:
+            with open_part(group, part.name) as file:
                 leaf = [file.schema.column(i).path for i in range(len(file.schema))].index("text")
                 for number in range(file.num_row_groups):
                     ids = file.read_row_group(number, columns=["doc_id"], use_threads=False)["doc_id"].combine_chunks()
@@ -160,19 +158,8 @@ def read_texts(located: Located, chosen: NDArray[np.int64]) -> Iterator[tuple[ND
         if not positions.size:
             continue
         where = located.row_groups[int(located.group_of[positions[0]])]
-        with _opened(where.group, where.part) as file:
+        with open_part(where.group, where.part) as file:
             texts = file.read_row_group(where.number, columns=["text"], use_threads=False)["text"].combine_chunks()
         if isinstance(texts, pa.ChunkedArray):  # more than 2 GB of text
             texts = texts.cast(pa.large_string()).combine_chunks()
         yield positions, texts.take(pa.array(located.row_of[positions]))
-
-
-@contextmanager
-def _opened(group: Group, name: str) -> Iterator[pq.ParquetFile]:
-    """Open a part; what goes wrong inside names it."""
-    try:
-        with open_part(group, name) as file:
-            yield file
-    except (OSError, pa.ArrowInvalid) as error:
-        where = group.storage.sql_path(group.path(name))
-        raise ShardError(f"{where} cannot be read: {error}; delete it and run again, it will be made anew") from error

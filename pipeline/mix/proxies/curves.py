@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.mix.config import EarlyStopping
 from pipeline.mix.types import Floats, one_blas_thread
+from pipeline.table.errors import InputError
 
 MIN_RUNS = 8
 """With fewer runs nothing stops: the spread between runs would be a guess."""
@@ -54,7 +55,7 @@ class LearningCurves:
 
 
 @dataclass(frozen=True)
-class _Posterior:
+class _Extrapolation:
     """For one exponent: each run's final loss without the common part, its variance, the common part and its spread."""
 
     weight: float
@@ -84,7 +85,7 @@ def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, 
     if not _tells(curves):
         return np.full(n, best_share)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
-    posteriors = _posteriors(curves)
+    posteriors = _extrapolations(curves)
     counts = rng.multinomial(draws, [one.weight for one in posteriors])
     hits = np.zeros(n)
     known = _finals(curves)
@@ -103,7 +104,7 @@ def chance_among_best(curves: LearningCurves, best_share: float, seed: int = 1, 
 def extrapolated(curves: LearningCurves) -> tuple[Floats, Floats]:
     """Return the final loss of every run and its standard deviation, both (n,); a finished run's is 0."""
     known = _finals(curves)
-    posteriors = _posteriors(curves)
+    posteriors = _extrapolations(curves)
     weights = np.array([one.weight for one in posteriors])
     means = np.array([one.common + one.own for one in posteriors])
     variances = np.array([one.variance + one.common_sd**2 for one in posteriors])
@@ -168,9 +169,18 @@ class _Fit:
     noise: float
 
 
-def _posteriors(curves: LearningCurves) -> list[_Posterior]:
-    """Return the posterior of every exponent on the grid, weights adding up to 1."""
+def _extrapolations(curves: LearningCurves) -> list[_Extrapolation]:
+    """Return the posterior of every exponent on the grid, weights adding up to 1.
+
+    Raises: InputError naming a run that was measured nowhere, or has an infinite loss.
+    """
     seen = ~np.isnan(curves.losses)
+    for is_bad, said in (
+        (~seen.any(axis=1), "was not measured"),
+        (np.isinf(curves.losses).any(axis=1), "has an infinite loss"),
+    ):
+        if is_bad.any():
+            raise InputError(f"curves: run {np.argmax(is_bad)} {said}")
     used = seen.any(axis=0)
     tokens, losses, seen = curves.tokens[used], curves.losses[:, used], seen[:, used]
     scale = _spread(losses, seen)
@@ -184,7 +194,7 @@ def _posteriors(curves: LearningCurves) -> list[_Posterior]:
         variance = _CAUTION * (spread[:, 0, 0] + fit.noise) * scale**2
         found.append((own[:, 0] * scale, variance, common * scale, common_sd * scale))
     weights = np.exp(np.array(logs) - max(logs))
-    return [_Posterior(w, *each) for w, each in zip((weights / weights.sum()).tolist(), found, strict=True)]
+    return [_Extrapolation(w, *each) for w, each in zip((weights / weights.sum()).tolist(), found, strict=True)]
 
 
 def _spread(losses: Floats, seen: NDArray[np.bool_]) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.mix.scaling.law import ScalingLaw, quantiles
-from pipeline.mix.types import Floats
+from pipeline.mix.types import Estimate, Floats
 from pipeline.table.errors import UsageError
 
 _GOLDEN = (np.sqrt(5) - 1) / 2
@@ -22,22 +22,20 @@ _SPAN = 12.0 * float(np.log(10))  # twelve decades of parameters
 
 
 @dataclass(frozen=True)
-class Interval:
-    """The law's value, and the 90 % interval of the bootstrap draws'."""
-
-    value: float
-    lo: float
-    hi: float
-
-
-@dataclass(frozen=True)
 class Allocation:
-    """A model to train: parameters, training tokens, loss, and all FLOPs, those of serving included."""
+    """A model to train: parameters, training tokens, loss, and all FLOPs, those of serving included.
 
-    parameters: Interval
-    tokens: Interval
-    loss: Interval
-    flops: Interval
+    Each is the law's value with the 90 % interval of the bootstrap draws'.
+    """
+
+    parameters: Estimate
+    tokens: Estimate
+    loss: Estimate
+    flops: Estimate
+
+    def plain(self) -> dict[str, dict[str, float]]:
+        """Return each value and the ends of its interval under the names that are printed: `value`, `lo`, `hi`."""
+        return {name: {"value": each.value, "lo": each.low, "hi": each.high} for name, each in vars(self).items()}
 
 
 def compute_optimal(law: ScalingLaw, flops: float) -> Allocation:
@@ -139,4 +137,4 @@ def _allocation(log_n: Floats, log_d: Floats, loss: Floats, flops: Floats) -> Al
     values = np.exp(np.minimum(np.column_stack([log_n, log_d, np.log(loss), np.log(flops)]), 700))
     ends = quantiles(values[1:] if len(values) > 1 else values)
     lo, hi = np.minimum(ends[0], values[0]), np.maximum(ends[1], values[0])
-    return Allocation(*(Interval(*map(float, each)) for each in zip(values[0], lo, hi, strict=True)))
+    return Allocation(*(Estimate(*map(float, each)) for each in zip(values[0], lo, hi, strict=True)))

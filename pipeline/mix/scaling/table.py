@@ -117,9 +117,8 @@ def describe_allocations(fit_dir: str | Path, found: dict[str, Allocation], serv
     lines = []
     for name, one in found.items():
         lines.append(f"{titles[name]}:")
-        for key, drawn in vars(one).items():
-            form = ".4f" if key == "loss" else ".4g"
-            value, lo, hi = (format(number, form) for number in (drawn.value, drawn.lo, drawn.hi))
+        for key, numbers in one.plain().items():
+            value, lo, hi = (format(number, ".4f" if key == "loss" else ".4g") for number in numbers.values())
             lines.append(f"  {key:<11}{value}" + (f" (90 % interval {lo} to {hi})" if lo != hi else ""))
         lines.append(f"  tokens a parameter {one.tokens.value / one.parameters.value:.3g}")
         lines += [f"  note: {note}" for note in extrapolation(law, one.parameters.value, one.tokens.value)]

@@ -306,15 +306,19 @@ def observed(material: Material, fitted: Fitted) -> dict[str, Floats]:
 
 
 def verify_mixture(
-    mix: OpenMix, material: Material, fitted: Fitted, proposal: Proposal, trainers: Sequence[tuple[float, Trainer]]
+    mix: OpenMix,
+    material: Material,
+    fitted: Fitted,
+    proposal: Proposal,
+    mixtures: Mapping[str, Floats],
+    trainers: Sequence[tuple[float, Trainer]],
 ) -> Verification:
-    """Train the proposal and the baselines with fresh seeds and return the verdict; `trainers` are by size.
+    """Train the candidates with fresh seeds and return the verdict; `trainers` are by size.
 
     All mixtures get the same seeds, so that chance is shared.
 
     Raises: GristmillError when a run fails.
     """
-    mixtures = {"proposal": proposal.vector} | observed(material, fitted)
     kinds: dict[str, Any] = {name: name for name in mixtures}
     first = mix.config.swarm.seed + FRESH_SEEDS
     seeds = tuple(range(first, first + mix.config.verify.seeds))
@@ -356,15 +360,24 @@ def known_verification(mix: OpenMix, fitted: Fitted, proposal: Proposal) -> Veri
 
 @dataclass(frozen=True)
 class Choice:
-    """A proposal, its verdict where there is one, and the mixture that follows from both."""
+    """A proposal, its verdict where there is one, and the mixture that follows from both.
+
+    `candidates` are the proposal and what it is held against, weights (k,) by name: the mixture is one of them.
+    """
 
     proposal: Proposal
     verification: Verification | None
     mixture: Mixture
+    candidates: Mapping[str, Floats]
 
 
 def chosen_mixture(
-    mix: OpenMix, material: Material, fitted: Fitted, proposal: Proposal, verification: Verification | None
+    mix: OpenMix,
+    material: Material,
+    fitted: Fitted,
+    proposal: Proposal,
+    candidates: Mapping[str, Floats],
+    verification: Verification | None,
 ) -> Choice:
     """Return what is to be used: weights, what is known of them and what they follow from. Writes nothing.
 
@@ -373,7 +386,6 @@ def chosen_mixture(
     Raises: ConfigError when another stage's mixture was not made yet; WorkspaceError for a verdict on a mixture that is
     none of the candidates.
     """
-    candidates = {"proposal": proposal.vector} | observed(material, fitted)
     uses = verification.mixture if verification else "proposal"
     if uses not in candidates:
         raise WorkspaceError(f"{fitted.folder.verification} chose {uses!r}; there are {', '.join(candidates)}")
@@ -390,7 +402,7 @@ def chosen_mixture(
         stages=stages(mix, material, weights),
         provenance=_provenance(mix, material, fitted, proposal),
     )
-    return Choice(proposal, verification, mixture)
+    return Choice(proposal, verification, mixture, candidates)
 
 
 def _mixed_slices(
@@ -508,28 +520,24 @@ def stages(mix: OpenMix, material: Material, weights: Mapping[str, float]) -> tu
 
 
 def chosen(mix: OpenMix, found: Material, fitted: Fitted, verify: bool | None = False) -> tuple[Fitted, Choice]:
-    """Return the proposal with its verdict, and write the mixture. Without `verify` nothing is trained for a verdict.
+    """Return the proposal, its verdict and the mixture. Without `verify` nothing is trained for a verdict.
 
     None for `verify` verifies where that trains nothing, or was never done for any suite: a changed suite gives its
     mixture from the kept proxies at once, and training to verify it is a step of its own.
     """
-    fitted, choice = known_choice(mix, found, fitted)
+    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
+    verification = known_verification(mix, fitted, proposal)
     if verify is None:
         verify = mix.config.proxy.kind == "ngram" or not any(p.verification.is_file() for p in mix.folder.proposals())
-    if verify and choice.verification is None:
+    verify = verify and verification is None
+    if verify:
+        fitted, proposal = _active_rounds(mix, found, fitted, proposal)
+    candidates = {"proposal": proposal.vector} | observed(found, fitted)
+    if verify:
         sizes = [1.0, *([mix.config.verify.larger] if mix.config.verify.larger else [])]
-        fitted, proposal = _active_rounds(mix, found, fitted, choice.proposal)
         trainers = [(size, trainer(mix, found, size)) for size in sizes]
-        verification = verify_mixture(mix, found, fitted, proposal, trainers)
-        choice = chosen_mixture(mix, found, fitted, proposal, verification)
-    save_mixture(mix, fitted.folder, choice.mixture)
-    return fitted, choice
-
-
-def known_choice(mix: OpenMix, found: Material, fitted: Fitted) -> tuple[Fitted, Choice]:
-    """Return the proposal and its verdict as far as they are known. Trains and writes nothing."""
-    fitted, proposal = _active_rounds(mix, found, fitted, propose_mixture(mix, found, fitted), only_kept=True)
-    return fitted, chosen_mixture(mix, found, fitted, proposal, known_verification(mix, fitted, proposal))
+        verification = verify_mixture(mix, found, fitted, proposal, candidates, trainers)
+    return fitted, chosen_mixture(mix, found, fitted, proposal, candidates, verification)
 
 
 def _active_rounds(

@@ -10,11 +10,11 @@ from pipeline.mix.types import from_json
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.mix.weights.proposal import Proposal
 from pipeline.table.errors import UsageError, nearest
-from pipeline.table.format import encode, text_table
+from pipeline.table.format import Answer, text_table
 from pipeline.table.kept import as_written, read_json
 
 
-def explain_mixture(mix: OpenMix, slice_name: str | None, as_json: bool) -> str:
+def explain_mixture(mix: OpenMix, slice_name: str | None) -> Answer:
     """Return what pulls slices up and down in a proposal: all of them, or one at length. Reads files alone.
 
     Raises: UsageError when nothing was proposed yet, or no slice has that name.
@@ -33,11 +33,8 @@ def explain_mixture(mix: OpenMix, slice_name: str | None, as_json: bool) -> str:
     names = [slice_name] if slice_name else sorted(mixture.weights, key=lambda name: -mixture.weights[name])
     before = _before(mix, mixture)
     rows = [_row(proposal, mixture, before, name) for name in names]
-    if as_json:
-        return encode(rows)
-    if slice_name is not None:
-        return "\n".join(_one(proposal, mixture, rows[0], before))
-    return "\n".join(_all(proposal, mixture, rows, before))
+    lines = _one(proposal, mixture, rows[0], before) if slice_name else _all(proposal, mixture, rows, before)
+    return Answer(rows, "\n".join(lines))
 
 
 def _before(mix: OpenMix, mixture: Mixture) -> Mixture | None:

@@ -22,8 +22,8 @@ from pipeline.mix.weights.mixture import load_mixture
 from pipeline.mix.weights.noise import measure_noise, seed_noise
 from pipeline.mix.weights.space import frozen_space, pool_tokens, reduced_constraints, whole_documents, whole_space
 from pipeline.mix.weights.swarm import draw_swarm, unjudged_slices
-from pipeline.table.errors import ConfigError, ShardError
-from pipeline.table.format import text_table
+from pipeline.table.errors import ConfigError, InputError, ShardError
+from pipeline.table.format import Answer, text_table
 from pipeline.table.interrupts import stop_if_asked
 from pipeline.table.kept import as_written, read_json, write_json
 from pipeline.table.stages import Engine
@@ -283,6 +283,8 @@ def _stop_some(
     scale = np.array([weights[task.name] for task in tasks])
     by_task = np.stack([_curve(trainer, runs, task, shares) for task in tasks], axis=-1)
     losses = by_task @ (scale / np.abs(scale).sum())
+    told = ~np.isnan(losses).all(axis=1)  # of the others, stopped for a suite of other tasks, nothing is known
+    runs, losses = [run for run, is_told in zip(runs, told.tolist(), strict=True) if is_told], losses[told]
     noise, degrees = seed_noise(runs, losses[:, [shares.index(rung)]])
     known = float(noise[0]) if degrees[0] > 0 and np.isfinite(noise[0]) else None
     total = float(trainer.config.tokens)
@@ -297,9 +299,24 @@ def _stop_some(
 
 
 def _curve(trainer: Trainer, runs: Sequence[RunSpec], task: TokenTask, shares: Sequence[float]) -> Floats:
-    """Return the bits per byte of each run at each share (n, r); NaN where it was not measured."""
-    found = [[trainer.at(run).measured(task.key, share) for share in shares] for run in runs]
-    return np.array([[np.nan if m is None else m.bits_per_byte for m in row] for row in found], np.float64)
+    """Return the bits per byte of each run at each share (n, r); NaN where it was not measured.
+
+    Raises: InputError for a measure that is no number, naming run and task.
+    """
+    losses = np.full((len(runs), len(shares)), np.nan)
+    for row, run in zip(losses, runs, strict=True):
+        folder = trainer.at(run)
+        for number, share in enumerate(shares):
+            measure = folder.measured(task.key, share)
+            if measure is None:
+                continue
+            row[number] = measure.bits_per_byte
+            if not np.isfinite(row[number]):
+                raise InputError(
+                    f"run {run.run_id}: task {task.name} has {row[number]} bits per byte at {share:.0%} of its tokens; "
+                    f"delete {folder.path} to train it again, with a lower proxy.learning_rate if that does not help"
+                )
+    return losses
 
 
 def _extrapolated(trainer: Trainer, runs: Sequence[RunSpec], tasks: Sequence[TokenTask]) -> tuple[Floats, Floats]:
@@ -350,12 +367,21 @@ def training_lines(mix: OpenMix, found: Material) -> list[str]:
     return [*lines, *_unjudged_lines(found, drawn)]
 
 
+def swarm_rows(found: Material, drawn: Drawn) -> list[dict[str, Any]]:
+    """Return the mixtures to train, a row each with the weights of all slices."""
+    return [
+        {"run": run.run_id, "kind": run.kind, "seed": run.seed, **named_weights(found.names, run.weights)}
+        for run in drawn.runs
+    ]
+
+
 def swarm_text(found: Material, drawn: Drawn) -> str:
     """Return the mixtures to train, a line each, and what they cannot show."""
-    rows = []
-    for run in drawn.runs:
-        weights = {name: f"{weight:.4f}" for name, weight in named_weights(found.names, run.weights).items()}
-        rows.append({"run": run.run_id[:8], "kind": run.kind, "seed": run.seed, **weights})
+    rows = [
+        {name: f"{value:.4f}" if name in found.names else value for name, value in row.items()}
+        | {"run": row["run"][:8]}
+        for row in swarm_rows(found, drawn)
+    ]
     return "\n".join([text_table(rows).rstrip("\n"), *_unjudged_lines(found, drawn)])
 
 
@@ -365,35 +391,30 @@ def _unjudged_lines(found: Material, drawn: Drawn) -> list[str]:
     return [f"{name} cannot be judged: {reason}" for name, reason in reasons.items()]
 
 
-def results_text(mix: OpenMix, found: Material, results: Results) -> str:
+def results_answer(mix: OpenMix, found: Material, results: Results) -> Answer:
     """Return what was measured, a line a task. Of transformers also how n-gram proxies rank the same mixtures: whether
     those would have done for a first look.
     """
-    ranks: dict[str, dict[str, str]] = {}
+    ranks: dict[str, float | None] = {}
     if mix.config.proxy.kind != "ngram":
         proxy = NgramProxy(mix.config.proxy, found.data, mix.folder.ngram_counts)
         counted = proxy.measure_mixtures(np.stack([run.weights for run in results.runs]), found.tasks)
         for task, column in zip(found.tasks, counted.T, strict=True):
             measured = results.values[:, results.tasks.index(task.name)]
-            ranks[task.name] = {"ngram_rank": _number(spearman(column, measured), 3)}
-    rows = []
+            ranks[task.name] = spearman(column, measured)
+    rows: list[dict[str, Any]] = []
     for row, column in zip(
         measure_noise(results.runs, results.values, results.tasks).rows(), results.values.T, strict=True
     ):
-        ratio = row["ratio"]
-        rows.append(
-            {
-                "task": row["metric"],
-                "best": f"{column.min():.4f}",
-                "median": f"{np.median(column):.4f}",
-                "worst": f"{column.max():.4f}",
-                "seed_sd": _number(row["seed_std"], 5),
-                "signal_to_noise": _number(ratio, 1),
-                **ranks.get(str(row["metric"]), {}),
-                "flag": "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else "",
-            }
-        )
-    return text_table(rows)
+        name, ratio = str(row["metric"]), row["ratio"]
+        spread = {"best": float(column.min()), "median": float(np.median(column)), "worst": float(column.max())}
+        rows.append({"task": name, **spread, "seed_sd": row["seed_std"], "signal_to_noise": ratio})
+        if name in ranks:
+            rows[-1]["ngram_rank"] = ranks[name]
+        rows[-1]["flag"] = "mostly noise: weighted down" if isinstance(ratio, float) and ratio < 3 else ""
+    digits = {"best": 4, "median": 4, "worst": 4, "seed_sd": 5, "signal_to_noise": 1, "ngram_rank": 3}
+    shown = [{name: _number(v, digits[name]) if name in digits else v for name, v in row.items()} for row in rows]
+    return Answer(rows, text_table(shown))
 
 
 def _number(value: object, digits: int) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.mix.config import Kind, Name
 from pipeline.mix.types import Difference, Estimate, Evidence, Floats
@@ -23,12 +23,20 @@ from pipeline.table.kept import read_yaml, write_file
 
 SUM_TOLERANCE = 1e-9
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weights = dict[str, Share]
 
 
-class MixedSlice(StageConfig):
+class MixtureConfig(StageConfig):
+    """Base of what a mixture file holds: every number is finite, those of the dataclasses in it among them.
+
+    Dataclasses take the rules of the model that holds them, and are checked as well when they come ready made.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False, revalidate_instances="always")
+
+
+class MixedSlice(MixtureConfig):
     """What is known of one slice of a mixture.
 
     `natural`: its share of the slices' tokens. `cap`: the weight at which the budget repeats it `max_epochs` times;
@@ -37,15 +45,15 @@ class MixedSlice(StageConfig):
     """
 
     natural: Share
-    cap: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    cap: float = Field(ge=0)
     tokens: int = Field(ge=0)
-    epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    max_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    epochs: float = Field(ge=0)
+    max_epochs: float = Field(gt=0)
     low: Share
     high: Share
 
 
-class Expected(StageConfig):
+class Expected(MixtureConfig):
     """What is expected of the weights that are written: a new run's metrics, and the gain over the natural mixture.
 
     By the regression alone, or by it and the fresh runs of verification together. `optimism` was taken off.
@@ -54,24 +62,24 @@ class Expected(StageConfig):
     metric: Estimate
     natural: Estimate
     improvement: Estimate
-    optimism: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    optimism: float = Field(0.0, ge=0)
     tasks: dict[str, Estimate]
 
 
-class VerifiedSize(StageConfig):
+class VerifiedSize(MixtureConfig):
     """Measured means of the weighted metric over fresh seeds, at a multiple of the proxies' size; and what is expected.
 
     `seed_sd`: pooled standard deviation of a single run over seeds.
     """
 
-    size: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    size: float = Field(gt=0)
     seeds: int = Field(ge=1)
-    seed_sd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    metric: dict[str, Number]
-    expected: dict[str, Number] = Field(default_factory=dict)
+    seed_sd: float = Field(ge=0)
+    metric: dict[str, float]
+    expected: dict[str, float] = Field(default_factory=dict)
 
 
-class Verified(StageConfig):
+class Verified(MixtureConfig):
     """What fresh proxies said: `uses` is the candidate that is written, `proposed` the proposal where it is another."""
 
     uses: str | None = Field(None, description="null: not verified")
@@ -82,7 +90,7 @@ class Verified(StageConfig):
     proposed: Weights | None = None
 
 
-class MixtureStage(StageConfig):
+class MixtureStage(MixtureConfig):
     """A stage of the target run: a share of its tokens, with its own suite and weights."""
 
     name: Name
@@ -93,7 +101,7 @@ class MixtureStage(StageConfig):
     weights: Weights
 
 
-class ProxyInfo(StageConfig):
+class ProxyInfo(MixtureConfig):
     """Which small models the mixture comes from."""
 
     kind: Kind
@@ -101,25 +109,25 @@ class ProxyInfo(StageConfig):
     tokens: int = Field(ge=0)
 
 
-class Provenance(StageConfig):
+class Provenance(MixtureConfig):
     """Everything that the weights follow from. `proposal` names its folder under `proposals`."""
 
     proposal: str = ""
     suite: str
     suite_hash: str
-    task_weights: dict[str, Number]
+    task_weights: dict[str, float]
     tokenizer_hash: str
     slice_keys: dict[str, str]
     runs: int = Field(ge=0)
     proxy: ProxyInfo
     models: dict[str, str] = Field(description="regression of each metric")
     objective: Literal["expected", "upper"]
-    kl: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    kl: float = Field(ge=0)
     seeds: dict[str, int] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
 
-class Mixture(StageConfig):
+class Mixture(MixtureConfig):
     """A mixture: weights by the slices' names, which sum to 1."""
 
     name: Name

@@ -1,4 +1,4 @@
-"""Weights as short decimals whose sum is exactly 1, however they are added up."""
+"""Weights as decimals, short ones where there are such, whose sum is exactly 1, however they are added up."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pipeline.mix.weights.space import TOLERANCE, Constraints
 from pipeline.table.errors import ConfigError
 
 MAX_DIGITS = 9
-_EXACT = 2**40
-"""Sums of multiples of 2^-40 are exact in every order: where no decimals do, these miss a bound by up to 4 of them."""
+_LAST_DECIMALS, _EXACT, _SLACK = 10**12, 2**40, 4
+"""Where no short decimals do, twelve places miss a bound by up to four units, and where those do not either (hundreds
+of slices), 40 binary digits: sums of multiples of 2^-40 are exact in every order."""
 _ALL_PAIRS, _TRIES = 96, 1024
 
 
@@ -28,8 +29,10 @@ def round_weights(weights: Floats, limits: Constraints, digits: int = 4) -> Floa
     """Return `weights` (k,) as decimals of `digits` places that stay inside `limits` and sum to exactly 1.0.
 
     Units left over by rounding down go to the largest remainders. Where the floats of those decimals do not add up to
-    1.0 (`sums_to_one`), a few units move from one slice to another. A zero stays zero. Digits are added, up to
-    9, where limits allow no mixture of so few; where no decimals will do, 40 binary digits miss a bound by up to 4e-12.
+    1.0 (`sums_to_one`), up to 32 units move from slices to others, at most three of any one. A zero stays zero.
+
+    Digits are added, up to 9, where limits and sum allow no mixture of so few. Where those do not do either, decimals
+    of 12 places miss a bound by up to 4e-12; and last, multiples of 2^-40, which are written with up to 22 characters.
 
     Raises: ConfigError when the weights are no mixture inside the limits.
     """
@@ -38,8 +41,9 @@ def round_weights(weights: Floats, limits: Constraints, digits: int = 4) -> Floa
     violation = float(limits.violation(weights[None])[0])
     if violation > 1e-6:
         raise ConfigError(f"weights to be rounded break a bound or their sum by {violation:.3g}")
-    for scale in (*(10**places for places in range(digits, MAX_DIGITS + 1)), _EXACT):
-        found = _on_grid(weights, limits, scale, slack=4 if scale == _EXACT else 0)
+    short = [(10**places, 0) for places in range(digits, MAX_DIGITS + 1)]
+    for scale, slack in (*short, (_LAST_DECIMALS, _SLACK), (_EXACT, _SLACK)):
+        found = _on_grid(weights, limits, scale, slack)
         if found is not None:
             return found
     raise ConfigError(

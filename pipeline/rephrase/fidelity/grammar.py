@@ -20,16 +20,18 @@ _WINDOW = 6
 """How many tokens away, within a clause, a word of negation may stand from what it denies."""
 _CLAUSE = lex.words(", ; : ( ) but which who because although though while whereas when where if ? ! .")
 _SCOPE_TOKENS = 9
+_NOT_ONLY = lex.words("only just merely simply solely necessarily least")
+_NO_DOUBT = lex.words("doubt matter sooner wonder less fewer later more longer")
 _MAX_CUES = 12
 
 
 def _denies(tokens: list[Token], k: int) -> bool:
-    """Whether the word of negation at `k` denies: not so in `No, ...`, `whether or not`, `fail the test`."""
+    """Whether the word of negation at `k` denies: not so in `not only`, `no doubt`, `whether or not`, `fail it`."""
     low, after = tokens[k].low, low_at(tokens, k + 1)
     if low == "not":
-        return low_at(tokens, k - 1) != "or"
+        return after not in _NOT_ONLY and low_at(tokens, k - 1) != "or"
     if low in ("no", "nope"):
-        return after.isalpha()
+        return after.isalpha() and after not in _NO_DOUBT
     if tokens[k].stem in ("declin", "fail", "neglect"):
         return after == "to" and low_at(tokens, k + 2).isalpha()
     return True
@@ -255,6 +257,8 @@ def _inserted(own: Reading, known: list[tuple[float, Reading]]) -> str | None:
     if not own.heads or known[0][0] < _CLOSE:
         return None
     if any(reading.negative for share, reading in known if share >= 0.5 * known[0][0]):
+        return None
+    if len(own.sentence.stems & known[0][1].sentence.stems) < 3:
         return None
     return _shown(own, own.heads[0])
 

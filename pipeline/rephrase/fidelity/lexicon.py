@@ -148,7 +148,8 @@ ORDINALS = _counted(
     """first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
     fifteenth sixteenth seventeenth eighteenth nineteenth""",
     1,
-) | _counted("twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth", 2, 10)
+) | _counted("twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth hundredth", 2, 10)
+ORDINALS["thousandth"] = 1000
 SCALES = {
     "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "dozen": 12.0,
     "lakh": 1e5, "crore": 1e7, "mn": 1e6, "bn": 1e9, "tn": 1e12,
@@ -159,7 +160,22 @@ FRACTIONS = _counted(
     """half=halves third=thirds quarter=quarters=fourth=fourths fifth=fifths sixth=sixths seventh=sevenths
     eighth=eighths ninth=ninths tenth=tenths""",
     2,
-)
+) | {"hundredths": 100}
+_IMPLIED = {
+    1: "single sole solo alone unique once",
+    2: "both couple pair pairs twin twins twice double doubled doubling doubles dual duo either neither bilateral",
+    3: "trio triple tripled triplets thrice trilogy triangle threefold",
+    4: "quadruple quadrupled quartet tetralogy fourfold",
+    5: "quintet quintuple fivefold",
+    7: "weekly",
+    10: "tenfold",
+    12: "monthly",
+    100: "centenary centennial",
+    200: "bicentennial bicentenary",
+    1000: "millennium",
+}
+IMPLIED = {word: float(value) for value, said in _IMPLIED.items() for word in said.split()}
+"""Words that imply a number without saying it. They support one; they are never held to need support."""
 COUNTING = CARDINALS.keys() | ORDINALS.keys() | SCALES.keys()
 """Words that a number in words is put together of."""
 NUMBER_WORDS = (

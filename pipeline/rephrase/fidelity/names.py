@@ -61,12 +61,33 @@ jerusalem haifa | nigeria: lagos abuja | kenya: nairobi | indonesia: jakarta jav
 vietnam: hanoi saigon | korea: seoul busan | pakistan: karachi lahore | iran: tehran | iraq: baghdad | ukraine: kyiv
 kiev odessa
 """
+_NICKNAMES = """
+william will bill billy willie liam | robert rob bob bobby robbie | richard rick dick ricky rich | james jim jimmy jamie
+| john johnny jack jon | joseph joe joey | thomas tom tommy | charles charlie chuck | edward ed eddie ted teddy ned
+| michael mike mick micky | david dave davy | daniel dan danny | matthew matt | christopher chris | anthony tony
+| andrew andy drew | steven stephen steve | kenneth ken kenny | ronald ron ronnie | timothy tim timmy
+| benjamin ben benny | samuel sam sammy samantha | alexander alex alexandra sandy | nicholas nick nicky nicolas
+| gregory greg | jeffrey jeff | lawrence laurence larry | raymond ray | peter pete | patrick pat paddy patricia
+| francis frank frances fran | frederick fred freddie | henry harry hank | george georgie | leonard len lenny
+| elizabeth liz beth betty eliza lizzie | katherine catherine kate katie kathy cathy | margaret maggie meg peggy
+| mary molly polly | jennifer jen jenny | susan sue susie | rebecca becky | deborah debbie | jessica jess jessie
+| victoria vicky | anne ann annie anna | abraham abe | theodore theo | donald don donny | philip phil phillip
+| eugene gene | albert al bert | arthur art | walter walt | zachary zach | joshua josh | jonathan nathan
+| isabella isabel bella | vincent vince | maximilian max | jacob jake
+"""
 
-PLACES: dict[str, set[int]] = {}
+
+def _groups(table: str, first: int) -> dict[str, set[int]]:
+    groups: dict[str, set[int]] = {}
+    for number, entry in enumerate(table.split("|"), first):
+        for name in entry.split():
+            groups.setdefault(name, set()).add(number)
+    return groups
+
+
+PLACES = _groups(_PLACES, 0)
 """For each spelling of a place, a people or a faith, the numbers of what it may stand for."""
-for _number, _entry in enumerate(_PLACES.split("|")):
-    for _name in _entry.split():
-        PLACES.setdefault(_name, set()).add(_number)
+NICKNAMES = _groups(_NICKNAMES, 1000)
 COUNTRIES: dict[str, set[int]] = {}
 """The numbers in `PLACES` of the countries that a city lies in: a city supports its country, never the reverse."""
 for _entry in _CITIES.split("|"):
@@ -75,6 +96,8 @@ for _entry in _CITIES.split("|"):
         COUNTRIES.setdefault(_city, set()).update(PLACES[_country.strip()])
 
 EXPANSIONS = {
+    "us": "united states", "usa": "united states america", "uk": "united kingdom", "eu": "european union",
+    "un": "united nations", "nyc": "new york city", "uae": "united arab emirates", "ussr": "soviet union",
     "la": "los angeles", "dc": "washington", "ww2": "world war", "wwii": "world war", "wwi": "world war",
     "ww1": "world war",
     "tv": "television", "ai": "artificial intelligence", "phd": "doctorate", "ceo": "chief executive",
@@ -91,6 +114,7 @@ TOLERATED = lex.words(
 )
 """Words with a capital that an honest rephrasing may bring along."""
 
+_DERIVED = ("n", "ns", "an", "ans", "ian", "ians", "ean", "eans", "ist", "ists", "ism")
 _OPENERS = frozenset(('"', "'", "(", "[", ":", "*", "-", "#", "|", "/", "_", ">", ";", "=", "“"))
 
 
@@ -110,9 +134,15 @@ class Names:
 
     @cached_property
     def places(self) -> frozenset[int]:
-        """The numbers of the places that the source's words may stand for."""
+        """The numbers of the places and first names that the source's words may stand for."""
         cities = [COUNTRIES[low] for low in self.lows & COUNTRIES.keys()]
-        return frozenset().union(*map(_place, self.lows), *cities)
+        first_names = [NICKNAMES[low] for low in self.capitals & NICKNAMES.keys()]
+        return frozenset().union(*map(_place, self.lows), *cities, *first_names)
+
+    @cached_property
+    def acronyms(self) -> frozenset[str]:
+        """The acronyms, in lower case."""
+        return frozenset([t.low for s in self.source.sentences if s.flags & CAPITAL for t in s.tokens if t.acronym])
 
     @cached_property
     def squeezed(self) -> str:
@@ -145,6 +175,7 @@ class Names:
         return following
 
 
+_MAX_RUN = 8
 _WITHIN_NAMES = frozenset({".", "-", "'", "de", "of", "the", "van", "von", "la", "and", "&"})
 
 
@@ -173,7 +204,7 @@ def unsupported_names(source: Text, rephrased: Text) -> list[Finding]:
             token = tokens[k]
             if token.low in lows or token.stem in stems:
                 continue
-            if not _is_name(sentence, k) or _supported(token, names) or token.low in seen:
+            if not _is_name(sentence, k) or _supported(tokens, k, names) or token.low in seen:
                 continue
             seen.add(token.low)
             if last == k - 1 and found:
@@ -220,15 +251,15 @@ def _place(low: str) -> set[int]:
     return PLACES[low] if low in PLACES else PLACES.get(low.removesuffix("s"), set())
 
 
-def _supported(token: Token, names: Names) -> bool:
-    low = token.low
-    if place := _place(low):
-        if not place.isdisjoint(names.places):
-            return True
-        if low not in EXPANSIONS:
-            return False
-    if len(low) > 4 and (low + "n" in names.lows or low.removesuffix("s").removesuffix("n") in names.lows):
-        return True  # Libya, Libyan, Libyans
+def _supported(tokens: list[Token], k: int, names: Names) -> bool:
+    token, low = tokens[k], tokens[k].low
+    known = _place(low) | NICKNAMES.get(low, set())
+    if not known.isdisjoint(names.places):
+        return True
+    if _derived(low, names) or (names.acronyms and _spelled_out(tokens, k, names.acronyms)):
+        return True
+    if known and low not in EXPANSIONS:
+        return False
     if token.acronym and _acronym_supported(token, names):
         return True
     if (value := roman(token.shown)) and (value in names.source.index.by_value or value in names.source.index.implied):
@@ -236,6 +267,32 @@ def _supported(token: Token, names: Names) -> bool:
     if len(low) == 1:  # an initial
         return any(name.startswith(low) for name in names.capitals)
     return len(low) >= 5 and low in names.squeezed
+
+
+def _derived(low: str, names: Names) -> bool:
+    """Whether it is a name of the source with an ending, or without: Darwinian, Darwin, Libyans, Libya."""
+    forms = [low[: -len(ending)] for ending in _DERIVED if low.endswith(ending)] + [low + ending for ending in _DERIVED]
+    return any(min(len(form), len(low)) >= 4 for form in names.capitals.intersection(forms))
+
+
+def _spelled_out(tokens: list[Token], k: int, acronyms: frozenset[str]) -> bool:
+    """Whether the capitalised words around `k` are what an acronym of the source stands for, or have its letters."""
+    around = {token.low for token in tokens[max(0, k - _MAX_RUN) : k + _MAX_RUN]}
+    meanings = [EXPANSIONS[low].split() for low in acronyms & EXPANSIONS.keys()]
+    if any(tokens[k].low in meaning and around.issuperset(meaning) for meaning in meanings):
+        return True
+    first = last = k
+    while first and (tokens[first - 1].cap or tokens[first - 1].low in ("of", "for", "and", "the")):
+        first -= 1
+    while last + 1 < len(tokens) and (tokens[last + 1].cap or tokens[last + 1].low in ("of", "for", "and", "the")):
+        last += 1
+    run = list(range(max(first, k - _MAX_RUN), min(last, k + _MAX_RUN) + 1))
+    for places in (run, [j for j in run if tokens[j].cap]):
+        letters, at = "".join(tokens[j].low[0] for j in places), places.index(k)
+        ends = range(max(at + 1, 3), len(letters) + 1)
+        if any(letters[start:end] in acronyms for end in ends for start in range(min(at, end - 3) + 1)):
+            return True
+    return False
 
 
 def _acronym_supported(token: Token, names: Names) -> bool:
@@ -312,7 +369,9 @@ def replaced_names(source: Text, rephrased: Text) -> list[Finding]:
             known = low in names.capitals
             if not known and (not token.common or token.acronym or sentence.heading or low in names.lows):
                 continue  # reported as unsupported, if it is a name
-            if any(_same_place(sentence, k, best, j, both=not known) for j in missing):
+            groups = NICKNAMES.get(low, set())
+            others = [j for j in missing if groups.isdisjoint(NICKNAMES.get(best.tokens[j].low, ()))]
+            if any(_same_place(sentence, k, best, j, both=not known) for j in others):
                 found.append(Finding("name", token.shown))
                 break
     return found

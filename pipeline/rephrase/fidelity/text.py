@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import weakref
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -194,14 +196,18 @@ class NumberIndex:
             self.seasons.update(season for season, _ in numbers.seasons)
 
     def _add_date(self, date: Date) -> None:
-        """Add every way to say less of `date`."""
+        """Add every way to say less of `date`, and the day of the week that it falls on."""
+        year, month, day = date
+        if year and month and day:
+            with suppress(ValueError):  # no day of the calendar
+                self.weekdays.add(datetime.date(year, month, day).isoweekday())
         known = self.yearless if date[0] is None else self.partial
         for bits in range(8):
             known.add((date[0] if bits & 1 else None, date[1] if bits & 2 else None, date[2] if bits & 4 else None))
 
     def _implied(self, text: Text) -> None:
-        """Add Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
-        self.implied: set[float] = set()
+        """Add what words imply (`both`), Roman numerals, and digits inside words (`COVID-19`, `G20`)."""
+        self.implied: set[float] = {lex.IMPLIED[low] for low in text.lows & lex.IMPLIED.keys()}
         for sentence in text.sentences:
             if not sentence.flags & ODD:
                 continue
@@ -344,7 +350,7 @@ def _month(tokens: list[Token], k: int, found: Numbers) -> bool:
     if low_at(tokens, k) == ".":
         k += 1
     if not days:
-        days, k = _day_after(tokens, k)
+        days, k = _days_after(tokens, k)
     year, k = _year_after(tokens, k)
     for day in days or [None]:
         found.moments.append(Moment(((year, month, day),), start, k, stem_before(tokens, start)))
@@ -360,12 +366,20 @@ def _is_day(quantity: Quantity) -> bool:
     )
 
 
-def _day_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
-    k += low_at(tokens, k) == "the"
-    quantity = _read_quantity(tokens, k) if k < len(tokens) and tokens[k].number else None
-    if quantity is None or not _is_day(quantity) or low_at(tokens, quantity.end) in (":", "%"):
-        return [], k
-    return [int(value) for value in quantity.values], quantity.end
+def _days_after(tokens: list[Token], k: int) -> tuple[list[int | None], int]:
+    """Read one day after a month, or several joined: `May 3 and 4`."""
+    days: list[int | None] = []
+    at = k = k + (low_at(tokens, k) == "the")
+    while at < len(tokens) and tokens[at].number and tokens[at].low not in lex.MONTHS:
+        quantity = _read_quantity(tokens, at)
+        if quantity is None or not _is_day(quantity) or low_at(tokens, quantity.end) in (":", "%"):
+            break
+        days += [int(value) for value in quantity.values]
+        k = quantity.end
+        at = k + (low_at(tokens, k) in ("-", "and", "to", "&"))
+        if at == k or at == len(tokens) or tokens[at].kind != NUMBER:
+            break
+    return days, k
 
 
 def _year_after(tokens: list[Token], k: int) -> tuple[int | None, int]:
@@ -574,9 +588,10 @@ def _spelled(tokens: list[Token], k: int) -> Quantity:
             at += 1
             continue
         value = lex.CARDINALS.get(low, lex.ORDINALS.get(low, -1))
-        if low in lex.SCALES and (group or at == k):
-            current = (current or 1) * lex.SCALES[low]
-            if lex.SCALES[low] not in (100.0, 12.0):
+        scale = lex.SCALES.get(low, value if value >= 100 else 0.0)  # or hundredth, thousandth
+        if scale and (group or at == k):
+            current = (current or 1) * scale
+            if scale not in (100.0, 12.0):
                 total, current = total + current, 0
             group, scaled = "scale", True
         elif 0 <= value < 10 and group in ("", "scale", "ten"):
@@ -604,7 +619,7 @@ def _spelled(tokens: list[Token], k: int) -> Quantity:
 
 
 def _fraction(tokens: list[Token], quantity: Quantity) -> Quantity:
-    """Turn `two` before `thirds` into a fraction."""
+    """Turn `two` before `thirds` into a fraction, and add decimals after `point`."""
     at = quantity.end + (low_at(tokens, quantity.end) == "-")
     low = low_at(tokens, at)
     if quantity.kind == "cardinal" and low in lex.FRACTIONS and low != "half" and 1 <= quantity.value < 10:
@@ -612,6 +627,13 @@ def _fraction(tokens: list[Token], quantity: Quantity) -> Quantity:
         if plural == (quantity.value > 1):
             share = quantity.value / lex.FRACTIONS[low]
             return Quantity("cardinal", (share,), quantity.start, at + 1, unit=FRACTION, spelled=True, place=0.01)
+    end = at = at + 1
+    while low == "point" and lex.CARDINALS.get(low_at(tokens, end), 10) < 10:
+        end += 1
+    if end > at:
+        decimals = "".join(str(lex.CARDINALS[token.low]) for token in tokens[at:end])
+        value = float(f"{int(quantity.value)}.{decimals}")
+        return Quantity("cardinal", (value,), quantity.start, end, spelled=True, place=10.0 ** -len(decimals))
     return quantity
 
 
@@ -639,6 +661,10 @@ def read_unit(tokens: list[Token], quantity: Quantity) -> None:
             quantity.kind = "cardinal"
         if quantity.weak and found.dimension not in ("time", "ratio", "pound", "usd"):
             quantity.weak = False
+    if [t.low for t in tokens[quantity.end : quantity.end + 3]] == ["and", "a", "half"]:
+        quantity.values = tuple(value + 0.5 for value in quantity.values)
+        quantity.end += 3
+        quantity.weak = False
     _rate(tokens, quantity)
 
 

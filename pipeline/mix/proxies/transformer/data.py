@@ -127,7 +127,7 @@ def checked_weights(run: RunSpec, slices: int) -> Floats:
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is. `pending` is the summed loss and the tokens since the curve's last point."""
 
     step: int = 0
@@ -142,13 +142,13 @@ class Progress:
         return TrainedRun(self.tokens, self.step, self.cpu_s, self.flops, tuple(self.curve))
 
 
-def save(path: Path, decides: Mapping[str, Any], progress: Progress, arrays: Mapping[str, NDArray[Any]]) -> None:
+def save(path: Path, decides: Mapping[str, Any], progress: RunProgress, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a file of a run atomically."""
     about = json.dumps({"decides": decides, **vars(progress)}, allow_nan=False)
     write_arrays(path, {"about": np.array(about), **arrays})
 
 
-def load(path: Path, decides: Mapping[str, Any]) -> tuple[Progress, dict[str, NDArray[Any]]] | None:
+def load(path: Path, decides: Mapping[str, Any]) -> tuple[RunProgress, dict[str, NDArray[Any]]] | None:
     """Return what a file of this run holds; None when it is absent or belongs to something else.
 
     Raises: ShardError when it is damaged.
@@ -161,4 +161,4 @@ def load(path: Path, decides: Mapping[str, Any]) -> tuple[Progress, dict[str, ND
         if about.pop("decides") != decides:
             return None
         curve = [(int(tokens), float(loss)) for tokens, loss in about["curve"]]
-        return Progress(**{**about, "curve": curve, "pending": tuple(about["pending"])}), arrays
+        return RunProgress(**{**about, "curve": curve, "pending": tuple(about["pending"])}), arrays

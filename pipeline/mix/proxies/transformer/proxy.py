@@ -6,7 +6,7 @@ import importlib.util
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.mix.config import ProxyConfig
 from pipeline.mix.proxies.transformer import data as files
 from pipeline.mix.proxies.transformer import worker
-from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, Progress, checked_weights
+from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, RunProgress, checked_weights
 from pipeline.mix.proxies.transformer.shape import Schedule, Shape, layout, shape_for
 from pipeline.mix.types import Done, Job, Measure, ProxyData, RunSpec, TokenTask, TrainedRun
 from pipeline.table.errors import InputError, MissingDependencyError
@@ -70,11 +70,9 @@ class TransformerProxy:
 
     def perform(self, jobs: Sequence[Job], stop: threading.Event) -> Iterator[Done]:
         """Do jobs one after the other in a process of their own; see `worker.perform`."""
-        return worker.perform(self, jobs, stop)
+        return worker.perform(self.config, self.data, jobs, stop)
 
-    def train(
-        self, run: RunSpec, folder: Path, until: float = 1.0, on_progress: Callable[[int], None] = lambda tokens: None
-    ) -> TrainedRun:
+    def train(self, run: RunSpec, folder: Path, until: float = 1.0) -> TrainedRun:
         """Train (or resume) a run in its folder up to this share of its tokens; returns once it is durably there.
 
         Raises: InputError when run, data or `until` cannot be used; ShardError when what the folder holds is damaged.
@@ -87,7 +85,7 @@ class TransformerProxy:
         from pipeline.mix.proxies.transformer import training
 
         stream = MixStream(self.data, run, self.config.seed, self.config.context)
-        return training.train(self.plan(run), stream, folder, until, on_progress).trained()
+        return training.train(self.plan(run), stream, folder, until).trained()
 
     def measure(self, run: RunSpec, folder: Path, tasks: Sequence[TokenTask]) -> list[Measure]:
         """Measure a run on tasks, in order, as far as it is trained.
@@ -120,7 +118,7 @@ class TransformerProxy:
             run.run_id, self.shape, self.schedule, self.device, self.precision, *seeds, decides=self._decides(run)
         )
 
-    def progress(self, run: RunSpec, folder: Path) -> Progress | None:
+    def progress(self, run: RunSpec, folder: Path) -> RunProgress | None:
         """Return how far a run is in its folder, or None.
 
         Raises: ShardError when what the folder holds is damaged.
@@ -128,7 +126,7 @@ class TransformerProxy:
         found = self._left(run, folder)
         return None if found is None else found[0]
 
-    def _left(self, run: RunSpec, folder: Path) -> tuple[Progress, dict[str, Any]] | None:
+    def _left(self, run: RunSpec, folder: Path) -> tuple[RunProgress, dict[str, Any]] | None:
         """Return what a run left in its folder: its model, or its last checkpoint."""
         decides = self._decides(run)
         return files.load(folder / MODEL, decides) or files.load(folder / CHECKPOINT, decides)

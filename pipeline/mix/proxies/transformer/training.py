@@ -17,14 +17,13 @@ import torch
 
 from pipeline.mix.proxies.transformer import data, model, shape
 from pipeline.mix.proxies.transformer.cpu_gradients import CpuGradients
-from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, Progress
+from pipeline.mix.proxies.transformer.data import CHECKPOINT, MODEL, MixStream, RunProgress
 from pipeline.mix.proxies.transformer.shape import Schedule, Shape
 from pipeline.table.errors import GristmillError
 from pipeline.table.kept import clear_temporary
 
 CHECKPOINT_EVERY_S = 20.0
 Precision = Literal["float32", "bfloat16"]
-OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,12 @@ class Optimiser:
         self._flat.addcdiv_(self.mean, self._scratch, value=-rate / (1 - first**number))
 
 
-class Training:
+class TrainingRun:
     """A run in memory: parameters, optimiser, position in the data."""
 
     def __init__(self, plan: RunPlan, stream: MixStream) -> None:
         self.plan, self.stream = plan, stream
-        self.progress = Progress()
+        self.progress = RunProgress()
         self.flat = model.initial_weights(plan.shape, plan.seed, plan.run_seed).to(plan.device)
         self.optimiser = Optimiser(self.flat, shape.layout(plan.shape)[-2].start)
         self._state = {"flat": self.flat, "mean": self.optimiser.mean, "square": self.optimiser.square}
@@ -161,12 +160,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def train(plan: RunPlan, stream: MixStream, folder: Path, until: float, on_progress: OnProgress) -> Progress:
+def train(plan: RunPlan, stream: MixStream, folder: Path, until: float) -> RunProgress:
     """Train a run up to this share of its steps, from where its folder says it is, and leave it durably there."""
     goal = plan.schedule.steps_until(until)
     clear_temporary(folder)
     with one_thread(), torch.no_grad():
-        training = Training(plan, stream)
+        training = TrainingRun(plan, stream)
         training.resume(folder / CHECKPOINT)
         saved = training.progress.step
         due, used = time.monotonic() + CHECKPOINT_EVERY_S, time.process_time()
@@ -175,7 +174,6 @@ def train(plan: RunPlan, stream: MixStream, folder: Path, until: float, on_progr
             now = time.process_time()
             training.progress.cpu_s += now - used
             used = now
-            on_progress(training.progress.tokens)
             if time.monotonic() > due:
                 training.save(folder / CHECKPOINT)
                 saved, due = training.progress.step, time.monotonic() + CHECKPOINT_EVERY_S
