@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -105,23 +105,19 @@ class Recorder:
         """Write the record's first state, unless that was done."""
         if self.record is not None:
             return
-        self.started_s = time.monotonic()
-        now = datetime.now(UTC)
         with self._telling():
-            names = _names(self.storage)
-            if names and names[-1] >= now.strftime(_NAME):  # the clock went back: the order of runs must not
-                now = datetime.strptime(names[-1], _NAME).replace(tzinfo=UTC) + timedelta(microseconds=1)
+            self.started_s, now, names = time.monotonic(), datetime.now(UTC), _names(self.storage)
             for name in names[: max(len(names) + 1 - MAX_RUNS, 0)]:
                 self.storage.delete(_path(name))
-        self.record = RunRecord(
-            run=now.strftime(_NAME),
-            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            versions={name: version(name) for name in LIBRARIES},
-            **_redacted(self.about()),
-        )
-        self._write()
+            self.record = RunRecord(
+                run=_next_name(now, names[-1] if names else ""),
+                started=now.isoformat(timespec="milliseconds"),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                versions={name: version(name) for name in LIBRARIES},
+                **_redacted(self.about()),
+            )
+            self._write()
 
     def note(self, stage: Stage[Any, Any], report: StageReport) -> None:
         """Add what a stage did, if it did anything."""
@@ -159,12 +155,12 @@ class Recorder:
         assert self.record is not None, "the run began"
         seconds = round(time.monotonic() - self.started_s, 3)
         self.record = self.record.model_copy(update={"seconds": seconds, **values})
-        self._write()
+        with self._telling():
+            self._write()
 
     def _write(self) -> None:
         assert self.record is not None, "the run began"
-        with self._telling():
-            self.storage.write_bytes(_path(self.record.run), (self.record.model_dump_json(indent=1) + "\n").encode())
+        self.storage.write_bytes(_path(self.record.run), (self.record.model_dump_json(indent=1) + "\n").encode())
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -194,9 +190,13 @@ def recording(
 def records(storage: Storage, last: int = MAX_RUNS) -> tuple[list[RunRecord], list[str]]:
     """Return the last run records, oldest first, and a line for each that cannot be read.
 
-    What is `running` in its file and does not hold the workspace is `killed`. Raises: OSError.
+    What is `running` in its file and does not hold the workspace is `killed`.
     """
-    names = _names(storage)[-last:]
+    try:
+        with remote_errors():
+            names = _names(storage)[-last:]
+    except OSError as error:
+        return [], [f"{storage.sql_path(RUNS)} cannot be read: {error.strerror or error}; make it readable"]
     with ThreadPoolExecutor(THREADS) as pool:
         read = list(pool.map(lambda name: _read(storage, name), names))
     found = [each for each in read if isinstance(each, RunRecord)]
@@ -204,7 +204,10 @@ def records(storage: Storage, last: int = MAX_RUNS) -> tuple[list[RunRecord], li
     for number, record in enumerate(found):
         is_last = number == len(found) - 1
         if record.outcome == "running" and not (is_last and holding is not None and _holds(record, holding)):
-            found[number] = record.model_copy(update={"outcome": "killed"})
+            again = _read(storage, record.run)  # it may have ended before its lock was looked at
+            if not isinstance(again, RunRecord) or again.outcome == "running":
+                again = record.model_copy(update={"outcome": "killed"})
+            found[number] = again
     return found, [each for each in read if isinstance(each, str)]
 
 
@@ -280,6 +283,13 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_redacted(inner) for inner in value]
     return redact(value) if isinstance(value, str) else value
+
+
+def _next_name(now: datetime, last: str) -> str:
+    """Return a name for a run that begins now, behind the last one: a clock may go back, the order of runs must not."""
+    with suppress(ValueError, OverflowError):  # a name that is no time is not ours
+        return max(now.strftime(_NAME), (datetime.strptime(last, _NAME) + timedelta(microseconds=1)).strftime(_NAME))
+    return now.strftime(_NAME)
 
 
 def _path(name: str) -> str:

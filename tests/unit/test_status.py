@@ -133,6 +133,21 @@ def test_a_run_in_progress_is_told_from_a_killed_one(config: dict[str, Any]) -> 
         assert [run["outcome"] for run in status(storage_of(config)).runs] == ["killed"]
 
 
+def test_a_run_that_ends_while_one_looks_was_not_killed(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = storage_of(config)
+    run_all(config)
+    (ended,), _ = records(storage)
+    path = f"_runs/{ended.run}.json"
+    storage.write_bytes(path, ended.model_copy(update={"outcome": "running"}).model_dump_json().encode())
+    assert [run.outcome for run in records(storage)[0]] == ["killed"]
+    monkeypatch.setattr(
+        "pipeline.status.runs.holder", lambda storage: storage.write_bytes(path, ended.model_dump_json().encode())
+    )
+    assert [run.outcome for run in records(storage)[0]] == ["finished"]
+
+
 def test_how_a_run_failed_is_recorded_without_secrets(config: dict[str, Any]) -> None:
     run = Run.of(RunConfig.model_validate(config))
     run.asked = {"set": ["a.b"], "url": "https://x.example/?token=s3cret"}
