@@ -129,11 +129,11 @@ def serve(config: str, cron: str, name: str | None) -> NoReturn:
     serve(config, cron, name)
 
 
-def rephrase(config: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> int:
+def rephrase(config: str, assignments: Sequence[str], sample: int | None, dry_run: bool, as_json: bool) -> int:
     """Let a language model rephrase what a source kept: this stage alone."""
     from flows.launch import rephrase
 
-    with closing(rephrase(config, assignments, sample, dry_run)) as texts:
+    with closing(rephrase(config, assignments, sample, dry_run, as_json)) as texts:
         for text in texts:
             sys.stdout.write(f"{text}\n")
     return 0
@@ -320,6 +320,7 @@ def _add_runs(commands: Any) -> None:
         SET,
         _given("--sample", "N", "ask for N documents and print each beside its source", type=int),
         _flag("--dry-run", "print requests, tokens and, with prices, money"),
+        _flag("--json", "print one JSON object, with --dry-run", dest="as_json"),
     )
     _add(commands, verify, _given("pairs", "PAIRS", "JSON lines with `id`, `source` and `rephrased`"))
 
@@ -333,6 +334,7 @@ def _add_reading(commands: Any) -> None:
         _given(
             "--format", None, "how to print the result", choices=("table", "csv", "json"), default="table", dest="form"
         ),
+        ("--json", {"action": "store_const", "const": "json", "dest": "form", "help": "the same as --format json"}),
         _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
     )
     _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))
