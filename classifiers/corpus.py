@@ -132,12 +132,15 @@ def _no_column(column: str, names: list[str], place: str) -> str:
 def _read_jsonl(stream: BinaryIO, name: str, columns: Mapping[str, str], place: str) -> Iterator[pa.RecordBatch]:
     rows: list[list[str | None]] = []
     size = 0
-    for where, record in json_lines(_decompressed(stream, name), place, MAX_LINE_BYTES):
-        text = record.get(columns["text"])
-        if text is None and columns["text"] not in record:
-            raise InputError(_no_column(columns["text"], list(record), where))
+    text_column = columns["text"]
+    for where, record in json_lines(
+        _decompressed(stream, name), place, MAX_LINE_BYTES, f"an object with {text_column!r}"
+    ):
+        text = record.get(text_column)
+        if text is None and text_column not in record:
+            raise InputError(_no_column(text_column, list(record), where))
         if text is not None and not isinstance(text, str):
-            raise InputError(f"{where}: {columns['text']!r} is {type(text).__name__}, not text")
+            raise InputError(f"{where}: {text_column!r} is {type(text).__name__}, not text")
         values = [record.get(theirs) for theirs in columns.values()]
         rows.append([None if value is None else _as_text(value) for value in values])
         size += len(text or "")

@@ -40,6 +40,7 @@ MIX_STEPS = {
     "report": "write an HTML page with plots of everything that is known so far",
     "explain": "say which tasks pull a slice up or down, by how much, and what changed",
 }
+EXPORTS = ("parquet", "jsonl.zst", "hf", "partitioned")
 MIX_JSON = {
     **dict.fromkeys(("slices", "explain"), "array, an object a slice"),
     "swarm": "array, an object a run",
@@ -356,6 +357,21 @@ def _add_reading(commands: Any) -> None:
         _json("array"),
     )
     _add(commands, do.gc, WORKSPACE, _flag("--dry-run", "only say what would be deleted"), _json("object"))
+    _add(
+        commands,
+        do.export,
+        WORKSPACE,
+        _given("source", "SOURCE", "source whose kept documents are written"),
+        _given("--to", "DIR", "new or empty folder, or URL", required=True),
+        _given("--as", None, "what is written (default: parquet)", dest="form", choices=EXPORTS, default="parquet"),
+        _given("--by", "COLUMN", "partitioned: a folder for each of its values"),
+        _given("--columns", "A,B,C", "columns of `curated` and `outcomes` (default: all of `curated`)"),
+        _given("--where", "SQL", "only documents that meet this predicate over the same columns"),
+        _given("--shard-size", "SIZE", "about how large a file is at most (default: 512MB)", default="512MB"),
+        _flag("--overwrite", "replace another export in DIR"),
+        _json("object"),
+    )
+    commands.choices["export"].set_defaults(progress=_Passing())
 
 
 def _add_mix(commands: Any) -> None:

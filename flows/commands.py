@@ -6,7 +6,7 @@ Imports wait until a command needs them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from pipeline.table.format import Answer
 
 if TYPE_CHECKING:
     from classifiers.artefact import Measured
+    from pipeline.export.export import Form
     from pipeline.select.rules import RuleSet
     from pipeline.table.storage import Storage
 
@@ -133,6 +134,48 @@ def gc(workspace: str, dry_run: bool = False) -> Answer:
     notes += [f"left alone, not made by Gristmill: {path}" for path in report.unknown]
     rows = [{"file": path} for path in report.files]
     return Answer(rows, "\n".join(report.files), asdict(report), tuple(notes))
+
+
+def export(
+    workspace: str,
+    source: str,
+    to: str,
+    form: Form = "parquet",
+    by: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    where: str | None = None,
+    shard_size: str = "512MB",
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Answer:
+    """Write what a source kept as files for other programs, with a data-set card and a manifest.
+
+    `progress` is told of rows as they pass.
+
+    Raises: UsageError for options that cannot be used; WorkspaceError when there is nothing to export; ShardError when
+    a part is damaged or a file cannot be written.
+    """
+    from pipeline.export.export import export, size_bytes
+    from pipeline.table.storage import Storage
+
+    named = [name.strip() for name in columns.split(",")] if isinstance(columns, str) else columns
+    done = export(
+        Storage.at(workspace),
+        source,
+        to,
+        form,
+        by=by,
+        columns=named,
+        where=where,
+        shard_bytes=size_bytes(shard_size),
+        overwrite=overwrite,
+        progress=progress,
+    )
+    tokens = "" if done.tokens is None else f", {done.tokens:,} tokens"
+    files = f"{len(done.files):,} {'file' if len(done.files) == 1 else 'files'}"
+    verb = "" if done.is_new else "nothing to do, it holds "
+    told = f"{done.folder}: {verb}{done.rows:,} documents{tokens}, {done.bytes:,} bytes in {files}"
+    return Answer([{"file": name} for name in done.files], told, asdict(done))
 
 
 def rules_list() -> Answer:

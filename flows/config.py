@@ -37,13 +37,14 @@ def _built_in_columns(classifiers: Iterable[str]) -> frozenset[str]:
     """Return the columns that documents and outcomes have, whatever the configuration measures of it."""
     from pipeline.signals import (
         language,
+        recipe_stats,
         text_stats,
         tokens,
     )  # compiled kernels: half a second that only these keys need
 
     scores = [f"{name}_{score}" for name in classifiers for score in schema.SCORES.names]
     decided = ("outcome", "failed_rules", "duplicate_of")
-    measured = (*language.LANGUAGE.names, *text_stats.COLUMNS, *tokens.SCHEMA.names)
+    measured = (*language.LANGUAGE.names, *text_stats.COLUMNS, *recipe_stats.COLUMNS, *tokens.SCHEMA.names)
     return frozenset([*schema.DOCUMENTS.names, *schema.DUPLICATES.names, *decided, *measured, *scores])
 
 

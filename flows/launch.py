@@ -144,7 +144,7 @@ def _estimate(run: Run, source: str) -> str:
     jobs: Sequence[ExtractJob] = TABLE["extract"].make(run, (source,)).pending
     total = sum(job.input.size for job in jobs)
     for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if total else ():
-        if (found := sample(job, run.pages)) is not None:
+        if (found := sample(job, run.pools)) is not None:
             inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(total)}"
             seconds, size = _duration(found.elapsed_s * total), decimal(int(found.bytes_on_disk * total))
             units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"

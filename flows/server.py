@@ -51,7 +51,7 @@ OFFLINE = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
 }
-_BOOT = f"{OURS_FIRST}from flows.server import _serve; _serve(int(sys.argv[1]), int(sys.argv[2]))"
+_BOOT = f"{OURS_FIRST}import runpy; runpy.run_module('flows.server', run_name='__main__')"
 
 
 @contextmanager
@@ -282,3 +282,7 @@ def _serve(listener: int, parent: int) -> None:
     from prefect.server.api.server import create_app
 
     uvicorn.Server(uvicorn.Config(create_app(), log_level="warning")).run([socket.socket(fileno=listener)])
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]))

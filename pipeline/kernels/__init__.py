@@ -40,7 +40,7 @@ def source_digest() -> str:
     digest = hashlib.blake2b(digest_size=8)
     for version in (numba.__version__, np.__version__):
         digest.update(version.encode() + b"\0")
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -6,7 +6,8 @@ of its own, and what is whole in it is taken over, like what former versions sto
 
 SQLite's log needs memory that processes share, which network file systems do not have: there it does without, and
 lookups wait for what is being written. What lies in the folder after a kill, the log too, is the whole store: another
-machine goes on with it.
+machine goes on with it. While it is open nothing else here may open and close the database's file: that would drop the
+locks of SQLite's connections, and others who read the store would throw the log away.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 from pipeline.llm import former
@@ -27,13 +30,30 @@ from pipeline.table.storage import Storage, hold
 
 DATABASE = "answers.sqlite"
 _VERSION = 1
+_NO_VERSION = 256  # so many there will not be: it is damage
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS answers(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, result TEXT NOT NULL, "
+    "CREATE TABLE answers(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, result TEXT NOT NULL, "
     "checksum INTEGER NOT NULL)"
 )
 _WRITE = "INSERT OR REPLACE INTO answers(key, result, checksum) VALUES (?, CAST(? AS TEXT), ?)"
+_READ = "SELECT result, checksum FROM answers WHERE key = ?"
+_READ_ALL = "SELECT key, result, checksum FROM answers ORDER BY id"
 _AT_ONCE = 4096
+_BYTES_AT_ONCE = 8 << 20
 _FAILURE_FIELDS = 3
+_DISK_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What the machine is to blame for, not the database."""
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "fuse.")
 
 _log = logging.getLogger(__name__)
@@ -52,6 +72,7 @@ class Cache:
         """
         self.folder = Path(folder)
         self.damage: list[str] = []
+        self._lost: set[bytes] = set()  # whose records were damaged when it was opened
         self._failed: str | None = None
         self._is_open = False
         self._reader: sqlite3.Connection | None = None
@@ -75,24 +96,43 @@ class Cache:
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> Answer | Failure | None:
-        """Return what is stored under `key`, or none, also where it is no longer what was written.
+        """Return what is stored under `key`, or none, also where opening the store found it damaged.
 
-        Raises: ShardError when the disk does not give it.
+        Raises: ShardError when the disk does not give it, or no longer what was written.
         """
         try:
-            return _found(self._to_read(), key)
-        except sqlite3.Error as error:
-            raise ShardError(f"answers in {self.folder}: {_why(error)}; run again, what is whole is kept") from error
+            row = self._to_read().execute(_READ, (key,)).fetchone()
+        except (OSError, sqlite3.Error) as error:
+            raise self._unreadable(error) from error
+        if row is None:
+            return None
+        if is_whole(key, *row):
+            return decode(key, row[0])
+        if key in self._lost:
+            return None
+        raise ShardError(
+            f"answers in {self.folder}: that of request {key.hex()} is damaged; run again, it alone is asked again"
+        )
 
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None
 
     def records(self) -> Iterator[Answer | Failure]:
-        """Yield everything stored, in order of writing."""
-        for key, result, checksum in self._to_read().execute("SELECT key, result, checksum FROM answers ORDER BY id"):
-            record = decode(key, result) if former.is_whole(key, result, checksum) else None
-            if record is not None:
-                yield record
+        """Yield everything stored that is whole, in order of writing. Raises: ShardError as `get`."""
+        try:
+            for key, result, checksum in self._to_read().execute(_READ_ALL):
+                record = decode(key, result) if is_whole(key, result, checksum) else None
+                if record is not None:
+                    yield record
+        except (OSError, sqlite3.Error) as error:
+            raise self._unreadable(error) from error
+
+    def __len__(self) -> int:
+        """Return how many records are stored. Raises: ShardError as `get`."""
+        try:
+            return int(self._to_read().execute("SELECT count(*) FROM answers").fetchone()[0])
+        except (OSError, sqlite3.Error) as error:
+            raise self._unreadable(error) from error
 
     def _to_read(self) -> sqlite3.Connection:
         """Return a connection that does not wait for what is being written; a closed store can be read, too."""
@@ -100,9 +140,8 @@ class Cache:
             self._reader = self._writer if self._is_alone and self._is_open else self._connect()
         return self._reader
 
-    def __len__(self) -> int:
-        """Return how many records are stored."""
-        return int(self._to_read().execute("SELECT count(*) FROM answers").fetchone()[0])
+    def _unreadable(self, error: Exception) -> ShardError:
+        return ShardError(f"answers in {self.folder}: {_why(error)}; run again, what is whole is kept")
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -119,7 +158,7 @@ class Cache:
         try:
             with self._writer:
                 self._writer.execute("BEGIN IMMEDIATE")
-                self._writer.executemany(_WRITE, [(*row, former.checksum_of(*row)) for row in rows])
+                self._writer.executemany(_WRITE, [(*row, checksum_of(*row)) for row in rows])
         except sqlite3.Error as error:
             # After a failed sync nobody knows what is on the disk: the next run reads what is there.
             self._failed = f"answers in {self.folder}: {_why(error)}; make room and run again, it resumes"
@@ -148,43 +187,84 @@ class Cache:
                 path.chmod(0o600)
 
     def _connect(self) -> sqlite3.Connection:
-        path = self.folder / DATABASE
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        """Return a connection to the database, which must be there: SQLite would let others read a new one."""
+        name = (self.folder / DATABASE).absolute().as_uri()
+        connection = sqlite3.connect(
+            f"{name}?mode=rw", uri=True, timeout=60, isolation_level=None, check_same_thread=False
+        )
         connection.text_factory = bytes
+        if self._is_alone:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         return connection
 
     def _checked(self) -> sqlite3.Connection:
         """Return a connection to a database that is whole: a damaged one is set aside, to be taken over."""
         path = self.folder / DATABASE
+        if _size(Path(f"{path}-wal")) and not _size(path):
+            self._set_aside()  # SQLite would delete the log of an empty database
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        committed = former.committed_frames(path)
         connection = self._connect()
         self._open.callback(connection.close)
         try:
-            if self._is_alone:
-                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            is_whole = connection.execute("PRAGMA quick_check(1)").fetchone() == (b"ok",)
-        except sqlite3.OperationalError:  # the disk's error, not the database's
-            raise
-        except sqlite3.DatabaseError:
-            is_whole = False
-        if not is_whole:
-            connection.close()
-            names = (f"damaged-{number}.sqlite" for number in count(1))
-            name = next(name for name in names if not {name, f"{name}.kept"} & {*os.listdir(self.folder)})
-            for end in ("-shm", "-wal", ""):  # the database last, so that a kill leaves it to be found damaged again
-                with suppress(FileNotFoundError):
-                    os.replace(f"{path}{end}", self.folder / f"{name}{end}")
-            self.damage.append(f"{path} is damaged; it is kept as {name}.kept, and what of it is whole is here")
+            is_sound = self._is_sound(connection, committed)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF in _DISK_ERRORS:
+                raise
+            is_sound = False
+        if not is_sound:
+            self._set_aside()
+            connection.close()  # afterwards: it would write the log into the database
             return self._checked()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise WorkspaceError(f"{path} is of a newer version; move it away or name another folder")
-        if version < _VERSION:
-            connection.execute(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
         return connection
+
+    def _is_sound(self, connection: sqlite3.Connection, committed: int) -> bool:
+        """Tell whether a database is whole, all `committed` frames of its log too; create its table, note lost records.
+
+        Raises: sqlite3.Error; WorkspaceError when it is of a newer version.
+        """
+        connection.execute(f"PRAGMA page_size = {former.PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # Of a damaged log SQLite takes what comes before the damage, and says nothing. -1: another one is at it.
+        _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if 0 <= frames < committed or connection.execute("PRAGMA integrity_check(1)").fetchone() != (b"ok",):
+            return False
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version >= _NO_VERSION:
+            return False
+        if version > _VERSION:
+            raise WorkspaceError(f"{self.folder / DATABASE} is of a newer version; move it away or name another folder")
+        schema = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'answers'").fetchone()
+        if schema is None:
+            connection.execute(_SCHEMA)
+        elif schema != (_SCHEMA.encode(),):
+            return False
+        if version < _VERSION:
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+        for key, result, checksum in connection.execute(_READ_ALL):
+            if not is_whole(key, result, checksum):
+                self._lost.add(key)
+                self.damage.append(
+                    f"answers in {self.folder}: that of request {key.hex()} is damaged; it is asked again"
+                )
+        return True
+
+    def _set_aside(self) -> None:
+        """Give a damaged database and the log beside it a name of their own.
+
+        The database goes first, so that one without its log is never taken for the store. After a kill in between the
+        log follows, under the same name.
+        """
+        path, taken = self.folder / DATABASE, {*os.listdir(self.folder)}
+        ends = [end for end in ("", "-wal") if f"{DATABASE}{end}" in taken]
+        names = (f"damaged-{number}.sqlite" for number in count(1))
+        name = next(n for n in names if not {f"{n}.kept", f"{n}.kept-wal", *(f"{n}{end}" for end in ends)} & taken)
+        for end in ends:
+            os.replace(f"{path}{end}", self.folder / f"{name}{end}")
+        with suppress(FileNotFoundError):
+            os.remove(f"{path}-shm")
 
     def _take_over(self) -> None:
         """Store what former versions stored, and what is whole in a damaged database.
@@ -192,22 +272,51 @@ class Cache:
         Each file goes once all of it is stored, or is kept under another name where something of it is lost. After a
         kill before that it is taken over again.
         """
-        for path in sorted([*self.folder.glob("answers-[0-9]*.seg"), *self.folder.glob("damaged-*.sqlite")]):
-            is_segment, found = path.suffix == ".seg", len(self.damage)
-            rows = former.segment_rows(path, self.damage) if is_segment else former.database_rows(path, self.damage)
+        for path in sorted(self.folder.glob("answers-[0-9]*.seg")):
+            found = len(self.damage)
             try:
-                while chunk := list(islice(rows, _AT_ONCE)):
-                    # Of a segment the newest record counts; what is here already is not older than a copy of it.
-                    self._write([row for row in chunk if is_segment or not self._has_answer(row[0])])
+                self._take(former.segment_rows(path, self.damage))
             except ValueError as error:
                 raise WorkspaceError(f"{path} {error}; move it away or name another folder") from error
-            if len(self.damage) > found or not is_segment:
-                path.rename(f"{path}.kept")
-            else:
+            if len(self.damage) == found:
                 path.unlink()
+                continue
+            kept = (Path(f"{path}.kept{number or ''}") for number in count())
+            path.rename(next(name for name in kept if not name.exists()))
+        damaged = [path for end in ("", "-wal") for path in self.folder.glob(f"damaged-*.sqlite{end}")]
+        for name in sorted({path.name.removesuffix("-wal") for path in damaged}):
+            path = self.folder / name
+            self._take(former.database_rows(path, is_whole))
+            for end in ("", "-wal"):
+                with suppress(FileNotFoundError):
+                    os.replace(f"{path}{end}", f"{path}.kept{end}")
+            self.damage.append(
+                f"{self.folder / DATABASE} is damaged; it is kept as {name}.kept, and what of it is whole is here"
+            )
 
-    def _has_answer(self, key: bytes) -> bool:
-        return isinstance(_found(self._writer, key), Answer)
+    def _take(self, rows: Iterable[former.Row]) -> None:
+        """Store records in bounded memory: the last of a key, but nothing in place of an answer that is there."""
+        chunk: dict[bytes, bytes] = {}
+        size = 0
+        for key, result in rows:
+            if key in chunk and _is_answer(key, chunk[key]) and not _is_answer(key, result):
+                continue
+            chunk.pop(key, None)  # in order of writing
+            chunk[key] = result
+            size += len(result)
+            if len(chunk) >= _AT_ONCE or size >= _BYTES_AT_ONCE:
+                self._write_missing(chunk)
+                chunk, size = {}, 0
+        self._write_missing(chunk)
+
+    def _write_missing(self, chunk: dict[bytes, bytes]) -> None:
+        missing = []
+        for key, result in chunk.items():
+            row = self._writer.execute(_READ, (key,)).fetchone()
+            if row is None or not (is_whole(key, *row) and _is_answer(key, row[0])):
+                missing.append((key, result))
+        if missing:
+            self._write(missing)
 
 
 def encode(record: Answer | Failure) -> bytes:
@@ -227,14 +336,22 @@ def decode(key: bytes, result: bytes) -> Answer | Failure | None:
         return None
 
 
-def _found(connection: sqlite3.Connection, key: bytes) -> Answer | Failure | None:
-    row = connection.execute("SELECT result, checksum FROM answers WHERE key = ?", (key,)).fetchone()
-    if row is None:
-        return None
-    if not former.is_whole(key, *row):
-        _log.warning("the stored answer of request %s is damaged; it is asked again", key.hex())
-        return None
-    return decode(key, row[0])
+def is_whole(key: object, result: object, checksum: object) -> bool:
+    """Tell whether a row is as it was written."""
+    return isinstance(key, bytes) and isinstance(result, bytes) and checksum == checksum_of(key, result)
+
+
+def checksum_of(key: bytes, result: bytes) -> int:
+    """Return what shows that a record is as it was written."""
+    return zlib.crc32(result, zlib.crc32(key))
+
+
+def _is_answer(key: bytes, result: bytes) -> bool:
+    return isinstance(decode(key, result), Answer)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _why(error: Exception) -> str:
@@ -245,8 +362,13 @@ def _is_on_network(path: Path) -> bool:
     """Tell whether a folder lies on a network file system, as far as the system says."""
     real = os.path.realpath(path)
     try:
-        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        lines = Path("/proc/self/mounts").read_bytes().splitlines()
     except OSError:
         return False
-    kinds = [(point, kind) for point, kind in mounts if os.path.commonpath([real, point]) == point]
-    return bool(kinds) and sorted(kinds, key=lambda mount: len(mount[0]))[-1][1].startswith(_NETWORK)
+    found = "", ""
+    for _, point, kind, *_ in (fields for line in lines if len(fields := line.split(b" ")) > 2):
+        # Blanks and the like are in there as `\040`, and a name may be of any bytes.
+        place = os.fsdecode(re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), point))
+        if place.startswith("/") and len(place) >= len(found[0]) and os.path.commonpath([real, place]) == place:
+            found = place, os.fsdecode(kind)
+    return found[1].startswith(_NETWORK)

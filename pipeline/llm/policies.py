@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pipeline.table.errors import HIDDEN, redact
 
@@ -43,7 +43,6 @@ Reason = Literal[
     "impossible_usage",
     "leaked_key",  # the answer repeats our API key
 ]
-REASONS: tuple[str, ...] = get_args(Reason)
 Action = Literal["again", "refuse", "stop", "stop_or_refuse"]
 _DETAIL = 300
 SECRET_LENGTH = 8

@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from pipeline.llm.config import EndpointConfig
-from pipeline.llm.policies import REASONS as REASONS
 from pipeline.llm.policies import Reason
 from pipeline.table.config import StageConfig
 from pipeline.table.errors import UsageError
 
+REASONS: tuple[str, ...] = get_args(Reason)
+"""Why a request has no answer."""
 KEY_BYTES = 16
 TOKENS_A_MESSAGE = 8
 TOKENS_A_REQUEST = 16

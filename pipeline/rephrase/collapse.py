@@ -163,10 +163,13 @@ def _bodies(documents: Group) -> Iterator[tuple[str, str, str]]:
         for table in read_batches(documents, part.name, ["doc_id", "text", "metadata"]):
             for row in table.to_pylist():
                 try:
-                    metadata = json.loads(row["metadata"])
-                    style, start = str(metadata["style"]), max(0, int(metadata["body_start"]))
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    style, start = "", 0
+                    metadata = json.loads(row["metadata"] or "{}")
+                except (ValueError, RecursionError):
+                    metadata = None
+                own = metadata if isinstance(metadata, dict) else {}
+                style, start = own.get("style"), own.get("body_start")
+                style = style if isinstance(style, str) else ""
+                start = start if isinstance(start, int) and start > 0 else 0
                 yield style, row["doc_id"], row["text"][start:]
 
 

@@ -225,7 +225,7 @@ def verify_file(path: str | Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise InputError(f"cannot read {where}: {error.strerror}; give a JSONL file of pairs") from error
     with stream:
-        for place, row in json_lines(stream, str(where), MAX_LINE_BYTES):
+        for place, row in json_lines(stream, str(where), MAX_LINE_BYTES, "an object with id, source and rephrased"):
             yield _verified_line(row, place)
 
 

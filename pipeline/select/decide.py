@@ -33,7 +33,6 @@ from pipeline.select.rules import (
     EXACT_DUPLICATE,
     NEAR_DUPLICATE,
     QUANTILE,
-    TOKEN_COLUMNS,
     TOP_SHARE,
     TOP_TOKEN_SHARE,
     BoundRules,
@@ -44,7 +43,7 @@ from pipeline.select.wide_table import CHUNK_ROWS, AlignedParts, WideTable, read
 from pipeline.table import query
 from pipeline.table.errors import ConservationError, ShardError
 from pipeline.table.query import TABLE, literal, quote
-from pipeline.table.schema import DUPLICATES
+from pipeline.table.schema import DUPLICATES, TOKEN_COLUMNS
 from pipeline.table.shards import Group, aligned, read_batches
 from pipeline.table.storage import Storage
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.select.rules import BUILT_IN, TOKEN_COLUMNS
+from pipeline.select.rules import BUILT_IN
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.format import visible
 from pipeline.table.query import quote
+from pipeline.table.schema import TOKEN_COLUMNS
 from pipeline.table.sql import Session, connect, reading
 from pipeline.table.storage import Storage
 

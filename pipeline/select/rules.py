@@ -20,12 +20,11 @@ from pipeline.table import query
 from pipeline.table.errors import ConfigError, RuleError, nearest
 from pipeline.table.kept import read_yaml
 from pipeline.table.query import Node
+from pipeline.table.schema import TOKEN_COLUMNS
 
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"
 CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
 """Calls that become constants before any document is judged."""
-TOKEN_COLUMNS = ("token_count", "estimated_tokens")
-"""What counts tokens, the best first: exact where a tokenizer was configured."""
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
 BUILT_IN = (EXACT_DUPLICATE, NEAR_DUPLICATE)
@@ -160,6 +159,15 @@ def load_rules(spec: str | Mapping[str, Any], where: str, keep: str | None = Non
     )
     ordered = tuple(OrderTerm(text, descending, tree) for text, (tree, descending) in zip(texts, terms, strict=True))
     return RuleSet(rules, ordered, origin, keep_origin)
+
+
+def names_in(spec: str | Mapping[str, Any], where: str, keep: str | None = None) -> set[str]:
+    """Return each name of the rules and their order, in lower case: columns, functions, constants. Nothing is parsed.
+
+    Raises: as `load_rules` for presets, files and `extends`.
+    """
+    predicates, found, _ = _read(spec, where, ())
+    return set(re.findall(r"\w+", " ".join([*predicates.values(), keep or found or ""]).lower()))
 
 
 def check_rules(rules: RuleSet, columns: Mapping[str, str]) -> BoundRules:

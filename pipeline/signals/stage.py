@@ -10,21 +10,23 @@ import pyarrow as pa
 from pipeline.inputs.shipped import lid_model_hash, lid_model_path
 from pipeline.kernels.characters import UNICODE_VERSION
 from pipeline.kernels.fasttext import FastTextModel
-from pipeline.signals import language, text_stats, tokens
+from pipeline.signals import language, recipe_stats, text_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.table import schema
 from pipeline.table.shards import Identity, Part, RowMap, Work, made_from_texts
 from pipeline.table.stages import Context, Mapped, PartJob, Progress, Publish, Stage, Totals, make_rows, plan_row_maps
 
 TEXT_COLUMNS = (schema.DOC_ID, schema.TEXT)
-STATS_SCHEMA = pa.schema(
-    [schema.DOCUMENTS.field(schema.DOC_ID), *((name, column.type) for name, column in text_stats.COLUMNS.items())]
+STATS_SCHEMA, RECIPES_SCHEMA = (
+    pa.schema([schema.DOCUMENTS.field(schema.DOC_ID), *((name, column.type) for name, column in columns.items())])
+    for columns in (text_stats.COLUMNS, recipe_stats.COLUMNS)
 )
 
 
 def signal_groups(config: AnnotateConfig) -> dict[str, pa.Schema]:
     """Return the signal groups that the stage writes, by folder inside the source."""
     groups = {"signals/language": language.LANGUAGE, "signals/text_stats": STATS_SCHEMA}
+    groups |= {"signals/recipe_stats": RECIPES_SCHEMA} if config.recipe_stats else {}
     return groups | ({"signals/tokens": tokens.SCHEMA} if config.tokenizer else {})
 
 
@@ -38,6 +40,9 @@ def annotate_stage(context: Context, source: str, config: AnnotateConfig) -> Sta
         ("signals/language", spoken, language.LANGUAGE, _language),
         ("signals/text_stats", stats, STATS_SCHEMA, text_stats.text_stats),
     ]
+    if config.recipe_stats:
+        recipes = Identity("recipe_stats", recipe_stats.VERSION, libraries={"unicode": UNICODE_VERSION})
+        measures.append(("signals/recipe_stats", recipes, RECIPES_SCHEMA, recipe_stats.recipe_stats))
     if tokenizer:
         counted = Identity("tokens", tokens.VERSION, libraries={"tokenizer": tokenizer.content_hash})
         count = partial(tokens.token_counts, tokenizer=tokenizer)

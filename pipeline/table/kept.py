@@ -215,24 +215,31 @@ def _place(path: str | Path) -> tuple[Storage, str]:
     return Storage.at(folder), name
 
 
-def json_lines(stream: BinaryIO, name: str, limit: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(
+    stream: BinaryIO, name: str, limit: int, what: str = "an object", most: int | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield `name:line` and the object of every JSON line that is not blank; memory does not grow with the file.
 
-    Raises: InputError for a line of more than `limit` bytes, or one that is no JSON object; the lines before it have
-    been yielded.
+    `what` tells people what each line is: an object with such and such keys.
+
+    Raises: InputError for a line of more than `limit` bytes, one that is no JSON object, or more than `most` bytes in
+    all; the lines before it have been yielded.
     """
-    number = 0
+    number = total = 0
     while line := stream.readline(limit + 1):
         number += 1
+        total += len(line)
         where = f"{name}:{number}"
         if len(line) > limit:
-            raise InputError(f"{where}: the line is longer than {limit} bytes; is it one JSON object a line?")
+            raise InputError(f"{where}: longer than {limit} bytes; each line is {what}: split the text")
+        if most is not None and total > most:
+            raise InputError(f"{where}: more than {most} bytes in all; give a smaller sample")
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({error}); each line is an object") from error
+            raise InputError(f"{where}: not JSON ({error}); each line is {what}") from error
         if not isinstance(value, dict):
-            raise InputError(f"{where}: a {type(value).__name__}, not an object")
+            raise InputError(f"{where}: a {type(value).__name__}, not {what}")
         yield where, value

@@ -80,6 +80,18 @@ _NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL
 _TEMPORAL = re.compile(r"DATE|TIME.*|INTERVAL")
 _EQUALITIES = frozenset({"COMPARE_EQUAL", "COMPARE_NOTEQUAL"})
 
+_ADVICE = (
+    (
+        re.compile(r"(\w+)_(?:score|probability|rank)", re.IGNORECASE),
+        r"; if it is a classifier's, add `classify: {\1: {model: FOLDER}}`, FOLDER from `gristmill classifier train`",
+    ),
+    (
+        re.compile(r"(?:refinedweb|dolma3?|mc4)_\w+", re.IGNORECASE),
+        "; if it is of signals_recipe_stats, run `annotate` with these rules or `annotate.recipe_stats: true` first",
+    ),
+)
+"""Of columns that only some configurations have, what makes them."""
+
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?(?=\w)", re.IGNORECASE)
 _ONE_SELECT = "one SELECT statement is allowed (also WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN)"
 # DuckDB calls a statement SELECT even when its WITH clause copies to a file or inserts: the plan tells.
@@ -451,7 +463,8 @@ def spelled(
                 raise RuleError(f"{where}: rules do not read {path[0]!r}; {instead[path[0].lower()]}")
             near = difflib.get_close_matches(path[-1].lower(), list(spelling), n=1, cutoff=0.0)
             hint = f" (nearest: {spelling[near[0]]!r})" if near else ""
-            raise RuleError(f"{where}: unknown column {'.'.join(path)!r}{hint}")
+            advice = "".join(found.expand(text) for made, text in _ADVICE if (found := made.fullmatch(path[0])))
+            raise RuleError(f"{where}: unknown column {'.'.join(path)!r}{hint}{advice}")
         return {**node, "column_names": [name, *path[1:]]}
 
     return replaced(tree, spell)

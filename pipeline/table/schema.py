@@ -17,6 +17,8 @@ from pipeline.table.errors import SchemaError
 
 DOC_ID = "doc_id"
 TEXT = "text"
+TOKEN_COLUMNS = ("token_count", "estimated_tokens")
+"""What counts tokens, the best first: exact where a tokenizer was configured."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 ORIGIN = pa.struct([("file", pa.string()), ("offset", pa.int64()), ("record_id", pa.string())])

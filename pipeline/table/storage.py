@@ -219,7 +219,7 @@ class Storage:
             raise ShardError(write_failure(self.sql_path(relative), error)) from error
 
     def move(self, old: str, new: str) -> None:
-        """Give a small file another name; whatever is there goes.
+        """Give a file another name; whatever is there goes.
 
         Raises: WorkspaceError when it cannot be moved.
         """
@@ -228,7 +228,7 @@ class Storage:
                 os.makedirs(os.path.dirname(self.path(new)), exist_ok=True)
                 os.replace(self.path(old), self.path(new))
             else:
-                self.fs.pipe_file(self.path(new), self.read_bytes(old))
+                self.fs.cp_file(self.path(old), self.path(new))
                 self.fs.rm_file(self.path(old))
         except OSError as error:
             raise WorkspaceError(write_failure(self.sql_path(new), error)) from error

@@ -82,6 +82,7 @@ VIEWS = {
     "rejects": schema.REJECTS.names,
     "signals_language": language.LANGUAGE.names,
     "signals_text_stats": ["doc_id"],
+    "signals_recipe_stats": ["doc_id"],
     "signals_tokens": tokens.SCHEMA.names,
     "signatures": ["doc_id", "text_hash", "shingles", "signature"],
     "duplicates": schema.DUPLICATES.names,

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -30,7 +31,7 @@ from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
 from pipeline.select.rules import check_rules, load_rules
 from pipeline.select.wide_table import planned_columns
-from pipeline.signals import language, text_stats
+from pipeline.signals import language, recipe_stats, text_stats
 from pipeline.signals.stage import STATS_SCHEMA
 from pipeline.table import schema
 from pipeline.table.config import validate
@@ -242,9 +243,10 @@ def test_every_reject_reason_is_documented() -> None:
     assert set(tables(README, "reason")) == schema.REJECT_REASONS
 
 
-def test_every_text_statistic_is_documented_as_the_code_defines_it() -> None:
-    rows = tables(section("**`signals_text_stats`**"), "column")
-    expected = {name: column.meaning for name, column in text_stats.COLUMNS.items()}
+@pytest.mark.parametrize("measured", [text_stats, recipe_stats])
+def test_every_statistic_is_documented_as_the_code_defines_it(measured: ModuleType) -> None:
+    rows = tables(section(f"**`signals_{measured.__name__.rsplit('.', 1)[1]}`**"), "column")
+    expected = {name: column.meaning for name, column in measured.COLUMNS.items()}
     table = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in expected.items())
     assert {name: row[0] for name, row in rows.items()} == expected, f"the table should be\n{table}"
 

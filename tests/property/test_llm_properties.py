@@ -18,6 +18,8 @@ from pipeline.llm.config import BudgetConfig, EndpointConfig
 from pipeline.llm.types import REASONS, Answer, Failure, Parameters, Request, make_request
 from tests.former_answers import START, segment
 
+VERSION_AT = 63
+"""A database with another number there is of a newer version: an error, and the file stays as it is."""
 ENDPOINT = EndpointConfig(base_url="http://host/v1", model="tiny", kind="completions")
 REQUEST = make_request(ENDPOINT, "x" * 40, Parameters(max_tokens=20))
 NAMES = frozenset({"tiny"})
@@ -44,6 +46,12 @@ def newest(items: list[Answer | Failure]) -> list[Answer | Failure]:
     ))  # fmt: skip
 
 
+def kept_of(items: list[Answer | Failure]) -> list[Answer | Failure]:
+    """Return what a store takes over of a segment: the newest of each key, but no failure where there is an answer."""
+    answered = {item.key for item in items if isinstance(item, Answer)}
+    return newest([item for item in items if isinstance(item, Answer) or item.key not in answered])
+
+
 @settings(max_examples=60, deadline=None)
 @given(records, st.data())
 def test_a_segment_cut_anywhere_keeps_what_was_whole_before(items, data):
@@ -52,7 +60,7 @@ def test_a_segment_cut_anywhere_keeps_what_was_whole_before(items, data):
     kept = next(n for n in range(len(items), -1, -1) if len(segment(items[:n])) <= length)
     with tempfile.TemporaryDirectory() as folder:
         found, damage = taken_over(folder, whole[:length])
-        assert found == newest(items[:kept])
+        assert found == kept_of(items[:kept])
         assert len(damage) == (length > len(segment(items[:kept])))
         with Cache(folder) as cache:
             cache.write(items)
@@ -69,7 +77,7 @@ def test_a_changed_byte_loses_one_record_and_changes_none(items, data):
     hit = next(n for n in range(len(items)) if len(segment(items[: n + 1])) > at)
     with tempfile.TemporaryDirectory() as folder:
         found, damage = taken_over(folder, bytes(whole))
-    assert found == newest(items[:hit] + items[hit + 1 :])
+    assert found == kept_of(items[:hit] + items[hit + 1 :])
     assert len(damage) == 1
 
 
@@ -81,7 +89,7 @@ def test_any_bytes_can_be_taken_over(data):
         assert (found, bool(damage)) == ([], bool(data))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(records.filter(bool), st.data())
 def test_a_database_with_changed_bytes_gives_what_was_written_or_nothing(items, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +98,8 @@ def test_a_database_with_changed_bytes_gives_what_was_written_or_nothing(items, 
         path = Path(folder) / DATABASE
         whole = bytearray(path.read_bytes())
         for _ in range(data.draw(st.integers(1, 40))):
-            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+            at = data.draw(st.integers(0, len(whole) - 1).filter(lambda at: at != VERSION_AT))
+            whole[at] = data.draw(st.integers(0, 255))
         path.write_bytes(whole[: data.draw(st.integers(0, len(whole)) | st.just(len(whole)))])
         for _ in range(2):
             with Cache(folder) as cache:

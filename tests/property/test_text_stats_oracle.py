@@ -1,4 +1,4 @@
-"""The kernel equals the plain-Python oracle on any Unicode, exactly."""
+"""The kernels equal the plain-Python oracles on any Unicode, exactly."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from recipe_stats_oracle import recipe_stats_oracle
 from text_stats_oracle import TERMINALS, text_stats_oracle
 
 from pipeline.kernels import characters as classes
+from pipeline.kernels.statistics.recipe_stats import IS_ALNUM, IS_DIGIT, IS_UPPER, character_kinds
+from pipeline.signals import recipe_stats
 from pipeline.signals.text_stats import COLUMNS, text_stats
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -33,6 +36,7 @@ PIECES = [
         "[citation needed]",
     ),
     *("don't", "you’ll", "Mr.", "e.g.", "U.S.", "the of.", "{", "• ", "- ", "...", "http://a.b/c-d?e:f", "www.x-y.z"),
+    *("3 likes", "1.2K followers!", "Read more...", "items in cart ", "Sign-in ", ". . .", "● ", "* ", "12", "AB CD"),
     *("a b c d.", "\n", "\r\n", " ", "\n\n", "中文", "Foo-bar/baz:qux,Quux", "x=1+2", "C++", "50+"),
 ]
 TEXTS = st.one_of(
@@ -48,12 +52,13 @@ def table(texts: list[str]) -> pa.Table:
 
 
 def assert_equals_oracle(texts: list[str]) -> None:
-    stats = text_stats(table(texts)).to_pylist()
-    for text, row in zip(texts, stats, strict=True):
-        expected = text_stats_oracle(text)
-        assert set(expected) == set(COLUMNS)
-        difference = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
-        assert not difference, text
+    recipes = (recipe_stats.recipe_stats, recipe_stats_oracle, recipe_stats.COLUMNS)
+    for measure, oracle, columns in ((text_stats, text_stats_oracle, COLUMNS), recipes):
+        for text, row in zip(texts, measure(table(texts)).to_pylist(), strict=True):
+            expected = oracle(text)
+            assert set(expected) == set(columns)
+            difference = {name: (row[name], value) for name, value in expected.items() if row[name] != value}
+            assert not difference, text
 
 
 @settings(max_examples=300, deadline=None)
@@ -89,6 +94,11 @@ def test_character_classes_agree_with_python() -> None:
         assert bool(flags & classes.LETTER) == char.isalpha()
         assert bool(flags & classes.TERMINAL) == (char in TERMINALS)
         assert bool(flags & classes.SYMBOL) == (unicodedata.category(char)[0] in "PS")
+        kinds = int(character_kinds()[code])
+        if flags & classes.UNASSIGNED == 0:
+            assert bool(kinds & IS_ALNUM) == char.isalnum()
+            assert bool(kinds & IS_DIGIT) == char.isdigit()
+            assert bool(kinds & IS_UPPER) == char.isupper()
     breaks = [code for code in range(sys.maxunicode + 1) if len(f"a{chr(code)}b".splitlines()) == 2]
     assert np.flatnonzero(table & classes.LINE_BREAK).tolist() == breaks
 

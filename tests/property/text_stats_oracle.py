@@ -78,7 +78,7 @@ def split_units(chunk: str) -> list[str]:
 
 
 def split_words(text: str) -> list[str]:
-    """Split text into words by the rule in `pipeline.kernels.word_split`."""
+    """Split text into words by the rule in `pipeline.kernels.statistics.word_split`."""
     return [word for chunk in text.split() for word in split_chunk(chunk)]
 
 

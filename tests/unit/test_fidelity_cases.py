@@ -38,6 +38,11 @@ def test_unfaithful(kind: str, source: str, rephrased: str) -> None:
         ("A Cuban doctor came.", "A doctor from Cuba came.", "A doctor from Mexico came."),
         ("It was held on 4 July 2022.", "It was held on Monday, 4 July 2022.", "It was held on Sunday, 4 July 2022."),
         ("It was on June 1 and 2, 2019.", "It was on 1 June 2019 and 2 June 2019.", "It was on 3 June 2019."),
+        (
+            "Anna and Ben put forth the five-stage model of problem solving.",
+            "The five-stage model of problem solving was put forth by two people, Anna and Ben.",
+            "Anna and Ben put forth the two-stage model of problem solving.",
+        ),
         ("Both brothers left.", "The two brothers left.", "The three brothers left."),
         ("The centenary was held.", "The 100th anniversary was held.", "The 200th anniversary was held."),
         ("Output tripled.", "Output rose by a factor of three.", "Output rose by a factor of four."),

@@ -79,14 +79,14 @@ def test_a_preset_is_found_by_name_and_a_wrong_name_says_so(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LINES + "{", r"sums.jsonl:3: not a JSON object"),
-        (LINES + "\n[1]\n", r"sums.jsonl:4: list, not an object"),
+        (LINES + "{", r"sums.jsonl:3: not JSON .*; each line is an object with `prompt` and `continuation`"),
+        (LINES + "\n[1]\n", r"sums.jsonl:4: a list, not an object with `prompt` and `continuation`"),
         ('{"prompt": 3, "continuation": "x"}', r"sums.jsonl:1: `prompt` is int '3'"),
         ('{"prompt": ""}', r"sums.jsonl:1: `continuation` is missing"),
         ('{"prompt": "a", "continuation": ""}', r"sums.jsonl:1: `continuation` is empty"),
         ('{"prompt": "a", "continuation": "\\ud800"}', r"sums.jsonl:1: `continuation` holds half a surrogate"),
         ("\n \n", r"sums.jsonl holds no items"),
-        ("[" * 100_000, r"sums.jsonl:1: not a JSON object"),
+        ("[" * 100_000, r"sums.jsonl:1: not JSON"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, text, message):
@@ -98,7 +98,7 @@ def test_bad_lines_are_named(tmp_path, text, message):
 def test_bytes_that_are_no_text_and_files_that_are_not_packed(tmp_path):
     path = write(tmp_path)
     (tmp_path / "sums.jsonl").write_bytes(b'{"prompt": "\xff", "continuation": "x"}')
-    with pytest.raises(InputError, match=r"sums.jsonl:1: not a JSON object in UTF-8"):
+    with pytest.raises(InputError, match=r"sums.jsonl:1: not JSON .*utf-8"):
         load_suite(path)
     for suffix, damaged in ((".gz", b"plain"), (".zst", b"plain"), (".gz", gzip.compress(LINES.encode())[:-9])):
         (tmp_path / f"sums.jsonl{suffix}").write_bytes(damaged)

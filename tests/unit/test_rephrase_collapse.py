@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from itertools import combinations
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from pipeline.rephrase.collapse import as_text, collapse, distinct, openings, self_similarity
+from pipeline.rephrase.collapse import _bodies, as_text, collapse, distinct, openings, self_similarity
+from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
+from pipeline.table.storage import Storage
 
 WORDS = [f"w{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]
 
@@ -74,3 +78,25 @@ def test_nothing_gives_nothing() -> None:
     (empty,) = collapse([("s", "0", "")])
     assert (empty.openings, empty.top_opening_share, empty.self_similarity, empty.distinct_1) == ((), None, None, None)
     assert as_text([empty]) == "s: 1 texts (1 sampled), self-similarity -, distinct 1/2/3 - / - / -"
+
+
+def test_metadata_of_any_kind_counts(tmp_path: Path) -> None:
+    """Every row is a text of the style that its metadata names, from where they say that the model's own begins."""
+    group = Group(Storage.at(str(tmp_path)), "web_rephrased/documents")
+    schema = pa.schema([("doc_id", pa.string()), ("text", pa.string()), ("metadata", pa.string())])
+    told = {
+        '{"style": "qa", "body_start": 8}': ("qa", "own words"),
+        '{"style": "qa"}': ("qa", "segment own words"),
+        '{"style": "qa", "body_start": Infinity}': ("qa", "segment own words"),
+        '{"style": "qa", "body_start": -3}': ("qa", "segment own words"),
+        '{"style": 7, "body_start": 8}': ("", "own words"),
+        "[" * 100_000: ("", "segment own words"),
+        "[]": ("", "segment own words"),
+        "": ("", "segment own words"),
+    }
+    rows = [{"doc_id": f"{n}", "text": "segment own words", "metadata": one} for n, one in enumerate([*told, None])]
+    with PartWriter(group, Work("a", Identity("rephrase", "1"), ()), schema) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema))
+    group.complete([writer.finish(Tally(len(rows)))], Index(stage="rephrase"))
+    found = [(style, text) for style, _, text in _bodies(group)]
+    assert found == [*told.values(), ("", "segment own words")]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from pipeline.kernels.text_stats import Count, count_texts, new_scratch, scan_line
-from pipeline.kernels.word_split import TOKENS, hash_of
+from pipeline.kernels.statistics.text_stats import Count, count_texts, new_scratch, scan_line
+from pipeline.kernels.statistics.word_split import TOKENS, hash_of
 from pipeline.signals.text_stats import COLUMNS, text_stats
 from pipeline.table.errors import SchemaError
 

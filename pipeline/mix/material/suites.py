@@ -6,10 +6,10 @@ What a model is measured by is bits per UTF-8 byte of the continuation, given it
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +23,14 @@ from pipeline.mix.material.tokenizer import MixTokenizer
 from pipeline.mix.types import Item, Task, TokenItem, TokenTask
 from pipeline.table.config import validate
 from pipeline.table.errors import ConfigError, InputError, ShardError, nearest
-from pipeline.table.kept import read_yaml
+from pipeline.table.kept import json_lines, read_yaml
 from pipeline.table.shards import digest
 from pipeline.table.storage import open_file
 
 MAX_TASK_BYTES = 256 << 20
 """Bytes of a task's file, unpacked."""
 MAX_LINE_BYTES = 4 << 20
+_LINE = "an object with `prompt` and `continuation`"
 HELD_OUT_BYTES = 256 << 10
 """UTF-8 bytes of a slice's held-out text that are measured at most: the first documents in hash order."""
 HELD_OUT_DOCUMENT_BYTES = 16 << 10
@@ -132,39 +133,17 @@ def _read_task(config: TaskConfig, path: Path, where: str) -> Task:
         with open_file(path) as raw:
             packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
             stream = io.BufferedReader(pa.CompressedInputStream(raw, packed)) if packed else raw
-            items = tuple(_items(stream, path, config.limit))
+            lines = json_lines(stream, str(path), MAX_LINE_BYTES, _LINE, MAX_TASK_BYTES)
+            items = tuple(_item(value, place) for place, value in islice(lines, config.limit))
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{where}: {path}: {reason}; name a .jsonl, .jsonl.gz or .jsonl.zst file") from error
     if not items:
-        raise InputError(f"{where}: {path} holds no items; each line is an object with `prompt` and `continuation`")
+        raise InputError(f"{where}: {path} holds no items; each line is {_LINE}")
     return Task(config.name, task_key(items), items)
 
 
-def _items(stream: BinaryIO, path: Path, limit: int | None) -> Iterator[Item]:
-    """Yield the items of JSON lines; empty lines are passed over. Raises: InputError naming file and line."""
-    total = count = number = 0
-    while line := stream.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        total += len(line)
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(f"{path}:{number}: longer than {MAX_LINE_BYTES} bytes; is it one JSON object a line?")
-        if total > MAX_TASK_BYTES:
-            raise InputError(f"{path}:{number}: more than {MAX_TASK_BYTES} bytes; give a smaller sample of the task")
-        if line.strip():
-            yield _item(line, f"{path}:{number}", number)
-            count += 1
-        if count == limit:
-            return
-
-
-def _item(line: bytes, where: str, number: int) -> Item:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not a JSON object in UTF-8: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {type(value).__name__}, not an object with `prompt` and `continuation`")
+def _item(value: dict[str, Any], where: str) -> Item:
     for name in ("prompt", "continuation"):
         text = value.get(name)
         if not isinstance(text, str):
@@ -174,7 +153,7 @@ def _item(line: bytes, where: str, number: int) -> Item:
     if not value["continuation"]:
         raise InputError(f"{where}: `continuation` is empty; nothing could be measured")
     given = value.get("id")
-    return Item(str(number if given is None else given), value["prompt"], value["continuation"])
+    return Item(where.rpartition(":")[2] if given is None else str(given), value["prompt"], value["continuation"])
 
 
 def _shown(value: object) -> str:

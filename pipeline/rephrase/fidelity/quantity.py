@@ -249,7 +249,7 @@ class Quantity:
     place: float = 1.0  # value of the last digit that is not zero
     spelled: bool = False  # in words, or with a scale word
     ambiguous_scale: float = 0.0
-    counts: bool = False  # a content word follows: what it is the number of
+    noun: str = ""  # the stem of the content word that follows: what it is the number of
     before: str = ""
     sentence: int = -1
     opaque: str = ""

@@ -118,7 +118,11 @@ def _judge_value(value: float, quantity: Quantity, sentence: Sentence, index: Nu
     if _calculated(value, quantity, sentence, index):
         return None
     counted = value == int(value) and 2 <= value <= 30 and quantity.unit is None and int(value) in index.list_counts
-    return None if counted else "number"
+    return (
+        None
+        if counted and not _rivalled(value, quantity, index.by_noun.get(quantity.noun, []), sentence, index)
+        else "number"
+    )
 
 
 def _calendar_number(value: float, index: NumberIndex) -> bool:
@@ -308,14 +312,15 @@ def _moved(
     """Whether a number of the source now counts something that the source counts with another number."""
     if quantity.weak or quantity.kind not in ("cardinal", "year", "ordinal"):
         return False
-    if not quantity.before or quantity.counts:
+    if not quantity.before or quantity.noun or not all(q.before for q in same):
         return False
-    rivals = [
-        q
-        for q in index.by_before.get(quantity.before, ())[:_MAX_RIVALS]
-        if q.kind == quantity.kind and q.unit == quantity.unit
-    ]
-    if not rivals or any(value in q.values for q in rivals) or not all(q.before for q in same):
+    return _rivalled(value, quantity, index.by_before.get(quantity.before, []), sentence, index)
+
+
+def _rivalled(value: float, quantity: Quantity, others: list[Quantity], sentence: Sentence, index: NumberIndex) -> bool:
+    """Whether `others`, which stand by the same word in the source, all have other values, one in a like sentence."""
+    rivals = [q for q in others[:_MAX_RIVALS] if q.kind == quantity.kind and q.unit == quantity.unit]
+    if not rivals or any(value in q.values for q in rivals):
         return False
     aligned = {k for share, k in index.text.aligned(sentence.stems) if share >= 0.4}
     return any(q.sentence in aligned for q in rivals)

@@ -151,6 +151,7 @@ class NumberIndex:
         self.by_value: dict[float, list[Quantity]] = {}
         self.by_dimension: dict[str, list[Quantity]] = {}
         self.by_before: dict[str, list[Quantity]] = {}
+        self.by_noun: dict[str, list[Quantity]] = {}
         self.all: list[Quantity] = []
         self.partial: set[Date] = set()
         self.yearless: set[Date] = set()
@@ -180,6 +181,8 @@ class NumberIndex:
                 self.by_value.setdefault(quantity.value * quantity.ambiguous_scale, []).append(quantity)
             if quantity.unit is not None:
                 self.by_dimension.setdefault(quantity.unit.dimension, []).append(quantity)
+            if quantity.noun:
+                self.by_noun.setdefault(quantity.noun, []).append(quantity)
             if quantity.before:
                 self.by_before.setdefault(quantity.before, []).append(quantity)
             if quantity.opaque:
@@ -510,7 +513,8 @@ def _join(tokens: list[Token], quantities: list[Quantity]) -> None:
 
 def _surround(tokens: list[Token], quantity: Quantity) -> None:
     at = quantity.end + (low_at(tokens, quantity.end) == "-")
-    quantity.counts = at < len(tokens) and tokens[at].content and not tokens[at].number
+    if at < len(tokens) and tokens[at].content and not tokens[at].number:
+        quantity.noun = tokens[at].stem
     start = quantity.start
     quantity.before = stem_before(tokens, start)
     for k, token in enumerate(reversed(tokens[max(0, start - 4) : start])):

@@ -26,7 +26,8 @@ from pipeline.kernels.characters import (
     character_classes,
     decode,
 )  # fmt: skip
-from pipeline.kernels.repetition import (
+from pipeline.kernels.statistics.repetition import (
+    DATATROVE,
     Elements,
     SeenTable,
     WordGrams,
@@ -38,7 +39,7 @@ from pipeline.kernels.repetition import (
     ngram_counts,
     number_words,
 )  # fmt: skip
-from pipeline.kernels.word_split import (
+from pipeline.kernels.statistics.word_split import (
     HASH_SEED,
     SENTENCES,
     TOKENS,
@@ -274,7 +275,7 @@ def _count_words(stop_words: npt.NDArray[np.uint64], s: Scratch, out: Ints) -> N
     for stop_word in stop_words:
         out[Count.stop_words] += contains_word(s.table, n, stop_word)
     ngrams = out[Count.top_2gram_chars : Count.duplicate_10gram_chars + 1]
-    out[Count.lookups] = ngram_counts(s.table, s.grams, s.words.lengths, n, ngrams)
+    out[Count.lookups] = ngram_counts(s.table, s.grams, s.words.lengths, n, ngrams, DATATROVE)
 
 
 @inner

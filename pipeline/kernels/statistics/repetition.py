@@ -24,6 +24,8 @@ from numba.extending import register_jitable
 from pipeline.kernels import inlined, inner
 from pipeline.kernels.characters import decode
 
+DATATROVE, REFINEDWEB, DOLMA = range(3)
+"""Whose formulas of repeated n-grams: see `ngram_counts`."""
 TOP_NGRAMS: Final = (2, 3, 4)
 DUPLICATE_NGRAMS: Final = (5, 6, 7, 8, 9, 10)
 
@@ -135,6 +137,21 @@ def duplicate_totals(table: SeenTable, elements: Elements, n: int) -> tuple[int,
 
 
 @inner
+def repeated_totals(table: SeenTable, grams: WordGrams, elements: Elements, n: int) -> tuple[int, int]:
+    """Return how many of the first `n` elements occur twice or more, and the sum of those elements' lengths."""
+    if n < 2:
+        return 0, 0
+    number_words(table, elements.hashes, n, grams)
+    repeated = 0
+    chars = 0
+    for i in range(n):
+        if grams.counts[grams.ids[i]] > 1:
+            repeated += 1
+            chars += elements.lengths[i]
+    return repeated, chars
+
+
+@inner
 def number_words(table: SeenTable, hashes: Keys, n: int, grams: WordGrams) -> int:
     """Give equal words equal ids in `grams.ids`, count them in `grams.counts`; return the number of different words."""
     table.generation[0] += 1
@@ -164,12 +181,14 @@ def contains_word(table: SeenTable, num_words: int, key: np.uint64) -> bool:
 
 
 @inner
-def ngram_counts(table: SeenTable, grams: WordGrams, lengths: ShortInts, n: int, out: Ints) -> int:
+def ngram_counts(table: SeenTable, grams: WordGrams, lengths: ShortInts, n: int, out: Ints, whose: int) -> int:
     """Fill `out` with the character counts of the top and the duplicate n-grams of `n` numbered words.
 
     `out` has shape (9,): for 2, 3, 4 the characters in all occurrences (overlapping ones too) of the most frequent
-    n-gram, joined by one space, 0 when none occurs twice, the first seen among equals; for 5 to 10 the characters,
-    without spaces, of the n-grams that repeat an earlier one, found greedily from the left without overlap.
+    n-gram, 0 when none occurs twice. datatrove joins its words by one space and takes the first seen among equals,
+    Dolma does so without spaces, RefinedWeb takes the longest. For 5 to 10: to datatrove the characters, without
+    spaces, of the n-grams that repeat an earlier one, found greedily from the left without overlap; to RefinedWeb those
+    of every word that is in an n-gram which repeats; to Dolma the sum over all occurrences of such n-grams.
     `grams` is as `number_words` left it and is overwritten. Returns the number of table look-ups.
     """
     grams.chars_before[0] = 0
@@ -187,9 +206,11 @@ def ngram_counts(table: SeenTable, grams: WordGrams, lengths: ShortInts, n: int,
         if num_starts == 0:
             break
         if size <= _LAST_TOP:
-            out[size - _FIRST_TOP] = _top_chars(grams, num_starts, size)
-        else:
+            out[size - _FIRST_TOP] = _top_chars(grams, num_starts, size, whose)
+        elif whose == DATATROVE:
             out[size - _FIRST_TOP] = _duplicate_chars(table, grams, num_starts, size)
+        else:
+            out[size - _FIRST_TOP] = _repeated_chars(grams, num_starts, size, whose)
     return lookups
 
 
@@ -224,15 +245,33 @@ def _lengthen(table: SeenTable, grams: WordGrams, num_starts: int) -> int:
 
 
 @inlined
-def _top_chars(grams: WordGrams, num_starts: int, size: int) -> int:
-    """Return occurrences times length, spaces included, of the most frequent n-gram, the first seen among equals."""
+def _top_chars(grams: WordGrams, num_starts: int, size: int, whose: int) -> int:
+    """Return occurrences times length of the most frequent n-gram."""
+    before = grams.chars_before
     best = grams.starts[0]
     for k in range(1, num_starts):
         i = grams.starts[k]
-        if grams.counts[grams.ids[i]] > grams.counts[grams.ids[best]]:
+        more = grams.counts[grams.ids[i]] - grams.counts[grams.ids[best]]
+        if more == 0 and whose == REFINEDWEB:
+            more = (before[i + size] - before[i]) - (before[best + size] - before[best])
+        if more > 0:
             best = i
-    chars = grams.chars_before[best + size] - grams.chars_before[best] + size - 1
-    return grams.counts[grams.ids[best]] * chars
+    spaces = size - 1 if whose == DATATROVE else 0
+    return grams.counts[grams.ids[best]] * (before[best + size] - before[best] + spaces)
+
+
+@inlined
+def _repeated_chars(grams: WordGrams, num_starts: int, size: int, whose: int) -> int:
+    """Return the characters of all n-grams that repeat: of each word once to RefinedWeb, of every n-gram to Dolma."""
+    before = grams.chars_before
+    chars = 0
+    covered = 0
+    for k in range(num_starts):
+        i = grams.starts[k]
+        begin = max(i, covered) if whose == REFINEDWEB else i
+        chars += before[i + size] - before[begin]
+        covered = i + size
+    return chars
 
 
 @inlined

@@ -1,0 +1,203 @@
+"""Each preset beside datatrove's filter of the same name: how many documents both decide alike, and each difference.
+
+    python tests/bench/bench_presets.py --peer PYTHON WORKSPACE/SOURCE [TEXTS.parquet ...] [--show 5] [--only PRESET]
+
+PYTHON is the interpreter of an environment with datatrove: pip install "datatrove[processing]==0.10.1" spacy
+fasttext-numpy2-wheel (the wheel that datatrove's language filter imports; it reads the model that Gristmill uses).
+Both sides read the same texts: those of a workspace's source, of Parquet files with a column `text`, and hostile ones
+made here. A preset is compared without its rule on the language, which is compared alone. A text for which datatrove
+raises counts as dropped by it: its pipeline stops there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+PEER = """
+import json, sys
+import pyarrow.parquet as pq
+from datatrove.data import Document
+from datatrove.pipeline import filters as f
+
+def c4_then_fineweb():
+    chain = [f.GopherRepetitionFilter(), f.GopherQualityFilter(),
+             f.C4QualityFilter(filter_no_terminal_punct=False), f.FineWebQualityFilter()]
+    def judge(document):
+        for each in chain:
+            result = each.filter(document)
+            if result is not True:
+                return result
+        return True
+    return judge
+
+language = f.LanguageFilter(languages=["en"])
+language.model.MODEL_URL = sys.argv[2]
+judges = {
+    "language": language.filter,
+    "gopher quality": f.GopherQualityFilter().filter,
+    "gopher repetition": f.GopherRepetitionFilter().filter,
+    "c4": f.C4QualityFilter().filter,
+    "mc4": f.C4ParagraphFilter().filter,
+    "fineweb": c4_then_fineweb(),
+    "lambda": f.LambdaFilter(lambda document: len(document.text) >= 150).filter,
+}
+for text in pq.read_table(sys.argv[1], columns=["text"])["text"].to_pylist():
+    row = {}
+    for name, judge in judges.items():
+        try:
+            result = judge(Document(text=text, id="x"))
+            row[name] = "" if result is True else result[1] if isinstance(result, tuple) else "dropped"
+        except Exception as error:
+            row[name] = f"raises {type(error).__name__}"
+    print(json.dumps(row))
+"""
+COMPARED = {  # of datatrove's filter: the preset, and which of its rules
+    "language": ("fineweb", ("language",)),
+    "gopher quality": ("gopher", slice(0, 8)),
+    "gopher repetition": ("gopher", slice(8, None)),
+    "c4": ("c4", slice(1, None)),
+    "mc4": ("mc4", slice(None)),
+    "fineweb": ("fineweb", slice(1, None)),
+    "lambda": ("text_length >= 150", ()),
+}
+
+
+def hostile_texts() -> list[str]:
+    """Return texts that line, word and sentence rules may read differently, each short and as a long page."""
+    line = "The quick brown fox jumps over the lazy dog, and that is all there is to say of it"
+    numbered = [f"{line} on day {i} of {i * 7 % 31}." for i in range(12)]
+    glues = [
+        "\n",
+        "\r\n",
+        "\r",
+        "\u2028",
+        "\u2029",
+        "\x85",
+        "\x0b",
+        "\x0c",
+        "\x1c",
+        "\n\n",
+        "\n \n",
+        " ",
+        "\t",
+        "\u00a0",
+    ]
+    texts = ["", " ", "\n", "\n\n\n", "\u2028", "\u200b", "\ufeff", "\x00", "word", "Word.", "...", "…", "#", "•", "-"]
+    texts += [glue.join(numbered) for glue in glues] + [glue.join([line] * 9) for glue in glues]
+    texts += ["\u200b".join(word + " " for word in " ".join(numbered).split()), "\ufeff" + "\n".join(numbered)]
+    texts += ["北京是中华人民共和国的首都。它有三千年的历史。" * 20, "東京は日本の首都です。\n" * 30]
+    texts += ["กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย " * 40]
+    texts += ["Ελληνικά είναι γλώσσα. " * 30, "שלום עולם, מה שלומך? " * 30]
+    texts += ["🙂🙂 😀 " * 60, "👩‍👩‍👧‍👦 family of four and 🇳🇴 flag. " * 30, "é" * 400, "e\u0301 " * 200]
+    texts += ["x" * 1001 + " " + " ".join(numbered), "x" * 200_000, (line + " ") * 2000, "a b " * 3000]
+    texts += ["\n".join(f"- item {i} with the words of it" for i in range(60))]
+    texts += ["\n".join(f"* item {i} with the words of it" for i in range(60))]
+    texts += ["\n".join(f"● item {i} with the words of it" for i in range(60))]
+    texts += ["\n".join(f"The end of line {i} is open and cut. . ." for i in range(60))]
+    texts += ["\n".join(f"The end of line {i} is open and cut{'...' if i % 3 else '…'}" for i in range(60))]
+    texts += [
+        "\n".join(numbered) + "\nLorem ipsum dolor sit amet.",
+        "\n".join(numbered) + "\nfunction { return; } here.",
+    ]
+    texts += ["\n".join(numbered) + "\nPlease enable JavaScript to see it.", "\n".join(numbered) + "\nLOREM IPSUM x y."]
+    texts += ["\n".join(f"{i} likes" for i in range(60)), "\n".join(numbered) + "\nSHOUTING LINE OF TEXT HERE NOW"]
+    return texts
+
+
+def peer_verdicts(python: Path, texts: pa.Table, folder: Path) -> list[dict[str, str]]:
+    """Return each text's verdict by each of datatrove's filters: nothing where it is kept."""
+    from pipeline.inputs.shipped import lid_model_path
+
+    sample, script = folder / "texts.parquet", folder / "peer.py"
+    pq.write_table(texts, sample)
+    script.write_text(PEER)
+    run = subprocess.run([python, script, sample, lid_model_path()], capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(f"{run.stderr[-600:]}\ndatatrove did not run: see above, and what to install in the head of this file")
+    return [json.loads(row) for row in run.stdout.splitlines()]
+
+
+def our_verdicts(texts: pa.Table) -> dict[str, list[str]]:
+    """Return, of each comparison, the names of the rules that each text fails, in their order."""
+    import duckdb
+
+    from pipeline.select.rules import load_rules
+    from pipeline.signals.recipe_stats import recipe_stats
+    from pipeline.signals.stage import _language
+    from pipeline.signals.text_stats import text_stats
+
+    wide = text_stats(texts)
+    for group in (_language(texts), recipe_stats(texts)):
+        for name in group.column_names[1:]:
+            wide = wide.append_column(name, group[name])
+    connection = duckdb.connect()
+    connection.register("wide", wide)
+    found = {}
+    for name, (preset, chosen) in COMPARED.items():
+        rules = load_rules(preset if chosen != () else {"predicate": preset}, "bench").rules
+        rules = rules[chosen] if isinstance(chosen, slice) else [r for r in rules if not chosen or r.name in chosen]
+        failed = ", ".join(f"CASE WHEN coalesce({rule.sql}, false) THEN '' ELSE '{rule.name} ' END" for rule in rules)
+        found[name] = [row[0].strip() for row in connection.execute(f"SELECT concat({failed}) FROM wide").fetchall()]
+    return found
+
+
+def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Path) -> None:
+    """Print a table of agreement over some texts, every class of difference, and the order in which rules drop."""
+    theirs, ours = peer_verdicts(options.peer, texts, folder), our_verdicts(texts)
+    print(f"\n{label}: {texts.num_rows:,} texts")
+    print(f"{'':<20}{'both keep':>10}{'both drop':>10}{'ours only':>10}{'theirs':>8}{'agree':>9}")
+    for name in COMPARED:
+        pairs = [(not mine, not row[name]) for mine, row in zip(ours[name], theirs, strict=True)]
+        counts = Counter(pairs)
+        agree = (counts[True, True] + counts[False, False]) / max(len(pairs), 1)
+        cells = (
+            f"{counts[True, True]:>10,}{counts[False, False]:>10,}{counts[True, False]:>10,}{counts[False, True]:>8,}"
+        )
+        print(f"{name:<20}{cells}{agree:>8.2%}")
+    for name in COMPARED:
+        classes: dict[tuple[str, str], list[int]] = {}
+        for i, (mine, row) in enumerate(zip(ours[name], theirs, strict=True)):
+            if bool(mine) != bool(row[name]):
+                classes.setdefault((mine.split(" ")[0] or "kept", row[name] or "kept"), []).append(i)
+        for (mine, other), rows in sorted(classes.items(), key=lambda item: -len(item[1])):
+            print(f"  {name}: ours {mine}, datatrove {other}: {len(rows)}")
+            for i in rows[: options.show]:
+                print(f"      {i}: {texts['text'][i].as_py()[:70]!r}")
+    for name in ("gopher quality", "gopher repetition", "c4", "mc4", "fineweb"):
+        drops = Counter(mine.split(" ")[0] for mine in ours[name])
+        print(f"  {name}, ours:      " + ", ".join(f"{rule or 'kept'} {n}" for rule, n in drops.most_common()))
+        drops = Counter(row[name] for row in theirs)
+        print(f"  {name}, datatrove: " + ", ".join(f"{rule or 'kept'} {n}" for rule, n in drops.most_common()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", type=Path, help="WORKSPACE/SOURCE, or Parquet files with a column text")
+    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--show", type=int, default=0, help="examples of each class of difference")
+    parser.add_argument("--limit", type=int, default=5_000)
+    options = parser.parse_args()
+    sets = {"hostile": hostile_texts()}
+    for path in options.sources:
+        files = [path] if path.is_file() else sorted((path / "documents").glob("*.parquet"))
+        texts = pa.concat_tables([pq.read_table(file, columns=["text"]) for file in files])["text"]
+        sets[str(path)] = texts.slice(0, options.limit).to_pylist()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        for label, texts in sets.items():
+            table = pa.table({"doc_id": [f"{i:032x}" for i in range(len(texts))], "text": pa.array(texts, pa.string())})
+            compare(label, table, options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
