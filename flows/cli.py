@@ -371,7 +371,6 @@ def _add_reading(commands: Any) -> None:
         _flag("--overwrite", "replace another export in DIR"),
         _json("object"),
     )
-    commands.choices["export"].set_defaults(progress=_Passing())
 
 
 def _add_mix(commands: Any) -> None:

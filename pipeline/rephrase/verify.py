@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
 
-from pipeline.kernels.repetition import copy_shares
+from pipeline.kernels.statistics.repetition import copy_shares
 from pipeline.llm.types import ending
 from pipeline.rephrase.fidelity import lexicon
 from pipeline.rephrase.fidelity.check import check

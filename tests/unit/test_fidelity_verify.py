@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.kernels.repetition import _copy_shares, copy_shares
+from pipeline.kernels.statistics.repetition import _copy_shares, copy_shares
 from pipeline.rephrase.verify import (
     MAX_LINE_BYTES,
     SCHEMA,
