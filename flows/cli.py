@@ -280,9 +280,7 @@ def parser() -> argparse.ArgumentParser:
         _given("model", "MODEL", "folder of a trained classifier"),
         _given("--on", "WORKSPACE|FILE", "documents to look at: a workspace, or files of texts", required=True),
         _given("--source", "NAME", "only this source of the workspace"),
-        _given(
-            "--columns", "OURS=THEIRS", "a file's column for text, url, language or label", action="append", default=[]
-        ),
+        _given("--columns", "OURS=THEIRS", "a file's names of text, url, language, label: text=content,url=link"),
         _given("--n", "N", "look at about so many documents at most", type=int),
         _given("--at", "SCORE", "also documents around this cut of the raw score", type=float),
         _given("--html", "FILE", "also write a page with plots"),

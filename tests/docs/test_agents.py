@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "gristmill funnel": "funnel curated --json",
     "gristmill check": "check curated --json",
     "gristmill gc --dry-run": "gc curated --dry-run --json",
+    "gristmill export": "export curated web --to exported --json",
     "gristmill rules list": "rules list --json",
     "gristmill rules show": "rules show gopher --json",
     "gristmill verify": "verify pairs.jsonl",
