@@ -26,7 +26,18 @@ from pipeline.table.shards import (
     made_from_texts,
     read_batches,
 )
-from pipeline.table.stages import Context, Mapped, PartJob, Progress, Publish, Stage, Totals, make_rows, plan_row_maps
+from pipeline.table.stages import (
+    Context,
+    Mapped,
+    PartJob,
+    Progress,
+    Publish,
+    Stage,
+    Totals,
+    Wanted,
+    make_rows,
+    plan_row_maps,
+)
 
 VERSION = "classify_v1"
 
@@ -104,8 +115,13 @@ def classify_stage(context: Context, source: str, models: Mapping[str, str], cou
             _rank(item, doubts, publish)
         return Totals(maps.rows, maps.rows)
 
+    def wanted() -> Iterator[Wanted]:
+        for item in stale:
+            index = item.scores.index()
+            yield Wanted(None if index is None else {"inputs": index.key}, {"inputs": item.key()})
+
     done = maps.shards_done + len(ranked) - len(stale)  # each classifier's ranks are one more shard of work
-    return Stage(source, "classify", maps.jobs, done, complete, make_rows, len(stale), maps.rows_to_do)
+    return Stage(source, "classify", maps.jobs, done, complete, make_rows, len(stale), maps.rows_to_do, wanted=wanted)
 
 
 def _rank(item: Ranked, doubts: Sequence[str], publish: Publish) -> None:

@@ -123,6 +123,13 @@ def run(config: str, assignments: Sequence[str], only: Sequence[str], until: str
     return 0
 
 
+def test(config: str, assignments: Sequence[str]) -> Answer:
+    """Hold the workspace of a configuration against what it expects."""
+    from flows.launch import expectations
+
+    return expectations(config, assignments)
+
+
 def serve(config: str, cron: str, name: str | None) -> NoReturn:
     """Run a configuration on a schedule, until Ctrl-C."""
     from flows.serve import serve
@@ -345,6 +352,8 @@ def _add_reading(commands: Any) -> None:
         _json("array"),
     )
     _add(commands, do.check, WORKSPACE, _json("array"))
+    _add(commands, do.status, WORKSPACE, _json("object"))
+    _add(commands, test, _given("config", "CONFIG", "YAML configuration with the key `expect`"), SET, _json("array"))
     rules = _group(commands, "rules", "list and show rules: presets, files, and those of a configuration")
     _add(rules, do.rules_list, _json("array"))
     _add(

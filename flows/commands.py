@@ -117,6 +117,18 @@ def check(workspace: str) -> Answer:
     return Answer([asdict(group) for group in checked], told, notes=(said,), exit_code=1 if problems else 0)
 
 
+def status(workspace: str) -> Answer:
+    """Say what ran when, what the workspace holds, and what of it is superseded or out of date.
+
+    Raises: WorkspaceError when there is no workspace.
+    """
+    from pipeline.status.status import status
+    from pipeline.table.storage import Storage
+
+    found = status(Storage.at(workspace))
+    return Answer(found.groups, found.as_text, found.plain())
+
+
 def gc(workspace: str, dry_run: bool = False) -> Answer:
     """Delete the parts that no index lists: superseded ones and unfinished ones.
 

@@ -14,6 +14,7 @@ from pipeline.extract.config import ExtractConfig, InputsConfig
 from pipeline.rephrase.config import RephraseConfig, SourceName
 from pipeline.select.config import SelectConfig
 from pipeline.signals.config import AnnotateConfig
+from pipeline.status.config import ExpectConfig
 from pipeline.table import schema
 from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import ConfigError, nearest
@@ -23,6 +24,9 @@ STAGES = ("extract", "annotate", "dedup", "classify", "select")
 """What every source goes through."""
 LAST = "rephrase"
 """What comes after all of them: a new source, which then goes through all but `extract`."""
+
+EXPECT = "expect"
+"""What `gristmill test` asks; like a stage's settings it may be repeated under a source, and it changes no stage."""
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -65,6 +69,7 @@ class StageConfigs(StageConfig):
     dedup: DedupConfig | None = None
     classify: dict[ClassifierName, ClassifierUse] = Field(default_factory=dict)
     select: SelectConfig = SelectConfig()
+    expect: ExpectConfig = ExpectConfig()
 
 
 class SourceConfig(StageConfigs, InputsConfig):
@@ -112,11 +117,11 @@ class RunConfig(StageConfigs):
         """Lay each source's own stage settings over the common ones, key by key."""
         if not isinstance(value, dict) or not isinstance(value.get("sources"), dict):
             return value
-        common = {stage: value[stage] for stage in STAGES if stage in value}
+        common = {stage: value[stage] for stage in (*STAGES, EXPECT) if stage in value}
         sources = {name: _merged(common, source) for name, source in value["sources"].items()}
         merged = {**value, "sources": sources}
         if isinstance(value.get("rephrase"), dict):  # rules for pages make no sense for what a model wrote
-            measured = {stage: settings for stage, settings in common.items() if stage != "select"}
+            measured = {stage: settings for stage, settings in common.items() if stage not in ("select", EXPECT)}
             merged["rephrase"] = _merged(measured, value["rephrase"])
         return merged
 

@@ -19,7 +19,7 @@ from flows.engine import PrefectEngine
 from flows.progress import closing_rows
 from flows.stages import TABLE, opened, prepared, steps
 from pipeline.rephrase.stage import collapse_rows
-from pipeline.table.stages import StageReport, run_stage
+from pipeline.table.stages import StageReport
 
 
 def stage_flow(stage: str, workers: int | None = None) -> Flow[Any, StageReport]:
@@ -28,7 +28,7 @@ def stage_flow(stage: str, workers: int | None = None) -> Flow[Any, StageReport]
     def body(config: RunConfig, sources: Sequence[str]) -> StageReport:
         with opened(config, f"{stage} flow") as run:
             run.engine = PrefectEngine(run.stop)
-            report = run_stage(TABLE[stage].make(run, tuple(sources)), run)
+            report = run.do(TABLE[stage].make(run, tuple(sources)))
             key = f"{stage}-{'-'.join(sources)}".replace("_", "-")
             create_table_artifact(key=key, table=closing_rows([report]), description=f"{stage} of {', '.join(sources)}")
             alike = collapse_rows(run.storage, config.rephrase) if stage == LAST and config.rephrase else []
@@ -62,7 +62,7 @@ def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = LAST)
             if made.shards_to_do:
                 reports.append(stage_flow(stage, run.workers)(run.config, sources))
             else:  # an index to bring up to date at most: not worth a flow run, half a second each
-                reports.append(run_stage(made, run))
+                reports.append(run.do(made))
         description = "What the run did"
         create_table_artifact(key="curate", table=closing_rows(reports), description=description)
         return reports

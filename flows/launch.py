@@ -7,13 +7,16 @@ import os
 import textwrap
 import time
 import traceback
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import duckdb
 from rich.filesize import decimal
 
-from flows.config import LAST, RephraseRun, load
+from flows.config import LAST, STAGES, RephraseRun, load
 from flows.stages import TABLE, Run, check_rephrase, opened, prepared, steps
 from pipeline.extract.shard import ExtractJob
 from pipeline.extract.stage import sample
@@ -21,13 +24,17 @@ from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.stage import answers, ask, failed_requests
-from pipeline.table.catalog import check_layout
-from pipeline.table.errors import ConfigError, ShardError, UsageError
+from pipeline.status.because import because, bytes_a_row, seconds_a_unit
+from pipeline.status.config import ExpectConfig
+from pipeline.status.expectations import MET, as_text, judge
+from pipeline.status.runs import RunRecord, records
+from pipeline.table.catalog import Catalog, Source, check_layout
+from pipeline.table.errors import ConfigError, ShardError, UsageError, WorkspaceError
 from pipeline.table.format import Answer, encode, text_table
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
 from pipeline.table.sql import connect
-from pipeline.table.stages import StageReport, run_stage
+from pipeline.table.stages import Stage, StageReport
 
 SMALL_BYTES = 16 << 20
 SMALL_ROWS = 50_000
@@ -37,6 +44,7 @@ MAX_SAMPLED = 20
 WIDTH = 58
 """Characters of each of the two columns of a sample of rephrasings."""
 MAX_SAMPLE = 1_000
+FOLLOWS, UNKNOWN = "follows from the stages above", "not known"
 
 
 # Everything -----------------------------------------------------------------------------------------------------------
@@ -56,7 +64,7 @@ def curate_workspace(path: str, assignments: Sequence[str], only: Sequence[str],
                 reports = _orchestrated(run, only, until)
             else:
                 made = ((TABLE[stage].make(run, sources)) for stage, sources in steps(run.config, only, until))
-                reports = [run_stage(stage, run) for stage in made]
+                reports = [run.do(stage) for stage in made]
         run.check()
         if any(report.shards for report in reports):
             run.reporter.table(reports)
@@ -120,39 +128,159 @@ def _orchestrated(run: Run, only: Sequence[str], until: str) -> list[StageReport
 
 
 def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> Answer:
-    """Return the stages of a run with their shards to do and done, and an estimate from a sample, a line a source.
+    """Return a row for each stage of a run; its text has a line for each source whose extraction was tried on a sample.
 
-    Nothing in the workspace changes.
+    A row says what is to do and done, because of what, and what it will take (`seconds`, `bytes` on disk) according to
+    `estimated_from`; what is not known is None. Nothing in the workspace changes.
     """
     run, only = prepared(path, assignments, only, until)
     check_layout(run.storage)
-    rows: list[dict[str, str]] = []
+    forecast = Forecast(run)
     waiting: set[str] = set()
+    rows: list[dict[str, Any]] = []
     with run.resources:
         for stage, sources in steps(run.config, only, until):
-            row = {"source": "+".join(sources), "stage": stage, "shards to do": "after the stages above", "done": ""}
-            if not waiting & set(sources):  # once an earlier stage has work, a later one only knows that it follows
-                made = TABLE[stage].make(run, sources)
-                row |= {"shards to do": f"{made.shards_to_do:,}", "done": f"{made.shards_done:,}"}
-                waiting.update(sources if made.shards_to_do else ())
-            rows.append(row)
-        return Answer(rows, text_table(rows) + "".join(_estimate(run, source) for source in only))
+            row: dict[str, Any] = {"source": "+".join(sources), "stage": stage, "shards_to_do": None, "done": None}
+            if waiting & set(sources):  # once an earlier stage has work, a later one only knows that it follows
+                rows.append(row | {"because": FOLLOWS} | forecast.following(stage, sources))
+                continue
+            made = TABLE[stage].make(run, sources)
+            row |= {"shards_to_do": made.shards_to_do, "done": made.shards_done, "because": because(made)}
+            rows.append(row | forecast.of(made, sources))
+            waiting.update(sources if made.shards_to_do else ())
+    return Answer(rows, _plan_text(rows, "".join(forecast.lines)))
 
 
-def _estimate(run: Run, source: str) -> str:
-    """Return how long a source's extraction will take, and how large it will be: a line, or nothing."""
-    jobs: Sequence[ExtractJob] = TABLE["extract"].make(run, (source,)).pending
-    total = sum(job.input.size for job in jobs)
-    for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if total else ():
-        if (found := sample(job, run.pools)) is not None:
-            inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(total)}"
-            seconds, size = _duration(found.elapsed_s * total), decimal(int(found.bytes_on_disk * total))
-            units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"
-            return (
-                f"{source}: {inputs}: extraction about {seconds} on {run.workers} workers and {size} on disk "
-                f"(from {units}; other inputs may differ)\n"
-            )
-    return ""
+def _plan_text(rows: Sequence[Mapping[str, Any]], lines: str) -> str:
+    """Return what `plan` returned as a table for people."""
+    shown = []
+    for row in rows:
+        done = "" if row["done"] is None else f"{row['done']:,}"
+        to_do = "after the stages above" if row["done"] is None else f"{row['shards_to_do']:,}"
+        is_idle = row["shards_to_do"] == 0
+        seconds = "" if is_idle else UNKNOWN if row["seconds"] is None else _duration(row["seconds"])
+        size = "" if is_idle else UNKNOWN if row["bytes"] is None else decimal(row["bytes"])
+        shown.append(
+            {
+                "source": row["source"],
+                "stage": row["stage"],
+                "shards to do": to_do,
+                "done": done,
+                "because": row["because"],
+            }
+            | {"time": seconds, "disk": size, "estimated from": row["estimated_from"] or ""}
+        )
+    return text_table(shown, width=None) + lines
+
+
+@dataclass
+class Forecast:
+    """What the stages of a run will take: by the run records and indexes of its workspace, or by a sample."""
+
+    run: Run
+    lines: list[str] = field(default_factory=list)
+    """Of each source that was sampled."""
+    coming: dict[str, float | None] = field(default_factory=dict)
+    """Documents that extraction will add, by source; None where that is not known."""
+
+    def __post_init__(self) -> None:
+        self.records: list[RunRecord] = []
+        self.sources: dict[str, Source] = {}
+        with suppress(WorkspaceError, OSError):
+            self.records, _ = records(self.run.storage)
+            self.sources = {source.name: source for source in Catalog.read(self.run.storage).sources}
+
+    def of(self, made: Stage[Any, Any], sources: Sequence[str]) -> dict[str, Any]:
+        """Return the estimate of a stage whose work is known."""
+        if not made.shards_to_do:
+            return _estimated(0.0, 0, None)
+        if made.name == "extract":
+            return self._extraction(made, *sources)
+        return self._rows(made.name, sources, made.work if not made.whole else self._all(sources))
+
+    def following(self, stage: str, sources: Sequence[str]) -> dict[str, Any]:
+        """Return the estimate of a stage after others that have work: what was measured of old documents stays."""
+        coming = [self.coming.get(source, 0.0) for source in sources]
+        added = sum(each for each in coming if each is not None)
+        is_whole = TABLE[stage].is_joint or stage == LAST or not added
+        rows = self._all(sources) + added if is_whole else added
+        return self._rows(stage, sources, None if None in coming else rows)
+
+    def _all(self, sources: Sequence[str]) -> int:
+        return sum(self.sources[name].rows("documents") for name in sources if name in self.sources)
+
+    def _rows(self, stage: str, sources: Sequence[str], rows: float | None) -> dict[str, Any]:
+        rate = seconds_a_unit(self.records, "+".join(sources), stage, "rows")
+        size = bytes_a_row(self.sources, sources, stage)
+        if rows is None:
+            return _estimated(None, None, None)
+        seconds, runs = (rate[0] * rows, rate[1]) if rate else (None, 0)
+        origin = [_of_runs(runs)] if runs else []
+        origin += ["what is there"] if size is not None else []
+        return _estimated(seconds, None if size is None else round(size * rows), ", ".join(origin) or None)
+
+    def _extraction(self, made: Stage[Any, Any], source: str) -> dict[str, Any]:
+        """Return the estimate of an extraction: documents a byte as those that are there, or as a sample says."""
+        there = sum(job.input.size for job in self.run.extract_jobs(source)) - made.work
+        rate = seconds_a_unit(self.records, source, "extract", "bytes")
+        size = bytes_a_row(self.sources, [source], "extract")
+        if rate is not None and size is not None and there > 0:
+            rows = self._all([source]) / there * made.work
+            self.coming[source] = rows
+            return _estimated(rate[0] * made.work, round(size * rows), f"{_of_runs(rate[1])}, what is there")
+        jobs: Sequence[ExtractJob] = made.pending
+        for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if made.work else ():
+            if (found := sample(job, self.run.pools)) is not None:
+                self.coming[source] = found.documents * made.work
+                inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(made.work)}"
+                seconds, disk = found.elapsed_s * made.work, decimal(int(found.bytes_on_disk * made.work))
+                units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"
+                self.lines.append(
+                    f"{source}: {inputs}: extraction about {_duration(seconds)} on {self.run.workers} workers, and "
+                    f"{disk} on disk with all that follows (from {units}; other inputs may differ)\n"
+                )
+                return _estimated(seconds, round(found.document_bytes * made.work), f"sample of {units}")
+        self.coming[source] = None
+        return _estimated(None, None, None)
+
+
+def expectations(path: str, assignments: Sequence[str] = ()) -> Answer:
+    """Return a row for each expectation of a configuration file, of its workspace as it stands; nothing is run.
+
+    The exit code is 1 when one is missed, or cannot be told.
+
+    Raises: UsageError, also when the workspace is not up to date with the configuration, or nothing is expected.
+    """
+    run, names = prepared(path, assignments, (), STAGES[-1])
+    if run.config.rephrase is not None:
+        names = [*names, run.config.rephrase.output_source]
+    expected = {name: run.config.settings(name).expect for name in names}
+    if all(config == ExpectConfig() for config in expected.values()):
+        raise ConfigError(
+            f"{path}: nothing is expected; write what is under the key `expect`, or `sources.NAME.expect`"
+        )
+    check_layout(run.storage)
+    with run.resources:
+        for stage, sources in steps(run.config, (), LAST):
+            made = TABLE[stage].make(run, sources)
+            if made.shards_to_do:
+                raise WorkspaceError(
+                    f"workspace {run.config.workspace} is not up to date with {path}: {made.source} {stage} has work "
+                    f"to do ({because(made)}); `gristmill run {path}` does it"
+                )
+    rows = judge(run.storage, expected)
+    met = sum(row["outcome"] == MET for row in rows)
+    told, notes = partial(as_text, rows), (f"{len(rows):,} expectations, {met:,} met",)
+    return Answer(rows, told, notes=notes, exit_code=int(met < len(rows)))
+
+
+def _estimated(seconds: float | None, size: int | None, origin: str | None) -> dict[str, Any]:
+    seconds = None if seconds is None else round(seconds, 1)
+    return {"seconds": seconds, "bytes": size, "estimated_from": origin}
+
+
+def _of_runs(number: int) -> str:
+    return f"{number:,} run{'s' * (number != 1)}"
 
 
 def _duration(seconds: float) -> str:
@@ -189,7 +317,7 @@ def rephrase(
         if sample is not None:
             yield from _sampled(run, settings, sample)
             return
-        report = run_stage(TABLE[LAST].make(run, (settings.source,)), run)
+        report = run.do(TABLE[LAST].make(run, (settings.source,)))
         if report.shards:
             run.reporter.table([report])
             run.reporter.line(f"next: gristmill run {path}, which takes {report.source} through the other stages")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -38,11 +39,12 @@ from pipeline.select.wide_table import planned_columns
 from pipeline.signals import recipe_stats, tokens
 from pipeline.signals.config import AnnotateConfig
 from pipeline.signals.stage import annotate_stage, detect_language, signal_groups
+from pipeline.status.runs import Recorder, recording
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST, adopt
 from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
 from pipeline.table.interrupts import Stop
-from pipeline.table.stages import Context, Stage
+from pipeline.table.stages import Context, Stage, StageReport, run_stage
 from pipeline.table.storage import Storage, hold
 
 Groups = Mapping[str, pa.Schema]
@@ -64,6 +66,10 @@ class Run(Context):
     bound: dict[str, BoundRules] = field(default_factory=dict)
     """Each source's rules as they were checked before the run."""
     resources: ExitStack = field(default_factory=ExitStack)
+    asked: dict[str, Any] = field(default_factory=dict)
+    """What the command line said beside the configuration's name."""
+    recorder: Recorder | None = None
+    """Of the run that is under way."""
     _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
     _identified: dict[str, list[InputFile]] = field(default_factory=dict)
     _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)
@@ -76,6 +82,21 @@ class Run(Context):
         stop, workers, memory_mb = Stop(), config.engine.workers, config.engine.memory_mb
         storage = Storage.at(config.workspace)
         return cls(storage, LocalEngine(workers, stop), Reporter(), stop, workers, memory_mb, config)
+
+    def do(self, stage: Stage[Any, Any]) -> StageReport:
+        """Do what a stage has to do, and note it in the run's record. Raises: what `run_stage` raises."""
+        if self.recorder is not None and stage.shards_to_do:
+            self.recorder.begin()
+        report = run_stage(stage, self)
+        if self.recorder is not None:
+            self.recorder.note(stage, report)
+        return report
+
+    def about(self, command: str) -> dict[str, Any]:
+        """Return what a record says of the run: the configuration as it is resolved, and the rules as written."""
+        rules = {source: {rule.name: rule.sql for rule in bound.written.rules} for source, bound in self.bound.items()}
+        resolved = self.config.model_dump(mode="json")
+        return {"command": command, "asked": self.asked, "config": resolved, "rules": rules}
 
     def inputs(self, source: str) -> list[InputFile]:
         """Return a source's raw inputs, listed once: a file that appears while the run goes on is the next run's."""
@@ -131,6 +152,8 @@ def prepared(path: str, assignments: Sequence[str], only: Sequence[str], until: 
     """
     run = Run.of(load(path, assignments))
     sources = chosen_sources(run.config, only)
+    # Which keys were set: what to is in the configuration, where no secret is shown.
+    run.asked = {"set": [each.partition("=")[0].strip() for each in assignments], "only": list(only), "until": until}
     check_everything(run, sources, until)
     return run, sources
 
@@ -153,7 +176,10 @@ def opened(config: RunConfig | Run, command: str) -> Iterator[Run]:
         adopt(run.storage)
         token = _current.set(run)
         try:
-            with run.resources:
+            with (
+                run.resources,
+                recording(run.storage, partial(run.about, command), run.reporter.line) as run.recorder,
+            ):
                 yield run
         finally:
             _current.reset(token)

@@ -89,6 +89,7 @@ __all__ = [
     "scaling_fit",
     "scaling_predict",
     "serve",
+    "test",
     "verify",
 ]
 
@@ -118,6 +119,16 @@ def plan(config: Config, overrides: Overrides = None, *, only: Sequence[str] = (
     from flows.launch import plan
 
     return plan(os.fspath(config), _assigned(overrides), only, until)
+
+
+def test(config: Config, overrides: Overrides = None) -> Answer:  # noqa: PT028
+    """Hold a workspace against what its configuration expects: a row an expectation, with its `outcome`.
+
+    Raises: UsageError, also when the workspace is not up to date with the configuration.
+    """
+    from flows.launch import expectations
+
+    return expectations(os.fspath(config), _assigned(overrides))
 
 
 def serve(config: Config, cron: str, name: str | None = None) -> NoReturn:

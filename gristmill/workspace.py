@@ -59,6 +59,13 @@ class Workspace:
         """Read every part and hold it against its manifest: a row a group, with its problems."""
         return commands.check(self.path)
 
+    def status(self) -> Answer:
+        """Say what ran when, what the workspace holds, what is superseded or out of date: a row a group.
+
+        The runs, with what each changed, are in `value`.
+        """
+        return commands.status(self.path)
+
     def gc(self, dry_run: bool = False) -> Answer:
         """Delete the parts that no index lists; return a row a file. Raises: WorkspaceError when a run is on."""
         return commands.gc(self.path, dry_run)

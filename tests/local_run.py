@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.config import RunConfig
 from flows.stages import TABLE, opened, steps
-from pipeline.table.stages import StageReport, run_stage
+from pipeline.table.stages import StageReport
 
 WORDS = ("river", "stone", "cloud", "garden", "window", "market", "silver", "morning", "paper", "music", "forest")
 
@@ -19,7 +19,7 @@ def run_all(config: Mapping[str, Any], until: str = "select") -> list[StageRepor
     """Bring the workspace of a configuration up to date, stage by stage."""
     checked = RunConfig.model_validate(dict(config))
     with opened(checked, "test") as run:
-        return [run_stage(TABLE[stage].make(run, sources), run) for stage, sources in steps(checked, (), until)]
+        return [run.do(TABLE[stage].make(run, sources)) for stage, sources in steps(checked, (), until)]
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, str]]:

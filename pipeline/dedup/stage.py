@@ -41,6 +41,7 @@ from pipeline.table.stages import (
     RowMaps,
     Stage,
     Totals,
+    Wanted,
     make_rows,
     plan_row_maps,
 )
@@ -104,10 +105,17 @@ def dedup_stage(context: Context, scope: Scope) -> Stage[PartJob, Mapped]:
         rows = sum(each.rows for each in maps)
         return Totals(rows, rows, _components(context, scope, publish) if stale else "")
 
+    def wanted() -> Iterator[Wanted]:
+        index = context.group(scope.sources[0], "duplicates").index()
+        was = {} if index is None else {**index.details.get("config", {}), "scope": index.details.get("scope")}
+        now = dict(scope.identity.config)
+        settings = ({f"setting {name}": value for name, value in each.items()} for each in (was, now))
+        old, new = settings
+        yield Wanted(old | {"inputs": index.key} if index is not None else None, new | {"inputs": key})
+
     done = sum(each.shards_done for each in maps) + int(not stale)  # the components are one more shard of work
-    return Stage(
-        scope.label, "dedup", pending, done, complete, make_rows, int(stale), sum(each.rows_to_do for each in maps)
-    )
+    rows = sum(each.rows_to_do for each in maps)
+    return Stage(scope.label, "dedup", pending, done, complete, make_rows, int(stale), rows, wanted=wanted)
 
 
 def _signatures(context: Context, source: str, scope: Scope) -> RowMaps:

@@ -6,7 +6,7 @@ import io
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from pipeline.extract.units import MERGED, Document, Page, Raw
 from pipeline.table import schema
 from pipeline.table.catalog import group_folders
 from pipeline.table.schema import KEEP_COLUMNS
-from pipeline.table.shards import Index, Part, write_options
+from pipeline.table.shards import Group, Index, Part, Work, write_options
 from pipeline.table.stages import Context, Made, Progress, Publish, Stage, Totals
 
 SAMPLE_UNITS = 48
@@ -101,8 +101,16 @@ def extract_stage(
         notes = _reasons([shard for _, shards in results for shard in shards])
         return Totals(rows + sum(part.rows for part in rejects), rows, notes)
 
+    def works() -> Iterator[tuple[Group, str, Work | None]]:
+        group = context.group(source, "documents")
+        yield from ((group, job.work(0).stem, job.work(0)) for job in pending)
+        first = {job.work(0).stem for job in found}
+        for part in index.parts if index is not None else ():
+            if part.stem.endswith("-00000") and part.stem not in first:
+                yield group, part.stem, None
+
     size = sum(job.input.size for job in pending)
-    return Stage(source, "extract", pending, len(done), complete, make, work=size, unit="bytes")
+    return Stage(source, "extract", pending, len(done), complete, make, work=size, unit="bytes", works=works)
 
 
 def _finished(context: Context, source: str, index: Index | None, jobs: Sequence[ExtractJob]) -> dict[str, Parts]:
@@ -165,11 +173,14 @@ def _reasons(shards: Sequence[Shard]) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the first units of an input say: seconds and bytes on disk for each raw byte."""
+    """What the first units of an input say: all but `units` for each raw byte."""
 
     units: int
     elapsed_s: float
+    documents: float
+    document_bytes: float
     bytes_on_disk: float
+    """With what later stages measure and write."""
 
 
 def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Sample | None:
@@ -195,4 +206,5 @@ def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -
     sink = io.BytesIO()
     pq.write_table(table, sink, **write_options(table.schema))
     size = sink.tell() * _CURATED_AGAIN + len(documents) * _SIGNAL_BYTES
-    return Sample(len(results), elapsed_s / raw_bytes, size / raw_bytes)
+    rates = (each / raw_bytes for each in (elapsed_s, len(documents), sink.tell(), size))
+    return Sample(len(results), *rates)

@@ -8,7 +8,7 @@ Answers outlive everything: a request that has one is never asked again, whateve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from pipeline.table.errors import ConfigError
 from pipeline.table.interrupts import giving
 from pipeline.table.shards import Group
 from pipeline.table.sql import connect
-from pipeline.table.stages import Context, Progress, Publish, Stage, Totals
+from pipeline.table.stages import Context, Progress, Publish, Stage, Totals, Wanted
 from pipeline.table.storage import Storage
 
 if TYPE_CHECKING:
@@ -79,7 +79,14 @@ def rephrase_stage(
             )
         return Totals(made.planned, made.documents, ", ".join(notes), made.parts_made, made.parts_kept)
 
-    return Stage(plan.output, "rephrase", (), 1 - to_do, complete, whole=to_do)
+    def wanted() -> Iterator[Wanted]:
+        index = job.documents.index()
+        manifest = job.documents.manifest(index.parts[0].name) if index and index.parts else None
+        settings = [plan.identity(), manifest.config if manifest else {}]
+        now, was = ({f"setting {name}": value for name, value in each.items()} for each in settings)
+        yield Wanted(was | {"inputs": index.key} if index else None, now | {"inputs": key})
+
+    return Stage(plan.output, "rephrase", (), 1 - to_do, complete, whole=to_do, wanted=wanted)
 
 
 def check_rephrase(

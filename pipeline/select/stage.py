@@ -7,7 +7,7 @@ Sources that were deduplicated together are selected together: a component then 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -38,7 +38,7 @@ from pipeline.select.wide_table import HELD_ROWS, Held, WideTable, wide_table
 from pipeline.table.errors import ConservationError, RuleError
 from pipeline.table.query import column_types
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
-from pipeline.table.stages import Context, Progress, Publish, Stage, Totals
+from pipeline.table.stages import Context, Progress, Publish, Stage, Totals, Wanted
 
 STAGE = "select"
 VERSION = "select_v1"
@@ -107,8 +107,35 @@ def select_stage(context: Context, selection: Selection) -> Stage[None, None]:
         counts = [index.counts for index in indexes if index is not None]
         return Totals(sum(each.get("documents", 0) for each in counts), sum(each.get(KEPT, 0) for each in counts))
 
-    rows = sum(table.rows for table in tables)
-    return Stage(selection.label, STAGE, (), 1 - to_do, complete, whole=to_do, work=rows * to_do)
+    rows, wanted = sum(table.rows for table in tables), partial(_wanted, context, selection, key)
+    return Stage(selection.label, STAGE, (), 1 - to_do, complete, whole=to_do, work=rows * to_do, wanted=wanted)
+
+
+def _wanted(context: Context, selection: Selection, key: str) -> Iterator[Wanted]:
+    """Yield, for each source, what its outcomes were decided by, and what they are to be decided by."""
+    now: dict[str, Any] = {f"version of {name}": value for name, value in _libraries().items()}
+    now |= {"version": VERSION, "setting part_bytes": selection.part_bytes, "inputs": key}
+    for chosen in selection.sources:
+        groups = [context.group(chosen.name, folder) for folder in ("outcomes", "curated")]
+        indexes = [group.index() for group in groups]
+        outcomes, curated = [
+            group.manifest(index.parts[0].name) if index and index.parts else None
+            for group, index in zip(groups, indexes, strict=True)
+        ]
+        where = f" of {chosen.name}" if len(selection.sources) > 1 else ""
+        rules = {f"rule {rule.name}{where}": rule.sql for rule in chosen.rules.rules}
+        keep = {"setting keep": ", ".join(map(str, chosen.rules.keep))}
+        was: dict[str, Any] | None = None
+        if indexes[0] is not None:
+            details = indexes[0].details
+            was = {f"rule {rule['name']}{where}": rule["sql"] for rule in details.get("rules", ()) if rule["sql"]}
+            was |= {"setting keep": details.get("keep"), "inputs": indexes[0].key}
+            if curated is not None:
+                was["setting part_bytes"] = curated.config.get("part_bytes")
+            if outcomes is not None:
+                was |= {f"version of {name}": value for name, value in outcomes.libraries.items()}
+                was["version"] = outcomes.version
+        yield Wanted(was, now | rules | keep)
 
 
 def _bound(context: Context, selection: Selection) -> list[tuple[WideTable, BoundRules | None]]:

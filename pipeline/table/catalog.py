@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,13 +19,15 @@ _FIRST = ("documents", "rejects")
 """Groups that every source has."""
 ANSWERS = "_answers"
 """Folder of a workspace that holds what language models answered."""
+RUNS = "_runs"
+"""Folder of a workspace with the record of each run."""
 AGAINST = "against"
 """Components that documents of other sources share with this one's, a group for each of them."""
 NESTED_GROUPS = ("signals", "predictions", "scores", AGAINST)
 """Folders that hold one group for each signal or classifier."""
-_OTHER_ROWS = ("documents", "rejects", "curated", AGAINST)
+OTHER_ROWS = ("documents", "rejects", "curated", AGAINST)
 """Groups whose parts are not row-aligned with those of documents."""
-_KEPT_FOLDERS = {*RESERVED_SOURCES, ANSWERS, VERIFIED}
+_KEPT_FOLDERS = {*RESERVED_SOURCES, ANSWERS, VERIFIED, RUNS}
 """Folders of a workspace in which other commands keep what they need."""
 
 
@@ -196,7 +199,7 @@ def check(storage: Storage) -> list[CheckedGroup]:
                 continue
             if folder == "documents":
                 ids = {part.stem: part.ids for part in index.parts}
-            aligned = {} if folder.split("/")[0] in _OTHER_ROWS else ids
+            aligned = {} if folder.split("/")[0] in OTHER_ROWS else ids
             with ThreadPoolExecutor(THREADS) as pool:
                 found_in_parts = pool.map(partial(_problems, group, aligned), index.parts)
                 problems = tuple(problem for each in found_in_parts for problem in each)
@@ -249,19 +252,16 @@ def collect(storage: Storage, dry_run: bool = False) -> GcReport:
 
     Raises: WorkspaceError when an index cannot be read (then nothing is deleted) or a file cannot be deleted.
     """
-    doomed: list[str] = []
     unknown: list[str] = []
     try:
         listed = _listed(storage)
+        doomed = _unlisted(storage, listed)
         for path in storage.files(""):
             folder, _, name = path.rpartition("/")
-            part = PART_FILE.fullmatch(name) if folder in listed else None
-            is_ours = path == LOCK or (folder in listed and name == INDEX) or path.split("/", 1)[0] in _KEPT_FOLDERS
-            if path.startswith(f"{TEMPORARY}/") or (part is not None and part["part"] not in listed[folder]):
-                doomed.append(path)
-            elif part is None and not is_ours:
+            is_part = folder in listed and (name == INDEX or PART_FILE.fullmatch(name) is not None)
+            if not is_part and path != LOCK and path.split("/", 1)[0] not in {*_KEPT_FOLDERS, TEMPORARY}:
                 unknown.append(path)
-        size = sum(int(storage.fs.size(storage.path(path)) or 0) for path in doomed)
+        size = _size(storage, doomed)
         if not dry_run:
             for path in doomed:
                 storage.delete(path)
@@ -271,6 +271,34 @@ def collect(storage: Storage, dry_run: bool = False) -> GcReport:
     except OSError as error:
         raise WorkspaceError(f"workspace {storage.url}: {error.strerror or error}; make it writable") from error
     return GcReport(tuple(doomed), size, tuple(unknown))
+
+
+def superseded(storage: Storage) -> tuple[int, int]:
+    """Return how many files `collect` would delete, and their bytes; folders are listed, no file is opened.
+
+    Raises: ShardError when an index is damaged; OSError.
+    """
+    paths = _unlisted(storage, _listed(storage))
+    return len(paths), _size(storage, paths)
+
+
+def _unlisted(storage: Storage, listed: Mapping[str, frozenset[str]]) -> list[str]:
+    """Return the parts and manifests that no index lists, and what is temporary, sorted."""
+    found = storage.files(TEMPORARY)
+    for folder, parts in listed.items():
+        for name in storage.names(folder) - {f"{part}{ending}" for part in parts for ending in (".parquet", ".json")}:
+            if PART_FILE.fullmatch(name) and name != folder.rpartition("/")[2]:  # some stores list a file as a folder
+                found.append(f"{folder}/{name}")
+    return sorted(found)
+
+
+def _size(storage: Storage, paths: Iterable[str]) -> int:
+    """Return the bytes of files; one that a run deletes meanwhile has none."""
+    size = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            size += int(storage.fs.size(storage.path(path)) or 0)
+    return size
 
 
 def _listed(storage: Storage) -> dict[str, frozenset[str]]:

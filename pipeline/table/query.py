@@ -601,7 +601,7 @@ def named_tables(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[
     named = [
         (str(node.get("schema_name", "")), str(node["table_name"]))
         for node in nodes
-        if node.get("type") in {"BASE_TABLE", "SHOW_REF"} and node.get("table_name")
+        if node.get("type") in ("BASE_TABLE", "SHOW_REF") and node.get("table_name")  # of a column it is a mapping
     ]
     functions = {node["function"]["function_name"] for node in nodes if node.get("type") == "TABLE_FUNCTION"}
     are_all = not any(node.get("error") for node in nodes) and not any("." in table for _, table in named)

@@ -12,13 +12,13 @@ the groups are completed. What a matching manifest proves is not pending, so a s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pipeline.table.interrupts import Stop, stop_if_asked
-from pipeline.table.shards import Group, Index, Part, RowMap, finished, map_part
+from pipeline.table.shards import Group, Index, Part, RowMap, Work, finished, map_part
 from pipeline.table.storage import Storage
 
 Job = TypeVar("Job")
@@ -110,6 +110,20 @@ class Totals:
     shards_done_before: int | None = None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What decides something that is not done: as what is there says, and as it is wanted.
+
+    The terms are the words by which a person is told of each (`setting num_bands`, `rule length`); `inputs` is the
+    identity of all that it is made from.
+    """
+
+    was: Mapping[str, Any] | None
+    """None where there is nothing yet."""
+    now: Mapping[str, Any] | None
+    """None for what is not wanted any more."""
+
+
 Publish = Callable[[Group, Iterable[Part], Index], None]
 """Replaces a group's index unless it says the same already: from then on readers see exactly these parts."""
 
@@ -133,6 +147,11 @@ class Stage(Generic[Job, Result]):
     work: int = 0
     """Rows that will pass, or bytes of raw input that will be read, as `unit` says; 0 where that is not known."""
     unit: Literal["rows", "bytes"] = "rows"
+    works: Callable[[], Iterable[tuple[Group, str, Work | None]]] = tuple
+    """Says of which group and stem each of `pending` is, and what is wanted: nothing of an input that is gone. Not
+    needed of what follows from documents row by row."""
+    wanted: Callable[[], Iterable[Wanted]] = tuple
+    """Says what `whole` was made for, and what for it is wanted."""
 
     @property
     def shards_to_do(self) -> int:

@@ -15,6 +15,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -443,10 +444,14 @@ def _hold_local(storage: Storage, owner: str) -> Iterator[None]:
     except OSError as error:
         raise WorkspaceError(write_failure(path, error)) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(_held_by(storage, os.read(handle, 4096))) from error
+        for is_last in (False, False, True):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if is_last:
+                    raise WorkspaceError(_held_by(storage, os.read(handle, 4096))) from error
+                time.sleep(0.02)  # whoever asks for the holder has the lock for a moment
         os.ftruncate(handle, 0)
         os.pwrite(handle, owner.encode(), 0)
         yield
@@ -471,10 +476,39 @@ def _hold_remote(storage: Storage, owner: str) -> Iterator[None]:
         storage.delete(LOCK)
 
 
-def _held_by(storage: Storage, text: bytes) -> str:
+def holder(storage: Storage) -> dict[str, Any] | None:
+    """Return who holds the workspace: `command`, `host`, `pid`, `started`; of a local one None when nobody does.
+
+    Nothing is known of a holder that has just begun. A remote lock may be what a killed run left behind.
+    """
+    text: bytes | None = None
     try:
-        owner = json.loads(text)
-        who = f"`{owner['command']}` (process {owner['pid']} on {owner['host']}, since {owner['started']})"
-    except (ValueError, KeyError, TypeError):
-        who = "another run"
+        if not storage.is_local:
+            text = storage.read_bytes(LOCK)
+        else:
+            handle = os.open(storage.path(LOCK), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(handle, 4096)
+            finally:
+                os.close(handle)
+    except OSError:
+        return None
+    return None if text is None else _owner(text)
+
+
+def _owner(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = {}
+    names = ("command", "host", "pid", "started")
+    return {name: found.get(name) if isinstance(found, dict) else None for name in names}
+
+
+def _held_by(storage: Storage, text: bytes) -> str:
+    owner = _owner(text)
+    who = f"`{owner['command']}` (process {owner['pid']} on {owner['host']}, since {owner['started']})"
+    who = who if None not in owner.values() else "another run"
     return f"workspace {storage.url} is in use by {who}; wait for it or use another workspace"

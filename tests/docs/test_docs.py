@@ -33,6 +33,7 @@ from pipeline.select.rules import check_rules, load_rules
 from pipeline.select.wide_table import planned_columns
 from pipeline.signals import language, recipe_stats, text_stats
 from pipeline.signals.stage import STATS_SCHEMA
+from pipeline.status.config import ExpectConfig
 from pipeline.table import schema
 from pipeline.table.config import validate
 from pipeline.table.kept import read_yaml
@@ -143,7 +144,7 @@ def shown_default(field: FieldInfo) -> str | None:
 
 def run_keys() -> dict[str, FieldInfo]:
     """Return the keys of a run; the stages' keys, which every source may repeat, once."""
-    repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in STAGES)
+    repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in (*STAGES, "expect"))
     return {name: field for name, field in keys(RunConfig) if not name.startswith(repeated)}
 
 
@@ -215,6 +216,11 @@ def test_rules_in_the_readme_are_rules() -> None:
     assert found
     for content in found:
         check_rules(load_rules(content["rules"], "README.md", content.get("keep")), planned_columns(groups))
+
+
+def test_expectations_in_the_readme_are_expectations() -> None:
+    blocks = [yaml.safe_load(block.text) for block in BLOCKS if block.language == "yaml"]
+    assert [ExpectConfig.model_validate(content["expect"]) for content in blocks if "expect" in content]
 
 
 def test_the_readmes_configuration_keeps_the_columns_of_the_line_above_it() -> None:

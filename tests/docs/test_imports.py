@@ -19,6 +19,7 @@ MAY_IMPORT = dict.fromkeys(ROOMS, GROUND_FLOOR) | {
     "table": set(),
     "report": {"table"},
     "inputs": {"table"},
+    "status": {"table"},
     "rephrase": GROUND_FLOOR | {"llm"},
     "extract": GROUND_FLOOR | {"llm"},
     "classifiers": GROUND_FLOOR | {"llm"},

@@ -255,7 +255,7 @@ def test_only_and_until_bound_the_work(config: dict[str, Any], tmp_path: Path) -
         "signals/language",
         "signals/text_stats",
     }
-    assert {path.name for path in (tmp_path / "ws").iterdir()} == {"_lock.json", "_tmp", "_verified", "notes"}
+    assert {path.name for path in (tmp_path / "ws").iterdir()} == {"_lock.json", "_runs", "_tmp", "_verified", "notes"}
     before = snapshot(tmp_path / "ws")
     rest = gristmill(*command, cwd=tmp_path)
     assert rest.code == 0, rest.err

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ import fsspec
 import pytest
 
 from pipeline.table.errors import WorkspaceError
-from pipeline.table.storage import LOCK, Storage, hold
+from pipeline.table.storage import LOCK, Storage, hold, holder
 
 HOLDER = """
 import sys
@@ -28,7 +31,7 @@ with hold(Storage.at(sys.argv[1]), "gristmill run other.yaml"):
 
 
 @contextmanager
-def holder(workspace: Path) -> Iterator[subprocess.Popen[str]]:
+def another(workspace: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the workspace until its input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(workspace)],
@@ -50,7 +53,7 @@ def holder(workspace: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
     storage = Storage.at(str(tmp_path / "ws"))
-    with holder(tmp_path / "ws") as first:
+    with another(tmp_path / "ws") as first:
         with pytest.raises(WorkspaceError) as raised, hold(storage, "gristmill run mine.yaml"):
             pass
         assert f"`gristmill run other.yaml` (process {first.pid} on " in str(raised.value)
@@ -60,7 +63,7 @@ def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> No
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
-    with holder(tmp_path / "ws") as first:
+    with another(tmp_path / "ws") as first:
         first.send_signal(signal.SIGKILL)
         first.wait()
         with hold(Storage.at(str(tmp_path / "ws")), "gristmill run"):
@@ -100,3 +103,18 @@ def test_a_remote_lock_is_a_file_that_a_message_names() -> None:
         raise ZeroDivisionError
     assert not storage.exists(LOCK)
     assert fsspec.filesystem("memory").find(url) == []
+
+
+def test_who_asks_for_the_holder_keeps_no_run_out(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path / "ws"))
+    with hold(storage, "gristmill run mine.yaml"):
+        held = holder(storage)
+        assert held is not None
+        assert held["command"] == "gristmill run mine.yaml"
+    assert holder(storage) is None
+    asking = os.open(tmp_path / "ws" / LOCK, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    later = threading.Timer(0.01, os.close, [asking])
+    later.start()
+    with hold(storage, "gristmill run mine.yaml"):
+        later.join()
