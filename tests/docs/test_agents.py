@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, str] = {
     "gristmill explain": f"explain curated {EXPLAINED} --json",
     "gristmill funnel": "funnel curated --json",
     "gristmill check": "check curated --json",
+    "gristmill status": "status curated --json",
+    "gristmill test": "test expect.yaml --json",
     "gristmill gc --dry-run": "gc curated --dry-run --json",
     "gristmill export": "export curated web --to exported --json",
     "gristmill rules list": "rules list --json",
@@ -80,6 +82,7 @@ def lay_out(shared: Path, folder: Path) -> None:
         "classify": {"quality": {"model": "model"}},
     }
     write_config(folder / "curate.yaml", curation)
+    write_config(folder / "expect.yaml", curation | {"expect": {"kept_share": "at least 0.5"}})
     routes = [{"where": "true", "styles": ["distill"]}]
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "none"}
     write_config(
