@@ -511,4 +511,4 @@ def test_full_disk(folder: Path, prefect_api: str) -> None:
     variables = environment(PREFECT_API_URL=prefect_api)
     done = subprocess.run([*unshare, script], capture_output=True, text=True, timeout=200, env=variables)
     ran = Ran(done.returncode, done.stdout, done.stderr, 0.0)
-    says(complaint(ran, 1), "disk full", "ws/web/documents", "free space", "finished shards are kept")
+    says(complaint(ran, 1), "disk full", "ws/web/documents", "free space", "what is finished is kept")
