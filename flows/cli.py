@@ -15,6 +15,7 @@ import re
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -215,6 +216,20 @@ def _limited_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def _count_rows() -> Callable[[int], None]:
+    """Return what counts rows as they pass, and says on standard error every ten seconds how many there were."""
+    rows, told = 0, time.monotonic()
+
+    def count(more: int) -> None:
+        nonlocal rows, told
+        rows += more
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            sys.stderr.write(f"{rows:,} documents written\n")
+
+    return count
+
+
 def mix(
     step: str,
     config: str,
@@ -378,6 +393,7 @@ def _add_reading(commands: Any) -> None:
         _flag("--overwrite", "replace another export in DIR"),
         _json("object"),
     )
+    commands.choices["export"].set_defaults(progress=_count_rows())
 
 
 def _add_mix(commands: Any) -> None:
