@@ -15,6 +15,7 @@ import re
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -137,11 +138,11 @@ def serve(config: str, cron: str, name: str | None) -> NoReturn:
     serve(config, cron, name)
 
 
-def rephrase(config: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> int:
+def rephrase(config: str, assignments: Sequence[str], sample: int | None, dry_run: bool, as_json: bool) -> int:
     """Let a language model rephrase what a source kept: this stage alone."""
     from flows.launch import rephrase
 
-    with closing(rephrase(config, assignments, sample, dry_run)) as texts:
+    with closing(rephrase(config, assignments, sample, dry_run, as_json)) as texts:
         for text in texts:
             sys.stdout.write(f"{text}\n")
     return 0
@@ -213,6 +214,20 @@ def _limited_memory() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _count_rows() -> Callable[[int], None]:
+    """Return what counts rows as they pass, and says on standard error every ten seconds how many there were."""
+    rows, told = 0, time.monotonic()
+
+    def count(more: int) -> None:
+        nonlocal rows, told
+        rows += more
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            sys.stderr.write(f"{rows:,} documents written\n")
+
+    return count
 
 
 def mix(
@@ -287,9 +302,7 @@ def parser() -> argparse.ArgumentParser:
         _given("model", "MODEL", "folder of a trained classifier"),
         _given("--on", "WORKSPACE|FILE", "documents to look at: a workspace, or files of texts", required=True),
         _given("--source", "NAME", "only this source of the workspace"),
-        _given(
-            "--columns", "OURS=THEIRS", "a file's column for text, url, language or label", action="append", default=[]
-        ),
+        _given("--columns", "OURS=THEIRS", "a file's names of text, url, language, label: text=content,url=link"),
         _given("--n", "N", "look at about so many documents at most", type=int),
         _given("--at", "SCORE", "also documents around this cut of the raw score", type=float),
         _given("--html", "FILE", "also write a page with plots"),
@@ -328,6 +341,7 @@ def _add_runs(commands: Any) -> None:
         SET,
         _given("--sample", "N", "ask for N documents and print each beside its source", type=int),
         _flag("--dry-run", "print requests, tokens and, with prices, money"),
+        _flag("--json", "print one JSON object, with --dry-run", dest="as_json"),
     )
     _add(commands, verify, _given("pairs", "PAIRS", "JSON lines with `id`, `source` and `rephrased`"))
 
@@ -341,6 +355,7 @@ def _add_reading(commands: Any) -> None:
         _given(
             "--format", None, "how to print the result", choices=("table", "csv", "json"), default="table", dest="form"
         ),
+        ("--json", {"action": "store_const", "const": "json", "dest": "form", "help": "the same as --format json"}),
         _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
     )
     _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))
@@ -378,6 +393,7 @@ def _add_reading(commands: Any) -> None:
         _flag("--overwrite", "replace another export in DIR"),
         _json("object"),
     )
+    commands.choices["export"].set_defaults(progress=_count_rows())
 
 
 def _add_mix(commands: Any) -> None:

@@ -292,7 +292,7 @@ def classifier_report(
     model: str,
     on: str,
     source: str | None = None,
-    columns: Mapping[str, str] | Sequence[str] = (),
+    columns: Mapping[str, str] | str | None = None,
     n: int | None = None,
     at: float | None = None,
     html: str | None = None,
@@ -307,10 +307,12 @@ def classifier_report(
     from classifiers.report_page import as_text, write_html
     from pipeline.table.errors import UsageError
 
-    pairs = columns.items() if isinstance(columns, Mapping) else [pair.partition("=")[::2] for pair in columns]
-    if wrong := [ours for ours, theirs in pairs if not theirs]:
-        raise UsageError(f"--columns {wrong[0]}: write OURS=THEIRS, as in text=content")
-    found = report(model, on, source=source, columns=dict(pairs), n=n, at=at)
+    if isinstance(columns, str):
+        pairs = [pair.strip().partition("=") for pair in columns.split(",")]
+        if wrong := [ours for ours, _, theirs in pairs if not theirs]:
+            raise UsageError(f"--columns {wrong[0]}: write OURS=THEIRS, as in text=content,url=link")
+        columns = {ours: theirs for ours, _, theirs in pairs}
+    found = report(model, on, source=source, columns=columns, n=n, at=at)
     if html is not None:
         write_html(found, html)
     return Answer(found.thresholds, lambda: as_text(found), asdict(found))

@@ -30,7 +30,7 @@ from pipeline.status.expectations import MET, as_text, judge
 from pipeline.status.runs import RunRecord, records
 from pipeline.table.catalog import Catalog, Source, check_layout
 from pipeline.table.errors import ConfigError, ShardError, UsageError, WorkspaceError
-from pipeline.table.format import Answer, text_table
+from pipeline.table.format import Answer, encode, text_table
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
 from pipeline.table.sql import connect
@@ -300,11 +300,13 @@ def _duration(seconds: float) -> str:
 # Rephrasing alone -----------------------------------------------------------------------------------------------------
 
 
-def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run: bool) -> Generator[str, None, None]:
+def rephrase(
+    path: str, assignments: Sequence[str], sample: int | None, dry_run: bool, as_json: bool = False
+) -> Generator[str, None, None]:
     """Rephrase what a configuration asks for and is not done: this stage alone.
 
-    Yields a sample of so many documents, or with `dry_run` what it would take; then nothing else is done. It holds the
-    workspace until it is closed.
+    Yields a sample of so many documents, or with `dry_run` what it would take (`as_json` as one object); then nothing
+    else is done. It holds the workspace until it is closed.
 
     Raises: UsageError for what is found before work begins; GristmillError when the stage failed.
     """
@@ -316,7 +318,7 @@ def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run:
         raise UsageError(f"--sample {sample}: give between 1 and {MAX_SAMPLE} documents")
     check_rephrase(run, asks=not dry_run)
     if dry_run:
-        yield from _needed(run, settings)
+        yield from _needed(run, settings, as_json)
         return
     with _working(run, f"gristmill rephrase {path}"):
         if sample is not None:
@@ -334,13 +336,16 @@ def rephrase(path: str, assignments: Sequence[str], sample: int | None, dry_run:
         run.reporter.line(f"nothing to do: {there}; nothing that decides the rows changed")
 
 
-def _needed(run: Run, settings: RephraseRun) -> Iterator[str]:
+def _needed(run: Run, settings: RephraseRun, as_json: bool) -> Iterator[str]:
     """Yield how many requests and tokens there are, and what they cost where prices are given."""
     plan = make_plan(settings)
     with connect(run.storage) as session:
         routed = resolve_routes(session, settings.source, settings.routes)
         found = estimate(plan_requests(kept_documents(session, routed), plan), settings, plan.model_licence)
     row = found.row()
+    if as_json:
+        yield encode(row)
+        return
     styles = row.pop("styles")
     for name, value in row.items():
         yield f"{name:<28} {_shown(value)}"

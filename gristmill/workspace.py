@@ -15,8 +15,11 @@ from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow.dataset as ds
 
+    from pipeline.export.export import Form
     from pipeline.table.catalog import Source as Listed
 
 
@@ -69,6 +72,28 @@ class Workspace:
     def gc(self, dry_run: bool = False) -> Answer:
         """Delete the parts that no index lists; return a row a file. Raises: WorkspaceError when a run is on."""
         return commands.gc(self.path, dry_run)
+
+    def export(
+        self,
+        source: str,
+        to: str | os.PathLike[str],
+        form: Form = "parquet",
+        *,
+        by: str | None = None,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        shard_size: str = "512MB",
+        overwrite: bool = False,
+    ) -> Answer:
+        """Write what a source kept to a folder or URL, with a data-set card and a manifest: a row a file.
+
+        `columns`, `by` (a folder a value, for `partitioned`) and the predicate `where` name columns of `curated` and
+        `outcomes`. The same again writes nothing.
+
+        Raises: UsageError for options that cannot be used, and a folder that holds anything else; ShardError when a
+        file cannot be written.
+        """
+        return commands.export(self.path, source, os.fspath(to), form, by, columns, where, shard_size, overwrite)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ A manifest with the same recipe and options means done.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -135,6 +136,14 @@ def _exported(to: str, manifest: Mapping[str, Any], is_new: bool) -> Exported:
     with as_written(f"{to}/{MANIFEST}"):
         rows, tokens, size = manifest["rows"], manifest["tokens"], manifest["bytes"]
     return Exported(to, tuple(manifest["files"]), rows, tokens, size, is_new)
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes of a size as people write it. Raises: UsageError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?) ?([KMG]I?B)", text.strip().upper(), re.ASCII)
+    if match is None:
+        raise UsageError(f"--shard-size {text}: write a number and a unit (KB, MB, GB, KiB, MiB, GiB), such as 512MB")
+    return int(float(match[1]) * (1024 if "I" in match[2] else 1000) ** (1 + "KMG".index(match[2][0])))
 
 
 # Before anything is written -------------------------------------------------------------------------------------------

@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.cli import parser
-from flows.commands import _size
+from flows.cli import _do, parser
 from pipeline.export import export as exporting
 from pipeline.export import files
 from pipeline.export.card import Counted, _code, _size_category, _text
-from pipeline.export.export import Exported, export
+from pipeline.export.export import Exported, export, size_bytes
 from pipeline.table.errors import GristmillError, RuleError, UsageError, WorkspaceError
 from pipeline.table.shards import Group
 from pipeline.table.sql import connect
@@ -591,8 +590,7 @@ def test_many_values_are_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPat
 
 
 def run(*arguments: str) -> int:
-    given = parser().parse_args(arguments)
-    return int(given.do(given))
+    return _do(parser().parse_args(arguments))
 
 
 def test_the_command(storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -629,10 +627,10 @@ def test_the_command(storage: Storage, tmp_path: Path, capsys: pytest.CaptureFix
     ("text", "expected"), [("512MB", 512 * 10**6), ("1.5 GiB", 3 << 29), ("100kb", 10**5), ("2KiB", 2048)]
 )
 def test_sizes(text: str, expected: int) -> None:
-    assert _size(text) == expected
+    assert size_bytes(text) == expected
 
 
 @pytest.mark.parametrize("text", ["512", "MB", "-1MB", "1e3MB", "1TB", "1 MB x", "٣MB", ""])
 def test_no_sizes(text: str) -> None:
     with pytest.raises(UsageError, match="write a number and a unit"):
-        _size(text)
+        size_bytes(text)

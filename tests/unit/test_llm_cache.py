@@ -420,10 +420,10 @@ def test_on_a_network_file_system_no_memory_is_shared(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("mounts", "expected"),
     [
-        (b"a / ext4 rw 0 0\nb /home nfs4 rw 0 0\n", True),
-        (b"a / ext4 rw 0 0\nb /home nfs4 rw 0 0\nc /home/me ext4 rw 0 0\n", False),
-        (b"a / ext4 rw 0 0\nb /home/me/a\\040b nfs4 rw 0 0\n", True),
-        (b"a / nfs4 rw 0 0\nb /home/me/a\\040b ext4 rw 0 0\n", False),
+        (b"a / ext4 rw 0 0\nb /srv nfs4 rw 0 0\n", True),
+        (b"a / ext4 rw 0 0\nb /srv nfs4 rw 0 0\nc /srv/me ext4 rw 0 0\n", False),
+        (b"a / ext4 rw 0 0\nb /srv/me/a\\040b nfs4 rw 0 0\n", True),
+        (b"a / nfs4 rw 0 0\nb /srv/me/a\\040b ext4 rw 0 0\n", False),
         (b"a / ext4 rw 0 0\nb /m\xfcll nfs4 rw 0 0\n", False),
         (b"a / nfs4 rw 0 0\nb /m\xfcll ext4 rw 0 0\n", True),
         (b"\nodd\n a\na / cifs rw 0 0\n", True),
@@ -432,4 +432,4 @@ def test_on_a_network_file_system_no_memory_is_shared(tmp_path, monkeypatch):
 )
 def test_a_network_file_system_is_found_by_its_mount(monkeypatch, mounts, expected):
     monkeypatch.setattr(Path, "read_bytes", lambda path: mounts)
-    assert store._is_on_network(Path("/home/me/a b/answers")) == expected
+    assert store._is_on_network(Path("/srv/me/a b/answers")) == expected
