@@ -46,6 +46,8 @@ MAX_SAMPLED = 20
 WIDTH = 58
 """Characters of each of the two columns of a sample of rephrasings."""
 MAX_SAMPLE = 1_000
+RECORDS_READ = 50
+"""The newest, for estimates."""
 FOLLOWS, UNKNOWN = "follows from the stages above", "not known"
 
 
@@ -183,13 +185,15 @@ class Forecast:
     lines: list[str] = field(default_factory=list)
     """Of each source that was sampled."""
     coming: dict[str, float | None] = field(default_factory=dict)
-    """Documents that extraction will add, by source; None where that is not known."""
+    """Documents that extraction will make, by source; None where that is not known."""
+    added: dict[str, float] = field(default_factory=dict)
+    """Those of them that take no other's place."""
 
     def __post_init__(self) -> None:
         self.records: list[RunRecord] = []
         self.sources: dict[str, Source] = {}
         with suppress(WorkspaceError, OSError):
-            self.records, _ = records(self.run.storage)
+            self.records, _ = records(self.run.storage, RECORDS_READ)
             self.sources = {source.name: source for source in Catalog.read(self.run.storage).sources}
 
     def of(self, made: Stage[Any, Any], sources: Sequence[str]) -> dict[str, Any]:
@@ -203,10 +207,10 @@ class Forecast:
     def following(self, stage: str, sources: Sequence[str]) -> dict[str, Any]:
         """Return the estimate of a stage after others that have work: what was measured of old documents stays."""
         coming = [self.coming.get(source, 0.0) for source in sources]
-        added = sum(each for each in coming if each is not None)
-        is_whole = TABLE[stage].is_joint or stage == LAST or not added
-        rows = self._all(sources) + added if is_whole else added
-        return self._rows(stage, sources, None if None in coming else rows)
+        made = sum(each for each in coming if each is not None)
+        rows = self._all(sources) + sum(self.added.get(source, 0.0) for source in sources)
+        is_whole = TABLE[stage].is_joint or stage == LAST or not made
+        return self._rows(stage, sources, None if None in coming else rows if is_whole else made)
 
     def _all(self, sources: Sequence[str]) -> int:
         return sum(self.sources[name].rows("documents") for name in sources if name in self.sources)
@@ -223,17 +227,20 @@ class Forecast:
 
     def _extraction(self, made: Stage[Any, Any], source: str) -> dict[str, Any]:
         """Return the estimate of an extraction: documents a byte as those that are there, or as a sample says."""
-        there = sum(job.input.size for job in self.run.extract_jobs(source)) - made.work
+        jobs: Sequence[ExtractJob] = made.pending
+        index = self.sources[source].groups.get("documents") if source in self.sources else None
+        known = index.details.get("shards", {}) if index is not None else {}
+        new = sum(job.input.size for job in jobs if job.input.name not in known)
+        there = sum(job.input.size for job in self.run.extract_jobs(source)) - new
         rate = seconds_a_unit(self.records, source, "extract", "bytes")
         size = bytes_a_row(self.sources, [source], "extract")
         if rate is not None and size is not None and there > 0:
             rows = self._all([source]) / there * made.work
-            self.coming[source] = rows
+            self.coming[source], self.added[source] = rows, self._all([source]) / there * new
             return _estimated(rate[0] * made.work, round(size * rows), f"{_of_runs(rate[1])}, what is there")
-        jobs: Sequence[ExtractJob] = made.pending
         for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if made.work else ():
             if (found := sample(job, self.run.pools)) is not None:
-                self.coming[source] = found.documents * made.work
+                self.coming[source], self.added[source] = found.documents * made.work, found.documents * new
                 inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(made.work)}"
                 seconds, disk = found.elapsed_s * made.work, decimal(int(found.bytes_on_disk * made.work))
                 units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"
