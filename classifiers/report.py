@@ -26,7 +26,7 @@ from classifiers.preprocess import preprocess
 from classifiers.report_page import MIN_GROUP, ClassifierReport, Row
 from pipeline.kernels import fasttext
 from pipeline.table.catalog import Catalog, Source
-from pipeline.table.errors import InputError, UsageError, WorkspaceError, nearest
+from pipeline.table.errors import InputError, UsageError, WorkspaceError, nearest, shown
 from pipeline.table.schema import DOC_ID, TEXT, text_buffers
 from pipeline.table.shards import Part, aligned, read_batches, read_rows
 from pipeline.table.sql import reading
@@ -145,7 +145,7 @@ class _Words:
                     break
                 mean = total / n
                 half = Z * float(np.sqrt(max(squares - n * mean * mean, 0.0) / max(n - 1, 1) / n))
-                row = {"word": word, "towards": towards, "documents": documents}
+                row = {"word": word[:BEGINNING], "towards": towards, "documents": documents}
                 yield row | {"log_odds": mean, "low": mean - half, "high": mean + half}
 
 
@@ -419,6 +419,7 @@ def _report(
     scores, probabilities, tokens, sizes = (
         np.asarray(rows[name], np.float64) for name in ("score", "probability", "tokens", "bytes")
     )
+    ordered = np.sort(scores), np.sort(probabilities)
     steps = [step / _STEPS for step in range(1, _STEPS)]
     cuts = [
         ("score", scores, sorted({*steps, *([at] if at is not None else [])})),
@@ -451,13 +452,13 @@ def _report(
             "trained_negatives": artefact.training.negatives.trained,
             **artefact.calibration.model_dump(),
         },
-        sample={"on": looked.on, **looked.about, "documents": n, "of": looked.of, "at": at}
+        sample={"on": shown(looked.on), **looked.about, "documents": n, "of": looked.of, "at": at}
         | {f"{name}s": len(rows[name].drop_null().unique()) for name in ("language", "host")},
         doubts=artefact.training.measured.doubts(),
         notes=[*_notes(looked, rows, calibration)],
         distribution=[row for of, values, _ in cuts for row in _histogram(of, values)],
-        quantiles=[_quantile(scores, probabilities, share) for share in QUANTILES],
-        thresholds=[_threshold(scores, probabilities, tokens, share) for share in SHARES],
+        quantiles=[_quantile(*ordered, share) for share in QUANTILES],
+        thresholds=[_threshold(ordered, scores, tokens, share) for share in SHARES],
         kept=[
             {"of": of, "at_least": cut} | _kept(values, tokens, cut)
             for of, values, all_cuts in cuts
@@ -482,17 +483,17 @@ def _histogram(of: str, values: Floats) -> Iterator[Row]:
 
 
 def _quantile(scores: Floats, probabilities: Floats, share: float) -> Row:
-    """Return the score and probability below which a share lies; of the score also the ends of the interval."""
+    """Return where a share of sorted scores and probabilities ends, and the interval of that score."""
     n = scores.size
     half = Z * float(np.sqrt(share * (1 - share) / n))
-    ends = [np.sort(scores)[int(np.clip(np.ceil(p * n) - 1, 0, n - 1))] for p in (share, share - half, share + half)]
-    places = dict(zip(("score", "score_low", "score_high"), map(float, ends), strict=True))
-    return {"share": share, **places, "probability": float(np.sort(probabilities)[max(int(np.ceil(share * n)) - 1, 0)])}
+    places = [int(np.clip(np.ceil(p * n) - 1, 0, n - 1)) for p in (share, share - half, share + half)]
+    ends = dict(zip(("score", "score_low", "score_high"), map(float, scores[places]), strict=True))
+    return {"share": share, **ends, "probability": float(probabilities[places[0]])}
 
 
-def _threshold(scores: Floats, probabilities: Floats, tokens: Floats, share: float) -> Row:
+def _threshold(ordered: tuple[Floats, Floats], scores: Floats, tokens: Floats, share: float) -> Row:
     """Return the cut that keeps a share of the documents, rounded down, so that it keeps equal scores as well."""
-    found = _quantile(-scores, -probabilities, share)
+    found = _quantile(-ordered[0][::-1], -ordered[1][::-1], share)
     cut = {
         "score": -found["score"],
         "score_low": -found["score_high"],

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,14 @@ import duckdb
 from rich.filesize import decimal
 
 from flows.config import LAST, STAGES, RephraseRun, load
-from flows.stages import TABLE, Run, check_rephrase, opened, prepared, steps
+from flows.stages import TABLE, Run, check_rephrase, opened, prepared, selection, steps
 from pipeline.extract.shard import ExtractJob
 from pipeline.extract.stage import sample
 from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.stage import answers, ask, failed_requests
+from pipeline.select.what_if import Diff, diff_config, diff_text, diff_workspaces
 from pipeline.status.because import because, bytes_a_row, seconds_a_unit
 from pipeline.status.config import ExpectConfig
 from pipeline.status.expectations import MET, as_text, judge
@@ -35,6 +36,7 @@ from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
 from pipeline.table.sql import connect
 from pipeline.table.stages import Stage, StageReport
+from pipeline.table.storage import Storage
 
 SMALL_BYTES = 16 << 20
 SMALL_ROWS = 50_000
@@ -279,6 +281,43 @@ def expectations(path: str, assignments: Sequence[str] = ()) -> Answer:
     met = sum(row["outcome"] == MET for row in rows)
     told, notes = partial(as_text, rows), (f"{len(rows):,} expectations, {met:,} met",)
     return Answer(rows, told, notes=notes, exit_code=int(met < len(rows)))
+
+
+def diff(path: str, assignments: Sequence[str] = (), other: str | None = None, examples: int = 0) -> Answer:
+    """Return what a configuration would keep against what its workspace's outcomes say, or where `path` is a workspace,
+    what the `other` kept against it: a row a source, change and rule. Nothing is written.
+
+    Raises: UsageError for what cannot be compared, as where a stage before `select` has something to do.
+    """
+    if other is not None and assignments:
+        raise UsageError("diff: --set changes a configuration; give CONFIG alone with it, or two workspaces")
+    if other is None and os.path.isdir(path):
+        raise UsageError(f"diff: {path} is a folder; give a run's configuration, or two workspaces")
+    if other is None:
+        found = _against_workspace(path, assignments, examples)
+    else:
+        found = diff_workspaces(Storage.at(path), Storage.at(other), examples)
+    return Answer(found.rules, lambda: diff_text(found), asdict(found), tuple(found.notes))
+
+
+def _against_workspace(path: str, assignments: Sequence[str], examples: int) -> Diff:
+    run = Run.of(load(path, assignments))
+    Catalog.read(run.storage)
+    chosen = []
+    with run.resources:
+        for stage, sources in steps(run.config, (), STAGES[-1]):
+            if stage == STAGES[-1]:
+                chosen.append(selection(run, sources))
+            elif (made := TABLE[stage].make(run, sources)).shards_to_do:
+                raise WorkspaceError(
+                    f"{path}: {stage} of {', '.join(sources)} has work to do first ({because(made)}), and diff "
+                    f"measures nothing; `gristmill run {path} --until classify` does it"
+                )
+    found = diff_config(run.storage, chosen, examples)
+    if run.config.rephrase is not None:
+        output = run.config.rephrase.output_source
+        found.notes.append(f"{output} is left out: what is rephrased follows what is kept")
+    return found
 
 
 def _estimated(seconds: float | None, size: int | None, origin: str | None) -> dict[str, Any]:
