@@ -349,7 +349,7 @@ def rephrase(
 
     Raises: UsageError for what is found before work begins; GristmillError when the stage failed.
     """
-    run = Run.of(load(path, assignments))
+    run = Run.of(load(path, assignments), assignments)
     settings = run.config.rephrase
     if settings is None:
         raise ConfigError(f"{path}: key 'rephrase' is missing; it names source, endpoint and routes")

@@ -77,11 +77,14 @@ class Run(Context):
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def of(cls, config: RunConfig) -> Run:
+    def of(cls, config: RunConfig, assignments: Sequence[str] = (), only: Sequence[str] = (), until: str = LAST) -> Run:
         """Return a run in this process, with threads as its engine and lines as its progress."""
+        # Which keys were set: what to is in the configuration, where no secret is shown.
+        keys = [each.partition("=")[0].strip() for each in assignments]
+        asked = {"set": keys, "only": list(only), "until": until}
         stop, workers, memory_mb = Stop(), config.engine.workers, config.engine.memory_mb
         storage = Storage.at(config.workspace)
-        return cls(storage, LocalEngine(workers, stop), Reporter(), stop, workers, memory_mb, config)
+        return cls(storage, LocalEngine(workers, stop), Reporter(), stop, workers, memory_mb, config, asked=asked)
 
     def do(self, stage: Stage[Any, Any]) -> StageReport:
         """Do what a stage has to do, and note it in the run's record. Raises: what `run_stage` raises."""
@@ -150,10 +153,8 @@ def prepared(path: str, assignments: Sequence[str], only: Sequence[str], until: 
 
     Raises: UsageError for what is found before work begins.
     """
-    run = Run.of(load(path, assignments))
+    run = Run.of(load(path, assignments), assignments, only, until)
     sources = chosen_sources(run.config, only)
-    # Which keys were set: what to is in the configuration, where no secret is shown.
-    run.asked = {"set": [each.partition("=")[0].strip() for each in assignments], "only": list(only), "until": until}
     check_everything(run, sources, until)
     return run, sources
 

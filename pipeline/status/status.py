@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.status.runs import RunRecord, flat, records
 from pipeline.table.catalog import OTHER_ROWS, Catalog, check_layout, group_folders, source_folders, superseded
-from pipeline.table.errors import GristmillError, ShardError
+from pipeline.table.errors import ShardError
 from pipeline.table.format import cell, text_table, visible
 from pipeline.table.shards import THREADS, Group, Index, Manifest, Part
 from pipeline.table.storage import Storage, holder
@@ -77,39 +77,46 @@ def status(storage: Storage) -> Status:
     check_layout(storage)
     holding = holder(storage)
     runs, problems = records(storage, RUNS_SHOWN + 1)
+    known, damaged = _indexes(storage)
     groups: list[dict[str, Any]] = []
     outdated: list[dict[str, str]] = []
+    for source, indexes in known.items():
+        contents = {name: {part.stem: part.content for part in index.parts} for name, index in indexes.items()}
+        for folder, index in indexes.items():
+            manifests = _manifests(Group(storage, f"{source}/{folder}"), index)
+            groups.append(_size_row(source, folder, index, manifests))
+            why = _outdated(folder, indexes, contents, manifests)
+            outdated += [{"source": source, "group": folder, "because": why}] if why is not None else []
+    groups.sort(key=lambda row: (row["source"], _STAGES.index(row["stage"]) if row["stage"] in _STAGES else 0))
+    if not groups and not runs and not damaged and holding is None:
+        Catalog.read(storage)  # says why
+    doomed = None
+    if damaged:
+        problems += [*damaged, "what is superseded is not known while an index is damaged"]
+    else:
+        by_group = {f"{name}/{folder}": index for name, each in known.items() for folder, index in each.items()}
+        files, size = superseded(storage, by_group)
+        doomed = {"files": files, "bytes": size}
+    return Status(storage.url, holding, _run_rows(runs), groups, doomed, outdated, problems)
+
+
+def _indexes(storage: Storage) -> tuple[dict[str, dict[str, Index]], list[str]]:
+    """Return every index that there is, by source and folder, and a line for each that is damaged."""
+    found: dict[str, dict[str, Index]] = {}
+    damaged = []
     for source in source_folders(storage):
-        indexes: dict[str, Index] = {}
         for folder in group_folders(storage, source):
             try:
                 index = Group(storage, f"{source}/{folder}").index()
             except ShardError as error:
-                problems.append(str(error))
+                damaged.append(str(error))
+            except NotADirectoryError:  # no group: a file of someone else's
                 continue
-            except OSError:  # no group: a file of someone else's
-                continue
-            if index is not None:
-                indexes[folder] = index
-        read = ((folder, Group(storage, f"{source}/{folder}"), index) for folder, index in indexes.items())
-        manifests = {folder: _manifests(group, index) for folder, group, index in read}
-        groups += [_size_row(source, folder, index, manifests[folder]) for folder, index in indexes.items()]
-        contents = {name: {part.stem: part.content for part in each.parts} for name, each in indexes.items()}
-        outdated += [
-            {"source": source, "group": folder, "because": why}
-            for folder in indexes
-            if (why := _outdated(folder, indexes, contents, manifests[folder])) is not None
-        ]
-    groups.sort(key=lambda row: (row["source"], _STAGES.index(row["stage"]) if row["stage"] in _STAGES else 0))
-    if not groups and not runs and not problems and holding is None:
-        Catalog.read(storage)  # says why
-    doomed = None
-    try:
-        files, size = superseded(storage)
-        doomed = {"files": files, "bytes": size}
-    except (GristmillError, OSError):
-        problems.append("what is superseded is not known while an index cannot be read")
-    return Status(storage.url, holding, _run_rows(runs), groups, doomed, outdated, problems)
+            except OSError as error:
+                damaged.append(f"the index of {source}/{folder} cannot be read: {error.strerror or error}")
+            else:
+                found.setdefault(source, {}).update({folder: index} if index is not None else {})
+    return found, damaged
 
 
 def changes(before: RunRecord, now: RunRecord) -> list[dict[str, Any]]:

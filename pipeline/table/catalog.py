@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -273,12 +273,12 @@ def collect(storage: Storage, dry_run: bool = False) -> GcReport:
     return GcReport(tuple(doomed), size, tuple(unknown))
 
 
-def superseded(storage: Storage) -> tuple[int, int]:
-    """Return how many files `collect` would delete, and their bytes; folders are listed, no file is opened.
+def superseded(storage: Storage, indexes: Mapping[str, Index]) -> tuple[int, int]:
+    """Return how many files `collect` would delete, and their bytes; folders are listed.
 
-    Raises: ShardError when an index is damaged; OSError.
+    `indexes` are all that there are, by the folders of their groups. Raises: OSError.
     """
-    paths = _unlisted(storage, _listed(storage))
+    paths = _unlisted(storage, _listed(storage, lambda group: indexes.get(group.folder)))
     return len(paths), _size(storage, paths)
 
 
@@ -301,7 +301,7 @@ def _size(storage: Storage, paths: Iterable[str]) -> int:
     return size
 
 
-def _listed(storage: Storage) -> dict[str, frozenset[str]]:
+def _listed(storage: Storage, index_of: Callable[[Group], Index | None] = Group.index) -> dict[str, frozenset[str]]:
     """Return the parts that each group's index lists, by its two folders; an unfinished group lists none.
 
     Groups are sought only in folders that Gristmill made: those where an index or a manifest of ours lies.
@@ -314,7 +314,7 @@ def _listed(storage: Storage) -> dict[str, frozenset[str]]:
         present = [group for group in groups if storage.names(group.folder) or storage.names(group.manifests)]
         if any(_is_ours(group) for group in present):
             for group in present:
-                index = group.index()
+                index = index_of(group)
                 names = frozenset(part.name for part in index.parts) if index else frozenset()
                 listed[group.folder] = listed[group.manifests] = names
     return listed

@@ -44,31 +44,26 @@ def reasons(config: dict[str, Any], tmp_path: Path, **changed: Any) -> dict[str,
     return {name: row["because"] for name, row in found.items() if row["because"] and row["done"] is not None}
 
 
-def test_nothing_changed(config: dict[str, Any], tmp_path: Path) -> None:
-    assert reasons(config, tmp_path) == {}
+CHANGED: list[tuple[dict[str, Any], dict[str, str]]] = [
+    ({}, {}),
+    ({"dedup": {"num_bands": 20}}, {"dedup": "changed setting num_bands (14 -> 20)"}),
+    ({"dedup": {"verify": 0.8}}, {"dedup": "changed setting verify (0.7 -> 0.8)"}),
+    ({"extract": {"part_bytes": 65536}}, {"extract": "changed setting part_bytes (268435456 -> 65536)"}),
+    (
+        {"select": {"rules": {"words": "word_count > 5", "more": "1 = 1"}}},
+        {"select": "changed rule words; new rule more; rule english is gone"},
+    ),
+    (
+        {"select": {"rules": {"words": "word_count > 3", "english": "language = 'en'"}, "keep": "url asc"}},
+        {"select": "changed setting keep (text_length desc, url asc -> url asc)"},
+    ),
+]
+
+
+def test_a_changed_setting_is_named(config: dict[str, Any], tmp_path: Path) -> None:
+    for changed, expected in CHANGED:
+        assert reasons(config, tmp_path, **changed) == expected
     assert {row["shards_to_do"] for row in planned(config, tmp_path).values()} == {0}
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({"dedup": {"num_bands": 20}}, {"dedup": "changed setting num_bands (14 -> 20)"}),
-        ({"dedup": {"verify": 0.8}}, {"dedup": "changed setting verify (0.7 -> 0.8)"}),
-        ({"extract": {"part_bytes": 65536}}, {"extract": "changed setting part_bytes (268435456 -> 65536)"}),
-        (
-            {"select": {"rules": {"words": "word_count > 5", "more": "1 = 1"}}},
-            {"select": "changed rule words; new rule more; rule english is gone"},
-        ),
-        (
-            {"select": {"rules": {"words": "word_count > 3", "english": "language = 'en'"}, "keep": "url asc"}},
-            {"select": "changed setting keep (text_length desc, url asc -> url asc)"},
-        ),
-    ],
-)
-def test_a_changed_setting_is_named(
-    config: dict[str, Any], tmp_path: Path, changed: dict[str, Any], expected: dict[str, str]
-) -> None:
-    assert reasons(config, tmp_path, **changed) == expected
 
 
 def test_inputs_that_came_changed_and_went(config: dict[str, Any], tmp_path: Path) -> None:

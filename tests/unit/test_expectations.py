@@ -24,17 +24,22 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> dict[str, Any]:
-    """A workspace of two sources that is up to date, and its configuration."""
-    write_jsonl(tmp_path / "web.jsonl", DOCUMENTS)
-    write_jsonl(tmp_path / "notes.jsonl", rows(4, 50))
-    config = {
-        "workspace": str(tmp_path / "ws"),
-        "sources": {name: {"format": "jsonl", "inputs": [f"{tmp_path}/{name}.jsonl"]} for name in ("web", "notes")},
+def a_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a workspace of two sources, whose inputs are written."""
+    write_jsonl(folder / "web.jsonl", DOCUMENTS)
+    write_jsonl(folder / "notes.jsonl", rows(4, 50))
+    return {
+        "workspace": str(folder / "ws"),
+        "sources": {name: {"format": "jsonl", "inputs": [f"{folder}/{name}.jsonl"]} for name in ("web", "notes")},
         "select": {"rules": {"words": "word_count > 3"}},
         "engine": {"workers": 1},
     }
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A workspace that is up to date, for tests that only read it; its configuration."""
+    config = a_config(tmp_path_factory.mktemp("expected"))
     run_all(config)
     return config
 
@@ -42,9 +47,9 @@ def config(tmp_path: Path) -> dict[str, Any]:
 def told(config: dict[str, Any], tmp_path: Path, **expect: Any) -> dict[tuple[str, str], tuple[Any, str, list[str]]]:
     """Return what is found, the outcome and the details of each expectation, by source and key."""
     path = write_config(tmp_path / "c.yaml", config | {"expect": expect})
-    before = snapshot(tmp_path / "ws")
+    before = snapshot(Path(config["workspace"]))
     found = expectations(str(path))
-    assert snapshot(tmp_path / "ws") == before
+    assert snapshot(Path(config["workspace"])) == before
     return {(row["source"], row["expectation"]): (row["found"], row["outcome"], row["details"]) for row in found}
 
 
@@ -101,7 +106,9 @@ def test_only_ten_are_named(config: dict[str, Any], tmp_path: Path) -> None:
     assert (outcome, len(details), details[-1]) == ("missed", 11, "2 more")
 
 
-def test_changes_against_the_run_before(config: dict[str, Any], tmp_path: Path) -> None:
+def test_changes_against_the_run_before(tmp_path: Path) -> None:
+    config = a_config(tmp_path)
+    run_all(config)
     expect = {"changed_kept_share": 0.1, "changed_kept_tokens": "at most 0.5"}
     first = told(config, tmp_path, **expect)
     assert first["web", "changed_kept_share"] == (None, "cannot be told", ["no earlier run has counts to compare"])
@@ -117,7 +124,8 @@ def test_changes_against_the_run_before(config: dict[str, Any], tmp_path: Path) 
 
 
 def test_expectations_change_no_stage_and_a_source_has_its_own(config: dict[str, Any], tmp_path: Path) -> None:
-    config["sources"]["notes"]["expect"] = {"kept_share": None, "kept_documents": "at most 1"}
+    notes = config["sources"]["notes"] | {"expect": {"kept_share": None, "kept_documents": "at most 1"}}
+    config = config | {"sources": config["sources"] | {"notes": notes}}
     found = told(config, tmp_path, kept_share="at least 0.1")
     assert {key: row[1] for key, row in found.items()} == {
         ("web", "kept_share"): "met",
