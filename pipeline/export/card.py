@@ -169,8 +169,8 @@ def _what(export: Mapping[str, Any], made: Made, counted: Counted) -> str:
     where = export["options"]["where"]
     here = "all of them are here" if where is None else f"here are those that meet {_code(where)}"
     kept = (
-        f"{made.kept:,} of the {made.documents:,} documents of its source {_code(export['source'])} were kept by the "
-        f"rules below; {here}."
+        f"{made.kept:,} of the {made.documents:,} documents of its source {_code(export['source'])} were kept "
+        f"(what the others failed stands below); {here}."
     )
     lines = [
         f"# {_text(export['source'])}",

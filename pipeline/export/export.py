@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ from pipeline.table.errors import ShardError, UsageError, WorkspaceError, neares
 from pipeline.table.kept import as_written, lie_there, read_json, write_file, write_json
 from pipeline.table.query import Expression
 from pipeline.table.sql import reading
-from pipeline.table.storage import LOCK, Storage, hold
+from pipeline.table.storage import LOCK, Storage, hold, remote_errors
 
 VERSION = "export_v1"
 Form = Literal["parquet", "jsonl.zst", "hf", "partitioned"]
@@ -100,7 +100,8 @@ def export(
     staged = Storage.at(f"{target.url}/{UNFINISHED}")
     is_new = not target.exists("")
     inside = pa.schema([documents.schema.field(name) for name in chosen if name != by])
-    with hold(staged, f"gristmill export --to {target.url}"):
+    remote = nullcontext() if target.is_local else remote_errors()
+    with remote, hold(staged, f"gristmill export --to {target.url}"):
         try:
             _clear(target, staged, () if before else replaced)
             written, counted = _write(documents, staged, form, by, inside, met, shard_bytes, progress)
@@ -124,9 +125,9 @@ def export(
             }
             write_file(f"{staged.url}/{CARD}", card(manifest, inside, made, counted).encode())
         except BaseException:
-            staged.fs.rm(staged.path(""), recursive=True)
-            if is_new and target.is_local:
-                with suppress(OSError):
+            with suppress(OSError):
+                staged.fs.rm(staged.path(""), recursive=True)
+                if is_new and target.is_local:
                     os.rmdir(target.root)
             raise
         _publish(target, names, manifest, replaced)
@@ -157,7 +158,7 @@ def _target(storage: Storage, to: str) -> Storage:
         target.check_writable()
         target = Storage.at(target.root) if target.is_local else target
     except WorkspaceError as error:
-        raise UsageError(str(error).replace("workspace", "--to", 1)) from error
+        raise UsageError(f"--to {str(error).removeprefix('workspace ')}") from error
     inside, whole = (os.path.realpath(each.root) if each.is_local else each.root for each in (target, storage))
     is_same = type(storage.fs) is type(target.fs)
     if is_same and (inside == whole or inside.startswith(f"{whole.rstrip('/')}/")):

@@ -528,6 +528,17 @@ def test_a_workspace_and_an_export_behind_urls(made: Path, tmp_path: Path) -> No
     assert there.files("") == ["README.md", "data/train-00000-of-00001.parquet", "manifest.json"]
 
 
+def test_a_place_that_cannot_be_written_is_one_line(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Storage.at(f"memory://export-{uuid.uuid4().hex}/out")
+
+    def refuse(*given: Any, **named: Any) -> None:
+        raise RuntimeError("501, message='Unsupported method'")  # as aiohttp's, no OSError
+
+    monkeypatch.setattr(type(target.fs), "put_file", refuse)
+    with pytest.raises(OSError, match="Unsupported method"):
+        export(storage, "web", target.url, "parquet")
+
+
 # The card -------------------------------------------------------------------------------------------------------------
 
 
