@@ -81,7 +81,7 @@ DRY_RUN = _flag("--dry-run", "print what would be done, and change nothing")
 def _add(commands: Any, function: Callable[..., Answer | int], *arguments: Argument, step: str | None = None) -> None:
     """Add the command that a function does: its name is the last word of the function's, its help the first line."""
     name = step or function.__name__.rpartition("_")[2]
-    text = MIX_STEPS[step] if step else (function.__doc__ or name).partition("\n")[0]
+    text = MIX_STEPS[step] if step in MIX_STEPS else (function.__doc__ or name).partition("\n")[0]
     command = _described(commands, name, text)
     for flag, settings in arguments:
         command.add_argument(flag, **settings)
@@ -129,6 +129,13 @@ def test(config: str, assignments: Sequence[str]) -> Answer:
     from flows.launch import expectations
 
     return expectations(config, assignments)
+
+
+def diff(config: str, other: str | None, assignments: Sequence[str], examples: int) -> Answer:
+    """Show what another policy keeps: of a configuration against its workspace's outcomes, or of two workspaces."""
+    from flows.launch import diff
+
+    return diff(config, assignments, other, examples)
 
 
 def serve(config: str, cron: str, name: str | None) -> NoReturn:
@@ -364,6 +371,49 @@ def _add_reading(commands: Any) -> None:
         do.funnel,
         WORKSPACE,
         _flag("--all", "also rules that took nothing, which JSON always has", dest="every_rule"),
+        _json("array"),
+    )
+    sources = _given("--source", "NAME", "only this source (repeatable)", action="append", default=[], dest="sources")
+    _add(
+        commands,
+        do.what_if,
+        WORKSPACE,
+        _given("rules", "RULES", "a rules file or a preset"),
+        sources,
+        _given("--examples", "N", "show N documents that each rule alone drops, or brings back", type=int, default=0),
+        _json("object"),
+        step="what-if",
+    )
+    _add(
+        commands,
+        do.sweep,
+        WORKSPACE,
+        _given("--rule", "NAME", "the rule whose number is varied", required=True),
+        _given("--values", "A:B:STEP", "the numbers, both ends among them, or a list with commas", required=True),
+        _given("--column", "NAME", "where the rule compares with several numbers: that of this column"),
+        sources,
+        _given("--html", "FILE", "write a page with a plot, too"),
+        _json("array"),
+    )
+    _add(
+        commands,
+        diff,
+        _given("config", "CONFIG|WORKSPACE", "a run's configuration, or a workspace"),
+        _given("other", "WORKSPACE", "the workspace that is held against the first", nargs="?"),
+        SET,
+        _given("--examples", "N", "show N documents of each change", type=int, default=0),
+        _json("object"),
+    )
+    _add(
+        commands,
+        do.sample,
+        WORKSPACE,
+        _given("source", "SOURCE", "the source whose documents are shown"),
+        _given("--dropped-by", "RULE", "documents that this rule dropped (default: those that were kept)"),
+        _flag("--alone", "of those, the ones that no other rule dropped"),
+        _given("-n", "N", "how many", type=int, default=20),
+        _given("--seed", "SEED", "another seed, another sample", type=int, default=1),
+        _given("--html", "FILE", "write them as a page, too"),
         _json("array"),
     )
     _add(commands, do.check, WORKSPACE, _json("array"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.table.format import Answer
 
@@ -96,6 +96,71 @@ def _collapse(storage: Storage) -> str:
         alike = as_text(measure_collapse(catalog.group(name, "documents")))
         blocks.append(f"\n{name}: how alike the rephrasings are\n{alike}\n")
     return "".join(blocks)
+
+
+def what_if(workspace: str, rules: str | Mapping[str, Any], sources: Sequence[str] = (), examples: int = 0) -> Answer:
+    """Show what other rules would drop and keep, from what was measured; nothing is written.
+
+    Rows are those of the funnel. `rules` is a preset, a file or a mapping of names to predicates.
+
+    Raises: WorkspaceError, ConfigError, RuleError.
+    """
+    from pipeline.select.what_if import what_if, what_if_text
+    from pipeline.table.storage import Storage
+
+    found = what_if(Storage.at(workspace), rules, sources, examples)
+    return Answer(found.funnel, lambda: what_if_text(found), asdict(found))
+
+
+def sweep(
+    workspace: str,
+    rule: str,
+    values: str | Sequence[float],
+    sources: Sequence[str] = (),
+    column: str | None = None,
+    html: str | None = None,
+) -> Answer:
+    """Show what would be kept with other numbers in place of the one that a rule compares with.
+
+    `html` is a file that a page with a plot is written to.
+
+    Raises: WorkspaceError, UsageError.
+    """
+    from pipeline.report.page import write_one
+    from pipeline.select.what_if import sweep, sweep_page, sweep_text
+    from pipeline.table.storage import Storage
+
+    rows = sweep(Storage.at(workspace), rule, values, sources, column)
+    if html is not None:
+        write_one(html, sweep_page(rule, rows))
+    return Answer(rows, lambda: sweep_text(rule, rows))
+
+
+def sample(
+    workspace: str,
+    source: str,
+    dropped_by: str | None = None,
+    alone: bool = False,
+    n: int = 20,
+    seed: int = 1,
+    html: str | None = None,
+) -> Answer:
+    """Show documents to read: some that a source kept, or that a rule dropped.
+
+    `html` is a file that a page of them is written to.
+
+    Raises: WorkspaceError, UsageError.
+    """
+    from pipeline.report.page import write_one
+    from pipeline.select.sample import sample, sample_page, sample_text
+    from pipeline.table.storage import Storage
+
+    rows = sample(Storage.at(workspace), source, dropped_by, alone, n, seed)
+    what = f"{source}: {f'dropped by {dropped_by}' if dropped_by else 'kept'}{' alone' if alone else ''}"
+    if html is not None:
+        write_one(html, sample_page(what, rows))
+    said = f"{what}, {len(rows):,} document{'s' * (len(rows) != 1)}"
+    return Answer(rows, lambda: sample_text(rows), notes=(said,))
 
 
 def check(workspace: str) -> Answer:

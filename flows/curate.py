@@ -54,7 +54,7 @@ def curate(config: RunConfig | str, only: Sequence[str] = (), until: str = LAST)
     A configuration's path is read and checked as `gristmill run` does.
     """
     wanted, only = prepared(config, (), only, until) if isinstance(config, str) else (config, only)
-    with opened(wanted, "curate flow") as run:
+    with opened(wanted, f"curate flow of {config}" if isinstance(config, str) else "curate flow") as run:
         reports = []
         for stage, sources in steps(run.config, only, until):
             run.check()

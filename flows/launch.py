@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,14 @@ import duckdb
 from rich.filesize import decimal
 
 from flows.config import LAST, STAGES, RephraseRun, load
-from flows.stages import TABLE, Run, check_rephrase, opened, prepared, steps
+from flows.stages import TABLE, Run, check_rephrase, opened, prepared, selection, steps
 from pipeline.extract.shard import ExtractJob
 from pipeline.extract.stage import sample
 from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
 from pipeline.rephrase.stage import answers, ask, failed_requests
+from pipeline.select.what_if import Diff, diff_config, diff_text, diff_workspaces
 from pipeline.status.because import because, bytes_a_row, seconds_a_unit
 from pipeline.status.config import ExpectConfig
 from pipeline.status.expectations import MET, as_text, judge
@@ -35,6 +36,7 @@ from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
 from pipeline.table.sql import connect
 from pipeline.table.stages import Stage, StageReport
+from pipeline.table.storage import Storage
 
 SMALL_BYTES = 16 << 20
 SMALL_ROWS = 50_000
@@ -44,6 +46,8 @@ MAX_SAMPLED = 20
 WIDTH = 58
 """Characters of each of the two columns of a sample of rephrasings."""
 MAX_SAMPLE = 1_000
+RECORDS_READ = 50
+"""The newest, for estimates."""
 FOLLOWS, UNKNOWN = "follows from the stages above", "not known"
 
 
@@ -181,13 +185,15 @@ class Forecast:
     lines: list[str] = field(default_factory=list)
     """Of each source that was sampled."""
     coming: dict[str, float | None] = field(default_factory=dict)
-    """Documents that extraction will add, by source; None where that is not known."""
+    """Documents that extraction will make, by source; None where that is not known."""
+    added: dict[str, float] = field(default_factory=dict)
+    """Those of them that take no other's place."""
 
     def __post_init__(self) -> None:
         self.records: list[RunRecord] = []
         self.sources: dict[str, Source] = {}
         with suppress(WorkspaceError, OSError):
-            self.records, _ = records(self.run.storage)
+            self.records, _ = records(self.run.storage, RECORDS_READ)
             self.sources = {source.name: source for source in Catalog.read(self.run.storage).sources}
 
     def of(self, made: Stage[Any, Any], sources: Sequence[str]) -> dict[str, Any]:
@@ -201,10 +207,10 @@ class Forecast:
     def following(self, stage: str, sources: Sequence[str]) -> dict[str, Any]:
         """Return the estimate of a stage after others that have work: what was measured of old documents stays."""
         coming = [self.coming.get(source, 0.0) for source in sources]
-        added = sum(each for each in coming if each is not None)
-        is_whole = TABLE[stage].is_joint or stage == LAST or not added
-        rows = self._all(sources) + added if is_whole else added
-        return self._rows(stage, sources, None if None in coming else rows)
+        made = sum(each for each in coming if each is not None)
+        rows = self._all(sources) + sum(self.added.get(source, 0.0) for source in sources)
+        is_whole = TABLE[stage].is_joint or stage == LAST or not made
+        return self._rows(stage, sources, None if None in coming else rows if is_whole else made)
 
     def _all(self, sources: Sequence[str]) -> int:
         return sum(self.sources[name].rows("documents") for name in sources if name in self.sources)
@@ -221,17 +227,20 @@ class Forecast:
 
     def _extraction(self, made: Stage[Any, Any], source: str) -> dict[str, Any]:
         """Return the estimate of an extraction: documents a byte as those that are there, or as a sample says."""
-        there = sum(job.input.size for job in self.run.extract_jobs(source)) - made.work
+        jobs: Sequence[ExtractJob] = made.pending
+        index = self.sources[source].groups.get("documents") if source in self.sources else None
+        known = index.details.get("shards", {}) if index is not None else {}
+        new = sum(job.input.size for job in jobs if job.input.name not in known)
+        there = sum(job.input.size for job in self.run.extract_jobs(source)) - new
         rate = seconds_a_unit(self.records, source, "extract", "bytes")
         size = bytes_a_row(self.sources, [source], "extract")
         if rate is not None and size is not None and there > 0:
             rows = self._all([source]) / there * made.work
-            self.coming[source] = rows
+            self.coming[source], self.added[source] = rows, self._all([source]) / there * new
             return _estimated(rate[0] * made.work, round(size * rows), f"{_of_runs(rate[1])}, what is there")
-        jobs: Sequence[ExtractJob] = made.pending
         for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if made.work else ():
             if (found := sample(job, self.run.pools)) is not None:
-                self.coming[source] = found.documents * made.work
+                self.coming[source], self.added[source] = found.documents * made.work, found.documents * new
                 inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(made.work)}"
                 seconds, disk = found.elapsed_s * made.work, decimal(int(found.bytes_on_disk * made.work))
                 units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"
@@ -272,6 +281,43 @@ def expectations(path: str, assignments: Sequence[str] = ()) -> Answer:
     met = sum(row["outcome"] == MET for row in rows)
     told, notes = partial(as_text, rows), (f"{len(rows):,} expectations, {met:,} met",)
     return Answer(rows, told, notes=notes, exit_code=int(met < len(rows)))
+
+
+def diff(path: str, assignments: Sequence[str] = (), other: str | None = None, examples: int = 0) -> Answer:
+    """Return what a configuration would keep against what its workspace's outcomes say, or where `path` is a workspace,
+    what the `other` kept against it: a row a source, change and rule. Nothing is written.
+
+    Raises: UsageError for what cannot be compared, as where a stage before `select` has something to do.
+    """
+    if other is not None and assignments:
+        raise UsageError("diff: --set changes a configuration; give CONFIG alone with it, or two workspaces")
+    if other is None and os.path.isdir(path):
+        raise UsageError(f"diff: {path} is a folder; give a run's configuration, or two workspaces")
+    if other is None:
+        found = _against_workspace(path, assignments, examples)
+    else:
+        found = diff_workspaces(Storage.at(path), Storage.at(other), examples)
+    return Answer(found.rules, lambda: diff_text(found), asdict(found), tuple(found.notes))
+
+
+def _against_workspace(path: str, assignments: Sequence[str], examples: int) -> Diff:
+    run = Run.of(load(path, assignments))
+    Catalog.read(run.storage)
+    chosen = []
+    with run.resources:
+        for stage, sources in steps(run.config, (), STAGES[-1]):
+            if stage == STAGES[-1]:
+                chosen.append(selection(run, sources))
+            elif (made := TABLE[stage].make(run, sources)).shards_to_do:
+                raise WorkspaceError(
+                    f"{path}: {stage} of {', '.join(sources)} has work to do first ({because(made)}), and diff "
+                    f"measures nothing; `gristmill run {path} --until classify` does it"
+                )
+    found = diff_config(run.storage, chosen, examples)
+    if run.config.rephrase is not None:
+        output = run.config.rephrase.output_source
+        found.notes.append(f"{output} is left out: what is rephrased follows what is kept")
+    return found
 
 
 def _estimated(seconds: float | None, size: int | None, origin: str | None) -> dict[str, Any]:

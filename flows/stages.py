@@ -32,9 +32,9 @@ from pipeline.inputs.files import InputFile, resolve, with_contents
 from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
 from pipeline.rephrase.output import VERDICTS, VERDICTS_FOLDER, own_texts
-from pipeline.select.decide import KeptBefore
+from pipeline.select.decide import KeptBefore, Selection, SourceSelection
 from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules, load_rules, names_in
-from pipeline.select.stage import Selection, SourceSelection, select_stage
+from pipeline.select.stage import select_stage
 from pipeline.select.wide_table import planned_columns
 from pipeline.signals import recipe_stats, tokens
 from pipeline.signals.config import AnnotateConfig
@@ -217,7 +217,8 @@ def _classify(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
     return classify_stage(run, source, models, counted=config.annotate.tokenizer is not None)
 
 
-def _select(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
+def selection(run: Run, sources: tuple[str, ...]) -> Selection:
+    """Return what a run selects of the sources of a scope, and by which rules."""
     configs = {source: run.config.settings(source) for source in sources}
     selections = tuple(
         SourceSelection(name, rules_of(name, config), tuple(added_groups(config)), run.bound.get(name))
@@ -227,7 +228,7 @@ def _select(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
     if _is_rephrased(run.config, sources) and configs[sources[0]].dedup:
         # The parents of what rephrasing made are decided already, and come before it in every component.
         before = tuple(KeptBefore(parent, f"{sources[0]}/{AGAINST}/{parent}") for parent in run.config.parents())
-    return select_stage(run, Selection(selections, configs[sources[0]].select.part_bytes, before))
+    return Selection(selections, configs[sources[0]].select.part_bytes, before)
 
 
 def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
@@ -254,7 +255,7 @@ TABLE: dict[str, StageEntry] = {
         is_configured=lambda config: bool(config.classify),
         adds=lambda config: {f"scores/{name}": schema.SCORES for name in config.classify},
     ),
-    "select": StageEntry(_select, is_joint=True, is_work=False),
+    "select": StageEntry(lambda run, sources: select_stage(run, selection(run, sources)), is_joint=True, is_work=False),
     LAST: StageEntry(_rephrase),
 }
 assert tuple(TABLE) == (*STAGES, LAST)

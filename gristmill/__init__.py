@@ -74,6 +74,7 @@ __all__ = [
     "classifier_evaluate",
     "classifier_report",
     "classifier_train",
+    "diff",
     "doctor",
     "init",
     "mix",
@@ -129,6 +130,17 @@ def test(config: Config, overrides: Overrides = None) -> Answer:  # noqa: PT028
     from flows.launch import expectations
 
     return expectations(os.fspath(config), _assigned(overrides))
+
+
+def diff(config: Config, overrides: Overrides = None, *, other: str | None = None, examples: int = 0) -> Answer:
+    """Return what a configuration would keep that its workspace does not, and the reverse: a row a source, change and
+    rule; `value` has the sources and the examples. With `other`, `config` is a workspace and that another one.
+
+    Raises: UsageError for what cannot be compared.
+    """
+    from flows.launch import diff
+
+    return diff(os.fspath(config), _assigned(overrides), other, examples)
 
 
 def serve(config: Config, cron: str, name: str | None = None) -> NoReturn:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows import commands
 from pipeline.table.catalog import Catalog
@@ -57,6 +58,43 @@ class Workspace:
         Raises: WorkspaceError when nothing has this id or URL.
         """
         return commands.explain(self.path, document)
+
+    def what_if(self, rules: str | Mapping[str, Any], sources: Sequence[str] = (), examples: int = 0) -> Answer:
+        """Return what other rules (a preset, a file, a mapping) would do: a row a source and rule; overlap and examples
+        are in `value`. Nothing is written.
+
+        Raises: WorkspaceError, ConfigError, RuleError.
+        """
+        return commands.what_if(self.path, rules, sources, examples)
+
+    def sweep(
+        self,
+        rule: str,
+        values: str | Sequence[float],
+        sources: Sequence[str] = (),
+        column: str | None = None,
+        html: str | None = None,
+    ) -> Answer:
+        """Return what would be kept with other numbers in place of the one that a rule compares with: a row a number.
+
+        Raises: WorkspaceError, UsageError.
+        """
+        return commands.sweep(self.path, rule, values, sources, column, html)
+
+    def sample(
+        self,
+        source: str,
+        dropped_by: str | None = None,
+        alone: bool = False,
+        n: int = 20,
+        seed: int = 1,
+        html: str | None = None,
+    ) -> Answer:
+        """Return documents to read, a row each: some that a source kept, or that a rule dropped.
+
+        Raises: WorkspaceError, UsageError.
+        """
+        return commands.sample(self.path, source, dropped_by, alone, n, seed, html)
 
     def check(self) -> Answer:
         """Read every part and hold it against its manifest: a row a group, with its problems."""

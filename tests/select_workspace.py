@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from flows.engine import LocalEngine
 from flows.progress import Reporter
+from pipeline.select.decide import Selection, SourceSelection
 from pipeline.select.rules import load_rules
-from pipeline.select.stage import Selection, SourceSelection, select_stage
+from pipeline.select.stage import select_stage
 from pipeline.table import schema
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest
 from pipeline.table.stages import Context, StageReport, run_stage

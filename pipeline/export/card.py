@@ -98,7 +98,7 @@ class Counted:
         if self.first is None:
             return None
         ends = (pa.scalar(at, pa.int64()).cast(TIMESTAMP).cast(pa.string()).as_py() for at in (self.first, self.last))
-        first, last = (str(end)[: -len("00:00:00.000000Z") - 1] for end in ends)
+        first, last = (str(end).partition(" ")[0] for end in ends)
         return first, last
 
 
@@ -196,6 +196,8 @@ def _columns(export: Mapping[str, Any]) -> str:
         for column in export["columns"]
     ]
     by, note = export["options"]["by"], ""
+    if export["options"]["as"] == "jsonl.zst":
+        note = "\n\nIn the files points in time are ISO 8601 text, and `metadata` is an object."
     if by is not None:
         note = f"\n\n{_code(by)} is in the names of the folders, as in Hive: DuckDB, Polars, pyarrow and Spark make a "
         note += "column of it, `datasets` does not."

@@ -126,7 +126,8 @@ def export(
         except BaseException:
             staged.fs.rm(staged.path(""), recursive=True)
             if is_new and target.is_local:
-                os.rmdir(target.root)
+                with suppress(OSError):
+                    os.rmdir(target.root)
             raise
         _publish(target, names, manifest, replaced)
     return _exported(to, manifest, is_new=True)
@@ -154,6 +155,7 @@ def _target(storage: Storage, to: str) -> Storage:
     try:
         target = Storage.at(to)
         target.check_writable()
+        target = Storage.at(target.root) if target.is_local else target
     except WorkspaceError as error:
         raise UsageError(str(error).replace("workspace", "--to", 1)) from error
     inside, whole = (os.path.realpath(each.root) if each.is_local else each.root for each in (target, storage))

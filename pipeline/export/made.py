@@ -73,7 +73,9 @@ def how_made(documents: KeptDocuments) -> Made:
         rejects=_rejects(documents, {manifest.part.stem for manifest in extracted}),
         documents=sum(part.rows for part in documents.outcomes.parts),
         kept=documents.rows,
-        rules=[{"rule": each["name"], "sql": each["sql"], "failed": each.get("failed")} for each in told["rules"]],
+        rules=[
+            {"rule": each["name"], "sql": each["sql"], "failed": each.get("failed")} for each in told.get("rules", [])
+        ],
         constants=list(told.get("constants", [])),
         keep=str(told.get("keep", "")),
         components=dict(duplicates.counts) if duplicates else {},

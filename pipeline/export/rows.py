@@ -131,7 +131,7 @@ def read_kept(
                     rows = rows.filter(_met(connection, where, rows))
                 if rows.num_rows:
                     yield rows.select(columns).replace_schema_metadata(None)
-    if held.num_rows or next(beside, None) is not None:
+    if held.num_rows or any(more.num_rows for more in beside):
         raise ConservationError(f"{documents.source}: `outcomes` keep more documents than `curated` has; run again")
 
 

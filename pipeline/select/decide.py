@@ -37,12 +37,15 @@ from pipeline.select.rules import (
     TOP_TOKEN_SHARE,
     BoundRules,
     Constant,
+    RuleSet,
+    check_one_order,
+    check_rules,
     resolved_tree,
 )
-from pipeline.select.wide_table import CHUNK_ROWS, AlignedParts, WideTable, read_wide, rechunked
+from pipeline.select.wide_table import CHUNK_ROWS, AlignedParts, Held, WideTable, read_wide, rechunked, wide_table
 from pipeline.table import query
-from pipeline.table.errors import ConservationError, ShardError
-from pipeline.table.query import TABLE, literal, quote
+from pipeline.table.errors import ConservationError, RuleError, ShardError
+from pipeline.table.query import TABLE, column_types, literal, quote
 from pipeline.table.schema import DUPLICATES, TOKEN_COLUMNS
 from pipeline.table.shards import Group, aligned, read_batches
 from pipeline.table.storage import Storage
@@ -54,6 +57,7 @@ Placed = tuple[int, AlignedParts]
 
 FAILED_RULES = pa.list_(pa.struct([("rule", pa.string()), ("value", pa.string())]))
 KEPT, DROPPED = "kept", "dropped"
+DEFAULT_PART_BYTES = 256 << 20
 BATCH_PARTS = 64
 """Parts at most that one statement judges: to plan it takes as long as to judge ten thousand rows."""
 _ROWS_MB = 700
@@ -68,7 +72,69 @@ _FLOATS = ("FLOAT", "DOUBLE")
 _RAW = "raw "
 _NESTED_FLOAT = re.compile(r"FLOAT|DOUBLE")
 _COMPONENT = ("component_id", "component_size", "text_hash")
-_KEEPER, _IS_EXACT = "duplicate_of", "_is_exact"  # no column of a corpus's own is called so
+_KEEPER, IS_EXACT = "duplicate_of", "_is_exact"  # no column of a corpus's own is called so
+
+
+# ---- what is to be decided
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBefore:
+    """Another source, decided already, whose kept documents come first in every component that they are in.
+
+    `folder` is the group with the components that its documents share with those of the sources to be decided.
+    """
+
+    source: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSelection:
+    """One source of a scope: its rules, and the groups beside `documents` that they and the outcomes read."""
+
+    name: str
+    rules: RuleSet
+    folders: tuple[str, ...]
+    """For example `signals/language`, `duplicates`, `scores/quality`."""
+    bound: BoundRules | None = None
+    """The rules as they were checked before the run, so that they need not be bound again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to select: the sources of a scope in order of priority."""
+
+    sources: tuple[SourceSelection, ...]
+    part_bytes: int = DEFAULT_PART_BYTES
+    kept_before: tuple[KeptBefore, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return "+".join(source.name for source in self.sources)
+
+
+def bound_sources(
+    storage: Storage, selection: Selection, held: Held | None = None
+) -> list[tuple[WideTable, BoundRules | None]]:
+    """Return each source's wide table, and its rules bound to it: None while it has no documents.
+
+    Raises: RuleError when a rule does not bind or the sources' orders of election differ, also in their columns' types.
+    """
+    orders = {tuple(str(term) for term in source.rules.keep) for source in selection.sources}
+    if len(orders) > 1:
+        names = ", ".join(source.name for source in selection.sources)
+        shown = " / ".join(", ".join(order) for order in sorted(orders))
+        raise RuleError(f"select.keep differs between {names}, which share components: {shown}; give them one order")
+    sources: list[tuple[WideTable, BoundRules | None]] = []
+    held = held or Held()
+    for chosen in selection.sources:
+        table = wide_table(storage, chosen.name, chosen.folders, held)
+        types = column_types(table.schema)
+        bound = (chosen.bound.on(types) if chosen.bound else check_rules(chosen.rules, types)) if table.parts else None
+        sources.append((table, bound))
+    check_one_order({table.source: bound for table, bound in sources if bound})
+    return sources
 
 
 # ---- rules as they run
@@ -88,7 +154,7 @@ class ResolvedRule:
 
 BUILT_IN_RULES = tuple(
     ResolvedRule(name, None, f"({_KEEPER} IS NULL OR {passes})", ("component_id", "component_size", _KEEPER))
-    for name, passes in ((NEAR_DUPLICATE, _IS_EXACT), (EXACT_DUPLICATE, f"NOT {_IS_EXACT}"))
+    for name, passes in ((NEAR_DUPLICATE, IS_EXACT), (EXACT_DUPLICATE, f"NOT {IS_EXACT}"))
 )
 
 
@@ -203,7 +269,7 @@ def answers(
     if first is None:
         return
     sql = f"SELECT {', '.join(['doc_id', *(f'{text} AS {name}' for name, text in select.items())])}"
-    sql += f" FROM {_relation(first.rows.schema)}"
+    sql += f" FROM {relation(first.rows.schema)}"
     waiting: deque[Chunk] = deque()
     stopped: list[Exception] = []
 
@@ -242,7 +308,7 @@ def answers(
         raise ConservationError(f"{source}: DuckDB lost rows; this is a bug in Gristmill")
 
 
-def _relation(schema: pa.Schema) -> str:
+def relation(schema: pa.Schema) -> str:
     """Return the table that predicates see: not-a-number is null there, and stays itself under its raw name."""
     selected = []
     for item in schema:
@@ -404,17 +470,6 @@ def described(constant: Constant, value: str | None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptBefore:
-    """Another source, decided already, whose kept documents come first in every component that they are in.
-
-    `folder` is the group with the components that its documents share with those of the sources to be decided.
-    """
-
-    source: str
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
 class Decided:
     """One source of a scope whose constants are found, and whose keepers are elected."""
 
@@ -424,15 +479,26 @@ class Decided:
     parts: tuple[Placed, ...]
 
 
+Seen = Callable[[Chunk, pa.Table], None]
+"""Is shown some rows of a source, and their answers."""
+
+
 def decide(
     sources: Sequence[tuple[WideTable, BoundRules | None]], before: Sequence[KeptBefore], scratch: Scratch
 ) -> list[Decided]:
     """Find the constants of every source of a scope, in order of priority, and elect the keepers of all components.
 
-    The first passing member of a component wins by its source's place in the scope, then by the order's terms (nulls
-    last), then by `doc_id`. Where no member passes there is no keeper. A document that was kept `before` wins.
-
     Raises: ShardError when a rule or term cannot be computed, or the scratch folder is full.
+    """
+    scope = settle(sources, scratch)
+    elect(scope, gather(scope, before, scratch), scratch)
+    return scope
+
+
+def settle(sources: Sequence[tuple[WideTable, BoundRules | None]], scratch: Scratch) -> list[Decided]:
+    """Find the constants of every source of a scope, in order of priority.
+
+    Raises: ShardError when a rule cannot be computed, or the scratch folder is full.
     """
     scope: list[Decided] = []
     for table, bound in sources:
@@ -441,44 +507,71 @@ def decide(
         constants = tuple(described(constant, value) for constant, value in values.items())
         first = sum(decided.table.rows for decided in scope)
         scope.append(Decided(table, rules, constants, tuple(placed(table, first))))
-    members = [_gather_members(decided, number, scratch) for number, decided in enumerate(scope)]
-    order = next((decided.rules.keep for decided in scope if decided.parts), ())
-    terms = [f"k{number} {'DESC' if descending else 'ASC'} NULLS LAST" for number, (_, descending) in enumerate(order)]
-    if not any(members):
-        scratch.run(f"CREATE TABLE copies (place BIGINT, doc_id VARCHAR, {_KEEPER} VARCHAR, {_IS_EXACT} BOOLEAN)")
-    else:
-        storage, first = scope[0].table.storage, -len(before)
-        members += [_gather_kept(storage, each, first + number, scratch) for number, each in enumerate(before)]
-        scratch.run(
-            f"""
-            CREATE TABLE copies AS
-            WITH members AS ({" UNION ALL BY NAME ".join(filter(None, members))}), keepers AS (
-                SELECT component_id, doc_id AS {_KEEPER}, text_hash AS kept_hash FROM members WHERE passing
-                QUALIFY row_number() OVER (
-                    PARTITION BY component_id ORDER BY {", ".join(["priority", *terms, "doc_id"])}
-                ) = 1
-            )
-            SELECT place, doc_id, {_KEEPER}, coalesce(text_hash = kept_hash, false) AS {_IS_EXACT}
-            FROM members JOIN keepers USING (component_id)
-            WHERE place IS NOT NULL AND doc_id <> {_KEEPER} ORDER BY place
-            """
-        )
     return scope
 
 
-def _gather_members(decided: Decided, priority: int, scratch: Scratch) -> str:
+def elect(scope: Sequence[Decided], members: Sequence[str], scratch: Scratch, passing: str = "passing") -> None:
+    """Elect the keeper of every component among its `members`; the table `copies` has those that are not it.
+
+    The first passing member of a component wins by its source's place in the scope, then by the order's terms (nulls
+    last), then by `doc_id`. Where no member passes there is no keeper. A document that was kept before wins. `passing`
+    tells over a member's columns whether it passes.
+    """
+    order = next((decided.rules.keep for decided in scope if decided.parts), ())
+    terms = [f"k{number} {'DESC' if descending else 'ASC'} NULLS LAST" for number, (_, descending) in enumerate(order)]
+    if not members:
+        scratch.run(
+            f"CREATE OR REPLACE TABLE copies (place BIGINT, doc_id VARCHAR, {_KEEPER} VARCHAR, {IS_EXACT} BOOLEAN)"
+        )
+        return
+    scratch.run(
+        f"""
+        CREATE OR REPLACE TABLE copies AS
+        WITH members AS ({" UNION ALL BY NAME ".join(members)}), keepers AS (
+            SELECT component_id, doc_id AS {_KEEPER}, text_hash AS kept_hash FROM members WHERE {passing}
+            QUALIFY row_number() OVER (
+                PARTITION BY component_id ORDER BY {", ".join(["priority", *terms, "doc_id"])}
+            ) = 1
+        )
+        SELECT place, doc_id, {_KEEPER}, coalesce(text_hash = kept_hash, false) AS {IS_EXACT}
+        FROM members JOIN keepers USING (component_id)
+        WHERE place IS NOT NULL AND doc_id <> {_KEEPER} ORDER BY place
+        """
+    )
+
+
+def gather(
+    scope: Sequence[Decided],
+    before: Sequence[KeptBefore],
+    scratch: Scratch,
+    also: Callable[[Decided], Mapping[str, str]] = lambda decided: {},
+    see: Seen = lambda chunk, answer: None,
+) -> list[str]:
+    """Gather the members of a scope's components of two or more; return the statements that read them.
+
+    `see` is shown every document of the scope, with what the expressions of `also` give; members have these, too.
+    """
+    members = [_gather_members(decided, number, scratch, also(decided), see) for number, decided in enumerate(scope)]
+    if any(members):
+        storage, first = scope[0].table.storage, -len(before)
+        members += [_gather_kept(storage, each, first + number, scratch) for number, each in enumerate(before)]
+    return list(filter(None, members))
+
+
+def _gather_members(decided: Decided, priority: int, scratch: Scratch, also: Mapping[str, str], see: Seen) -> str:
     """Gather a source's members of components of two or more; return the statement that reads them, if any."""
     rules, name = decided.rules, quote(f"members of {decided.table.source}")
-    if not any("duplicates" in part for _, part in decided.parts):
+    if not decided.parts or not (also or any("duplicates" in part for _, part in decided.parts)):
         return ""
     is_member = "coalesce(component_size > 1, false)"
-    select = {"component_id": "component_id", "text_hash": "text_hash", "is_member": is_member}
+    select = {"component_id": "component_id", "text_hash": "text_hash", "is_member": is_member, **also}
     select["passing"] = passing(rules.rules)
     select |= {f"k{n}": f"CASE WHEN {is_member} THEN {term} END" for n, (term, _) in enumerate(rules.keep)}
 
     def members(batch: Sequence[Placed]) -> Iterator[pa.Table]:
         chunks = read_chunks(decided.table, batch, rules.reads | set(_COMPONENT))
         for chunk, rows in answers(decided.table.source, chunks, select, rules.rules):
+            see(chunk, rows)
             places = pa.array(np.arange(chunk.row, chunk.row + rows.num_rows))
             yield rows.append_column("place", places).filter(rows["is_member"]).drop_columns("is_member")
 
@@ -553,5 +646,5 @@ def _with_keepers(source: str, chunks: Iterator[Chunk], batch: Sequence[Placed],
             raise ConservationError(
                 f"{source}/{chunk.stem}: keepers are of other documents; this is a bug in Gristmill"
             )
-        rows = chunk.rows.append_column(_KEEPER, mine[_KEEPER]).append_column(_IS_EXACT, mine[_IS_EXACT])
+        rows = chunk.rows.append_column(_KEEPER, mine[_KEEPER]).append_column(IS_EXACT, mine[IS_EXACT])
         yield chunk._replace(rows=rows)

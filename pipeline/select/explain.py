@@ -6,13 +6,14 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from pipeline.select.margins import NEAR, Comparison, margins
+from pipeline.select.margins import NEAR, Comparison, compared
 from pipeline.table.catalog import Source
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import cell, visible
@@ -168,8 +169,13 @@ def _judged(
         return [], []
     rules = {rule["name"]: rule for rule in index.details.get("rules", [])}
     failures = {failed["rule"]: _parsed(failed["value"]) for failed in ledger["failed_rules"] or []}
+    rows: list[dict[str, Any]] = []
     predicates = {name: rule["resolved"] for name, rule in rules.items() if rule.get("resolved")}
-    decided = margins(session, source.name, ledger["doc_id"], predicates, failures)
+    comparisons = compared(predicates)
+    with suppress(WorkspaceError):  # a rule of then reads a column that the outcomes of now do not have
+        asked = f"SELECT {comparisons.asked or 1} FROM {quote(source.name)}.outcomes WHERE doc_id = ? LIMIT 1"
+        rows = session.execute(asked, [ledger["doc_id"]])
+    decided = comparisons.told(list(rows[0].values()), failures) if rows else {}
 
     def described(name: str) -> dict[str, Any]:
         rule, comparisons = rules.get(name, {}), [asdict(each) for each in decided.get(name, [])]

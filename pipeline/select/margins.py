@@ -9,9 +9,8 @@ from decimal import Decimal
 from math import isnan
 
 from pipeline.table import query
-from pipeline.table.errors import RuleError, WorkspaceError
-from pipeline.table.query import Node, quote
-from pipeline.table.sql import Session
+from pipeline.table.errors import RuleError
+from pipeline.table.query import Node
 
 NEAR = 0.05
 """A rule is passed by little when its number lies within this share of where the rule would turn."""
@@ -54,47 +53,54 @@ _Shape = int | tuple[bool, list["_Shape"]] | None
 """A predicate: the number of a comparison, parts of which all must hold or any, or what compares no numbers."""
 
 
-def margins(
-    session: Session, source: str, doc_id: str, predicates: Mapping[str, str], failed: Collection[str]
-) -> dict[str, list[Comparison]]:
-    """Return the comparisons of numbers that decided each rule about a document, for rules that have any.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The comparisons of numbers in some rules, as they ran: their constants are in place."""
 
-    Of a rule in `failed` those that fail; of any other the one that is closest to its bound. `predicates` are rules as
-    they ran, their constants in place.
-    """
+    shapes: Mapping[str, tuple[_Shape, range]]
+    """Of each rule, and which comparisons are its own."""
+    wants: tuple[str, ...]
+    sides: tuple[str, ...]
+    """SQL of the left and right side of each comparison."""
+
+    @property
+    def asked(self) -> str:
+        """What to select of a document; nothing where there is no comparison."""
+        return ", ".join(f"TRY({side}) AS s{number}" for number, side in enumerate(self.sides))
+
+    def told(self, values: Sequence[object], failed: Collection[str]) -> dict[str, list[Comparison]]:
+        """Return the comparisons that decided each rule about a document, for rules that have any.
+
+        `values` are what `asked` gave. Of a rule in `failed` those that fail; of any other the one that is closest to
+        its bound.
+        """
+        known = [
+            _comparison(self.sides[2 * number], wants, values[2 * number], values[2 * number + 1])
+            for number, wants in enumerate(self.wants)
+        ]
+        found: dict[str, list[Comparison]] = {}
+        for name, (shape, numbers) in self.shapes.items():
+            if name in failed:
+                told = [each for each in known[numbers.start : numbers.stop] if each and not each.holds]
+            else:
+                closest = _closest(shape, known)
+                told = [closest] if closest else []
+            found |= {name: told} if told else {}
+        return found
+
+
+def compared(predicates: Mapping[str, str]) -> Compared:
+    """Return the comparisons of numbers in `predicates`: rules as they ran."""
     shapes: dict[str, tuple[_Shape, range]] = {}
-    compared: list[tuple[Node, str, Node]] = []
+    found: list[tuple[Node, str, Node]] = []
     with query.sandbox() as connection:
         for name, predicate in predicates.items():
-            first = len(compared)
+            first = len(found)
             with suppress(RuleError):  # an index that was written by hand or by another version
                 (tree,) = query.parse(connection, {name: predicate})
-                shape = _shape(tree, False, compared)
-                shapes[name] = shape, range(first, len(compared))
-        sides = query.render(connection, [side for left, _, right in compared for side in (left, right)])
-    if not compared:
-        return {}
-    asked = ", ".join(f"TRY({side}) AS s{number}" for number, side in enumerate(sides))
-    try:
-        rows = session.execute(f"SELECT {asked} FROM {quote(source)}.outcomes WHERE doc_id = ? LIMIT 1", [doc_id])
-    except WorkspaceError:  # a rule of then reads a column that the outcomes of now do not have
-        return {}
-    if not rows:
-        return {}
-    values = list(rows[0].values())
-    known = [
-        _comparison(sides[2 * number], wants, values[2 * number], values[2 * number + 1])
-        for number, (_, wants, _) in enumerate(compared)
-    ]
-    found: dict[str, list[Comparison]] = {}
-    for name, (shape, numbers) in shapes.items():
-        if name in failed:
-            told = [each for each in known[numbers.start : numbers.stop] if each and not each.holds]
-        else:
-            closest = _closest(shape, known)
-            told = [closest] if closest else []
-        found |= {name: told} if told else {}
-    return found
+                shapes[name] = _shape(tree, False, found), range(first, len(found))
+        sides = query.render(connection, [side for left, _, right in found for side in (left, right)])
+    return Compared(shapes, tuple(wants for _, wants, _ in found), tuple(sides))
 
 
 def _shape(node: Node, negated: bool, compared: list[tuple[Node, str, Node]]) -> _Shape:

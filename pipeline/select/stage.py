@@ -8,7 +8,6 @@ Sources that were deduplicated together are selected together: a component then 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -24,52 +23,25 @@ from pipeline.select.decide import (
     DROPPED,
     KEPT,
     Decided,
-    KeptBefore,
     Placed,
     Scratch,
+    Selection,
     batches,
+    bound_sources,
     decide,
     outcome_schema,
     outcomes,
     scratch_tables,
 )
-from pipeline.select.rules import BoundRules, RuleSet, check_one_order, check_rules
-from pipeline.select.wide_table import HELD_ROWS, Held, WideTable, wide_table
-from pipeline.table.errors import ConservationError, RuleError
-from pipeline.table.query import column_types
+from pipeline.select.wide_table import HELD_ROWS, WideTable
+from pipeline.table.errors import ConservationError
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
 from pipeline.table.stages import Context, Progress, Publish, Stage, Totals, Wanted
 
 STAGE = "select"
 VERSION = "select_v1"
-DEFAULT_PART_BYTES = 256 << 20
 FAILED_COUNT = "failed:"
 """Prefix of the counts of documents that fail a rule, in a part's manifest."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceSelection:
-    """One source of a scope: its rules, and the groups beside `documents` that they and the outcomes read."""
-
-    name: str
-    rules: RuleSet
-    folders: tuple[str, ...]
-    """For example `signals/language`, `duplicates`, `scores/quality`."""
-    bound: BoundRules | None = None
-    """The rules as they were checked before the run, so that they need not be bound again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to select: the sources of a scope in order of priority."""
-
-    sources: tuple[SourceSelection, ...]
-    part_bytes: int = DEFAULT_PART_BYTES
-    kept_before: tuple[KeptBefore, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return "+".join(source.name for source in self.sources)
 
 
 def select_stage(context: Context, selection: Selection) -> Stage[None, None]:
@@ -80,7 +52,7 @@ def select_stage(context: Context, selection: Selection) -> Stage[None, None]:
 
     Raises: RuleError when a rule does not bind to the columns that there are.
     """
-    sources = _bound(context, selection)
+    sources = bound_sources(context.storage, selection)
     tables = [table for table, _ in sources]
     key = _key(context, selection, tables)
     groups = [context.group(table.source, folder) for table in tables for folder in ("outcomes", "curated")]
@@ -136,27 +108,6 @@ def _wanted(context: Context, selection: Selection, key: str) -> Iterator[Wanted
                 was |= {f"version of {name}": value for name, value in outcomes.libraries.items()}
                 was["version"] = outcomes.version
         yield Wanted(was, now | rules | keep)
-
-
-def _bound(context: Context, selection: Selection) -> list[tuple[WideTable, BoundRules | None]]:
-    """Return each source's wide table, and its rules bound to it: None while it has no documents.
-
-    Raises: RuleError when a rule does not bind or the sources' orders of election differ, also in their columns' types.
-    """
-    orders = {tuple(str(term) for term in source.rules.keep) for source in selection.sources}
-    if len(orders) > 1:
-        names = ", ".join(source.name for source in selection.sources)
-        shown = " / ".join(", ".join(order) for order in sorted(orders))
-        raise RuleError(f"select.keep differs between {names}, which share components: {shown}; give them one order")
-    sources: list[tuple[WideTable, BoundRules | None]] = []
-    held = Held()
-    for chosen in selection.sources:
-        table = wide_table(context.storage, chosen.name, chosen.folders, held)
-        types = column_types(table.schema)
-        bound = (chosen.bound.on(types) if chosen.bound else check_rules(chosen.rules, types)) if table.parts else None
-        sources.append((table, bound))
-    check_one_order({table.source: bound for table, bound in sources if bound})
-    return sources
 
 
 def _key(context: Context, selection: Selection, tables: Sequence[WideTable]) -> str:

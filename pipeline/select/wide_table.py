@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.table.errors import ConservationError, SchemaError, WorkspaceError
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES, KEEP_COLUMNS, documents_schema
-from pipeline.table.shards import Group, Part, aligned, read_batches
+from pipeline.table.shards import Group, Part, aligned, read_batches, read_rows
 from pipeline.table.storage import Storage
 
 DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent_id")
@@ -164,10 +167,16 @@ def read_wide(table: WideTable, part: AlignedParts, only: Collection[str] | None
 
 
 def _read(table: WideTable, part: AlignedParts, names: Sequence[str]) -> Iterator[pa.Table]:
+    documents = part["documents"]
     stored: dict[str, list[str]] = {"documents": [DOC_ID]}
     for folder, name in (table.stored[name] for name in names if name != DOC_ID):
-        if folder:
-            stored.setdefault(folder, [DOC_ID]).append(name)
+        if folder:  # equal digests of ids, in manifests that were proven, need not be proven again
+            is_aligned = documents.ids != "" and part[folder].ids == documents.ids
+            stored.setdefault(folder, [] if is_aligned else [DOC_ID]).append(name)
+    others = [folder for folder in stored if folder != "documents"]
+    if others and stored["documents"] == [DOC_ID] and not any(DOC_ID in stored[folder] for folder in others):
+        del stored["documents"]  # any other group's ids are the same: a file less to open
+        stored[others[0]].append(DOC_ID)
     streams = []
     for folder, columns in stored.items():
         batches = read_batches(Group(table.storage, f"{table.source}/{folder}"), part[folder].name, columns)
@@ -175,9 +184,49 @@ def _read(table: WideTable, part: AlignedParts, names: Sequence[str]) -> Iterato
     schema = pa.schema([table.schema.field(name) for name in names])
     for tables in zip(*streams, strict=True):
         groups = dict(zip(stored, tables, strict=True))
+        groups.setdefault("documents", tables[0])
         for folder, group in groups.items():
-            aligned(groups["documents"], group, f"{table.source}/{folder}/{part[folder].name}")
+            if DOC_ID in stored.get(folder, ()):
+                aligned(groups["documents"], group, f"{table.source}/{folder}/{part[folder].name}")
         yield _side_by_side(groups, table, schema, f"{table.source}/{part['documents'].stem}")
+
+
+def rows_at(table: WideTable, rows: NDArray[np.int64], names: Collection[str]) -> pa.Table:
+    """Return `doc_id` and these columns of some documents, by their numbers, in the order given.
+
+    Raises: ConservationError when the groups' ids differ, ShardError when a part cannot be read.
+    """
+    chosen = [name for name in table.schema.names if name in {DOC_ID, *names}]
+    stored: dict[str, list[str]] = {"documents": [DOC_ID]}
+    for folder, name in (table.stored[name] for name in chosen if name != DOC_ID):
+        if folder:
+            stored.setdefault(folder, [DOC_ID]).append(name)
+    groups = {}
+    for folder, columns in stored.items():
+        parts = [part[folder] for part in table.parts]
+        groups[folder] = rows_of(Group(table.storage, f"{table.source}/{folder}"), parts, rows, columns)
+        aligned(groups["documents"], groups[folder], f"{table.source}/{folder}")
+    return _side_by_side(groups, table, pa.schema([table.schema.field(name) for name in chosen]), table.source)
+
+
+def rows_of(group: Group, parts: Sequence[Part], rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    """Return some rows of a group, by their numbers among all rows of `parts`, in the order given.
+
+    Raises: ShardError when a part cannot be read.
+    """
+    ends = np.cumsum([part.rows for part in parts])
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    owners = np.searchsorted(ends, ascending, side="right")
+    found: list[pa.Table] = []
+    for owner in np.unique(owners):
+        mine = ascending[owners == owner] - (ends[owner] - parts[owner].rows)
+        found += read_rows(group, parts[owner].name, mine, columns)
+    if not found:
+        found = [
+            table.slice(0, 0) for part in parts[:1] for table in islice(read_batches(group, part.name, columns), 1)
+        ]
+    return pa.concat_tables(found).take(pa.array(np.argsort(order, kind="stable")))
 
 
 def _side_by_side(groups: Mapping[str, pa.Table], table: WideTable, schema: pa.Schema, where: str) -> pa.Table:

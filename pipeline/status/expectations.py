@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.status.config import ExpectConfig, bounds
-from pipeline.status.runs import Kept, RunRecord, kept_now, latest_kept, records
+from pipeline.status.runs import Kept, RunRecord, kept_now, records
 from pipeline.table.catalog import Source
 from pipeline.table.errors import ConfigError, InputError, ShardError, WorkspaceError, nearest
 from pipeline.table.format import text_table, visible
@@ -40,7 +40,7 @@ def judge(storage: Storage, expected: Mapping[str, ExpectConfig]) -> list[dict[s
         sources = {source.name: source for source in session.catalog.sources}
         _check_rules(sources, expected)
         try:
-            kept, (runs, _) = kept_now(storage, latest_kept(storage)), records(storage)
+            kept, (runs, _) = kept_now(storage, {}), records(storage)  # a record is no proof
         except ShardError as error:
             raise WorkspaceError(str(error)) from error
         rows: list[dict[str, Any]] = []

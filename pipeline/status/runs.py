@@ -147,9 +147,11 @@ class Recorder:
                 kept = kept_now(self.storage, latest_kept(self.storage))
             self._update(outcome="finished", kept=kept)
             return
-        is_stopped = isinstance(error, InterruptedRunError | KeyboardInterrupt)
+        if isinstance(error, InterruptedRunError | KeyboardInterrupt):
+            self._update(outcome="stopped")
+            return
         said = str(error) if isinstance(error, GristmillError) else f"{type(error).__name__}: {error}"
-        self._update(outcome="stopped" if is_stopped else "failed", error=" ".join(redact(said).split())[:1000])
+        self._update(outcome="failed", error=" ".join(redact(said).split())[:1000])
 
     def _update(self, **values: Any) -> None:
         assert self.record is not None, "the run began"

@@ -23,7 +23,7 @@ RUNS_SHOWN, RUNS_TOLD = 100, 10
 CHANGES_TOLD = 8
 MANIFESTS_READ = 24
 """Manifests of a group that are asked what its parts were made from, spread evenly over all."""
-_RULES = re.compile(r"(^|\.)select\.rules(\.|$)")
+_INLINE = re.compile(r"(^|\.)select\.rules\.")
 _STAGES = ("extract", "rephrase", "annotate", "dedup", "classify", "select")
 _MADE_FROM = {"signals": "documents", "predictions": "documents", "signatures": "documents", "duplicates": "signatures"}
 """What parts of a group were made from, where their manifests do not name it."""
@@ -123,8 +123,10 @@ def changes(before: RunRecord, now: RunRecord) -> list[dict[str, Any]]:
         new |= {f"rules.{source}.{name}": sql for name, sql in now.rules[source].items()}
     differing = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if before.rules and now.rules:  # rules are told one by one, and of a preset or a file the name
-        written = [key for key in differing if _RULES.search(key)]
-        differing = [key for key in differing if key not in written or (key in old and key in new)]
+        both = old.keys() & new.keys()
+        differing = [
+            key for key in differing if not _INLINE.search(key) and (key in both or not key.endswith("select.rules"))
+        ]
     found = {key: (old.get(key), new.get(key)) for key in differing}
     common = [key for key in found if key.startswith("sources.") and found.get(key.split(".", 2)[-1]) == found[key]]
     return [{"key": key, "before": a, "now": b} for key, (a, b) in found.items() if key not in common]
@@ -151,7 +153,7 @@ def _runs_text(runs: Sequence[Mapping[str, Any]]) -> str:
             {
                 "when": str(run["started"])[:19].replace("T", " "),
                 "command": run["command"],
-                "took": f"{run['seconds']:,.1f} s",
+                "took": "-" if run["outcome"] in ("running", "killed") else f"{run['seconds']:,.1f} s",
                 "made": ", ".join(f"{stage} {shards:,}" for stage, shards in made.items()),
                 "outcome": run["outcome"],
             }

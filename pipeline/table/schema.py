@@ -96,8 +96,6 @@ RejectReason = Literal[
 ]
 REJECT_REASONS: frozenset[str] = frozenset(get_args(RejectReason))
 
-TOKEN_COLUMNS = ("token_count", "estimated_tokens")
-"""What counts tokens, the best first: exact where a tokenizer was configured."""
 RESERVED_SOURCES = frozenset(
     {"main", "mix", "train", "report", "temp", "system", "memory", "information_schema", "pg_catalog"}
 )

@@ -327,10 +327,10 @@ def remove_scratch() -> None:
 def write_failure(path: str, error: OSError) -> str:
     """Return one line for a failed write: what, where, what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"disk full while writing {path}; free space and run the same command again, finished shards are kept"
+        return f"disk full while writing {path}; free space and run the same command again, what is finished is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot write {path}: {error.strerror}; choose a workspace that you may write to"
-    return f"cannot write {path}: {error.strerror or error}; run the same command again, finished shards are kept"
+    return f"cannot write {path}: {error.strerror or error}; run the same command again, what is finished is kept"
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:

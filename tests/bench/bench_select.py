@@ -13,9 +13,8 @@ from collections import deque
 import numpy as np
 import pyarrow as pa
 
-from pipeline.select.decide import Chunk, answers, failure_value, resolve
+from pipeline.select.decide import Chunk, SourceSelection, answers, failure_value, resolve
 from pipeline.select.rules import check_rules, load_rules
-from pipeline.select.stage import SourceSelection
 from pipeline.select.wide_table import CHUNK_ROWS
 from pipeline.table import schema
 from pipeline.table.query import column_types

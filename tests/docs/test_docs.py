@@ -76,7 +76,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
 
 
 def test_documented_commands_and_options_exist() -> None:
-    headings = re.findall(r"^#### `(gristmill [a-z]+(?: [a-z]+)?)", README, re.MULTILINE)
+    headings = re.findall(r"^#### `(gristmill [a-z-]+(?: [a-z]+)?)", README, re.MULTILINE)
     assert set(headings) == set(LEAVES)
     for name in headings:
         known = {string for action in LEAVES[name]._actions for string in action.option_strings}
@@ -99,7 +99,7 @@ def test_commands_in_shell_blocks_exist(block: Block) -> None:
 
 
 def test_commands_within_the_text_exist() -> None:
-    named = re.findall(r"`gristmill ([a-z]+)", README)
+    named = re.findall(r"`gristmill ([a-z-]+)", README)
     assert named
     assert {name.split()[1] for name in LEAVES} >= set(named)
 

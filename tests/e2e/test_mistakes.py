@@ -278,6 +278,23 @@ ARGUMENT_MISTAKES = [
     ("explain: unknown id", ["explain", "done", "0" * 32], ["0" * 32, "done"]),
     ("explain: unknown URL", ["explain", "done", "https://example.org/none"], ["https://example.org/none", "done"]),
     ("explain: neither", ["explain", "done", "xyz"], ["xyz"]),
+    ("what-if: no signals", ["what-if", "done", "fineweb"], ["source web", "no signals yet", "'language'"]),
+    ("what-if: no preset", ["what-if", "done", "finewed"], ["'finewed'", "nearest: 'fineweb'"]),
+    ("what-if: unknown source", ["what-if", "done", "c4", "--source", "wbe"], ["'wbe'", "nearest: 'web'"]),
+    (
+        "sweep: undecided",
+        ["sweep", "done", "--rule", "r", "--values", "1:3:1"],
+        ["nothing is decided", "gristmill run"],
+    ),
+    ("sample: undecided", ["sample", "done", "web"], ["nothing is decided of web", "gristmill run"]),
+    ("diff: a folder", ["diff", "done"], ["done is a folder", "two workspaces"]),
+    ("diff: undecided", ["diff", "done", "done"], ["no source in common"]),
+    ("diff: --set of workspaces", ["diff", "done", "done", "--set", "a=b"], ["--set", "CONFIG"]),
+    (
+        "diff: an earlier stage",
+        ["diff", "run.yaml", "--set", "workspace=done"],
+        ["extract of web has work to do first (", "gristmill run run.yaml"],
+    ),
     ("train: no configuration", ["classifier", "train", "t.yaml"], ["t.yaml does not exist"]),
     ("train: unknown key", ["classifier", "train", "run.yaml"], ["run.yaml", "unknown key", "'workspace'"]),
     (
@@ -494,4 +511,4 @@ def test_full_disk(folder: Path, prefect_api: str) -> None:
     variables = environment(PREFECT_API_URL=prefect_api)
     done = subprocess.run([*unshare, script], capture_output=True, text=True, timeout=200, env=variables)
     ran = Ran(done.returncode, done.stdout, done.stderr, 0.0)
-    says(complaint(ran, 1), "disk full", "ws/web/documents", "free space", "finished shards are kept")
+    says(complaint(ran, 1), "disk full", "ws/web/documents", "free space", "what is finished is kept")

@@ -178,6 +178,18 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
     assert_same(small_disk / "ws", finished / "ws")
 
 
+def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, small_disk: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", rows(2000))
+    run_all({"workspace": str(tmp_path / "ws"), "sources": {"a": {"inputs": [str(tmp_path / "a.jsonl")]}}})
+    (small_disk / "ballast").write_bytes(b"\0" * (450 << 10))
+    for options in (["--as", "parquet"], ["--as", "jsonl.zst"], ["--as", "partitioned", "--by", "language"]):
+        full = gristmill("export", "ws", "a", "--to", str(small_disk / "out"), *options, cwd=tmp_path)
+        assert full.code == 1, full.err
+        assert full.err.startswith(f"gristmill: disk full while writing {small_disk}/out/")
+        assert full.err.count("\n") == 1
+        assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+
+
 # Commands that only read ----------------------------------------------------------------------------------------------
 
 _ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(100000000) b"

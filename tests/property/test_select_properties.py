@@ -14,7 +14,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pipeline.select.curated import row_groups
+from pipeline.select.policy import doc_ids, judge, matches, present
 from pipeline.select.wide_table import rechunked
+from pipeline.table.catalog import Catalog
 from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
 from tests.select_workspace import doc_id, ledger, request, row, select, write
@@ -100,6 +102,40 @@ def test_neither_cuts_nor_threads_nor_the_order_of_rows_matter(
 
 def _decisions(result: dict[str, Any]) -> dict[str, Any]:
     return {name: (item["outcome"], item["failed"].keys()) for name, item in result["ledger"].items()}
+
+
+@settings(SLOW, max_examples=8)
+@given(documents(), documents(), st.integers(0, 25), st.booleans())
+def test_what_would_be_decided_is_what_is_written(
+    web: list[dict[str, Any]], forum: list[dict[str, Any]], cut: int, is_joint: bool
+) -> None:
+    rules = RULES | {"middling": "quality_score <= quantile(quality_score, 0.9) or word_count = 3"}
+    forum = [item | {"doc_id": f"f{item['doc_id'][1:]}"} for item in forum]
+    with tempfile.TemporaryDirectory() as folder:
+        storage = Storage.at(folder)
+        write(storage, "web", {"a": web[:cut], "a-b": web[cut:]})
+        write(storage, "forum", {"c": forum})
+        sources = ("web", "forum") if is_joint else ("web",)
+        asked = request(storage, rules, sources=sources)
+        (told,) = judge(storage, asked.selection)
+        select(asked)
+        for judged in told:
+            found, ids = ledger(storage, judged.source), doc_ids(judged).to_pylist()
+            assert sorted(ids) == sorted(found)
+            written = {name: found[name] for name in ids}
+            for rows, failed in judged.blocks():
+                for fails, item in zip(failed, list(written.values())[rows], strict=True):
+                    assert {judged.rules[number] for number in np.flatnonzero(fails)} == item["failed"].keys()
+            kept = [item["outcome"] == "kept" for item in written.values()]
+            assert (judged.first() < 0).tolist() == kept
+            (source,) = (each for each in Catalog.read(storage).sources if each.name == judged.source)
+            read = present(storage, source)
+            assert read is not None
+            assert read.tokens is not None
+            assert judged.tokens is not None
+            assert (read.words == judged.words).all()
+            assert (read.tokens == judged.tokens).all()
+            assert (matches(judged, read) == np.arange(len(written))).all()
 
 
 @SLOW

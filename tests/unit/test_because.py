@@ -116,6 +116,14 @@ def test_estimates_are_from_runs_and_from_what_is_there_or_not_known(config: dic
         assert row["bytes"] > 0
     written = sum(path.stat().st_size for path in (tmp_path / "ws" / "web" / "documents").glob("*.parquet"))
     assert 0.5 * written < found["extract"]["bytes"] < 2 * written, "as many documents again"
+    (tmp_path / "in" / "d.jsonl").unlink()
+    for name in "abc":
+        os.utime(tmp_path / "in" / f"{name}.jsonl", ns=(1, 1))
+    again = planned(config, tmp_path)
+    assert again["extract"]["estimated_from"] == "1 run, what is there"
+    assert 0.8 * written < again["extract"]["bytes"] < 1.2 * written, "as many documents in the place of the others"
+    narrow = sum(path.stat().st_size for path in (tmp_path / "ws" / "web" / "outcomes").glob("*.parquet"))
+    assert again["select"]["bytes"] < 2 * (narrow + written)
     fresh = planned(config, tmp_path, workspace=str(tmp_path / "other"))
     assert fresh["extract"]["estimated_from"] == "sample of 10 units of a.jsonl"
     assert (fresh["select"]["seconds"], fresh["select"]["bytes"]) == (None, None)

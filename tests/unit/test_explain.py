@@ -14,7 +14,7 @@ import workspace_builder as wb
 from pipeline.dedup.config import DedupConfig
 from pipeline.dedup.minhash import sign_table
 from pipeline.select.explain import Explanation, explain
-from pipeline.select.margins import margins
+from pipeline.select.margins import compared
 from pipeline.table import schema
 from pipeline.table.errors import WorkspaceError
 from pipeline.table.format import encode
@@ -86,7 +86,6 @@ COMPARISONS = [
     ("language = 'en' or word_count >= 99", False, []),
     ("url > 'a'", False, []),
     ("word_count < estimated_tokens", True, ["word_count is 100, must be below 40: 60 (60.0 %) too much"]),
-    ("component_number >= 5", True, []),
     ("shares >= 5", True, ["shares or what it is compared with is null, and a null fails"]),
     ("not a predicate", True, []),
     ("read_text('/etc/passwd') > 5", True, []),
@@ -101,8 +100,18 @@ def test_margins_of_a_rule(tmp_path: Path, predicate: str, fails: bool, told: li
     row = wb.outcome(1, word_count=100, estimated_tokens=40)
     wb.write_group(storage, "web/outcomes", [[row]], outcomes)
     with connect(storage) as session:
-        found = margins(session, "web", wb.doc_id(1), {"r": predicate}, ["r"] if fails else [])
+        comparisons = compared({"r": predicate})
+        (row,) = session.execute(f"SELECT {comparisons.asked or 1} FROM web.outcomes")
+    found = comparisons.told(list(row.values()), ["r"] if fails else [])
     assert [str(each) for each in found.get("r", [])] == told
+
+
+def test_a_rule_that_read_a_column_of_then_has_no_comparisons(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path / "ws"))
+    wb.write_group(storage, "web/documents", [[wb.document(1)]], schema.DOCUMENTS)
+    rule = {"name": "r", "sql": "component_number >= 5", "resolved": "(component_number >= 5)"}
+    wb.write_group(storage, "web/outcomes", [[wb.outcome(1, [("r", {})])]], wb.OUTCOMES, {"rules": [rule]})
+    assert only(explain(storage, wb.doc_id(1)))["failed_rules"][0]["comparisons"] == []
 
 
 def test_a_copy_names_its_keeper_and_the_keeper_its_copies(workspace: Storage) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.cli import _do, parser
+from flows.cli import EXPORTS, _do, parser
 from pipeline.export import export as exporting
 from pipeline.export import files
 from pipeline.export.card import Counted, _code, _size_category, _text
@@ -114,12 +114,16 @@ def load(folder: Path, cache: Path) -> Any:
 # What is written ------------------------------------------------------------------------------------------------------
 
 
-def test_parquet_has_the_rows_of_curated_in_their_order(storage: Storage, tmp_path: Path) -> None:
+def test_parquet_has_the_rows_of_curated_in_their_order(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = export(storage, "web", str(tmp_path / "out"), "parquet")
     expected = curated(storage)
     assert len(Group(storage, "web/curated").parts()) > 2
     assert pq.read_table(tmp_path / "out" / "data").equals(expected)
     assert polars.read_parquet(tmp_path / "out" / "data").height == expected.num_rows
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not export(storage, "web", "~/out", "parquet").is_new
     [tokens] = asked(storage, "SELECT sum(estimated_tokens) AS n FROM web.outcomes WHERE outcome = 'kept'")
     size = (tmp_path / "out" / "data" / "part-00000.parquet").stat().st_size
     assert done == Exported(str(tmp_path / "out"), ("data/part-00000.parquet",), KEPT, round(tokens["n"]), size)
@@ -420,6 +424,24 @@ def test_a_source_that_was_not_selected_or_kept_nothing(made: Path, tmp_path: Pa
         export(Storage.at(str(tmp_path / "ws")), "web", str(tmp_path / "out"), "parquet")
 
 
+def test_inputs_of_which_nothing_was_kept(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", rows(9))
+    for number in range(9):
+        write_jsonl(tmp_path / "in" / f"none-{number}.jsonl", [{"text": f"too short {number}", "url": "x:3"}])
+    run_all(config(tmp_path))
+    assert export(Storage.at(str(tmp_path / "ws")), "web", str(tmp_path / "out"), "parquet").rows == 8
+
+
+def test_halves_of_two_selections_are_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "ws", tmp_path / "ws")
+    group = Group(Storage.at(str(tmp_path / "ws")), "web/curated")
+    index = group.index()
+    assert index is not None
+    group.complete(index.parts, index.model_copy(update={"key": "another"}))
+    with pytest.raises(WorkspaceError, match="are of different selections"):
+        export(Storage.at(str(tmp_path / "ws")), "web", str(tmp_path / "out"), "parquet")
+
+
 # Kills, and runs beside it --------------------------------------------------------------------------------------------
 
 KILLED = """
@@ -591,6 +613,10 @@ def test_many_values_are_counted_in_bounded_memory(monkeypatch: pytest.MonkeyPat
 
 def run(*arguments: str) -> int:
     return _do(parser().parse_args(arguments))
+
+
+def test_the_command_line_names_every_form() -> None:
+    assert EXPORTS == exporting.FORMS
 
 
 def test_the_command(storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

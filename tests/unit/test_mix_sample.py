@@ -403,7 +403,7 @@ def test_a_disk_that_refuses_is_one_line_and_nothing_half_written(tmp_path: Path
 
     command = [sys.executable, "-c", REFUSED, str(tmp_path), "300000"]
     done = subprocess.run(command, cwd=ROOT, preexec_fn=small_files, capture_output=True, text=True, check=True)
-    assert "part-00000.npy: File too large; run the same command again, finished shards are kept" in done.stdout
+    assert "part-00000.npy: File too large; run the same command again, what is finished is kept" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     (folder,) = (path for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert not list(folder.iterdir())

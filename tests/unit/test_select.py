@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.progress import Reporter, StageProgress
-from pipeline.select.decide import KeptBefore, scratch_tables
+from pipeline.select.decide import KeptBefore, SourceSelection, scratch_tables
+from pipeline.select.policy import judge
 from pipeline.select.rules import load_rules
-from pipeline.select.stage import SourceSelection, select_stage
+from pipeline.select.stage import select_stage
 from pipeline.select.wide_table import CHUNK_ROWS, Held, planned_columns, read_wide, wide_table
 from pipeline.table.errors import ConservationError, RuleError, SchemaError, ShardError, WorkspaceError
 from pipeline.table.interrupts import InterruptedRunError
@@ -448,7 +449,10 @@ def test_what_was_kept_before_wins_also_where_there_is_nothing_to_decide(storage
     write(storage, "books", {"a": rows[1:]})
     before = (KeptBefore("web", "web/duplicates"),)
     select(request(storage, {}))
-    select(request(storage, {}, sources=("books",), kept_before=before))
+    asked = request(storage, {}, sources=("books",), kept_before=before)
+    ((told,),) = judge(storage, asked.selection)
+    assert told.fails("near_duplicate").tolist() == [True, True]
+    select(asked)
     assert {item["duplicate_of"] for item in ledger(storage, "books").values()} == {doc_id(1)}
     write(storage, "books", {})
     select(request(storage, {}, sources=("books",), kept_before=before))

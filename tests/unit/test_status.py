@@ -85,7 +85,7 @@ def test_a_rule_that_changed_is_named_and_a_source_of_its_own_setting() -> None:
     )
     after = record(
         rules={"web": {"a": "x > 2", "c": "z"}, "new": {"a": "x"}},
-        config={"select": {"rules": {"a": "x > 2"}}, "sources": {"web": {"format": "auto"}}},
+        config={"select": {"rules": {"extends": "p", "a": "x > 2"}}, "sources": {"web": {"format": "auto"}}},
     )
     assert {(each["key"], each["before"], each["now"]) for each in changes(before, after)} == {
         ("rules.web.a", "x > 1", "x > 2"),
