@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.table.errors import ConservationError, SchemaError, WorkspaceError
 from pipeline.table.query import column_types
 from pipeline.table.schema import DOC_ID, DOCUMENTS, DUPLICATES, KEEP_COLUMNS, documents_schema
-from pipeline.table.shards import Group, Part, aligned, read_batches, read_rows
+from pipeline.table.shards import THREADS, Group, Part, aligned, read_batches, read_rows
 from pipeline.table.storage import Storage
 
 DOCUMENT_COLUMNS = (DOC_ID, "url", "source", "title", "date", "licence", "parent_id")
@@ -218,10 +219,13 @@ def rows_of(group: Group, parts: Sequence[Part], rows: NDArray[np.int64], column
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
     owners = np.searchsorted(ends, ascending, side="right")
-    found: list[pa.Table] = []
-    for owner in np.unique(owners):
-        mine = ascending[owners == owner] - (ends[owner] - parts[owner].rows)
-        found += read_rows(group, parts[owner].name, mine, columns)
+
+    def read(owner: int) -> list[pa.Table]:
+        part = parts[owner]
+        return list(read_rows(group, part.name, ascending[owners == owner] - (ends[owner] - part.rows), columns))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = [table for tables in pool.map(read, np.unique(owners).tolist()) for table in tables]
     if not found:
         found = [
             table.slice(0, 0) for part in parts[:1] for table in islice(read_batches(group, part.name, columns), 1)

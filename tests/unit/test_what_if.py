@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,19 @@ def test_sources_that_share_components_are_judged_together(tmp_path: Path) -> No
         ]
     rows = sweep(storage, "words", "2,5", ["web"])
     assert numbers(rows, "source", "value", "kept") == [("web", 2, 2), ("web", 5, 2)]
+
+
+def test_reading_survives_a_run_beside_it(storage: Storage) -> None:
+    select(request(storage, RULES))
+    selection = request(storage, RULES).selection
+    with ThreadPoolExecutor(1) as pool:
+        runs = [pool.submit(select, request(storage, RULES | {"more": f"word_count > {n}"})) for n in range(8)]
+        while not runs[-1].done():
+            assert what_if(storage, RULES, examples=1).funnel[0]["fails"] == 6
+            assert diff_config(storage, [selection], examples=1).sources[0]["after"] == 1
+            assert len(sample(storage, "web", "words", documents=3)) == 3
+            assert {each["documents"] for each in sweep(storage, "words", "1,2")} == {10}
+        assert {run.result().rows_in for run in runs} == {10}
 
 
 def test_what_is_wrong_is_one_line(storage: Storage) -> None:
