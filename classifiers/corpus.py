@@ -114,6 +114,8 @@ def _column(batch: pa.RecordBatch, column: str, place: str) -> pa.Array:
     if column not in batch.schema.names:
         raise InputError(_no_column(column, batch.schema.names, place))
     texts = batch.column(column)
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         raise InputError(
             f"{place}: column {column!r} is {texts.type}, not text; name another with `text: NAME` or --columns "

@@ -577,11 +577,13 @@ def _to_read(rows: pa.Table, at: float | None) -> list[tuple[str, list[int]]]:
 def _notes(looked: _Files | _Workspace, rows: pa.Table, calibration: Sequence[Row]) -> Iterator[str]:
     yield from looked.notes
     n, of = rows.num_rows, looked.of
-    whole = f"all {n:,} documents" if n == of else f"a sample of {n:,} of {of:,} documents"
+    whole = (
+        f"all documents were looked at ({n:,})" if n == of else f"{n:,} of {of:,} documents were looked at: a sample"
+    )
     how = "their scores are those in the workspace" if looked.about["scores"] == "stored" else "they were scored now"
-    yield f"{whole} were looked at; {how}"
+    yield f"{whole}; {how}"
     if n < LEAST:
-        yield f"{n} documents are few: read the intervals, not the numbers"
+        yield "documents are few: read the intervals, not the numbers"
     for name in ("language", "host"):
         if missing := rows[name].null_count:
             yield f"no {name} is known of {missing:,} of {n:,} documents"

@@ -72,12 +72,12 @@ def write_html(report: ClassifierReport, path: str | Path) -> None:
     plots = drawing.draw({name: (title, partial(drawer, report)) for name, (title, drawer) in _PLOTS.items()})
     sections = []
     for anchor, title, said, rows in _sections(report):
-        cells = [[text(cell) for cell in row.values()] for row in rows]
-        shown = figure(plots.get(anchor)) + table(
-            list(rows[0]) if rows else [], cells, "text" if anchor in _READ else ""
-        )
+        heads, cells = list(rows[0]) if rows else [], [[text(cell) for cell in row.values()] for row in rows]
+        if anchor in _READ:  # an address is long and does not wrap: it stands above the text
+            heads, cells = heads[:-1], [[*row[:-2], f"<strong>{row[-2]}</strong><br>{row[-1]}"] for row in cells]
+        shown = figure(plots.get(anchor)) + table(heads, cells, "text" if anchor in _READ else "")
         sections.append((anchor, title, (note(text(said)) if said else "") + shown))
-    lead = text(f"{'. '.join(report.notes)}.")
+    lead = text(" ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in report.notes))
     write_one(path, page(_title(report), lead, report.doubts, sections))
 
 

@@ -48,7 +48,7 @@ def page(title: str, lead: str, warnings: Sequence[str], sections: Sequence[tupl
     """Return the whole page. A section is (anchor, title, HTML); those without HTML are named at the end."""
     made = [section for section in sections if section[2]]
     missing = [heading.lower() for _, heading, body in sections if not body]
-    links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in made)
+    links = " ".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in made)
     body = "".join(f'<h2 id="{key}">{heading}</h2>{content}' for key, heading, content in made)
     rest = note(f"Not made yet, so not in this report: {', '.join(missing)}.") if missing else ""
     said = "".join(f"<li>{text(sentence)}</li>" for sentence in warnings)
