@@ -73,45 +73,67 @@ COMPARED = {  # of datatrove's filter: the preset, and which of its rules
 }
 
 
+PROSE = (
+    "The river rises in the hills and reaches the sea after two hundred miles.",
+    "Nobody had asked the carpenter to stay, but he would not leave before dark.",
+    "Cheap paint fades within a year, which is why the shutters look grey.",
+    "A committee of seven met on Tuesday to settle the price of grain.",
+    "Most of these birds have never been seen this far north in winter!",
+    "When the bridge was closed, the ferry took twelve cars at a time.",
+    "Her second novel was translated with great care into eleven languages.",
+    "Is it possible that the letter was written by somebody else entirely?",
+    "Farmers remember the drought of 1976 better than any flood since then.",
+    "Salt, flour and warm water are all that the recipe really needs.",
+    "The museum keeps its oldest maps in a cellar that is dry and cool.",
+    "Our train stood for an hour outside the station without any reason given.",
+)
+
+
 def hostile_texts() -> list[str]:
-    """Return texts that line, word and sentence rules may read differently, each short and as a long page."""
-    line = "The quick brown fox jumps over the lazy dog, and that is all there is to say of it"
-    numbered = [f"{line} on day {i} of {i * 7 % 31}." for i in range(12)]
-    glues = [
-        "\n",
-        "\r\n",
-        "\r",
-        "\u2028",
-        "\u2029",
-        "\x85",
-        "\x0b",
-        "\x0c",
-        "\x1c",
-        "\n\n",
-        "\n \n",
-        " ",
-        "\t",
-        "\u00a0",
-    ]
+    """Return texts that rules on lines, words, sentences and repetition may read differently."""
+    glues = ["\n", "\r\n", "\r", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\n\n", "\n \n", " ", "\t"]
+    page, line = "\n".join(PROSE), PROSE[0]
     texts = ["", " ", "\n", "\n\n\n", "\u2028", "\u200b", "\ufeff", "\x00", "word", "Word.", "...", "…", "#", "•", "-"]
-    texts += [glue.join(numbered) for glue in glues] + [glue.join([line] * 9) for glue in glues]
-    texts += ["\u200b".join(word + " " for word in " ".join(numbered).split()), "\ufeff" + "\n".join(numbered)]
-    texts += ["北京是中华人民共和国的首都。它有三千年的历史。" * 20, "東京は日本の首都です。\n" * 30]
-    texts += ["กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย " * 40]
-    texts += ["Ελληνικά είναι γλώσσα. " * 30, "שלום עולם, מה שלומך? " * 30]
-    texts += ["🙂🙂 😀 " * 60, "👩‍👩‍👧‍👦 family of four and 🇳🇴 flag. " * 30, "é" * 400, "e\u0301 " * 200]
-    texts += ["x" * 1001 + " " + " ".join(numbered), "x" * 200_000, (line + " ") * 2000, "a b " * 3000]
-    texts += ["\n".join(f"- item {i} with the words of it" for i in range(60))]
-    texts += ["\n".join(f"* item {i} with the words of it" for i in range(60))]
-    texts += ["\n".join(f"● item {i} with the words of it" for i in range(60))]
-    texts += ["\n".join(f"The end of line {i} is open and cut. . ." for i in range(60))]
-    texts += ["\n".join(f"The end of line {i} is open and cut{'...' if i % 3 else '…'}" for i in range(60))]
+    texts += [glue.join(PROSE) for glue in glues] + [glue.join([line] * 9) for glue in glues]
     texts += [
-        "\n".join(numbered) + "\nLorem ipsum dolor sit amet.",
-        "\n".join(numbered) + "\nfunction { return; } here.",
+        page.replace(" ", space) for space in ("\u00a0", "\u200b", "\u3000", "\u202f", "  ", "\t", " \u200b", "\u00ad ")
     ]
-    texts += ["\n".join(numbered) + "\nPlease enable JavaScript to see it.", "\n".join(numbered) + "\nLOREM IPSUM x y."]
-    texts += ["\n".join(f"{i} likes" for i in range(60)), "\n".join(numbered) + "\nSHOUTING LINE OF TEXT HERE NOW"]
+    texts += [
+        page.replace(".", stop)
+        for stop in ("", "。", "...", "…", ". . .", ".\u200b", ".\u00a0", ".)", "[1].", '."', ". [edit]")
+    ]
+    texts += [page.replace("\n", f"\n{mark}") for mark in ("- ", "• ", "* ", "● ", "# ", "\u00a0- ", "1. ", "{", "  ")]
+    texts += [page.replace("a", "a\u0301"), page.upper(), page.title(), "\ufeff" + page, page + "\n", "\n\n" + page]
+    texts += [f"{page}\n{more}" for more in ("Lorem ipsum dolor sit.", "LOREM IPSUM", "Enable JavaScript to see it.")]
+    texts += [
+        f"{page}\n{more}"
+        for more in ("x" * 1001 + " y z.", "f() { return; } is.", "3 likes", "We use cookies on this site.")
+    ]
+    texts += [
+        "北京是中华人民共和国的首都。它有三千年的历史。" * 20,
+        "東京は日本の首都です。\n" * 30,
+        "กรุงเทพมหานครเป็นเมืองหลวง " * 40,
+    ]
+    texts += [
+        "Ελληνικά είναι γλώσσα. " * 30,
+        "שלום עולם, מה שלומך? " * 30,
+        "🙂🙂 😀 " * 60,
+        "👩‍👩‍👧‍👦 family of four and 🇳🇴 flag. " * 30,
+    ]
+    texts += [
+        "é" * 400,
+        "e\u0301 " * 200,
+        "x" * 100_000,
+        (line + " ") * 900,
+        "a b " * 3000,
+        page.replace("\n", " ") * 3,
+    ]
+    texts += [
+        " ".join(f"{word} 🙂" for word in page.split()),
+        page.replace("e", "е"),
+        page[::-1],
+        page.replace("\n", "\n\n") * 2,
+    ]
     return texts
 
 
@@ -175,10 +197,10 @@ def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Pa
             for i in rows[: options.show]:
                 print(f"      {i}: {texts['text'][i].as_py()[:70]!r}")
     for name in ("gopher quality", "gopher repetition", "c4", "mc4", "fineweb"):
-        drops = Counter(mine.split(" ")[0] for mine in ours[name])
-        print(f"  {name}, ours:      " + ", ".join(f"{rule or 'kept'} {n}" for rule, n in drops.most_common()))
-        drops = Counter(row[name] for row in theirs)
-        print(f"  {name}, datatrove: " + ", ".join(f"{rule or 'kept'} {n}" for rule, n in drops.most_common()))
+        firsts = {"ours": [mine.split(" ")[0] for mine in ours[name]], "datatrove": [row[name] for row in theirs]}
+        for who, found in firsts.items():
+            drops = ", ".join(f"{rule or 'kept'} {n}" for rule, n in Counter(found).most_common())
+            print(f"  {name}, {who}, by the first rule that drops: {drops}")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import statistics
 import unicodedata
@@ -26,6 +27,7 @@ ALONE = (
 )
 
 
+@functools.cache
 def word_class(char: str) -> str:
     """W letter, N digit, K katakana, _ connector, S alone, x extends, l n b join in the middle; nothing for a break."""
     category = unicodedata.category(char)
@@ -148,7 +150,7 @@ def dolma(text: str) -> dict[str, object]:
     return {f"dolma_{name}": value for name, value in row.items()}
 
 
-def dolma3(text: str) -> dict[str, object]:
+def dolma3(text: str) -> dict[str, float]:
     """datamap-rs's words and MADLAD-400 sentences."""
     sentences = [part for part in re.split(r"[.!?]+\s+", text) if part.strip()]
     capitals = [[word[0].isupper() for word in unicode_words(part)] for part in sentences]
@@ -164,3 +166,61 @@ def recipe_stats_oracle(text: str) -> dict[str, object]:
     """Return every column of `pipeline.signals.recipe_stats` for one text."""
     long_lines = sum(len(line) >= 200 for line in text.split("\n"))
     return {**refinedweb(text), **dolma(text), **dolma3(text), "mc4_long_line_count": long_lines}
+
+
+def most_or_all(items: Sequence[str], n: int) -> float:
+    """Return datamap-rs's share of bytes in what repeats: single items, the top n-gram to 4, every n-gram from 5."""
+    grams, size = ngrams(items, n), [len(item.encode()) for item in items]
+    counts = Counter(grams)
+    if n == 1:
+        return share(sum(size[i] for i, gram in enumerate(grams) if counts[gram] > 1), sum(size)) if items else 1.0
+    often = {gram for gram, count in counts.items() if count > 1}
+    if often and n <= 4:
+        often = {max(often, key=lambda gram: (counts[gram], len("".join(gram).encode())))}
+    return share(sum(size[k] for k in {i + k for i, g in enumerate(grams) if g in often for k in range(n)}), sum(size))
+
+
+def dolma3_edited(text: str) -> str:
+    """Return what datamap-rs's edits of lines leave, as `all_dressed_config.yaml` has them."""
+    lines = []
+    for line in text.split("\n"):
+        capitals, digits = sum(map(str.isupper, line)), len(re.findall("[0-9]", line))
+        if line and (max(capitals * 2, digits) > len(line.encode()) or digits == len(line.encode())):
+            continue
+        if COUNTER.match(line) or (line and len(unicode_words(line)) < 2):
+            continue
+        for phrase, instead in ((r"\s?items in cart\s?", " "), (r"\s?Read more...\Z", ""), (r"\ASign-in\s?", "")):
+            line = re.sub(phrase, instead, line) if line.strip() else line
+        lines.append(line)
+    return re.sub("\n{3,}", "\n\n", "\n".join(lines))
+
+
+def dolma3_drops(text: str) -> set[str]:
+    """Return which of datamap-rs's filters drop a text: lists of URLs and of cursed strings, and language left out."""
+    words, raw = text.split(), text.split("\n")
+    full = [line for line in raw if line]
+    length = len(re.findall("[A-Za-z0-9]+", text)) if text.isascii() else len(unicode_words(text))
+    spaced = max(len(text.replace(". . .", "...").split()), 1)
+    alpha = sum(any(map(str.isalpha, word)) for word in words)
+    failed = {
+        "characters": len(text) < 150,
+        "words": not 50 <= length <= 100_000,
+        "word_length": not 3 <= share(sum(len(word.encode()) for word in words), len(words)) <= 10,
+        "symbols": sum(map(text.count, ("#", "...", ". . .", "…"))) / spaced > 0.1,
+        "bullet_lines": sum(line.startswith(("●", "•", "*", "-")) for line in raw) / len(raw) > 0.9,
+        "ellipsis_lines": share(sum(line.endswith(("...", ". . .", "…")) for line in full), len(full)) > 0.3,
+        "alpha_words": len(words) == 1 or share(len(words) - alpha, len(words)) > 0.2,
+        "stop_words": sum(word.lower() in STOP_WORDS for word in words) < 2,
+    }
+    text = re.sub("\n{3,}", "\n\n", text)
+    lines, paragraphs = (list(filter(None, text.split(glue))) for glue in ("\n", "\n\n"))
+    for name, items in (("lines", lines), ("paragraphs", paragraphs)):
+        failed[name] = share(repeated(items)[0], len(items)) > 0.3 or most_or_all(items, 1) > 0.2
+    tokens = unicode_words(text)
+    limits = {2: 0.2, 3: 0.18, 4: 0.16, 5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}
+    failed |= {f"{n}grams": most_or_all(tokens, n) > limit for n, limit in limits.items()}
+    left = dolma3_edited(text)
+    failed["removed_words"] = share(len(tokens) - len(unicode_words(left)), len(tokens)) > 0.05
+    row = dolma3(left)
+    failed["sentences"] = row["dolma3_sentence_count"] < 5 or row["dolma3_list_sentence_ratio"] >= 0.2
+    return {name for name, is_so in failed.items() if is_so}

@@ -7,17 +7,19 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from recipe_stats_oracle import recipe_stats_oracle
+from recipe_stats_oracle import dolma3_drops, recipe_stats_oracle
 from text_stats_oracle import TERMINALS, text_stats_oracle
 
 from pipeline.kernels import characters as classes
 from pipeline.kernels.statistics.recipe_stats import IS_ALNUM, IS_DIGIT, IS_UPPER, character_kinds
+from pipeline.select.rules import load_rules
 from pipeline.signals import recipe_stats
 from pipeline.signals.text_stats import COLUMNS, text_stats
 
@@ -103,9 +105,28 @@ def test_character_classes_agree_with_python() -> None:
     assert np.flatnonzero(table & classes.LINE_BREAK).tolist() == breaks
 
 
-@pytest.mark.realdata
-def test_kernel_equals_oracle_on_real_pages() -> None:
+def real_texts(start: int, count: int) -> list[str]:
     path = SHARED / "peers" / "datatrove" / "texts" / "00000.parquet"
     if not path.exists():
         pytest.skip(f"{path} is absent")
-    assert_equals_oracle(pq.read_table(path, columns=["text"])["text"].slice(5000, 60).to_pylist())
+    texts: list[str] = pq.read_table(path, columns=["text"])["text"].slice(start, count).to_pylist()
+    return texts
+
+
+@pytest.mark.realdata
+def test_kernel_equals_oracle_on_real_pages() -> None:
+    assert_equals_oracle(real_texts(5000, 40))
+
+
+@pytest.mark.realdata
+def test_dolma3_web_decides_as_datamap_rs_does_on_real_pages() -> None:
+    texts = real_texts(2000, 100)
+    connection = duckdb.connect()
+    stats = recipe_stats.recipe_stats(table(texts))
+    connection.register("wide", stats.append_column("text_length", text_stats(table(texts))["text_length"]))
+    rules = [
+        f"coalesce({rule.sql}, false)" for rule in load_rules("dolma3-web", "test").rules if rule.name != "language"
+    ]
+    kept = [row[0] for row in connection.execute(f"SELECT {' AND '.join(rules)} FROM wide").fetchall()]
+    assert sum(keeps == (not dolma3_drops(text)) for keeps, text in zip(kept, texts, strict=True)) >= 99
+    assert 30 < sum(kept) < 99

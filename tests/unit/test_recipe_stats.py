@@ -205,7 +205,9 @@ def test_each_rule_at_its_border() -> None:
         ("common-pile", "licence", {"licence": "CC-PDDC"}, {"licence": "CC-SA-1.0-NC"}),
     ],
 )
-def test_rules_on_language_and_licence(preset: str, rule: str, inside: dict[str, object], outside: dict[str, object]):
+def test_rules_on_language_and_licence(
+    preset: str, rule: str, inside: dict[str, object], outside: dict[str, object]
+) -> None:
     (sql,) = (each.sql for each in load_rules(preset, "test").rules if each.name == rule)
     columns = {"language": "", "language_score": 0.0, "licence": ""} | inside
     assert passes(wide([""], **columns), [sql]) == [[True]]

@@ -155,15 +155,26 @@ def count_recipes(data: Bytes, offsets: Ints) -> Ints:
     data.flags.writeable = False
     sizes = np.diff(offsets)
     n = int(sizes.max(initial=0)) + 1
-    split, unicode, lines, raw, paragraphs = (new_elements(n) for _ in range(5))
-    now, hashes = np.zeros(len(Now), np.int64), np.zeros(8, np.uint64)
-    medians, own = np.zeros(MAX_MEDIAN + 1, np.int64), np.zeros(len(RecipeCount), np.int64)
     edited = np.empty(n, np.uint8)
     edited_view = edited.view()
     edited_view.flags.writeable = False
-    elements = (split, unicode, lines, raw, paragraphs)
-    tables = (new_seen_table(n), new_grams(n), edited, edited_view)
-    scratch = Scratch(character_classes(), character_kinds(), own, now, hashes, medians, *elements, *tables)
+    scratch = Scratch(
+        classes=character_classes(),
+        kinds=character_kinds(),
+        counts=np.zeros(len(RecipeCount), np.int64),
+        now=np.zeros(len(Now), np.int64),
+        hashes=np.zeros(8, np.uint64),
+        medians=np.zeros(MAX_MEDIAN + 1, np.int64),
+        split_words=new_elements(n),
+        unicode_words=new_elements(n),
+        lines=new_elements(n),
+        raw_lines=new_elements(n),
+        paragraphs=new_elements(n),
+        table=new_seen_table(n),
+        grams=new_grams(n),
+        edited=edited,
+        edited_view=edited_view,
+    )
     counts = np.zeros((len(RecipeCount), len(sizes)), np.int64)
     _count_all(data, offsets, scratch, counts)
     return counts
