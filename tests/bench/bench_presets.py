@@ -1,6 +1,6 @@
 """Each preset beside datatrove's filter of the same name: how many documents both decide alike, and each difference.
 
-    python tests/bench/bench_presets.py --peer PYTHON WORKSPACE/SOURCE [TEXTS.parquet ...] [--show 5] [--only PRESET]
+    python tests/bench/bench_presets.py --peer PYTHON WORKSPACE/SOURCE [TEXTS.parquet ...] [--show 5] [--limit N]
 
 PYTHON is the interpreter of an environment with datatrove: pip install "datatrove[processing]==0.10.1" spacy
 fasttext-numpy2-wheel (the wheel that datatrove's language filter imports; it reads the model that Gristmill uses).
