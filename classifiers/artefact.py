@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -152,14 +153,28 @@ class Artefact(StageConfig):
     model_hash: str = Field(pattern=r"^[0-9a-f]{32}$", description="BLAKE2b of model.bin")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Classifier:
-    """A loaded classifier. `content_hash` changes with anything that changes a score."""
+    """A classifier whose files belong together. `content_hash` changes with anything that changes a score."""
 
     folder: Path
     artefact: Artefact
-    model: FastTextModel
     content_hash: str
+
+    @cached_property
+    def model(self) -> FastTextModel:
+        """The model, read once it is first asked for: plans are made without it.
+
+        Raises: InputError when it is no model of this artefact's labels.
+        """
+        try:
+            model = fasttext.load(self.folder / MODEL)
+        except (OSError, ValueError) as error:
+            raise InputError(f"classifier {self.folder} is damaged: {error}; {_RETRAIN}") from error
+        if sorted(model.labels) != sorted(self.artefact.labels):
+            labels = ", ".join(model.labels[:10])
+            raise InputError(f"{self.folder / MODEL} has the labels {labels}, not {self.artefact.labels}; {_RETRAIN}")
+        return model
 
 
 def save(folder: Path, model_file: Path, artefact: Artefact) -> None:
@@ -177,7 +192,7 @@ def save(folder: Path, model_file: Path, artefact: Artefact) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:
-    """Read a classifier from its folder, or from either of the two files in it.
+    """Return the classifier in a folder, named by it or by either of the two files in it.
 
     Raises: InputError when it is missing, incomplete, damaged, or of another format or preprocessing version.
     """
@@ -193,7 +208,6 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         found = file_hash(folder / MODEL)
         if found != artefact.model_hash:
             raise InputError(f"{folder / MODEL} is not the model that {ARTEFACT} was written for; {_RETRAIN}")
-        model = fasttext.load(folder / MODEL)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing: {folder} is no complete classifier; {_RETRAIN}") from error
     except OSError as error:
@@ -205,11 +219,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
             f"classifier {folder} was trained with preprocessing version {artefact.preprocess_version}, "
             f"this is version {PREPROCESS_VERSION}; {_RETRAIN}"
         )
-    if sorted(model.labels) != sorted(artefact.labels):
-        raise InputError(
-            f"{folder / MODEL} has the labels {', '.join(model.labels[:10])}, not {artefact.labels}; {_RETRAIN}"
-        )
-    return Classifier(folder, artefact, model, hashlib.blake2b(raw, digest_size=16).hexdigest())
+    return Classifier(folder, artefact, hashlib.blake2b(raw, digest_size=16).hexdigest())
 
 
 def file_hash(path: Path) -> str:
