@@ -51,10 +51,11 @@ def sql(workspace: str, query: str) -> Answer:
     """
     import pyarrow as pa
 
-    from pipeline.table.format import FrameRows
+    from pipeline.table.format import FrameRows, distinct
     from pipeline.table.sql import run_sql
 
-    return Answer(FrameRows(pa.Table.from_batches(list(run_sql(workspace, query)))))
+    frame = pa.Table.from_batches(list(run_sql(workspace, query)))
+    return Answer(FrameRows(frame.rename_columns(distinct(frame.column_names))))
 
 
 def explain(workspace: str, document: str) -> Answer:
@@ -160,7 +161,7 @@ def sample(
     if html is not None:
         write_one(html, sample_page(what, rows))
     said = f"{what}, {len(rows):,} document{'s' * (len(rows) != 1)}"
-    return Answer(rows, lambda: sample_text(rows), notes=(said,))
+    return Answer(rows, lambda: sample_text(rows), notes=(said,), columns=("doc_id", "url", "title", "tokens", "text"))
 
 
 def check(workspace: str) -> Answer:

@@ -297,7 +297,8 @@ def diff(path: str, assignments: Sequence[str] = (), other: str | None = None, e
         found = _against_workspace(path, assignments, examples)
     else:
         found = diff_workspaces(Storage.at(path), Storage.at(other), examples)
-    return Answer(found.rules, lambda: diff_text(found), asdict(found), tuple(found.notes))
+    columns = ("source", "change", "rule", "documents", "tokens")
+    return Answer(found.rules, lambda: diff_text(found), asdict(found), tuple(found.notes), columns=columns)
 
 
 def _against_workspace(path: str, assignments: Sequence[str], examples: int) -> Diff:

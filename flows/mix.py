@@ -44,10 +44,12 @@ from pipeline.mix.steps.train import (
 from pipeline.mix.steps.types import Drawn, Material, OpenMix
 from pipeline.mix.steps.workspace import glanced_mix, opened_mix
 from pipeline.mix.weights.mixture import Mixture
+from pipeline.table.errors import UsageError, nearest
 from pipeline.table.format import Answer
 from pipeline.table.interrupts import Stop, stopping_on_signals
 from pipeline.table.stages import Engine, Made
 
+STEPS = ("run", "slices", "swarm", "train", "fit", "propose", "verify", "sample", "report", "explain")
 OF_A_PROPOSAL = ("report", "sample", "explain")
 """Steps that, without assignments, are of a proposal that is there and not of what the configuration would lead to."""
 
@@ -127,6 +129,8 @@ def run_step(
 
     Raises: UsageError for what is wrong before work begins; GristmillError when work failed.
     """
+    if step not in STEPS:
+        raise UsageError(f"mix: no step {step!r}{nearest(step, STEPS)}; there are {', '.join(STEPS)}")
     stop = Stop()
     command = f"gristmill mix {step} {path}"
     if proposal is None and step in OF_A_PROPOSAL and not assignments:

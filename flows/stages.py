@@ -42,7 +42,7 @@ from pipeline.signals.stage import annotate_stage, detect_language, signal_group
 from pipeline.status.runs import Recorder, recording
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST, adopt
-from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
+from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError, UsageError, nearest
 from pipeline.table.interrupts import Stop
 from pipeline.table.stages import Context, Stage, StageReport, run_stage
 from pipeline.table.storage import Storage, hold
@@ -282,7 +282,9 @@ def steps(config: RunConfig, only: Sequence[str], until: str) -> Iterator[tuple[
 
 
 def stages_until(until: str) -> tuple[str, ...]:
-    """Return the stages that every source goes through, up to `until`."""
+    """Return the stages that every source goes through, up to `until`. Raises: UsageError for a stage that is none."""
+    if until not in TABLE:
+        raise UsageError(f"until {until!r}: no such stage{nearest(until, TABLE)}; there are {', '.join(TABLE)}")
     return STAGES if until == LAST else STAGES[: STAGES.index(until) + 1]
 
 

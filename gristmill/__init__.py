@@ -100,7 +100,9 @@ Overrides: TypeAlias = Mapping[str, Any] | None
 """Keys of a configuration with other values, as for `--set`: `{"select.rules.words": "word_count > 60"}`."""
 
 
-def run(config: Config, overrides: Overrides = None, *, only: Sequence[str] = (), until: str = "rephrase") -> Answer:
+def run(
+    config: Config, overrides: Overrides = None, *, only: str | Sequence[str] = (), until: str = "rephrase"
+) -> Answer:
     """Do what a configuration asks for and is not done yet; return a row a stage.
 
     `only` names sources; `until` is the last stage.
@@ -109,17 +111,20 @@ def run(config: Config, overrides: Overrides = None, *, only: Sequence[str] = ()
     """
     from flows.launch import curate_workspace
 
-    return Answer([asdict(report) for report in curate_workspace(os.fspath(config), _assigned(overrides), only, until)])
+    reports = curate_workspace(os.fspath(config), _assigned(overrides), _listed(only), until)
+    return Answer([asdict(report) for report in reports])
 
 
-def plan(config: Config, overrides: Overrides = None, *, only: Sequence[str] = (), until: str = "rephrase") -> Answer:
+def plan(
+    config: Config, overrides: Overrides = None, *, only: str | Sequence[str] = (), until: str = "rephrase"
+) -> Answer:
     """Return what `run` would do, a row a stage; nothing is changed.
 
     Raises: UsageError for what `run` would refuse.
     """
     from flows.launch import plan
 
-    return plan(os.fspath(config), _assigned(overrides), only, until)
+    return plan(os.fspath(config), _assigned(overrides), _listed(only), until)
 
 
 def test(config: Config, overrides: Overrides = None) -> Answer:  # noqa: PT028
@@ -221,6 +226,11 @@ def doctor() -> Answer:
 def init(template: str = "web") -> str:
     """Return a commented starting configuration: `web` or `corpus`. Raises: UsageError for another name."""
     return commands.init(template).text
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    """Return names; a single one may be given alone."""
+    return [names] if isinstance(names, str) else names
 
 
 def _assigned(overrides: Overrides) -> list[str]:

@@ -16,8 +16,6 @@ from pipeline.table.shards import Group
 from pipeline.table.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pyarrow.dataset as ds
 
     from pipeline.export.export import Form
@@ -59,19 +57,22 @@ class Workspace:
         """
         return commands.explain(self.path, document)
 
-    def what_if(self, rules: str | Mapping[str, Any], sources: Sequence[str] = (), examples: int = 0) -> Answer:
+    def what_if(
+        self, rules: str | os.PathLike[str] | Mapping[str, Any], sources: str | Sequence[str] = (), examples: int = 0
+    ) -> Answer:
         """Return what other rules (a preset, a file, a mapping) would do: a row a source and rule; overlap and examples
         are in `value`. Nothing is written.
 
         Raises: WorkspaceError, ConfigError, RuleError.
         """
-        return commands.what_if(self.path, rules, sources, examples)
+        asked = rules if isinstance(rules, Mapping) else os.fspath(rules)
+        return commands.what_if(self.path, asked, [sources] if isinstance(sources, str) else sources, examples)
 
     def sweep(
         self,
         rule: str,
         values: str | Sequence[float],
-        sources: Sequence[str] = (),
+        sources: str | Sequence[str] = (),
         column: str | None = None,
         html: str | None = None,
     ) -> Answer:
@@ -79,7 +80,8 @@ class Workspace:
 
         Raises: WorkspaceError, UsageError.
         """
-        return commands.sweep(self.path, rule, values, sources, column, html)
+        chosen = [sources] if isinstance(sources, str) else sources
+        return commands.sweep(self.path, rule, values, chosen, column, html)
 
     def sample(
         self,

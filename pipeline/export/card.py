@@ -277,11 +277,12 @@ def _left_out(made: Made) -> str:
     copies = {rule["rule"]: rule["failed"] for rule in made.rules if rule["sql"] is None}
     if made.components:
         scope = f" among the sources {', '.join(map(_code, made.scope))} together" if len(made.scope) > 1 else ""
+        which = "of the first of these sources that has one, by" if len(made.scope) > 1 else "the first by"
         removed = ", ".join(f"{_count(count)} by {_code(name)}" for name, count in copies.items())
         parts.append(
             f"Duplicates: {made.components['documents']:,} documents have {made.components['components']:,} different "
-            f"texts{scope}, near copies taken as one. Of the documents of this source that pass all rules, one of each "
-            f"stays (the first by {_code(made.keep)}); removed were {removed}."
+            f"texts{scope}, near copies taken as one. Of the documents that pass all rules, one of each stays "
+            f"({which} {_code(made.keep)}); removed from this source were {removed}."
         )
     return "\n\n".join(parts) if len(parts) > 1 else ""
 

@@ -153,6 +153,8 @@ def size_bytes(text: str) -> int:
 
 def _target(storage: Storage, to: str) -> Storage:
     """Return the folder that is written to. Raises: UsageError when it cannot be, or belongs to the workspace."""
+    if not to.strip():
+        raise UsageError("--to is empty; name the folder that files are written to")
     try:
         target = Storage.at(to)
         target.check_writable()

@@ -432,7 +432,10 @@ def _find(
         scratch.append(name, (rows.filter(rows["counts"]).select(gathered) for _, rows in found))
 
     list(scratch.map(gather, batches(placed(table, 0))))
-    return {constant: _threshold(scratch, name, f"x{n}", constant) for n, constant in enumerate(constants)}
+    found = {constant: _threshold(scratch, name, f"x{n}", constant) for n, constant in enumerate(constants)}
+    with scratch.connection.cursor() as cursor:  # the next policy over these documents fills one of its own
+        cursor.execute(f"DROP TABLE IF EXISTS {name}")
+    return found
 
 
 def _threshold(scratch: Scratch, table: str, x: str, constant: Constant) -> str | None:

@@ -70,6 +70,8 @@ class Judged:
     """The rules as they ran, without the built-in ones."""
     table: WideTable | None = None
     """What was measured of the documents; None for what was decided before."""
+    counted: str | None = None
+    """The column that tokens are counted by."""
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
         """Yield which rules documents fail, (documents, rules), a block at a time."""
@@ -217,6 +219,7 @@ def _judged(
             tuple(part["documents"] for part in decided.table.parts),
             decided.rules.rules,
             decided.table,
+            _counted(decided.rules.columns),
         )
 
 
@@ -278,6 +281,7 @@ def present(storage: Storage, source: Source) -> Judged | None:
             for rule in index.details.get("rules", [])
             if rule.get("resolved")
         ),
+        counted=counted,
     )
 
 

@@ -31,6 +31,12 @@ from pipeline.table.storage import Storage
 MAX_DOCUMENTS = 1_000
 
 
+def check_examples(count: int) -> None:
+    """Raises: UsageError for a number of examples that cannot be shown."""
+    if not 0 <= count <= MAX_DOCUMENTS:
+        raise UsageError(f"--examples {count}: give between 0 and {MAX_DOCUMENTS}")
+
+
 def shuffled(judged: Judged, seed: int = 1) -> NDArray[np.uint64]:
     """Return a number for each document, which its id and `seed` alone decide: the lowest are a sample."""
     ids = np.array(doc_ids(judged).to_pylist(), "S32").view(np.uint64).reshape(-1, 4)

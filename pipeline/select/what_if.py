@@ -4,6 +4,7 @@ changes against what was decided (`diff`). Nothing is written.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -19,7 +20,7 @@ from pipeline.report.drawing import BLUE, GREEN, MARKERS, ORANGE, PINK, RED, SKY
 from pipeline.select.decide import Selection
 from pipeline.select.policy import Judged, as_reader, judge, matches, named_sources, present, present_rules, selections
 from pipeline.select.rules import Rule, RuleSet, constant_function, load_rules
-from pipeline.select.sample import Shown, example_rows, examples_text, lowest, shuffled
+from pipeline.select.sample import Shown, check_examples, example_rows, examples_text, lowest, shuffled
 from pipeline.table import query
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.errors import UsageError, WorkspaceError, nearest
@@ -35,6 +36,8 @@ MOST_PAIRS = 10
 """Pairs of rules whose overlap people are shown."""
 MAX_VALUES = 200
 """Thresholds of one sweep: each has a bit of every document."""
+LARGE = 10**15
+"""From here on a threshold is written as a float."""
 ABSENT = "absent"
 """In place of a rule, where a document is not there, or nothing was decided of it."""
 _WHERE = "what-if.rules"
@@ -77,6 +80,7 @@ def what_if(
     Raises: WorkspaceError for what is not there, ConfigError for rules that are not, RuleError for one that does not
     bind to a source's columns.
     """
+    check_examples(examples)
     catalog = Catalog.read(storage)
     chosen = named_sources(catalog, sources)
     asked = load_rules(rules, _WHERE)
@@ -250,7 +254,10 @@ def sweep(
     variants: dict[str, dict[Decimal, RuleSet]] = {}
     now: dict[str, Decimal] = {}
     for source in having:
-        now[source.name], variants[source.name] = _variants(present[source.name], rule, wanted, column)
+        try:
+            now[source.name], variants[source.name] = _variants(present[source.name], rule, wanted, column)
+        except UsageError as error:
+            raise UsageError(f"source {source.name}: {error}; --source chooses sources") from error
     every = sorted({*wanted, *now.values()})
 
     def rules_of(source: Source) -> RuleSet:
@@ -278,14 +285,14 @@ def _numbers(values: str | Sequence[float]) -> list[Decimal]:
             found = [Decimal(str(value)) for value in values]
         elif ":" in values:
             first, last, step = map(Decimal, values.split(":"))
-            count = int((last - first) / step) + 1 if step else 0
+            count = math.floor((last - first) / step) + 1 if step else 0
             found = [first + step * number for number in range(min(count, MAX_VALUES + 1))]
         else:
             found = list(map(Decimal, values.split(",")))
     except (ArithmeticError, ValueError) as error:
         raise UsageError(f"--values {values!r}: write FIRST:LAST:STEP or numbers with commas between them") from error
-    if not 0 < len(found) <= MAX_VALUES or not all(value.is_finite() for value in found):
-        raise UsageError(f"--values {values!r}: give between 1 and {MAX_VALUES} numbers")
+    if not 0 < len(found) <= MAX_VALUES or not all(math.isfinite(float(value)) for value in found):
+        raise UsageError(f"--values {values!r}: give between 1 and {MAX_VALUES} numbers, finite ones")
     return list(dict.fromkeys(found))
 
 
@@ -304,8 +311,8 @@ def _variants(
         (number,) = found
         made = {}
         for value in dict.fromkeys([Decimal(_literal(number.node)), *values]):
-            text = format(value, "f")
-            kind = "NUMERIC" if "." in text else "INTEGER"
+            text = format(value, "f") if abs(value) < LARGE else str(float(value))
+            kind = "NUMERIC" if "." in text or "e" in text else "INTEGER"
             new: Node = {**number.node, "literal": {"kind": kind, "text": text}}
             tree = query.replaced(rule.tree, partial(_instead, number.node, new))
             (sql,) = query.render(connection, [tree])
@@ -427,6 +434,7 @@ def diff_config(storage: Storage, selections: Sequence[Selection], examples: int
 
     Raises: RuleError for a rule that does not bind, WorkspaceError when nothing was decided yet or a part is damaged.
     """
+    check_examples(examples)
     known = {source.name: source for source in Catalog.read(storage).sources}
     if not any("outcomes" in source.groups for source in known.values()):
         raise WorkspaceError(
@@ -451,6 +459,7 @@ def diff_workspaces(one: Storage, other: Storage, examples: int = 0) -> Diff:
 
     Raises: WorkspaceError when they have no decided source in common, or a part is damaged.
     """
+    check_examples(examples)
     left, right = (
         {source.name: source for source in Catalog.read(storage).sources if "outcomes" in source.groups}
         for storage in (one, other)
@@ -483,6 +492,9 @@ def diff_text(found: Diff) -> str:
 
 def _compare(before: Judged, after: Judged, examples: int, found: Diff) -> None:
     """Add what became of a source's documents."""
+    if before.counted != after.counted:
+        found.notes.append(f"{after.source}: no tokens, since {before.counted} and {after.counted} count differently")
+        before, after = replace(before, tokens=None), replace(after, tokens=None)
     place = matches(after, before)
     there = place >= 0
     first, took = after.first(), np.full(len(after.words), len(before.rules), np.int16)

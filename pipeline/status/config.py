@@ -26,9 +26,12 @@ def bounds(text: str) -> tuple[float, float]:
     if match is None:
         raise ValueError(_HINT)
     low, high, side, number = match.groups()
-    if side is None:
-        return float(low), float(high)
-    return (float(number), math.inf) if side.lower() == "at least" else (-math.inf, float(number))
+    try:
+        if side is None:
+            return float(low), float(high)
+        return (float(number), math.inf) if side.lower() == "at least" else (-math.inf, float(number))
+    except ValueError as error:  # an underscore where Python has none
+        raise ValueError(_HINT) from error
 
 
 def _range(is_share: bool, side: Literal["at most"] | None, value: Any) -> Any:

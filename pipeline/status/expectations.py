@@ -109,7 +109,8 @@ class _Facts:
             ("changed_kept_share", _change_of_share(before, kept)),
             ("changed_kept_tokens", _change_of_tokens(before, kept)),
         ):
-            why = [] if change is not None else ["no earlier run has counts to compare"]
+            said = "no earlier run has counts to compare" if before is None else "nothing was kept to compare with"
+            why = [] if change is not None else [said]
             found.append((key, getattr(config, key), change, why))
         return [_row(source.name, key, wanted, value, details) for key, wanted, value, details in found if wanted]
 

@@ -153,7 +153,10 @@ def override(value: dict[str, Any], assignment: str) -> None:
         if inner is None:
             inner = target[key] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"{shown}: {key!r} is not a mapping")
+            hint = f"; give the whole: {key}={{...}}"
+            if key == "rules" and isinstance(inner, str):
+                hint = f"; change single rules of it with rules={{extends: {inner}, NAME: PREDICATE}}"
+            raise ConfigError(f"{shown}: {key!r} is not a mapping{hint}")
         target = inner
     target[keys[-1]] = parsed
 

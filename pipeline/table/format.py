@@ -32,6 +32,8 @@ NOTEBOOK_ROWS = 200
 WIDTH_ROWS = 1000
 """Rows read before column widths are fixed; the rest is written as it comes."""
 
+_FAR = {(1 << 63) - 1: "infinity", -(1 << 63) + 1: "-infinity"}
+"""DuckDB's infinite points in time, in microseconds."""
 _LINE_ENDS = dict.fromkeys(map(ord, "\n\r\t\v\f"), " ")
 _FIGURES = re.compile(r"-|[-+]?[\d.,]+( %)?")
 _NUMERIC = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(.*\)|DOUBLE|FLOAT")
@@ -60,11 +62,26 @@ class FrameRows(Sequence[Mapping[str, Any]]):
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
         number = range(len(self))[place]
-        return self.frame.slice(number, 1).to_pylist()[0]
+        return self._made(self.frame.slice(number, 1))[0]
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for batch in self.frame.to_batches(max_chunksize=WIDTH_ROWS):
-            yield from batch.to_pylist()
+        for start in range(0, len(self), WIDTH_ROWS):
+            yield from self._made(self.frame.slice(start, WIDTH_ROWS))
+
+    def _made(self, frame: pa.Table) -> list[dict[str, Any]]:
+        columns = [_values(column) for column in frame.columns]
+        return [dict(zip(frame.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's Python values; points in time that Python has no value for (infinity, year 10,000) as text."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except (OverflowError, ValueError):
+        return [
+            None if value is None else _FAR.get(value, "out of range") for value in column.cast("int64").to_pylist()
+        ]
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,8 @@ class Answer:
     notes: tuple[str, ...] = ()
     """Doubts and counts, for standard error."""
     exit_code: int = 0
+    columns: tuple[str, ...] = ()
+    """Of rows that may be none at all."""
 
     @property
     def text(self) -> str:
@@ -104,7 +123,7 @@ class Answer:
 
         if isinstance(self.rows, FrameRows):
             return self.rows.frame
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        names = list(dict.fromkeys([*self.columns, *(name for row in self.rows for name in row)]))
         columns = []
         for name in names:
             values = [row.get(name) for row in self.rows]
@@ -220,7 +239,7 @@ def _is_formula(value: Any) -> bool:
 
 def write_json(result: Result, stream: TextIO) -> int:
     """Write one array with an object a row and a row a line; a repeated column name gets a number."""
-    keys = [encode(name) for name in _distinct(result.columns)]
+    keys = [encode(name) for name in distinct(result.columns)]
     count = 0
     rows = iter(result.rows)
     first = next(rows, None)  # a query that fails at once has written nothing
@@ -329,7 +348,7 @@ def _csv_field(value: Any) -> str:
     return text
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def distinct(names: Iterable[str]) -> list[str]:
     """Return names with `_1`, `_2` ... after those that came before."""
     seen: list[str] = []
     for name in names:

@@ -120,6 +120,28 @@ def test_an_answer_is_a_table() -> None:
     assert (gm.Answer([]).arrow().num_rows, gm.Answer([]).text) == (0, "\n\n")
 
 
+def test_an_answer_without_rows_has_its_columns(folder: Path) -> None:
+    gm.run("curate.yaml")
+    assert list(gm.diff("curate.yaml").df().columns) == ["source", "change", "rule", "documents", "tokens"]
+    found = gm.open("ws").sql("SELECT 1 AS a, 2 AS a, TIMESTAMP 'infinity' AS t, TIMESTAMP '2020-01-01' AS u")
+    assert found.pl().columns == ["a", "a_1", "t", "u"]
+    (row,) = found
+    assert (row["a"], row["a_1"], row["t"], row["u"].year) == (1, 2, "infinity", 2020)
+    assert '"t": "infinity"' in found.json()
+
+
+def test_what_python_may_misspell_is_a_line(folder: Path) -> None:
+    for asked, said in (
+        (lambda: gm.run("curate.yaml", until="slect"), "until 'slect': no such stage (nearest: 'select')"),
+        (lambda: gm.mix("curate.yaml", step="slice"), "mix: no step 'slice' (nearest: 'slices')"),
+        (lambda: gm.run("curate.yaml", {"select.rules.long.x": 1}), "is not a mapping"),
+        (lambda: gm.run("curate.yaml", only="note"), "--only note: no such source (nearest: 'notes')"),
+    ):
+        with pytest.raises(gm.UsageError) as caught:
+            asked()
+        assert said in str(caught.value)
+
+
 def test_rows_of_a_frame_are_made_as_they_are_asked_for() -> None:
     frame = pa.table({"n": range(2_500)})
     seen = FrameRows(frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.select.decide import Selection, SourceSelection
 from pipeline.select.policy import judge, present
 from pipeline.select.rules import load_rules
 from pipeline.select.sample import sample, sample_page
-from pipeline.select.what_if import diff_config, diff_workspaces, sweep, sweep_page, what_if
+from pipeline.select.what_if import Diff, _compare, diff_config, diff_workspaces, sweep, sweep_page, what_if
 from pipeline.table.catalog import Catalog
 from pipeline.table.errors import RuleError, UsageError, WorkspaceError
 from pipeline.table.shards import Group, Index
@@ -84,7 +84,10 @@ def test_what_comes_back(storage: Storage) -> None:
 
 
 def test_a_sweep_equals_the_runs_that_it_foretells(storage: Storage, tmp_path: Path) -> None:
-    rules = RULES | {"best": "top_share(quality_score, 0.9)"}
+    rules = RULES | {
+        "best": "top_share(text_length - word_count, 0.4)",
+        "median": "word_count >= quantile(word_count, 0.2)",
+    }
     select(request(storage, rules))
     rows = sweep(storage, "words", "1:9:2")
     assert numbers(rows, "value", "is_now") == [(1, False), (3, False), (5, True), (7, False), (9, False)]
@@ -96,8 +99,9 @@ def test_a_sweep_equals_the_runs_that_it_foretells(storage: Storage, tmp_path: P
         assert index is not None
         assert (each["documents"], each["kept"]) == (10, index.counts["kept"])
         assert each["fails"] == next(rule["failed"] for rule in index.details["rules"] if rule["name"] == "words")
-    shares = sweep(storage, "best", [0.5, 1])
-    assert numbers(shares, "value", "is_now", "kept") == [(0.5, False, 1), (0.9, True, 1), (1, False, 1)]
+    shares = sweep(storage, "best", [0.1, 1])
+    assert numbers(shares, "value", "is_now") == [(0.1, False), (0.4, True), (1, False)]
+    assert shares[1]["kept"] == next(each["kept"] for each in rows if each["is_now"])
     assert "<script" not in sweep_page("words", rows)
 
 
@@ -111,6 +115,8 @@ def test_a_sweep_equals_the_runs_that_it_foretells(storage: Storage, tmp_path: P
         ("words", "1:2", None, "write FIRST:LAST:STEP"),
         ("words", "1:2:0", None, "give between 1 and 200 numbers"),
         ("words", "1:nan:1", None, "'1:nan:1'"),
+        ("words", "0.9:0.6:0.5", None, "give between 1 and 200 numbers"),
+        ("words", "1e400", None, "finite ones"),
         ("words", "0:1:0.0001", None, "give between 1 and 200 numbers"),
     ],
 )
@@ -120,6 +126,7 @@ def test_what_cannot_be_swept(storage: Storage, rule: str, values: str, column: 
         sweep(storage, rule, values, column=column)
     assert said in str(caught.value)
     assert len(sweep(storage, "both", "1,2", column="word_count >=")) == 2
+    assert numbers(sweep(storage, "words", "1e308,1e39"), "fails") == [(6,), (10,), (10,)]
 
 
 def test_what_another_policy_gains_and_loses(storage: Storage, tmp_path: Path) -> None:
@@ -154,6 +161,24 @@ def test_what_another_policy_gains_and_loses(storage: Storage, tmp_path: Path) -
         ("gained", "absent", 7, 210),
     ]
     assert {each["change"] for each in gone.examples} == {"lost", "gained"}
+
+
+def test_tokens_that_are_counted_differently_are_not_compared(storage: Storage, tmp_path: Path) -> None:
+    select(request(storage, RULES))
+    found = present(storage, Catalog.read(storage).sources[0])
+    assert found is not None
+    made = Diff()
+    _compare(found, replace(found, counted="token_count"), 0, made)
+    assert numbers(made.sources, "before", "before_tokens", "after_tokens", "lost_tokens") == [(1, None, None, None)]
+    assert "count differently" in made.notes[0]
+
+
+@pytest.mark.parametrize("examples", [-1, 1_001])
+def test_so_many_examples_are_not_shown(storage: Storage, examples: int) -> None:
+    with pytest.raises(UsageError, match=f"--examples {examples}: give between 0 and 1000"):
+        what_if(storage, RULES, examples=examples)
+    with pytest.raises(UsageError, match=f"--examples {examples}: give between 0 and 1000"):
+        diff_workspaces(storage, storage, examples)
 
 
 def test_a_configuration_is_held_against_its_workspace(tmp_path: Path) -> None:
