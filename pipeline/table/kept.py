@@ -239,7 +239,7 @@ def json_lines(
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({error}); each line is {what}") from error
+            raise InputError(f"{where}: not JSON in UTF-8 ({error}); each line is {what}") from error
         if not isinstance(value, dict):
             raise InputError(f"{where}: a {type(value).__name__}, not {what}")
         yield where, value
