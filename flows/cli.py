@@ -389,7 +389,7 @@ def _add_reading(commands: Any) -> None:
         do.sweep,
         WORKSPACE,
         _given("--rule", "NAME", "the rule whose number is varied", required=True),
-        _given("--values", "A:B:STEP", "the numbers, both ends among them, or a list with commas", required=True),
+        _given("--values", "A:B:STEP", "the numbers, A first and none beyond B, or a list with commas", required=True),
         _given("--column", "NAME", "where the rule compares with several numbers: that of this column"),
         sources,
         _given("--html", "FILE", "write a page with a plot, too"),

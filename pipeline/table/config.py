@@ -135,7 +135,7 @@ def _check(node: yaml.Node, path: tuple[str, ...], lines: Lines, where: str) -> 
 
 
 def override(value: dict[str, Any], assignment: str) -> None:
-    """Apply one `--set a.b=c` to a raw configuration; the value is read as YAML.
+    """Apply one `--set a.b=c` to a raw configuration; the value is read as YAML. `rules.NAME` changes a preset in one.
 
     Raises: ConfigError when it has no `=` or goes through something that is no mapping.
     """
@@ -152,11 +152,10 @@ def override(value: dict[str, Any], assignment: str) -> None:
         inner = target.get(key)
         if inner is None:
             inner = target[key] = {}
+        if key == "rules" and isinstance(inner, str):  # a preset or a file, of which one rule is to change
+            inner = target[key] = {"extends": inner}
         if not isinstance(inner, dict):
-            hint = f"; give the whole: {key}={{...}}"
-            if key == "rules" and isinstance(inner, str):
-                hint = f"; change single rules of it with rules={{extends: {inner}, NAME: PREDICATE}}"
-            raise ConfigError(f"{shown}: {key!r} is not a mapping{hint}")
+            raise ConfigError(f"{shown}: {key!r} is not a mapping; give the whole: {key}={{...}}")
         target = inner
     target[keys[-1]] = parsed
 

@@ -109,6 +109,12 @@ def test_values_are_yaml(assignment: str, expected: dict[str, Any]) -> None:
     assert value == expected
 
 
+def test_one_rule_of_a_preset_is_set_by_its_name(tmp_path: Path) -> None:
+    found = read(tmp_path, BASE, "select.rules=c4", "select.rules.long='text_length > 20'")
+    assert found.sources["web"].select.rules == {"extends": "c4", "long": "text_length > 20"}
+    assert found.sources["code"].select.rules == {"long": "text_length > 10"}  # its own
+
+
 @pytest.mark.parametrize("assignment", ["", "a", "=1", ".=1", "a.b=1", "a=[", "list.0=1"])
 def test_assignments_that_cannot_be(assignment: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
