@@ -235,8 +235,8 @@ def sweep(
     everything else as its outcomes were decided: a row for each source that has the rule and each value, in order, the
     number of now among them.
 
-    `values` are numbers, or text: `0.6:0.9:0.02` (none beyond 0.9) or `1,2,5`. `column` chooses among several numbers: that
-    which this column, or expression, is compared with.
+    `values` are numbers, or text: `0.6:0.9:0.02` (none beyond 0.9) or `1,2,5`. `column` chooses among several numbers:
+    that which this column, or expression, is compared with.
 
     Raises: WorkspaceError for what is not there; UsageError for values that are no numbers, or a rule without one such
     number.
