@@ -151,8 +151,13 @@ def plan(path: str, assignments: Sequence[str], only: Sequence[str], until: str)
             made = TABLE[stage].make(run, sources)
             row |= {"shards_to_do": made.shards_to_do, "done": made.shards_done, "because": because(made)}
             rows.append(row | forecast.of(made, sources))
-            waiting.update(sources if made.shards_to_do else ())
+            waiting.update(sources if _has_work(made) else ())
     return Answer(rows, _plan_text(rows, "".join(forecast.lines)))
+
+
+def _has_work(made: Stage[Any, Any]) -> bool:
+    """Tell whether later stages will find other documents: also when an input is gone, which leaves nothing to make."""
+    return made.shards_to_do > 0 or (made.name == "extract" and bool(because(made)))
 
 
 def _plan_text(rows: Sequence[Mapping[str, Any]], lines: str) -> str:
@@ -272,7 +277,7 @@ def expectations(path: str, assignments: Sequence[str] = ()) -> Answer:
     with run.resources:
         for stage, sources in steps(run.config, (), LAST):
             made = TABLE[stage].make(run, sources)
-            if made.shards_to_do:
+            if _has_work(made):
                 raise WorkspaceError(
                     f"workspace {run.config.workspace} is not up to date with {path}: {made.source} {stage} has work "
                     f"to do ({because(made)}); `gristmill run {path}` does it"
@@ -309,7 +314,7 @@ def _against_workspace(path: str, assignments: Sequence[str], examples: int) -> 
         for stage, sources in steps(run.config, (), STAGES[-1]):
             if stage == STAGES[-1]:
                 chosen.append(selection(run, sources))
-            elif (made := TABLE[stage].make(run, sources)).shards_to_do:
+            elif _has_work(made := TABLE[stage].make(run, sources)):
                 raise WorkspaceError(
                     f"{path}: {stage} of {', '.join(sources)} has work to do first ({because(made)}), and diff "
                     f"measures nothing; `gristmill run {path} --until classify` does it"

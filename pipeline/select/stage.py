@@ -107,7 +107,10 @@ def _wanted(context: Context, selection: Selection, key: str) -> Iterator[Wanted
             if outcomes is not None:
                 was |= {f"version of {name}": value for name, value in outcomes.libraries.items()}
                 was["version"] = outcomes.version
-        yield Wanted(was, now | rules | keep)
+        # Without a part nothing says how it was made.
+        is_told = was is None or (outcomes is not None and curated is not None)
+        told = {name: value for name, value in now.items() if is_told or name in (was or ())}
+        yield Wanted(was, told | rules | keep)
 
 
 def _key(context: Context, selection: Selection, tables: Sequence[WideTable]) -> str:

@@ -21,7 +21,7 @@ MET, MISSED, UNKNOWN = "met", "missed", "cannot be told"
 MAX_FILE_BYTES = 1 << 28
 MAX_NAMED = 10
 """Lines of a file that a missed expectation names."""
-_DOC_ID = re.compile(r"[0-9a-f]{32}")
+_DOC_ID = re.compile(r"[0-9a-fA-F]{32}")
 _HOST = r"regexp_extract(lower(url), '^[a-z][a-z0-9+.-]*://([^/?#@]*@)?(\[[^\]]*\]|[^/?#:]+)', 2)"
 
 
@@ -110,9 +110,16 @@ class _Facts:
             ("changed_kept_tokens", _change_of_tokens(before, kept)),
         ):
             said = "no earlier run has counts to compare" if before is None else "nothing was kept to compare with"
+            if before is not None and kept is not None and key.endswith("tokens") and not _same_unit(before, kept):
+                said = f"tokens were counted by {before.counted_by}, and now by {kept.counted_by}"
             why = [] if change is not None else [said]
             found.append((key, getattr(config, key), change, why))
-        return [_row(source.name, key, wanted, value, details) for key, wanted, value, details in found if wanted]
+        nothing = "it has no documents" if not documents else "nothing was kept" if kept and not kept.kept else None
+        return [
+            _row(source.name, key, wanted, value, details or ([nothing] if value is None and nothing else []))
+            for key, wanted, value, details in found
+            if wanted
+        ]
 
     def _before(self) -> Kept | None:
         """Return what the run before the last one kept; where the last one left no record, what is recorded last."""
@@ -181,8 +188,14 @@ def _change_of_share(before: Kept | None, now: Kept | None) -> float | None:
     return None if shares[0] is None or shares[1] is None else abs(shares[1] - shares[0])
 
 
+def _same_unit(before: Kept, now: Kept) -> bool:
+    return before.counted_by in (None, now.counted_by)  # a record of before does not say
+
+
 def _change_of_tokens(before: Kept | None, now: Kept | None) -> float | None:
     if before is None or now is None or before.kept_tokens is None or now.kept_tokens is None:
+        return None
+    if not _same_unit(before, now):
         return None
     return _share(abs(now.kept_tokens - before.kept_tokens), before.kept_tokens)
 
@@ -230,7 +243,8 @@ def _lines(key: str, path: str) -> list[str]:
     except OSError as error:
         raise InputError(f"expect.{key}: {path}: {error.strerror or error}; name a file of URLs, one a line") from error
     lines = (line.strip() for line in text.splitlines())
-    found = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    named = (line.lower() if _DOC_ID.fullmatch(line) else line for line in lines)
+    found = list(dict.fromkeys(line for line in named if line and not line.startswith("#")))
     if not found:
         raise InputError(f"expect.{key}: {path} names no URL and no doc_id; write one a line")
     return found

@@ -62,6 +62,8 @@ class Kept(BaseModel):
     documents: int
     kept: int
     kept_tokens: float | None
+    counted_by: str | None = None
+    """The column that tokens are counted by."""
 
 
 class RunRecord(BaseModel):
@@ -242,30 +244,33 @@ def kept_now(storage: Storage, known: Mapping[str, Kept]) -> dict[str, Kept]:
         if index is None or "kept" not in index.counts:
             continue
         same = source in known and known[source].selection == index.key
-        tokens = known[source].kept_tokens if same else _kept_tokens(group, index)
-        counts = index.counts
-        found[source] = Kept(
-            selection=index.key, documents=counts["documents"], kept=counts["kept"], kept_tokens=tokens
-        )
+        if same and known[source].counted_by is not None:
+            tokens, column = known[source].kept_tokens, known[source].counted_by
+        else:
+            tokens, column = _kept_tokens(group, index)
+        counts = {name: index.counts[name] for name in ("documents", "kept")}
+        found[source] = Kept(selection=index.key, kept_tokens=tokens, counted_by=column, **counts)
     return found
 
 
-def _kept_tokens(group: Group, index: Index) -> float | None:
-    """Return the tokens of the documents that were kept, by the best column that counts them."""
+def _kept_tokens(group: Group, index: Index) -> tuple[float | None, str | None]:
+    """Return the tokens of the documents that were kept, and the best column that counts them."""
     import pyarrow.compute as pc  # a tenth of the time of a command that only reads records
 
-    def count(name: str) -> float | None:
+    def count(name: str) -> tuple[float | None, str | None]:
         with open_part(group, name) as file:
             columns = [column for column in TOKEN_COLUMNS if column in file.schema_arrow.names][:1]
             table = file.read(columns=["outcome", *columns])
         if not columns:
-            return None
+            return None, None
         kept: pa.Table = table.filter(pc.equal(table["outcome"], "kept"))
-        return float(pc.sum(kept[columns[0]]).as_py() or 0)
+        return float(pc.sum(kept[columns[0]]).as_py() or 0), columns[0]
 
     with ThreadPoolExecutor(THREADS) as pool:
         counted = list(pool.map(count, [part.name for part in index.parts]))
-    return None if None in counted else sum(each for each in counted if each is not None)
+    tokens = [each for each, _ in counted if each is not None]
+    named = {column for _, column in counted}
+    return (sum(tokens), named.pop()) if len(tokens) == len(counted) and len(named) == 1 else (None, None)
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -87,7 +87,7 @@ _ADVICE = (
     ),
     (
         re.compile(r"(?:refinedweb|dolma3?|mc4)_\w+", re.IGNORECASE),
-        "; if it is of signals_recipe_stats, run `annotate` with these rules or `annotate.recipe_stats: true` first",
+        "; if it is of signals_recipe_stats: `gristmill run CONFIG --set annotate.recipe_stats=true --until annotate`",
     ),
 )
 """Of columns that only some configurations have, what makes them."""
@@ -462,8 +462,8 @@ def spelled(
             if path[0].lower() in instead:
                 raise RuleError(f"{where}: rules do not read {path[0]!r}; {instead[path[0].lower()]}")
             near = difflib.get_close_matches(path[-1].lower(), list(spelling), n=1, cutoff=0.0)
-            hint = f" (nearest: {spelling[near[0]]!r})" if near else ""
             advice = "".join(found.expand(text) for made, text in _ADVICE if (found := made.fullmatch(path[0])))
+            hint = f" (nearest: {spelling[near[0]]!r})" if near and "signals_" not in advice else ""
             raise RuleError(f"{where}: unknown column {'.'.join(path)!r}{hint}{advice}")
         return {**node, "column_names": [name, *path[1:]]}
 

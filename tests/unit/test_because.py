@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.launch import plan
+from flows.launch import diff, expectations, plan
+from pipeline.table.errors import WorkspaceError
 from tests.cli_runs import snapshot, write_config
 from tests.local_run import rows, run_all, write_jsonl
 
@@ -78,6 +79,24 @@ def test_inputs_that_came_changed_and_went(config: dict[str, Any], tmp_path: Pat
     (tmp_path / "in" / "e.jsonl").unlink()
     run_all(config, until="extract")
     assert reasons(config, tmp_path) == {"dedup": "made of parts that changed"}
+
+
+def test_an_input_that_is_gone_alone_is_work_for_what_follows(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "in" / "a.jsonl").unlink()
+    found = planned(config, tmp_path)
+    assert (found["extract"]["shards_to_do"], found["extract"]["because"]) == (0, "1 input that is gone")
+    assert found["select"]["because"] == "follows from the stages above"
+    for asked in (diff, expectations):
+        path = write_config(tmp_path / "c.yaml", config | {"expect": {"kept_documents": "at least 1"}})
+        with pytest.raises(WorkspaceError, match="1 input that is gone"):
+            asked(str(path))
+
+
+def test_a_selection_that_kept_nothing_changed_no_setting(config: dict[str, Any], tmp_path: Path) -> None:
+    none = config | {"select": {"rules": {"none": "1 = 0"}}}
+    run_all(none)
+    found = reasons(none, tmp_path, select={"rules": {"none": "1 = 2"}})
+    assert found == {"select": "changed rule none"}
 
 
 def test_a_part_that_was_deleted(config: dict[str, Any], tmp_path: Path) -> None:

@@ -123,6 +123,26 @@ def test_changes_against_the_run_before(tmp_path: Path) -> None:
     assert told(config, tmp_path, **expect)["web", "changed_kept_share"][:2] == (8 / 9, "missed")
 
 
+def test_tokens_that_were_counted_otherwise_are_not_compared(tmp_path: Path) -> None:
+    config = a_config(tmp_path)
+    run_all(config)
+    run_all(config | {"select": {"rules": {"words": "word_count > 4"}}})
+    for record in (tmp_path / "ws" / "_runs").iterdir():
+        text = record.read_text()
+        assert "estimated_tokens" in text
+        record.write_text(
+            text.replace('"counted_by":"estimated_tokens"', '"counted_by":"token_count"').replace(
+                '"counted_by": "estimated_tokens"', '"counted_by": "token_count"'
+            )
+        )
+    changed = config | {"select": {"rules": {"words": "word_count > 5"}}}
+    run_all(changed)
+    found = told(changed, tmp_path, changed_kept_tokens="at most 0.5", changed_kept_share="at most 0.5")
+    said = ["tokens were counted by token_count, and now by estimated_tokens"]
+    assert found["web", "changed_kept_tokens"] == (None, "cannot be told", said)
+    assert found["web", "changed_kept_share"][1] == "met"
+
+
 def test_expectations_change_no_stage_and_a_source_has_its_own(config: dict[str, Any], tmp_path: Path) -> None:
     notes = config["sources"]["notes"] | {"expect": {"kept_share": None, "kept_documents": "at most 1"}}
     config = config | {"sources": config["sources"] | {"notes": notes}}

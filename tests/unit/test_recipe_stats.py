@@ -244,5 +244,5 @@ def test_what_is_not_measured_says_how_it_is() -> None:
         RuleError, match=r"rule 'quality': unknown column 'quality_score'.*add `classify: \{quality: \{model:"
     ):
         check_rules(load_rules("dclm", "test"), {**columns, **dict.fromkeys(COLUMNS, "DOUBLE")})
-    with pytest.raises(RuleError, match=r"unknown column 'refinedweb_word_count'.*annotate\.recipe_stats: true"):
+    with pytest.raises(RuleError, match=r"unknown column 'refinedweb_word_count'.*annotate\.recipe_stats=true"):
         check_rules(load_rules("refinedweb", "test"), columns)
