@@ -89,6 +89,8 @@ def _wanted(context: Context, selection: Selection, key: str) -> Iterator[Wanted
     now |= {"version": VERSION, "setting part_bytes": selection.part_bytes, "inputs": key}
     for chosen in selection.sources:
         groups = [context.group(chosen.name, folder) for folder in ("outcomes", "curated")]
+        if all(group.is_complete(key) for group in groups):
+            continue  # another source of the scope is why
         indexes = [group.index() for group in groups]
         outcomes, curated = [
             group.manifest(index.parts[0].name) if index and index.parts else None

@@ -28,6 +28,8 @@ RECORDS_USED = 10
 _VALUE_WIDTH = 40
 NOT_MADE, MOVED = "not made before", "made of parts that changed"
 _NEW, _CHANGED, _GONE, _DELETED = "new input", "changed input", "input that is gone", "deleted part"
+LOST = "deleted parts"
+"""Of what is decided as a whole: how many are gone nobody counts."""
 _COUNTED = {_NEW, _CHANGED, _GONE, _DELETED}
 """Reasons that are told with their number."""
 _Placed = tuple[Group, str, Work | None]
@@ -44,7 +46,7 @@ def because(stage: Stage[Any, Any]) -> str:
         reasons += _of_parts(group, wanted, is_first=stage.name == "extract")
     whole: Counter[str] = Counter()
     for each in stage.wanted() if stage.whole else ():
-        whole.update(_differing(each, _DELETED if not stage.pending else MOVED))
+        whole.update(_differing(each, LOST if not stage.pending else MOVED))
     if reasons or len(whole) > 1:
         whole.pop(MOVED, None)  # that follows
     told = []

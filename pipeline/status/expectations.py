@@ -263,6 +263,9 @@ def _listed(session: Session, sources: Sequence[Source], key: str, path: str, li
     wrong = [line for line in lines if (line in kept) != (key == "must_keep")]
     details = [f"{line}: {why.get(line, 'not in the workspace') if key == 'must_keep' else 'kept'}" for line in wrong]
     details = [*details[:MAX_NAMED], *([f"{len(wrong) - MAX_NAMED:,} more"] if len(wrong) > MAX_NAMED else [])]
+    unknown = sum(line not in kept and line not in why for line in lines)
+    if key == "must_drop" and unknown:  # a misspelt one would pass for ever
+        details.append(f"{unknown:,} of {len(lines):,} lines name nothing in the workspace")
     decided = all("outcomes" in source.groups for source in sources) and sources
     outcome = UNKNOWN if not decided else MISSED if wrong else MET
     wanted = f"{'all' if key == 'must_keep' else 'none'} of {len(lines):,} in {path}"

@@ -122,7 +122,7 @@ def _indexes(storage: Storage) -> tuple[dict[str, dict[str, Index]], list[str]]:
 def changes(before: RunRecord, now: RunRecord) -> list[dict[str, Any]]:
     """Return what differs between the configurations, rules and versions of two runs: `key`, `before`, `now`.
 
-    A stage's setting that changed for all sources is told once.
+    A stage's setting, or a rule, that changed alike for all sources is told once.
     """
     old, new = (flat({**run.config, "versions": run.versions}) for run in (before, now))
     for source in before.rules.keys() & now.rules.keys():
@@ -136,7 +136,13 @@ def changes(before: RunRecord, now: RunRecord) -> list[dict[str, Any]]:
         ]
     found = {key: (old.get(key), new.get(key)) for key in differing}
     common = [key for key in found if key.startswith("sources.") and found.get(key.split(".", 2)[-1]) == found[key]]
-    return [{"key": key, "before": a, "now": b} for key, (a, b) in found.items() if key not in common]
+    told: dict[str, tuple[Any, Any]] = {}
+    for key, pair in found.items():
+        _, _, rule = key.removeprefix("rules.").partition(".")
+        alike = {name: found.get(f"rules.{name}.{rule}") for name in before.rules.keys() & now.rules.keys()}
+        is_common = key.startswith("rules.") and len(alike) > 1 and set(alike.values()) == {pair}
+        told[f"rules.{rule}" if is_common else key] = pair
+    return [{"key": key, "before": a, "now": b} for key, (a, b) in told.items() if key not in common]
 
 
 def _run_rows(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:

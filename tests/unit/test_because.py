@@ -92,6 +92,21 @@ def test_an_input_that_is_gone_alone_is_work_for_what_follows(config: dict[str, 
             asked(str(path))
 
 
+def test_of_sources_that_are_selected_together_only_those_with_a_reason_are_told(tmp_path: Path) -> None:
+    sources = {}
+    for number, name in enumerate("ab"):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows(5, 10 * number))
+        sources[name] = {"format": "jsonl", "inputs": [f"{tmp_path}/{name}.jsonl"]}
+    config = {"workspace": str(tmp_path / "ws"), "sources": sources, "dedup": {"scope": ["a", "b"]}}
+    config |= {"select": {"rules": {"words": "word_count > 3"}}, "engine": {"workers": 1}}
+    run_all(config)
+    next((tmp_path / "ws" / "b" / "outcomes").glob("*.parquet")).unlink()
+    assert reasons(config, tmp_path) == {"select": "deleted parts"}
+    run_all(config)
+    sources["b"]["select"] = {"rules": {"words": "word_count > 4"}}
+    assert reasons(config, tmp_path) == {"select": "changed rule words of b"}
+
+
 def test_a_selection_that_kept_nothing_changed_no_setting(config: dict[str, Any], tmp_path: Path) -> None:
     none = config | {"select": {"rules": {"none": "1 = 0"}}}
     run_all(none)
@@ -104,7 +119,7 @@ def test_a_part_that_was_deleted(config: dict[str, Any], tmp_path: Path) -> None
         next((tmp_path / "ws" / "web" / group).glob("*.parquet")).unlink()
     assert reasons(config, tmp_path) == {"annotate": "1 deleted part"}
     run_all(config, until="annotate")
-    assert reasons(config, tmp_path) == {"select": "1 deleted part"}
+    assert reasons(config, tmp_path) == {"select": "deleted parts"}
 
 
 def test_another_version(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ def test_documents_that_must_be_kept_and_must_not(config: dict[str, Any], tmp_pa
         ],
     )
     kept = ["https://big.example/0: kept", "https://example.org/51: kept"]
+    kept.append("1 of 5 lines name nothing in the workspace")
     assert found["web+notes", "must_drop"] == (2.0, "missed", kept)
 
 

@@ -95,6 +95,15 @@ def test_a_rule_that_changed_is_named_and_a_source_of_its_own_setting() -> None:
     }
 
 
+def test_a_rule_that_changed_alike_for_all_sources_is_told_once() -> None:
+    before = record(rules={"web": {"a": "x > 1", "b": "y"}, "code": {"a": "x > 1", "b": "y"}})
+    after = record(rules={"web": {"a": "x > 2", "b": "y"}, "code": {"a": "x > 2", "b": "z"}})
+    assert changes(before, after) == [
+        {"key": "rules.a", "before": "x > 1", "now": "x > 2"},
+        {"key": "rules.code.b", "before": "y", "now": "z"},
+    ]
+
+
 RUNNING = """
 import json, os, signal, sys
 from flows.config import RunConfig
