@@ -114,12 +114,17 @@ def _group(commands: Any, name: str, text: str) -> Any:
 # What starts a run, or prints as it goes ------------------------------------------------------------------------------
 
 
-def run(config: str, assignments: Sequence[str], only: Sequence[str], until: str, dry_run: bool) -> Answer | int:
+def run(
+    config: str, assignments: Sequence[str], only: Sequence[str], until: str, dry_run: bool, json: bool
+) -> Answer | int:
     """Do what the configuration asks for and is not done yet."""
     from flows.launch import curate_workspace, plan
+    from pipeline.table.errors import UsageError
 
     if dry_run:
         return plan(config, assignments, only, until)
+    if json:
+        raise UsageError("run: --json is for --dry-run; `gristmill status WORKSPACE --json` says what a run did")
     curate_workspace(config, assignments, only, until)
     return 0
 

@@ -394,7 +394,7 @@ def _measured(folder: str | Path, result: Measured) -> Answer:
     return Answer([row], told, row, doubts)
 
 
-# Scaling laws --------------------------------------------------------------------------------------------------------
+# Mixtures and scaling laws --------------------------------------------------------------------------------------------
 
 
 def mix_predict(fit: str, ratios: str, out: str | None = None) -> Answer:

@@ -172,7 +172,8 @@ def _choose_and_write(mix: OpenMix, found: Material, fitted: Fitted, step: str) 
     if step == "verify" and choice.verification is not None:
         lines.append(str(choice.verification))
     if shards is not None:
-        lines.append(f"token shards: {shards.folder} ({shards.tokens:,} tokens in {shards.shards} shards)")
+        counted = f"{shards.shards:,} shard{'s' * (shards.shards != 1)}"
+        lines.append(f"token shards: {shards.folder} ({shards.tokens:,} tokens in {counted})")
     elif step == "run":
         lines.append(f"not verified on this suite, so no shards yet; next: {mix.command_of('verify')}, then mix sample")
     lines += [_of(found, fitted), f"mixture: {mix.shown(mix.folder.mixture)}", f"report: {mix.shown(page)}"]

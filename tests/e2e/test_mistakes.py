@@ -230,6 +230,7 @@ ARGUMENT_MISTAKES = [
     ("unknown command", ["curate", "run.yaml"], ["'curate'", "gristmill --help"]),
     ("no configuration", ["run"], ["CONFIG", "gristmill run --help"]),
     ("unknown option", ["run", "run.yaml", "--worker", "2"], ["--worker", "gristmill"]),
+    ("JSON of a run", ["run", "run.yaml", "--json"], ["--json is for --dry-run", "gristmill status"]),
     ("missing configuration", ["run", "rum.yaml"], ["rum.yaml does not exist", "gristmill init"]),
     ("folder as configuration", ["run", "in"], ["in: Is a directory"]),
     ("binary configuration", ["run", "p.png"], ["p.png is not UTF-8", "byte 0"]),
