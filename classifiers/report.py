@@ -27,7 +27,7 @@ from classifiers.report_page import MIN_GROUP, ClassifierReport, Row
 from pipeline.kernels import fasttext
 from pipeline.table.catalog import Catalog, Source
 from pipeline.table.errors import InputError, UsageError, WorkspaceError, nearest, shown
-from pipeline.table.schema import DOC_ID, TEXT, text_buffers
+from pipeline.table.schema import DOC_ID, HOST, TEXT, text_buffers
 from pipeline.table.shards import Part, aligned, read_batches, read_rows
 from pipeline.table.sql import reading
 from pipeline.table.storage import Storage
@@ -52,7 +52,6 @@ _LENGTH_NAMES = (
     "64 to 256 KiB",
     "larger",
 )
-_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]/]*\]|[^/:?#]+)"
 _LABELS = {"1": True, "true": True, POSITIVE: True, "0": False, "false": False, NEGATIVE: False}
 _HOW = (
     "fastText's log-odds of a text are a mean over its words, its n-grams of words and its end. What a word moves in a "
@@ -396,7 +395,7 @@ def _rows(classifier: Classifier, texts: pa.Array | None, known: Mapping[str, An
         columns |= {"score": scores.astype(np.float32), "probability": probabilities.astype(np.float32)}
         columns |= {"text": _beginnings(texts), "bytes": pc.binary_length(texts)}
     if "url" in columns:
-        columns["host"] = pc.utf8_lower(pc.struct_field(pc.extract_regex(columns["url"], _HOST), "host"))
+        columns["host"] = pc.utf8_lower(pc.struct_field(pc.extract_regex(columns["url"], HOST), "host"))
     size = len(columns["score"])
     size = len(columns["score"])
     found = {f.name: _array(columns[f.name], f.type) if f.name in columns else pa.nulls(size, f.type) for f in _WIDE}

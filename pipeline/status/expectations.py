@@ -12,8 +12,8 @@ from pipeline.status.runs import Kept, RunRecord, kept_now, records
 from pipeline.table.catalog import Source
 from pipeline.table.errors import ConfigError, InputError, ShardError, WorkspaceError, nearest
 from pipeline.table.format import text_table, visible
-from pipeline.table.query import quote
-from pipeline.table.schema import TOKEN_COLUMNS
+from pipeline.table.query import literal, quote
+from pipeline.table.schema import HOST, TOKEN_COLUMNS
 from pipeline.table.sql import Session, connect, reading
 from pipeline.table.storage import Storage, read_file
 
@@ -22,7 +22,7 @@ MAX_FILE_BYTES = 1 << 28
 MAX_NAMED = 10
 """Lines of a file that a missed expectation names."""
 _DOC_ID = re.compile(r"[0-9a-fA-F]{32}")
-_HOST = r"regexp_extract(lower(url), '^[a-z][a-z0-9+.-]*://([^/?#@]*@)?(\[[^\]]*\]|[^/?#:]+)', 2)"
+_HOST = f"regexp_extract(lower(url), {literal(HOST)}, 1)"
 
 
 @reading

@@ -17,6 +17,9 @@ from pipeline.table.errors import SchemaError
 
 DOC_ID = "doc_id"
 TEXT = "text"
+HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]/]*\]|[^/:?#]+)"
+"""RE2, of Arrow and DuckDB alike: the host of a URL, without user and port, as it is written."""
+
 TOKEN_COLUMNS = ("token_count", "estimated_tokens")
 """What counts tokens, the best first: exact where a tokenizer was configured."""
 
