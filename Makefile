@@ -43,6 +43,8 @@ define NEXT
 What to try next (see configs/quickstart.yaml and the README):
   $(BIN)/gristmill explain $(WS) https://docs.python.example/3/library/heapq.html
   $(BIN)/gristmill run configs/quickstart.yaml --set sources.web.select.keep="text_length asc"   # only select runs again
+  $(BIN)/gristmill diff configs/quickstart.yaml --set sources.web.select.rules.length="word_count > 500"   # what that would lose
+  $(BIN)/gristmill sample $(WS) web --dropped-by list_like -n 3                                    # pages to read
   $(BIN)/gristmill run configs/quickstart.yaml --set dedup.num_bands=20 --dry-run                # what would run again
   $(BIN)/gristmill sql $(WS) "SELECT * FROM readmes.curated LIMIT 3" --format json
   $(BIN)/gristmill mix verify configs/mixes/quickstart.yaml                                      # predictions held against fresh proxies
