@@ -244,7 +244,7 @@ class Forecast:
             self.coming[source], self.added[source] = rows, self._all([source]) / there * new
             return _estimated(rate[0] * made.work, round(size * rows), f"{_of_runs(rate[1])}, what is there")
         for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if made.work else ():
-            if (found := sample(job, self.run.pages)) is not None:
+            if (found := sample(job, self.run.pools)) is not None:
                 self.coming[source], self.added[source] = found.documents * made.work, found.documents * new
                 inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(made.work)}"
                 seconds, disk = found.elapsed_s * made.work, decimal(int(found.bytes_on_disk * made.work))

@@ -23,6 +23,7 @@ from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
 from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.corpora.parquet import settle_types
+from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
@@ -72,7 +73,7 @@ class Run(Context):
     _inputs: dict[str, list[InputFile]] = field(default_factory=dict)
     _identified: dict[str, list[InputFile]] = field(default_factory=dict)
     _kept: dict[str, dict[str, KeepColumn]] = field(default_factory=dict)
-    _pools: dict[ExtractLimits, WorkerPool] = field(default_factory=dict)
+    _pools: dict[tuple[ExtractLimits, str], WorkerPool] = field(default_factory=dict)
     _pool_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -116,31 +117,35 @@ class Run(Context):
 
     def extract_jobs(self, source: str) -> list[ExtractJob]:
         """Return a job for every input of a source, as its configuration says."""
-        config, kept = self.config.sources[source], self.kept(source)
+        config, files, kept = self.config.sources[source], self.identified(source), self.kept(source)
+        own, options, reader = config.extract, config.format_options(), READERS.get(config.format)
+        groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
         return [
-            ExtractJob(self.storage, source, file, config.format, config.columns, config.extract, kept)
-            for file in self.identified(source)
+            ExtractJob(self.storage, source, file, config.format, config.columns, own, kept, options, tuple(beside))
+            for file, *beside in groups
         ]
 
     def kept(self, source: str) -> dict[str, KeepColumn]:
-        """Return the columns of a corpus's own in the order of their names, each with its type.
+        """Return the columns of a corpus's own, or of its format's, in the order of their names, each with its type.
 
         Raises: InputError when a Parquet file has none of the name, or of a type that cannot be kept.
         """
         config = self.config.sources[source]
+        if config.format in READERS:
+            return {name: KeepColumn(path=name, type=kind) for name, kind in READERS[config.format].columns.items()}
         if source not in self._kept:
             where, as_text = f"sources.{source}.keep_columns", config.format in ("jsonl", "csv")
             inputs = self.inputs(source) if config.keep_columns else []
             self._kept[source] = settle_types(config.keep_columns, inputs, where, not as_text)
         return self._kept[source]
 
-    def pages(self, config: ExtractConfig) -> WorkerPool:
-        """Return the isolated extraction workers under a source's limits, started at the first call."""
+    def pools(self, config: ExtractConfig, handler: str) -> WorkerPool:
+        """Return the isolated workers of a handler under a source's limits, started at the first call."""
         with self._pool_lock:
-            if config.limits not in self._pools:
-                pool = page_pool(self.workers, config)
-                self._pools[config.limits] = self.resources.enter_context(pool)
-            return self._pools[config.limits]
+            if (config.limits, handler) not in self._pools:
+                pool = page_pool(self.workers, config, handler)
+                self._pools[config.limits, handler] = self.resources.enter_context(pool)
+            return self._pools[config.limits, handler]
 
 
 def prepared(path: str, assignments: Sequence[str], only: Sequence[str], until: str) -> tuple[Run, list[str]]:
@@ -233,7 +238,7 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 
 TABLE: dict[str, StageEntry] = {
-    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pages)),
+    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools)),
     "annotate": StageEntry(
         lambda run, sources: annotate_stage(run, sources[0], measured(run.config.settings(sources[0]))),
         adds=lambda config: (
@@ -398,8 +403,13 @@ def check_inputs(run: Run, source: str) -> None:
     """
     where, settings = f"sources.{source}.inputs", run.config.sources[source]
     complaints: list[str] = []
+    if (reader := READERS.get(settings.format)) is not None and reader.together is not None:
+        return  # what is put together is read as a whole
+    options = settings.format_options()
     for file in run.inputs(source):
-        job = ExtractJob(run.storage, source, file, settings.format, settings.columns, settings.extract)
+        job = ExtractJob(
+            run.storage, source, file, settings.format, settings.columns, settings.extract, options=options
+        )
         try:
             with file.open() as stream:
                 complaint = _complaint(itertools.islice(read(stream, job, 0, ()), MAX_ROWS), format_of(stream, job))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import nearest
@@ -14,6 +14,8 @@ from pipeline.table.schema import KeptType
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
 Format = Literal["auto", "warc", "jsonl", "parquet", "csv"]
+OPTIONS: dict[str, type[StageConfig]] = {}
+"""What `options` may say, by format."""
 Favor = Literal["precision", "balanced", "recall"]
 
 
@@ -73,6 +75,7 @@ class InputsConfig(StageConfig):
     inputs: tuple[Address, ...] = Field(min_length=1)
     columns: dict[ColumnName, str] = Field(default_factory=dict)
     keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of the format's own")
     identity: Literal["stat", "content"] = Field(
         "stat", description="content: hash inputs instead of trusting their dates"
     )
@@ -95,6 +98,23 @@ class InputsConfig(StageConfig):
     @model_validator(mode="after")
     def _columns_fit_the_format(self) -> InputsConfig:
         for key in ("columns", "keep_columns"):
-            if getattr(self, key) and self.format == "warc":
-                raise ValueError(f"{key}: a WARC has none; they are for jsonl, parquet and csv")
+            if getattr(self, key) and self.format not in ("auto", "jsonl", "parquet", "csv"):
+                named = "a WARC" if self.format == "warc" else f"format {self.format}"
+                raise ValueError(f"{key}: {named} has none; they are for jsonl, parquet and csv")
+        self.format_options()
         return self
+
+    def format_options(self) -> StageConfig:
+        """Return `options` as the format's own model. Raises: ValueError naming the key."""
+        model = OPTIONS.get(self.format, StageConfig)
+        try:
+            return model.model_validate(self.options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(model.model_fields) or "none"
+                said = f"{self.format} has no such option{nearest(key, model.model_fields)} (known: {known})"
+            else:
+                said = problem["msg"].removeprefix("Value error, ")
+            raise ValueError(f"options.{key}: {said}") from error

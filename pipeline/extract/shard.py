@@ -21,17 +21,20 @@ import pyarrow as pa
 
 from pipeline.extract.config import ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, identify
+from pipeline.extract.conversion import converted
 from pipeline.extract.corpora.parquet import read_parquet
 from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_csv, read_jsonl
+from pipeline.extract.formats import READERS
 from pipeline.extract.html.messages import HtmlOptions
 from pipeline.extract.html.pages import HANDLER, extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
-from pipeline.extract.units import DAMAGE, Document, Entry, Page, Reject, refuse
+from pipeline.extract.units import DAMAGE, Document, Entry, Given, Page, Raw, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs.files import InputFile
 from pipeline.inputs.shipped import lid_model_hash
 from pipeline.table import schema
+from pipeline.table.config import StageConfig
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
 from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
@@ -47,7 +50,9 @@ _TELL_ROWS = 16
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
 
-Result = Page | Document | Reject
+Result = Page | Raw | Document | Reject
+Pools = Callable[[str], WorkerPool]
+"""Gives the workers of a handler (`module:function`), started at the first call."""
 Watch = Callable[[int, int], None]
 """Called with the number of rows finished since the last call and the place in the input's bytes; raises to stop."""
 
@@ -63,7 +68,10 @@ class ExtractJob:
     columns: Mapping[str, str]
     config: ExtractConfig
     keep: Mapping[str, KeepColumn] = field(default_factory=dict)
-    """Columns of the corpus's own, in the order of their names, each with its type."""
+    """Columns of the corpus's own, or of the format's, in the order of their names, each with its type."""
+    options: StageConfig = field(default_factory=StageConfig)
+    beside: tuple[InputFile, ...] = ()
+    """Inputs that are read together with this one."""
 
     @property
     def kept_types(self) -> dict[str, str]:
@@ -82,10 +90,16 @@ class ExtractJob:
         origin = hashlib.blake2b(f"{self.source}\0{self.input.name}".encode(), digest_size=6).hexdigest()
         url, name, size, seen = self.input.shown_url, self.input.name, self.input.size, self.input.identity
         described = {"url": url, "name": name, "size": size, "identity": seen, "shard": number}
-        return Work(f"part-{origin}-{number:05d}", self._identity(), (described,))
+        beside = ({"url": f.shown_url, "name": f.name, "size": f.size, "identity": f.identity} for f in self.beside)
+        return Work(f"part-{origin}-{number:05d}", self._identity(), (described, *beside))
 
     def _identity(self) -> Identity:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
+        if (reader := READERS.get(self.format)) is not None:
+            limits = {"payload_bytes", "record_bytes"}
+            config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
+            config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
+            return Identity("extract", VERSION, config, {name: version(name) for name in reader.libraries})
         if self.keep:
             config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
         if self.format != "warc":  # what concerns pages alone must not re-read a corpus
@@ -118,10 +132,10 @@ class Shard:
     """Why nothing of the input could be read."""
 
 
-def page_pool(workers: int, config: ExtractConfig) -> WorkerPool:
-    """Start the isolated workers that extract pages; close them by leaving the `with` block."""
+def page_pool(workers: int, config: ExtractConfig, handler: str = HANDLER) -> WorkerPool:
+    """Start the isolated workers of a handler, by default that of pages; close them by leaving the `with` block."""
     limits = WorkerLimits(cpu_s=config.limits.cpu_s, memory_bytes=config.limits.memory_bytes)
-    return WorkerPool(HANDLER, workers, limits)
+    return WorkerPool(handler, workers, limits)
 
 
 def finished_shards(job: ExtractJob) -> list[Shard]:
@@ -150,28 +164,28 @@ def _proof(group: Group, work: Work) -> Manifest | None:
     return manifest
 
 
-def extract_input(job: ExtractJob, pages: Callable[[], WorkerPool], watch: Watch) -> list[Shard]:
+def extract_input(job: ExtractJob, pools: Pools, watch: Watch) -> list[Shard]:
     """Make the shards of one raw input that are not there yet; every unit ends as exactly one document or reject.
 
-    `pages` gives the workers for HTML; it is called only where there is some. An input that cannot be opened, or read
+    `pools` is called only where a format has workers. An input that cannot be opened, or read
     as what it is, ends as one reject.
 
     Raises: ShardError when reading fails midway, or the shard cannot be written.
     """
     try:
         with job.input.open() as stream:
-            return _extract(replace(job, format=format_of(stream, job)), stream, pages, watch)
+            return _extract(replace(job, format=format_of(stream, job)), stream, pools, watch)
     except UnreadableInputError as error:
         reason, detail = job.input.problem or ("damaged", str(error))
         if job.input.problem is None:  # it was sound when it was listed: the next run looks again
             job = replace(job, input=replace(job.input, identity="unread"))
         feed = _Feed(iter([refuse(job.input.name, 0, reason, detail, "file")]))
-        return [_make_shard(job, 0, feed, pages, lambda rows: watch(rows, 0))]
+        return [_make_shard(job, 0, feed, pools, lambda rows: watch(rows, 0))]
     except OSError as error:
         raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
 
 
-def _extract(job: ExtractJob, stream: BinaryIO, pages: Callable[[], WorkerPool], watch: Watch) -> list[Shard]:
+def _extract(job: ExtractJob, stream: BinaryIO, pools: Pools, watch: Watch) -> list[Shard]:
     shards = finished_shards(job)
     start = shards[-1].next_offset if shards else 0
     if start is None:
@@ -179,7 +193,7 @@ def _extract(job: ExtractJob, stream: BinaryIO, pages: Callable[[], WorkerPool],
     earlier = itertools.chain.from_iterable([_places(job, shard) for shard in shards])  # read by who needs it
     feed = _Feed(read(stream, job, start, earlier))
     while start is not None:
-        shards.append(_make_shard(job, len(shards), feed, pages, lambda rows: watch(rows, stream.tell())))
+        shards.append(_make_shard(job, len(shards), feed, pools, lambda rows: watch(rows, stream.tell())))
         start = shards[-1].next_offset
     return shards
 
@@ -210,6 +224,8 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
     try:
         if form == "warc":
             yield from read_warc(stream, name, start, limits, earlier)
+        elif form in READERS:
+            yield from READERS[form].read(stream, start, Given(name, limits, job.options, job.beside))
         else:
             yield from _CORPORA[form](stream, start, CorpusFile(name, job.columns, limits, job.keep))
     except InputError as error:
@@ -223,6 +239,8 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
 
 def _complaint(content: Content, form: str, job: ExtractJob) -> tuple[RejectReason, str] | None:
     """Return why an input is known not to be readable, before a reader makes many rejects of it."""
+    if form in READERS:  # which know best what they can read
+        return None
     if content.kind == "unreadable":
         return content.reason, content.detail
     if content.kind == "binary" and form != "warc":  # where records may be found behind it
@@ -269,13 +287,9 @@ class _Feed:
         return self._next.offset if self._next is not None else None
 
 
-def _make_shard(
-    job: ExtractJob, number: int, feed: _Feed, pages: Callable[[], WorkerPool], watch: Callable[[int], None]
-) -> Shard:
+def _make_shard(job: ExtractJob, number: int, feed: _Feed, pools: Pools, watch: Callable[[int], None]) -> Shard:
     work = job.work(number)
-    results: Iterator[Result] = feed.shard(job.config.part_bytes)
-    if job.format == "warc":
-        results = extract_pages(pages(), results, html_options(job.config))
+    results = by_workers(job, feed.shard(job.config.part_bytes), pools)
     with (
         PartWriter(job.documents, work, schema.documents_schema(job.kept_types)) as documents,
         PartWriter(job.rejects, work, schema.REJECTS) as rejects,
@@ -283,7 +297,6 @@ def _make_shard(
         buffer = _Buffer(job.source, documents, rejects)
         told = 0
         for result in results:
-            assert not isinstance(result, Page), "pages are of web archives"
             buffer.add(result)
             if buffer.rows - told >= _TELL_ROWS:
                 watch(buffer.rows - told)
@@ -296,6 +309,19 @@ def _make_shard(
     details |= {"unread": feed.unread} if feed.unread else {}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
     return Shard(documents.finish(tally), rejected, feed.next_offset, buffer.reasons, counts, job.format, feed.unread)
+
+
+def by_workers(job: ExtractJob, results: Iterable[Result], pools: Pools) -> Iterator[Document | Reject]:
+    """Yield a document or reject for each result, in order: pages and raw content go through their format's workers."""
+    handler = HANDLER if job.format == "warc" else READERS[job.format].handler if job.format in READERS else None
+    if handler == HANDLER:
+        yield from extract_pages(pools(handler), results, html_options(job.config))
+    elif handler is not None:
+        yield from converted(pools(handler), results, READERS[job.format].columns)
+    else:
+        for result in results:
+            assert isinstance(result, (Document, Reject)), f"{job.format} has no workers"
+            yield result
 
 
 def html_options(config: ExtractConfig) -> HtmlOptions:
@@ -386,6 +412,6 @@ def _places(job: ExtractJob, shard: Shard) -> Iterator[tuple[str, int]]:
 
 
 def _size(result: Result) -> int:
-    if isinstance(result, Page):
+    if isinstance(result, (Page, Raw)):
         return len(result.payload)
     return len(result.text) if isinstance(result, Document) else 0

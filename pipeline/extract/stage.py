@@ -8,24 +8,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import ExtractConfig
-from pipeline.extract.html.messages import HtmlOptions
-from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import (
     ExtractJob,
     Shard,
+    by_workers,
     documents_table,
     extract_input,
     format_of,
-    html_options,
     read,
 )
-from pipeline.extract.units import Document, Page
+from pipeline.extract.units import MERGED, Document, Page, Raw
 from pipeline.table import schema
 from pipeline.table.catalog import group_folders
 from pipeline.table.schema import KEEP_COLUMNS
@@ -48,7 +47,7 @@ Extracted = tuple[ExtractJob, list[Shard]]
 
 
 def extract_stage(
-    context: Context, source: str, jobs: Sequence[ExtractJob], pages: Callable[[ExtractConfig], WorkerPool]
+    context: Context, source: str, jobs: Sequence[ExtractJob], pools: Callable[[ExtractConfig, str], WorkerPool]
 ) -> Stage[ExtractJob, Extracted]:
     """Return the extraction of every input of a source whose shards are not all there.
 
@@ -74,7 +73,7 @@ def extract_stage(
                 progress.read(position - seen)
                 seen = position
 
-        shards = extract_input(job, lambda: pages(job.config), watch)
+        shards = extract_input(job, lambda handler: pools(job.config, handler), watch)
         watch(0, job.input.size)
         documents = sum(shard.documents.rows for shard in shards)
         units = documents + sum(shard.rejects.rows for shard in shards)
@@ -161,6 +160,8 @@ def _reasons(shards: Sequence[Shard]) -> str:
         counts.update(shard.counts)
     documents = sum(shard.documents.rows for shard in shards)
     notes = [f"{reason} {count:,}" for reason, count in total.most_common(5)]
+    if merged := counts[f"records_{MERGED}"]:
+        notes.append(f"{merged:,} merged into others")
     for key in sorted(counts):
         kind, _, name = key.partition(":")
         if kind == "unfit":
@@ -182,23 +183,23 @@ class Sample:
     """With what later stages measure and write."""
 
 
-def sample(job: ExtractJob, pages: Callable[[ExtractConfig], WorkerPool]) -> Sample | None:
+def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Sample | None:
     """Extract the first units of an input; times and sizes come back per raw byte."""
     started = time.monotonic()
     with job.input.open() as stream:
-        is_parquet = format_of(stream, job) == "parquet"
+        job = replace(job, format=format_of(stream, job))
+        is_parquet = job.format == "parquet"
         items = list(itertools.islice((i for i in read(stream, job, 0, ()) if i.result is not None), SAMPLE_UNITS + 1))
         raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and not is_parquet else job.input.size
         results = [item.result for item in items[:SAMPLE_UNITS] if item.result is not None]
     if not results or not raw_bytes:
         return None
-    if any(isinstance(result, Page) for result in results):
-        pool = pages(job.config)
-        list(extract_pages(pool, results[:1], HtmlOptions()))  # the workers' start is not the sample's
+    raw = [result for result in results if isinstance(result, (Page, Raw))]
+    own = partial(pools, job.config)
+    if raw:
+        list(by_workers(job, raw[:1], own))  # the workers' start is not the sample's
         started = time.monotonic()
-        done = list(extract_pages(pool, results, html_options(job.config)))
-    else:
-        done = [result for result in results if not isinstance(result, Page)]
+    done = list(by_workers(job, results, own))
     elapsed_s = time.monotonic() - started
     documents = [result for result in done if isinstance(result, Document)]
     table = documents_table(job.source, documents, schema.documents_schema(job.kept_types))

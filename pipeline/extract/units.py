@@ -6,12 +6,19 @@ one `Document` or one `Reject`. Readers yield an `Entry` for each, and for what 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import BinaryIO
 
-from pipeline.table.schema import RejectReason
+from pipeline.extract.config import ExtractLimits
+from pipeline.inputs.files import InputFile
+from pipeline.table.config import StageConfig
+from pipeline.table.schema import KeptType, RejectReason
 
 UNIT_TYPES = frozenset({"row", "response", "resource", "conversion", "revisit", "arc"})
+MERGED = "merged"
+"""Type of a record that went into the document of another: an answer, a comment. It is counted, and no unit."""
 DAMAGE = "damage"
 MAX_DETAIL = 300
 
@@ -63,6 +70,18 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """Content that a worker process makes a document's text of: wikitext, LaTeX, anything whose parser may go astray.
+
+    `document` is what is known before, its text empty; `facts` are what else the worker has to know, JSON-serialisable.
+    """
+
+    document: Document
+    payload: bytes
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """A unit, or a damaged stretch of input, that did not become a document, and why."""
 
@@ -70,6 +89,23 @@ class Reject:
     url: str | None
     reason: RejectReason
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a reader is given beside the stream of its input.
+
+    `beside` are further inputs that are read together with it (`Reader.together`); `options` the format's own settings.
+    """
+
+    file: str
+    limits: ExtractLimits
+    options: StageConfig
+    beside: tuple[InputFile, ...] = ()
+
+    def refuse(self, offset: int, reason: RejectReason, detail: str, record_type: str = "row") -> Entry:
+        """Return what cannot be read as a reject."""
+        return refuse(self.file, offset, reason, detail, record_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +119,7 @@ class Entry:
     """
 
     offset: int
-    result: Page | Document | Reject | None
+    result: Page | Raw | Document | Reject | None
     record_type: str = "row"
     resumable: bool = True
 
@@ -96,3 +132,22 @@ class Entry:
 def refuse(file: str, offset: int, reason: RejectReason, detail: str, record_type: str = "row") -> Entry:
     """Return what cannot be read as a reject."""
     return Entry(offset, Reject(Origin(file, offset), None, reason, detail[:MAX_DETAIL]), record_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How inputs of one format are read.
+
+    `read` takes a stream, the place to begin at (that of a resumable entry) and what is `Given`. `columns` are what the
+    format knows beyond the schema, in the order of their names; `handler` names the function (`module:name`) that makes
+    the handler of the workers for its `Raw` units. `libraries` are distributions whose version decides the text;
+    `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
+    are read together, the first of each group at the head; by default each is read alone.
+    """
+
+    read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
+    columns: Mapping[str, KeptType] = field(default_factory=dict)
+    handler: str | None = None
+    libraries: tuple[str, ...] = ()
+    version: str = "v1"
+    together: Callable[[Sequence[InputFile]], list[tuple[InputFile, ...]]] | None = None

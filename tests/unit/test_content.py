@@ -274,12 +274,12 @@ def test_a_file_that_vanishes_or_shrinks_after_it_was_listed(tmp_path: Path) -> 
     (tmp_path / "a.jsonl").write_bytes(DATA[: DATA.index(b"\n") + 1])
     assert outcomes(work) == [ROWS[0]["text"], "truncated_input"]
     (tmp_path / "a.jsonl").unlink()
-    (shard,) = extract_input(work, lambda: pytest.fail("no pages"), lambda rows, position: None)
+    (shard,) = extract_input(work, lambda _: pytest.fail("no pages"), lambda rows, position: None)
     assert (shard.documents.rows, shard.rejects.rows) == (0, 1)
     assert "it was there when the run began" in str(shard.unread)
     assert shard.documents.name != work.work(0).name, "the next run looks again"
     os.mkfifo(tmp_path / "a.jsonl")
-    (shard,) = extract_input(work, lambda: pytest.fail("no pages"), lambda rows, position: None)
+    (shard,) = extract_input(work, lambda _: pytest.fail("no pages"), lambda rows, position: None)
     assert "a pipe or device, not a file" in str(shard.unread)
 
 

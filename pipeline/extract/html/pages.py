@@ -21,7 +21,7 @@ from pipeline.extract.html.messages import (
 )
 from pipeline.extract.html.page_metadata import header_date, header_licence
 from pipeline.extract.isolation import Answer, WorkerFailure, WorkerPool
-from pipeline.extract.units import Document, Page, Reject
+from pipeline.extract.units import Document, Page, Raw, Reject
 from pipeline.table.schema import REJECT_REASONS
 
 HANDLER = "pipeline.extract.html.text:make_handler"
@@ -30,7 +30,7 @@ _CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture i
 
 
 def extract_pages(
-    pool: WorkerPool, units: Iterable[Page | Document | Reject], options: HtmlOptions
+    pool: WorkerPool, units: Iterable[Page | Raw | Document | Reject], options: HtmlOptions
 ) -> Iterator[Document | Reject]:
     """Yield one document or reject for each unit, in order; none can drop. What is no page passes through.
 
@@ -79,10 +79,11 @@ class _Ticket:
 
 
 def _requests(
-    units: Iterable[Page | Document | Reject], options: HtmlOptions, outcomes: dict[bytes, _Outcome]
+    units: Iterable[Page | Raw | Document | Reject], options: HtmlOptions, outcomes: dict[bytes, _Outcome]
 ) -> Iterator[tuple[_Ticket | Document | Reject, bytes | None]]:
     for unit in units:
         if not isinstance(unit, Page):
+            assert not isinstance(unit, Raw), "what is no page has a handler of its own"
             yield unit, None
             continue
         request = encode_request(_request(unit, options))

@@ -1,0 +1,8 @@
+"""The formats that have a reader of their own, each in a room of this folder."""
+
+from __future__ import annotations
+
+from pipeline.extract.units import Reader
+
+READERS: dict[str, Reader] = {}
+"""By the name that `format` gives them. Web archives and corpora are read by `pipeline.extract.shard` itself."""
