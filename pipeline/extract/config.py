@@ -13,9 +13,7 @@ from pipeline.table.schema import KeptType
 
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
-Format = Literal["auto", "warc", "jsonl", "parquet", "csv"]
-OPTIONS: dict[str, type[StageConfig]] = {}
-"""What `options` may say, by format."""
+Format = Literal["auto", "warc", "jsonl", "parquet", "csv", "wikipedia"]
 Favor = Literal["precision", "balanced", "recall"]
 
 
@@ -51,6 +49,16 @@ class KeepColumn(StageConfig):
 
     path: str = Field(min_length=1, description="the field's name, or the names that lead to it: `meta.stars`")
     type: KeptType | None = Field(None, description="null: text, in Parquet the type of the file's column")
+
+
+class WikipediaOptions(StageConfig):
+    """What is read of a MediaWiki dump."""
+
+    namespaces: tuple[int, ...] = Field((0,), min_length=1, description="numbers of those whose pages are read")
+
+
+OPTIONS: dict[str, type[StageConfig]] = {"wikipedia": WikipediaOptions}
+"""What `options` may say, by format."""
 
 
 class ExtractConfig(StageConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.extract.units import Reader
+from pipeline.extract.wiki.reader import READER as WIKIPEDIA
 
-READERS: dict[str, Reader] = {}
+READERS: dict[str, Reader] = {"wikipedia": WIKIPEDIA}
 """By the name that `format` gives them. Web archives and corpora are read by `pipeline.extract.shard` itself."""
