@@ -235,8 +235,8 @@ class Forecast:
         jobs: Sequence[ExtractJob] = made.pending
         index = self.sources[source].groups.get("documents") if source in self.sources else None
         known = index.details.get("shards", {}) if index is not None else {}
-        new = sum(job.input.size for job in jobs if job.input.name not in known)
-        there = sum(job.input.size for job in self.run.extract_jobs(source)) - new
+        new = sum(job.size for job in jobs if job.input.name not in known)
+        there = sum(job.size for job in self.run.extract_jobs(source)) - new
         rate = seconds_a_unit(self.records, source, "extract", "bytes")
         size = bytes_a_row(self.sources, [source], "extract")
         if rate is not None and size is not None and there > 0:

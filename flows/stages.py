@@ -27,7 +27,7 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
-from pipeline.extract.units import Entry, Reject
+from pipeline.extract.units import LEFT_OUT, SKIPPED, Entry, Reject
 from pipeline.inputs.files import InputFile, resolve, with_contents
 from pipeline.inputs.shipped import lid_model_path
 from pipeline.rephrase import stage as rephrase
@@ -403,16 +403,16 @@ def check_inputs(run: Run, source: str) -> None:
     """
     where, settings = f"sources.{source}.inputs", run.config.sources[source]
     complaints: list[str] = []
-    if (reader := READERS.get(settings.format)) is not None and reader.together is not None:
-        return  # what is put together is read as a whole
-    options = settings.format_options()
-    for file in run.inputs(source):
-        job = ExtractJob(
-            run.storage, source, file, settings.format, settings.columns, settings.extract, options=options
-        )
+    options, reader = settings.format_options(), READERS.get(settings.format)
+    files = run.inputs(source)
+    groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
+    own = settings.format, settings.columns, settings.extract
+    for file, *beside in groups:
+        job = ExtractJob(run.storage, source, file, *own, options=options, beside=tuple(beside))
         try:
             with file.open() as stream:
-                complaint = _complaint(itertools.islice(read(stream, job, 0, ()), MAX_ROWS), format_of(stream, job))
+                entries = read(stream, job, 0, (), MAX_ROWS)
+                complaint = _complaint(itertools.islice(entries, MAX_ROWS), format_of(stream, job))
         except UnreadableInputError as error:
             complaint = file.problem[1] if file.problem else str(error)
         except (OSError, ShardError) as error:
@@ -433,6 +433,6 @@ def _complaint(items: Iterator[Entry], form: str) -> str | None:
         is_damage = isinstance(result, Reject) and result.reason in ("damaged", "truncated_input") and form != "warc"
         if isinstance(result, Reject) and (item.record_type == "file" or is_damage):
             first = first or result.detail
-        else:
+        elif item.record_type not in (LEFT_OUT, SKIPPED):
             return ""
     return first

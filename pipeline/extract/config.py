@@ -13,7 +13,7 @@ from pipeline.table.schema import KeptType
 
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
-Format = Literal["auto", "warc", "jsonl", "parquet", "csv", "wikipedia"]
+Format = Literal["auto", "warc", "jsonl", "parquet", "csv", "reddit", "stackexchange", "wikipedia"]
 Favor = Literal["precision", "balanced", "recall"]
 
 
@@ -74,6 +74,39 @@ class ExtractConfig(StageConfig):
     )
     part_bytes: int = Field(256 << 20, ge=1 << 16, description="decoded input bytes that go into one shard")
     limits: ExtractLimits = ExtractLimits()
+
+
+class StackExchangeOptions(StageConfig):
+    """Which questions and answers of a dump of Stack Exchange become documents."""
+
+    site: str | None = Field(None, description="host of the site; null: as the folder or the file's name says")
+    answers: Literal["all", "accepted", "best"] = Field("all", description="best: the first, accepted or not")
+    min_question_score: int | None = Field(None, description="questions below are rejected as `namespace`")
+    min_answer_score: int | None = Field(None, description="answers below are left out")
+    unanswered: bool = Field(True, description="false: questions without an answer in the document are `namespace`")
+    comments: bool = Field(False, description="put the comments of each post behind it")
+
+
+class RedditOptions(StageConfig):
+    """Which submissions and comments of Reddit become documents."""
+
+    documents: Literal["threads", "submissions", "comments"] = Field("threads", description="what a document is")
+    orphans: Literal["reject", "documents"] = Field(
+        "reject", description="comments whose submission is not in the inputs: rejects, or a document a thread"
+    )
+    subreddits: tuple[str, ...] = Field((), description="only these; none: all")
+    exclude_subreddits: tuple[str, ...] = Field((), description="none of these")
+    over_18: bool = Field(False, description="false: submissions marked so are rejected as `namespace`")
+    bots: bool = Field(False, description="false: submissions of bots are `namespace`, their comments left out")
+    bot_names: tuple[str, ...] = Field((), description="authors that are bots, beside those known by name or ending")
+    min_score: int | None = Field(None, description="submissions below are rejected as `namespace`")
+    min_comment_score: int | None = Field(None, description="comments below are left out")
+    max_depth: int | None = Field(None, gt=0, description="levels of comments")
+    max_comments: int | None = Field(None, ge=0, description="comments of a document, in reading order")
+
+
+OPTIONS: dict[str, type[StageConfig]] = {"reddit": RedditOptions, "stackexchange": StackExchangeOptions}
+"""What `options` may say, by format."""
 
 
 class InputsConfig(StageConfig):

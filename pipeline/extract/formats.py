@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.extract.threads.reddit import REDDIT
+from pipeline.extract.threads.stackexchange import STACKEXCHANGE
 from pipeline.extract.units import Reader
 from pipeline.extract.wiki.reader import READER as WIKIPEDIA
 
-READERS: dict[str, Reader] = {"wikipedia": WIKIPEDIA}
+READERS: dict[str, Reader] = {"reddit": REDDIT, "stackexchange": STACKEXCHANGE, "wikipedia": WIKIPEDIA}
 """By the name that `format` gives them. Web archives and corpora are read by `pipeline.extract.shard` itself."""

@@ -38,6 +38,7 @@ WHOLE_BYTES = 4 << 20
 GZIP_FRAME_BYTES = 18  # header and trailer
 BZ2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # what follows "BZh" and a digit: a block, or the end of an empty file
 MAX_ZSTD_WINDOW = 1 << 27  # what the zstd command accepts without asking
+LONG_ZSTD_WINDOW = 1 << 31  # of archives of whole months, whose readers are told so
 MAX_XZ_BYTES = 160 << 20  # of memory: twice what `xz -9` needs
 MAX_DICTIONARY_BYTES = 16 << 20
 EXPANSION, EXPANSION_BYTES = 8192, 1 << 30
@@ -71,10 +72,14 @@ class DamagedMember(Exception):
 
 
 class RawInput:
-    """Raw bytes by position over a seekable stream, read in blocks; to see how it begins, or `whole`."""
+    """Raw bytes by position over a seekable stream, read in blocks; to see how it begins, or `whole`.
 
-    def __init__(self, stream: BinaryIO, *, whole: bool = True) -> None:
+    `window` is how far back Zstandard may look, which is memory once so much is decoded.
+    """
+
+    def __init__(self, stream: BinaryIO, *, whole: bool = True, window: int = MAX_ZSTD_WINDOW) -> None:
         self.stream = stream
+        self.window = window if whole else LONG_ZSTD_WINDOW
         self._block = b""
         self._start = 0
         self.size = stream.seek(0, 2)
@@ -171,8 +176,8 @@ class _Gzip:
 class _Zstd:
     needs_input = True  # the library has no limit on output
 
-    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None) -> None:
-        self._object = zstandard.ZstdDecompressor(dictionary, max_window_size=MAX_ZSTD_WINDOW).decompressobj()
+    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None, window: int) -> None:
+        self._object = zstandard.ZstdDecompressor(dictionary, max_window_size=window).decompressobj()
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         return self._object.decompress(data) if data else b""
@@ -242,7 +247,7 @@ class Member:
         self.end: int | None = None  # raw offset behind the member, once it is known
         self._raw, self._form = raw, form
         self._fed = start if form.codec in ("plain", "gzip") else _skip_skippable(raw, start)
-        self._decoder: _Decoder | None = _open_decoder(form)
+        self._decoder: _Decoder | None = _open_decoder(form, raw.window)
 
     def read(self, feed_bytes: int | None = None) -> bytes:
         """Return the next decoded piece, empty at the member's proper end.
@@ -307,14 +312,14 @@ class Member:
         return data
 
 
-def _open_decoder(form: Compression) -> _Decoder | None:
+def _open_decoder(form: Compression, window: int) -> _Decoder | None:
     match form.codec:
         case "plain":
             return None
         case "gzip":
             return _Gzip()
         case "zstd":
-            return _Zstd(form.dictionary)
+            return _Zstd(form.dictionary, window)
         case "lz4":
             return lz4.frame.LZ4FrameDecompressor()  # type: ignore[no-any-return]
         case "xz":
@@ -546,3 +551,37 @@ def _in_utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     except UnicodeDecodeError as error:
         cut = "truncated" in error.reason
         raise DamagedMember(f"no {encoding.upper()} from here on: {error.reason}", read, cut=cut) from error
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """A line without its newline. `data` is None when it is over the limit; with `damage` the file ends in it."""
+
+    offset: int
+    data: bytes | None
+    damage: DamagedMember | None = None
+
+
+def read_lines(raw: RawInput, start: int, limit: int, mark: bytes = b"\n") -> Iterator[RawLine]:
+    r"""Yield the lines of an input from the byte `start` of its content on; none can drop.
+
+    Lines end at "\n" alone, or another `mark`. When the compressed file is damaged, the line that it ends in comes
+    last, with `damage`.
+    """
+    offset, size = start, 0  # of the line that has not ended
+    held: list[bytes] = []  # of it, while it is within the limit
+    damage: DamagedMember | None = None
+    try:
+        for piece in content(raw, start):
+            raw.spend(UNIT_BYTES * piece.count(mark))
+            *ends, rest = piece.split(mark)
+            for end in ends:
+                size += len(end)
+                yield RawLine(offset, b"".join([*held, end]) if size <= limit else None)
+                offset, size, held = offset + size + 1, 0, []
+            size += len(rest)
+            held = [*held, rest] if size <= limit else []
+    except DamagedMember as error:
+        damage = error
+    if size or damage is not None:
+        yield RawLine(offset, b"".join(held) if size <= limit else None, damage)

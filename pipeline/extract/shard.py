@@ -78,6 +78,11 @@ class ExtractJob:
         return {name: column.type or "text" for name, column in self.keep.items()}
 
     @property
+    def size(self) -> int:
+        """Bytes of the input and of those that are read with it."""
+        return self.input.size + sum(file.size for file in self.beside)
+
+    @property
     def documents(self) -> Group:
         return Group(self.storage, f"{self.source}/documents")
 
@@ -99,6 +104,7 @@ class ExtractJob:
             limits = {"payload_bytes", "record_bytes"}
             config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
             config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
+            config |= {"columns": dict(reader.columns)}
             return Identity("extract", VERSION, config, {name: version(name) for name in reader.libraries})
         if self.keep:
             config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
@@ -206,15 +212,17 @@ def format_of(stream: BinaryIO, job: ExtractJob) -> str:
     return "jsonl" if kind == "damaged" else kind if kind == "warc" or kind in _CORPORA else "auto"
 
 
-def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]]) -> Iterator[Entry]:
-    """Yield the entries of a raw input from `start` on; `earlier` is for `read_warc`.
+def read(
+    stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]], rows: int | None = None
+) -> Iterator[Entry]:
+    """Yield the entries of a raw input from `start` on; `earlier` is for `read_warc`, `rows` for who only looks.
 
     An input that holds nothing has none. One that cannot be read is one entry of the type "file", and one that is
     shorter than it was when it was listed ends with damage.
     """
     name, limits = job.input.name, job.config.limits
     content = identify(stream, name, job.columns)
-    if content.kind == "empty":
+    if content.kind == "empty" and not job.beside:
         return
     form = format_of(stream, job)
     complaint = _complaint(content, form, job)
@@ -225,7 +233,9 @@ def read(stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[
         if form == "warc":
             yield from read_warc(stream, name, start, limits, earlier)
         elif form in READERS:
-            yield from READERS[form].read(stream, start, Given(name, limits, job.options, job.beside))
+            address = job.input.shown_url
+            given = Given(name, limits, job.options, job.beside, address, job.storage, rows)
+            yield from READERS[form].read(stream, start, given)
         else:
             yield from _CORPORA[form](stream, start, CorpusFile(name, job.columns, limits, job.keep))
     except InputError as error:

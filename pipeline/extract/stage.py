@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.extract.config import ExtractConfig
+from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import (
     ExtractJob,
@@ -24,7 +25,7 @@ from pipeline.extract.shard import (
     format_of,
     read,
 )
-from pipeline.extract.units import MERGED, Document, Page, Raw
+from pipeline.extract.units import LEFT_OUT, MERGED, SKIPPED, Document, Page, Raw
 from pipeline.table import schema
 from pipeline.table.catalog import group_folders
 from pipeline.table.schema import KEEP_COLUMNS
@@ -32,6 +33,8 @@ from pipeline.table.shards import Group, Index, Part, Work, write_options
 from pipeline.table.stages import Context, Made, Progress, Publish, Stage, Totals
 
 SAMPLE_UNITS = 48
+SAMPLE_ROWS = 2_000
+"""Rows of each input of which a sample is made, where several are put together."""
 _SIGNAL_BYTES = 400
 """Narrow columns of a document on disk: language, statistics, outcome (measured on web pages)."""
 _CURATED_AGAIN = 2.0
@@ -74,10 +77,10 @@ def extract_stage(
                 seen = position
 
         shards = extract_input(job, lambda handler: pools(job.config, handler), watch)
-        watch(0, job.input.size)
+        watch(0, job.size)
         documents = sum(shard.documents.rows for shard in shards)
         units = documents + sum(shard.rejects.rows for shard in shards)
-        return Made((job, shards), job.input.name, units, documents, job.input.size, _reasons(shards))
+        return Made((job, shards), job.input.name, units, documents, job.size, _reasons(shards))
 
     def complete(results: Sequence[Extracted], publish: Publish, progress: Progress) -> Totals:
         parts = done | {
@@ -109,7 +112,7 @@ def extract_stage(
             if part.stem.endswith("-00000") and part.stem not in first:
                 yield group, part.stem, None
 
-    size = sum(job.input.size for job in pending)
+    size = sum(job.size for job in pending)
     return Stage(source, "extract", pending, len(done), complete, make, work=size, unit="bytes", works=works)
 
 
@@ -160,8 +163,9 @@ def _reasons(shards: Sequence[Shard]) -> str:
         counts.update(shard.counts)
     documents = sum(shard.documents.rows for shard in shards)
     notes = [f"{reason} {count:,}" for reason, count in total.most_common(5)]
-    if merged := counts[f"records_{MERGED}"]:
-        notes.append(f"{merged:,} merged into others")
+    for kind, said in ((MERGED, "merged into others"), (LEFT_OUT, "left out"), (SKIPPED, "inputs not used")):
+        if number := counts[f"records_{kind}"]:
+            notes.append(f"{number:,} {said}")
     for key in sorted(counts):
         kind, _, name = key.partition(":")
         if kind == "unfit":
@@ -188,10 +192,16 @@ def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -
     started = time.monotonic()
     with job.input.open() as stream:
         job = replace(job, format=format_of(stream, job))
-        is_parquet = job.format == "parquet"
-        items = list(itertools.islice((i for i in read(stream, job, 0, ()) if i.result is not None), SAMPLE_UNITS + 1))
-        raw_bytes = items[-1].offset if len(items) > SAMPLE_UNITS and not is_parquet else job.input.size
-        results = [item.result for item in items[:SAMPLE_UNITS] if item.result is not None]
+        is_put_together = job.format in READERS and READERS[job.format].together is not None
+        most = None if is_put_together else SAMPLE_UNITS + 1
+        entries = read(stream, job, 0, (), SAMPLE_ROWS)
+        items = list(itertools.islice((i for i in entries if i.result is not None), most))
+        raw_bytes = job.size
+        if is_put_together:  # whose offsets are no bytes
+            raw_bytes = min(job.size, stream.tell())
+        elif len(items) > SAMPLE_UNITS and job.format != "parquet":
+            raw_bytes = items.pop().offset
+        results = [item.result for item in items[: most and SAMPLE_UNITS] if item.result is not None]
     if not results or not raw_bytes:
         return None
     raw = [result for result in results if isinstance(result, (Page, Raw))]

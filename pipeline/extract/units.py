@@ -15,10 +15,15 @@ from pipeline.extract.config import ExtractLimits
 from pipeline.inputs.files import InputFile
 from pipeline.table.config import StageConfig
 from pipeline.table.schema import KeptType, RejectReason
+from pipeline.table.storage import Storage
 
 UNIT_TYPES = frozenset({"row", "response", "resource", "conversion", "revisit", "arc"})
 MERGED = "merged"
 """Type of a record that went into the document of another: an answer, a comment. It is counted, and no unit."""
+LEFT_OUT = "left_out"
+"""Type of a part of a document that an option leaves out, or that belongs to none. It is counted, and no unit."""
+SKIPPED = "skipped"
+"""Type of a whole input of which nothing is used. It is counted, and no unit."""
 DAMAGE = "damage"
 MAX_DETAIL = 300
 
@@ -96,12 +101,17 @@ class Given:
     """What a reader is given beside the stream of its input.
 
     `beside` are further inputs that are read together with it (`Reader.together`); `options` the format's own settings.
+    `address` is where the input lies; `storage`, where there is one, has room for scratch. Only to look at the input,
+    `rows` of each file that is read are enough.
     """
 
     file: str
     limits: ExtractLimits
     options: StageConfig
     beside: tuple[InputFile, ...] = ()
+    address: str = ""
+    storage: Storage | None = None
+    rows: int | None = None
 
     def refuse(self, offset: int, reason: RejectReason, detail: str, record_type: str = "row") -> Entry:
         """Return what cannot be read as a reject."""

@@ -8,47 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput, content, read_head
+from pipeline.extract.members import UNIT_BYTES, DamagedMember, RawInput, RawLine, content, read_head
 
 _BEGINNING_BYTES = 1024
 _SPACE = b" \t\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class RawLine:
-    """A line without its newline. `data` is None when it is over the limit; with `damage` the file ends in it."""
-
-    offset: int
-    data: bytes | None
-    damage: DamagedMember | None = None
-
-
-def read_lines(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:
-    r"""Yield the lines of a seekable stream from the byte `start` of its content on; none can drop.
-
-    Lines end at "\n" alone. When the compressed file is damaged, the line that it ends in comes last, with `damage`.
-    """
-    raw = RawInput(stream)
-    offset, size = start, 0  # of the line that has not ended
-    held: list[bytes] = []  # of it, while it is within the limit
-    damage: DamagedMember | None = None
-    try:
-        for piece in content(raw, start):
-            raw.spend(UNIT_BYTES * piece.count(b"\n"))
-            *ends, rest = piece.split(b"\n")
-            for end in ends:
-                size += len(end)
-                yield RawLine(offset, b"".join([*held, end]) if size <= limit else None)
-                offset, size, held = offset + size + 1, 0, []
-            size += len(rest)
-            held = [*held, rest] if size <= limit else []
-    except DamagedMember as error:
-        damage = error
-    if size or damage is not None:
-        yield RawLine(offset, b"".join(held) if size <= limit else None, damage)
 
 
 def read_elements(stream: BinaryIO, start: int, limit: int) -> Iterator[RawLine]:

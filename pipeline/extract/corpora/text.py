@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO
 
-from pipeline.extract.corpora.lines import RawLine, is_json_array, read_elements, read_lines
+from pipeline.extract.corpora.lines import is_json_array, read_elements
 from pipeline.extract.corpora.rows import TOO_DEEP, CorpusFile, Keys, find, to_fields
 from pipeline.extract.media import DELIMITERS
-from pipeline.extract.members import BOM
+from pipeline.extract.members import BOM, RawInput, RawLine, read_lines
 from pipeline.extract.units import Entry
 from pipeline.table.errors import InputError
 
@@ -26,7 +26,7 @@ def read_jsonl(stream: BinaryIO, start: int, corpus: CorpusFile) -> Iterator[Ent
     `start` counts the decompressed content in UTF-8.
     """
     in_elements, limit = is_json_array(stream), corpus.limits.record_bytes
-    for line in read_elements(stream, start, limit) if in_elements else read_lines(stream, start, limit):
+    for line in read_elements(stream, start, limit) if in_elements else read_lines(RawInput(stream), start, limit):
         if line.damage is not None:
             yield corpus.damage(line.offset, line.damage)
         elif line.data is None:
@@ -69,7 +69,7 @@ def read_csv(stream: BinaryIO, start: int, corpus: CorpusFile) -> Iterator[Entry
         return lookup(outer) if keys is None and outer else keys
 
     corpus.check(names, lookup)
-    feed = _LineFeed(read_lines(stream, max(start, body), corpus.limits.record_bytes))
+    feed = _LineFeed(read_lines(RawInput(stream), max(start, body), corpus.limits.record_bytes))
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.taken = []
@@ -125,7 +125,7 @@ class _BadLineError(Exception):
 
 def _read_names(stream: BinaryIO, corpus: CorpusFile) -> tuple[list[str], str, int]:
     """Return the columns' names, the delimiter and the offset of the first row behind them."""
-    feed = _LineFeed(read_lines(stream, 0, corpus.limits.record_bytes))
+    feed = _LineFeed(read_lines(RawInput(stream), 0, corpus.limits.record_bytes))
     try:
         first = next(feed).removeprefix(BOM.decode())
         delimiter = max(DELIMITERS, key=first.count)

@@ -1,0 +1,1 @@
+"""Posts with what was answered to them: Stack Exchange and Reddit."""
