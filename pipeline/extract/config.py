@@ -13,7 +13,20 @@ from pipeline.table.schema import KeptType
 
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
-Format = Literal["auto", "warc", "jsonl", "parquet", "csv", "reddit", "stackexchange", "wikipedia"]
+Format = Literal[
+    "auto",
+    "warc",
+    "jsonl",
+    "parquet",
+    "csv",
+    "html",
+    "latex",
+    "markdown",
+    "reddit",
+    "stackexchange",
+    "text",
+    "wikipedia",
+]
 Favor = Literal["precision", "balanced", "recall"]
 
 
@@ -55,10 +68,6 @@ class WikipediaOptions(StageConfig):
     """What is read of a MediaWiki dump."""
 
     namespaces: tuple[int, ...] = Field((0,), min_length=1, description="numbers of those whose pages are read")
-
-
-OPTIONS: dict[str, type[StageConfig]] = {"wikipedia": WikipediaOptions}
-"""What `options` may say, by format."""
 
 
 class ExtractConfig(StageConfig):
@@ -105,7 +114,32 @@ class RedditOptions(StageConfig):
     max_comments: int | None = Field(None, ge=0, description="comments of a document, in reading order")
 
 
-OPTIONS: dict[str, type[StageConfig]] = {"reddit": RedditOptions, "stackexchange": StackExchangeOptions}
+class FileOptions(StageConfig):
+    """Which files of folders and archives become documents."""
+
+    include: tuple[str, ...] = Field(
+        (), description="globs of paths or names, such as `docs/**/*.md`; empty: what the format reads"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
+    base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
+
+
+class LatexOptions(StageConfig):
+    """What of a paper's sources becomes text."""
+
+    bibliography: bool = Field(False, description="true: the list of references, where the sources hold it (.bbl)")
+    citations: bool = Field(True, description="true: `[key]` where a work is cited; false: nothing")
+
+
+OPTIONS: dict[str, type[StageConfig]] = {
+    "html": FileOptions,
+    "text": FileOptions,
+    "markdown": FileOptions,
+    "latex": LatexOptions,
+    "reddit": RedditOptions,
+    "stackexchange": StackExchangeOptions,
+    "wikipedia": WikipediaOptions,
+}
 """What `options` may say, by format."""
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pipeline.extract.html.files import HTML, MARKDOWN, TEXT
+from pipeline.extract.latex.reader import LATEX
 from pipeline.extract.threads.reddit import REDDIT
 from pipeline.extract.threads.stackexchange import STACKEXCHANGE
 from pipeline.extract.units import Reader
 from pipeline.extract.wiki.reader import READER as WIKIPEDIA
 
-READERS: dict[str, Reader] = {"reddit": REDDIT, "stackexchange": STACKEXCHANGE, "wikipedia": WIKIPEDIA}
+READERS: dict[str, Reader] = {
+    "html": HTML,
+    "latex": LATEX,
+    "markdown": MARKDOWN,
+    "reddit": REDDIT,
+    "stackexchange": STACKEXCHANGE,
+    "text": TEXT,
+    "wikipedia": WIKIPEDIA,
+}
 """By the name that `format` gives them. Web archives and corpora are read by `pipeline.extract.shard` itself."""

@@ -85,6 +85,7 @@ _BEGINNINGS: dict[bytes, str] = {
     b"\0\0\1\0": "image/x-icon",
     CODECS["gzip"]: "application/gzip",
 }
+_MARKED_TEXT = (b"%PDF-", b"%!PS", b"{\\rtf", b"version https://git-lfs")
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:[\x95c}\]]|$)")
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|br|a|b|h[1-6]|table|font|iframe|span|ul|img"
@@ -128,6 +129,20 @@ def refuse_body(media_type: str | None, body: bytes) -> str | None:
     found = [kind for magic, kind in _BODIES.items() if head.startswith(magic)]
     found += [kind for magic, kind in _BEGINNINGS.items() if body.startswith(magic)]
     return (f"{found[0]}, declared as {media_type}" if media_type else found[0]) if found else None
+
+
+def not_text(data: bytes) -> str | None:
+    """Return what a file is that is no text in any charset, None when it may be text."""
+    head = data[:_SNIFF_BYTES]
+    visible = len(_CONTROL.sub(b"", head))
+    if visible == len(head) and not head.startswith(_MARKED_TEXT):
+        return None  # whose first letters mean something elsewhere: ORC, BZh
+    if (known := file_signature(head)) is not None:
+        return known[0]
+    halves = head[0::2].count(0), head[1::2].count(0)
+    is_wide = head.startswith((b"\xff\xfe", b"\xfe\xff")) or max(halves) > 20 * min(halves) + 0.1 * len(head)  # UTF-16
+    is_binary = not is_wide and 50 * visible < 49 * len(head)
+    return refuse_body(None, head) or ("binary data of no known format" if is_binary else None)
 
 
 def _head(body: bytes) -> bytes:

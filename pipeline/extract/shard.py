@@ -26,8 +26,8 @@ from pipeline.extract.corpora.parquet import read_parquet
 from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_csv, read_jsonl
 from pipeline.extract.formats import READERS
-from pipeline.extract.html.messages import HtmlOptions
-from pipeline.extract.html.pages import HANDLER, extract_pages
+from pipeline.extract.html.messages import HANDLER, HtmlOptions
+from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
 from pipeline.extract.units import DAMAGE, Document, Entry, Given, Page, Raw, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
@@ -102,13 +102,14 @@ class ExtractJob:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
         if (reader := READERS.get(self.format)) is not None:
             limits = {"payload_bytes", "record_bytes"}
-            config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
             config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
-            config |= {"columns": dict(reader.columns)}
-            return Identity("extract", VERSION, config, {name: version(name) for name in reader.libraries})
-        if self.keep:
+            if reader.handler != HANDLER:
+                config |= {"columns": dict(reader.columns)}
+                config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
+                return Identity("extract", VERSION, config, {name: version(name) for name in reader.libraries})
+        elif self.keep:
             config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
-        if self.format != "warc":  # what concerns pages alone must not re-read a corpus
+        if self.format != "warc" and reader is None:  # what concerns pages alone must not re-read a corpus
             config |= {"columns": dict(self.columns), "record_bytes": self.config.limits.record_bytes}
             return Identity("extract", VERSION, config)
         settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
@@ -222,9 +223,9 @@ def read(
     """
     name, limits = job.input.name, job.config.limits
     content = identify(stream, name, job.columns)
-    if content.kind == "empty" and not job.beside:
-        return
     form = format_of(stream, job)
+    if content.kind == "empty" and not job.beside and not (form in READERS and READERS[form].of_files):
+        return
     complaint = _complaint(content, form, job)
     if complaint is not None:
         yield refuse(name, 0, *complaint, "file")

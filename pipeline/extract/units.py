@@ -43,7 +43,7 @@ class Page:
 
     `payload` is the HTTP body with transfer and content codings undone. `media_type` and `charset` are what the HTTP
     header claims, lower case, None when it says nothing. `headers` has the response headers that metadata uses, with
-    lower-case names.
+    lower-case names; `kept` values of the format's own columns.
     """
 
     origin: Origin
@@ -54,6 +54,7 @@ class Page:
     captured: datetime | None  # WARC-Date
     truncated: str | None  # WARC-Truncated, or segment, range, disconnect
     headers: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ class Reader:
     format knows beyond the schema, in the order of their names; `handler` names the function (`module:name`) that makes
     the handler of the workers for its `Raw` units. `libraries` are distributions whose version decides the text;
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
-    are read together, the first of each group at the head; by default each is read alone.
+    are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
+    file is a document, so that an empty one is a unit, too.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
@@ -161,3 +163,4 @@ class Reader:
     libraries: tuple[str, ...] = ()
     version: str = "v1"
     together: Callable[[Sequence[InputFile]], list[tuple[InputFile, ...]]] | None = None
+    of_files: bool = False

@@ -26,8 +26,8 @@ import trafilatura
 from warcio.archiveiterator import ArchiveIterator
 
 from pipeline.extract.html.charset import decode
-from pipeline.extract.html.messages import HtmlOptions
-from pipeline.extract.html.pages import HANDLER, extract_pages
+from pipeline.extract.html.messages import HANDLER, HtmlOptions
+from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.units import Document, Origin, Page
 

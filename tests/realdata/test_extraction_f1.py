@@ -13,8 +13,8 @@ import pytest
 import trafilatura
 
 from pipeline.extract.html.charset import decode
-from pipeline.extract.html.messages import HtmlOptions
-from pipeline.extract.html.pages import HANDLER, extract_page, extract_pages
+from pipeline.extract.html.messages import HANDLER, HtmlOptions
+from pipeline.extract.html.pages import extract_page, extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.units import Document, Reject
 from tests.bench.bench_extraction import GoldPage, gold_pages, word_f1

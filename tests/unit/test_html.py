@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.extract.html.messages import (
+    HANDLER,
     ExchangeError,
     Extracted,
     HtmlOptions,
@@ -24,7 +25,7 @@ from pipeline.extract.html.messages import (
     encode_request,
     encode_result,
 )
-from pipeline.extract.html.pages import HANDLER, extract_page, extract_pages
+from pipeline.extract.html.pages import extract_page, extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.media import refuse_body
 from pipeline.extract.units import Document, Origin, Page, Reject

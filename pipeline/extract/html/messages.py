@@ -17,6 +17,8 @@ from pipeline.table.errors import GristmillError
 if TYPE_CHECKING:
     from pipeline.table.schema import RejectReason
 
+HANDLER = "pipeline.extract.html.text:make_handler"
+"""What the workers of pages run."""
 _LENGTH = struct.Struct("<I")
 # The types of an answer's fields; text or nothing where none are named.
 _KINDS: dict[str, set[type]] = {

@@ -24,7 +24,6 @@ from pipeline.extract.isolation import Answer, WorkerFailure, WorkerPool
 from pipeline.extract.units import Document, Page, Raw, Reject
 from pipeline.table.schema import REJECT_REASONS
 
-HANDLER = "pipeline.extract.html.text:make_handler"
 REMEMBERED_CHARACTERS = 16 * 1024 * 1024  # of results kept for byte-identical bodies that may still come
 _CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture is not dated
 
@@ -134,6 +133,7 @@ def _finish(page: Page, result: Extracted | Refusal) -> Document | Reject:
         date=date,
         licence=result.licence or header_licence(page.headers),
         metadata={key: value for key, value in metadata.items() if value is not None},
+        kept=page.kept,
     )
 
 

@@ -1,0 +1,112 @@
+"""The commands and environments of LaTeX that have a part in a document's structure, by what is done with them."""
+
+from __future__ import annotations
+
+import re
+
+SOURCE_NAME = re.compile(r"(?:\.(?:tex|ltx|latex|bbl|sty|txt)|(?:^|/)(?:00README[^/]*|[^/.]+))$", re.IGNORECASE)
+"""Files of a paper's sources that may be read."""
+
+
+def _names(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+DISPLAYS = _names("""
+    equation displaymath align gather multline eqnarray alignat flalign xalignat dmath math dgroup subeqnarray
+    IEEEeqnarray tikzcd prooftree mathpar empheq
+""")
+BARE = frozenset({"equation", "displaymath", "math", "dmath"})  # whose names say nothing
+VERBATIM = _names("""
+    verbatim Verbatim BVerbatim LVerbatim lstlisting minted alltt code Code spverbatim
+""")
+DRAWN = _names("""
+    tikzpicture picture pspicture pgfpicture circuitikz forest comment filecontents axis overpic diagram asy CCSXML
+    psmatrix feynman fmffile fmfgraph IEEEbiography IEEEbiographynophoto
+""")
+FLOATS = {
+    **dict.fromkeys(("figure", "wrapfigure", "SCfigure", "sidewaysfigure", "floatingfigure", "marginfigure"), "Figure"),
+    **dict.fromkeys(("subfigure", "teaserfigure"), "Figure"),
+    **dict.fromkeys(("table", "wraptable", "sidewaystable", "SCtable", "margintable", "longtable"), "Table"),
+    **dict.fromkeys(("algorithm", "algorithm2e"), "Algorithm"),
+}
+TABLES = {
+    **dict.fromkeys(
+        ("tabular", "array", "longtable", "supertabular", "deluxetable", "tblr", "longtblr", "NiceTabular"), 1
+    ),
+    **dict.fromkeys(("tabularx", "tabulary", "tabular*", "xltabular"), 2),
+}
+LISTS = {
+    **dict.fromkeys(("itemize", "compactitem", "list", "trivlist", "itemize*", "inparaitem", "tightlist"), "- "),
+    **dict.fromkeys(("enumerate", "compactenum", "enumerate*", "inparaenum", "enumeratei", "steps"), "1"),
+    **dict.fromkeys(("description", "compactdesc", "labeling"), ":"),
+}
+BEGIN_ARGUMENTS = {
+    **dict.fromkeys(("multicols", "adjustwidth", "spacing", "CJK", "otherlanguage"), "om"),
+    **dict.fromkeys(("wrapfigure", "wraptable"), "omom"),
+    **dict.fromkeys(("subfigure",), "om"),
+    **dict.fromkeys(("adjustbox", "tcolorbox", "mdframed", "algorithmic"), "o"),
+    "minipage": "ooom",
+    "thebibliography": "m",
+    "list": "mm",
+    "labeling": "om",
+    "CJK*": "mm",
+    "adjustwidth": "mm",
+    "frame": "o",
+}
+THEOREMS = dict.fromkeys(
+    _names("""
+    theorem lemma proposition corollary definition remark remarks example examples conjecture claim proof fact
+    observation assumption hypothesis notation question problem exercise property axiom note case solution
+""")
+) | {"thm": "Theorem", "lem": "Lemma", "prop": "Proposition", "cor": "Corollary", "defn": "Definition", "rem": "Remark"}
+SECTIONS = {
+    "frametitle": 2,
+    "part": 0,
+    "chapter": 0,
+    "section": 1,
+    "subsection": 2,
+    "subsubsection": 3,
+    "paragraph": 4,
+    "subparagraph": 5,
+}
+PRIMITIVES = _names("""advance multiply divide kern mkern raise lower catcode lccode uccode mathcode sfcode hbox vbox
+    vtop hrule vrule count dimen skip write moveleft moveright""")
+CITES = re.compile(
+    r"(?:[Cc]ite|parencite|autocite|textcite|footcite|smartcite|supercite|fullcite|Parencite|Autocite|Textcite)[A-Za-z]*"
+)
+OVERLAYS = _names("only onslide uncover visible invisible alert pause temporal action alt")
+REFERENCES = _names("""
+    ref eqref pageref autoref cref Cref nameref vref Ref fref Fref subref labelcref thref
+""")
+CONDITIONS = _names("""
+    if ifx ifnum ifdim ifodd ifvmode ifhmode ifmmode ifinner ifvoid ifhbox ifvbox ifeof iftrue iffalse ifcase ifcat
+    ifdefined ifcsname iffontchar ifpdf ifluatex ifxetex ifPDFTeX ifLuaTeX ifXeTeX ifpdftex
+""")
+TRUE = frozenset({"iftrue", "ifpdf", "ifPDFTeX", "ifpdftex", "ifhmode"})
+STEPS = {  # of algorithms
+    **dict.fromkeys(("State", "STATE", "Statex", "STATEx"), ("", "")),
+    **dict.fromkeys(("If", "IF"), ("if ", " then")),
+    **dict.fromkeys(("ElsIf", "ELSIF", "ElseIf"), ("else if ", " then")),
+    **dict.fromkeys(("For", "FOR"), ("for ", " do")),
+    **dict.fromkeys(("ForAll", "FORALL"), ("for all ", " do")),
+    **dict.fromkeys(("While", "WHILE"), ("while ", " do")),
+    **dict.fromkeys(("Until", "UNTIL"), ("until ", "")),
+    **dict.fromkeys(("Procedure", "Function"), ("function ", "")),
+}
+STEP_WORDS = {
+    **dict.fromkeys(("Else", "ELSE"), "else"),
+    **dict.fromkeys(("Repeat", "REPEAT"), "repeat"),
+    **dict.fromkeys(("Loop", "LOOP"), "loop"),
+    **dict.fromkeys(("EndIf", "ENDIF"), "end if"),
+    **dict.fromkeys(("EndFor", "ENDFOR"), "end for"),
+    **dict.fromkeys(("EndWhile", "ENDWHILE"), "end while"),
+    **dict.fromkeys(("EndLoop", "ENDLOOP"), "end loop"),
+    **dict.fromkeys(("EndProcedure", "EndFunction"), "end function"),
+    **dict.fromkeys(("Require", "REQUIRE"), "Require:"),
+    **dict.fromkeys(("Ensure", "ENSURE"), "Ensure:"),
+    **dict.fromkeys(("Return", "RETURN"), "return"),
+}
+SUPERSCRIPTS = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
+SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
+QUOTES = {"``": "“", "''": "”", "`": "‘", "'": "’", "--": "–", "---": "—"}
