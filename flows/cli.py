@@ -16,7 +16,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -141,6 +142,43 @@ def diff(config: str, other: str | None, assignments: Sequence[str], examples: i
     from flows.launch import diff
 
     return diff(config, assignments, other, examples)
+
+
+def extract(file: str, form: str, assignments: Sequence[str], n: int | None, as_json: bool) -> int:
+    """Print the documents that a run would make of one file, before running.
+
+    Raises: InputError for what cannot be read; UsageError, ConfigError.
+    """
+    from flows.launch import extracted
+    from pipeline.extract.units import Reject
+    from pipeline.table.format import Result, visible, write_json
+
+    rejects: Counter[str] = Counter()
+    documents = 0
+    with extracted(file, form, assignments, n) as results:
+
+        def rows() -> Iterator[Mapping[str, Any]]:
+            nonlocal documents
+            for result in results:
+                documents += not isinstance(result, Reject)
+                rejects.update([result.reason] if isinstance(result, Reject) else [])
+                yield do.extracted_row(result)
+
+        if as_json:
+            cells = (tuple(row.values()) for row in rows())
+            write_json(Result(list(do.EXTRACTED), [""] * len(do.EXTRACTED), cells), sys.stdout)
+        else:
+            for row in rows():
+                if row["reason"] is None:
+                    date = row["date"].date().isoformat() if row["date"] else None
+                    known = [row["title"] or row["origin"]["record_id"], row["url"], date, row["licence"]]
+                    head = " | ".join(visible(each) for each in known if each)
+                    sys.stdout.write(f"=== {documents} {head}\n{row['text'].rstrip()}\n\n")
+    why = ", ".join(f"{reason} {count:,}" for reason, count in rejects.most_common())
+    sys.stderr.write(
+        f"{documents:,} documents, {rejects.total():,} rejects{f' (--json has them): {why}' if why else ''}\n"
+    )
+    return 0
 
 
 def serve(config: str, cron: str, name: str | None) -> NoReturn:
@@ -369,6 +407,17 @@ def _add_reading(commands: Any) -> None:
         ),
         ("--json", {"action": "store_const", "const": "json", "dest": "form", "help": "the same as --format json"}),
         _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
+    )
+    file = _given("file", "FILE", "path or URL of one file")
+    _add(commands, do.peek, file, _json("object"))
+    _add(
+        commands,
+        extract,
+        file,
+        _given("--format", "F", "how it is read (default: auto, as `peek` says)", dest="form", default="auto"),
+        _given("--set", "A.B=C", "override a key of the source", action="append", default=[], dest="assignments"),
+        _given("-n", "N", "the first N documents (default: all)", type=int),
+        _flag("--json", "print one JSON array", dest="as_json"),
     )
     _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))
     _add(

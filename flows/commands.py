@@ -16,6 +16,7 @@ from pipeline.table.format import Answer
 if TYPE_CHECKING:
     from classifiers.artefact import Measured
     from pipeline.export.export import Form
+    from pipeline.extract.units import Document, Reject
     from pipeline.select.rules import RuleSet
     from pipeline.table.storage import Storage
 
@@ -37,6 +38,32 @@ def init(template: str = "web") -> Answer:
             f"init: no template {template!r}{nearest(template, TEMPLATES)}; there are {', '.join(TEMPLATES)}"
         )
     return Answer([], files("configs").joinpath(f"{template}.yaml").read_text("utf-8"))
+
+
+# A file -------------------------------------------------------------------------------------------------------------
+
+
+def peek(file: str) -> Answer:
+    """Say what a file is: its format, its schema, its first rows, and a source that reads it.
+
+    Rows are its columns.
+
+    Raises: InputError when there is no such file, or more than one.
+    """
+    from pipeline.peek.peek import peek
+
+    found = peek(file)
+    return Answer(found.columns, found.as_text, asdict(found), columns=("name", "type", "example"))
+
+
+EXTRACTED = ("url", "title", "date", "licence", "text", "origin", "kept", "metadata", "reason", "detail")
+"""Keys of what `extract` prints: `text` is null in rejects, `reason` in documents."""
+
+
+def extracted_row(result: Document | Reject) -> dict[str, Any]:
+    """Return a document or a reject as `extract` prints it."""
+    found = dict.fromkeys(EXTRACTED) | {name: getattr(result, name) for name in EXTRACTED if hasattr(result, name)}
+    return found | {"origin": asdict(result.origin)}
 
 
 # A workspace ----------------------------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 import textwrap
 import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import duckdb
 from rich.filesize import decimal
 
-from flows.config import LAST, STAGES, RephraseRun, load
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, load
 from flows.stages import TABLE, Run, check_rephrase, opened, prepared, selection, steps
 from pipeline.extract.shard import ExtractJob
-from pipeline.extract.stage import sample
+from pipeline.extract.stage import look, sample
+from pipeline.extract.units import Document, Reject
+from pipeline.peek.peek import beside, recognise, single
 from pipeline.rephrase.output import Rejected, before, outcomes
 from pipeline.rephrase.plan import estimate, make_plan, plan_requests
 from pipeline.rephrase.sources import kept_documents, resolve_routes
@@ -30,7 +33,8 @@ from pipeline.status.config import ExpectConfig
 from pipeline.status.expectations import MET, as_text, judge
 from pipeline.status.runs import RunRecord, records
 from pipeline.table.catalog import Catalog, Source, check_layout
-from pipeline.table.errors import ConfigError, ShardError, UsageError, WorkspaceError
+from pipeline.table.config import override, validate
+from pipeline.table.errors import ConfigError, InputError, ShardError, UsageError, WorkspaceError
 from pipeline.table.format import Answer, encode, text_table
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
@@ -41,6 +45,8 @@ from pipeline.table.storage import Storage
 SMALL_BYTES = 16 << 20
 SMALL_ROWS = 50_000
 """Raw input and documents that are done before Prefect has started, more or less: some ten seconds of work."""
+MAX_WORKERS = 4
+"""Processes that make text of one file to look at."""
 MAX_SAMPLED = 20
 """Inputs that are tried for one that has units."""
 WIDTH = 58
@@ -427,3 +433,45 @@ def _wrapped(text: str) -> list[str]:
     """Return a text's lines, wrapped; control characters become spaces, since they could move the cursor."""
     plain = "".join(c if c.isprintable() or c == "\n" else " " for c in text.strip())
     return [line for paragraph in plain.split("\n") for line in textwrap.wrap(paragraph, WIDTH) or [""]]
+
+
+@contextmanager
+def extracted(
+    entry: str, form: str = "auto", assignments: Sequence[str] = (), n: int | None = None
+) -> Iterator[Iterator[Document | Reject]]:
+    """Give the block what a run would make of one file: its documents and rejects, in order, as they come.
+
+    `form` is a format, or `auto` for what `peek` says; `assignments` are keys of the source. Inputs that are read
+    together with the file are found beside it. At most `n` documents come.
+
+    Raises: UsageError for a file that is not there, or of which nothing can be read; ConfigError.
+    """
+    if n is not None and n < 1:
+        raise UsageError(f"extract: -n {n}: give 1 document or more")
+    file = single(entry)
+    if form == "auto":
+        with file.open() as stream:
+            found, _, why = recognise(stream, file.name)
+        if found is None:
+            raise InputError(f"{file.shown_url}: {why}")
+        form = found
+    source: dict[str, Any] = {"format": form, "inputs": [each.url for each in beside(file, form)]}
+    for assignment in assignments:
+        override(source, assignment)
+    with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
+        workers = min(MAX_WORKERS, os.cpu_count() or 1)
+        value = {"workspace": folder, "sources": {"file": source}, "engine": {"workers": workers}}
+        run = Run.of(validate(RunConfig, value, f"extract {entry}"))
+        (job,) = run.extract_jobs("file")
+        with run.resources, closing(look(job, run.pools)) as results:  # type: ignore[type-var]
+            yield _until(results, n)
+
+
+def _until(results: Iterator[Document | Reject], n: int | None) -> Iterator[Document | Reject]:
+    """Yield results up to document number `n`."""
+    documents = 0
+    for result in results:
+        yield result
+        documents += isinstance(result, Document)
+        if documents == n:
+            return

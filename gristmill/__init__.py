@@ -30,6 +30,7 @@ from flows.commands import (
     classifier_report,
     classifier_train,
     mix_predict,
+    peek,
     rules_list,
     rules_show,
     scaling_allocate,
@@ -76,11 +77,13 @@ __all__ = [
     "classifier_train",
     "diff",
     "doctor",
+    "extract",
     "init",
     "mix",
     "mix_fit",
     "mix_predict",
     "open",
+    "peek",
     "plan",
     "rephrase",
     "rules_list",
@@ -146,6 +149,21 @@ def diff(config: Config, overrides: Overrides = None, *, other: str | None = Non
     from flows.launch import diff
 
     return diff(os.fspath(config), _assigned(overrides), other, examples)
+
+
+def extract(file: Config, overrides: Overrides = None, *, format: str = "auto", n: int | None = None) -> Answer:  # noqa: A002
+    """Return the documents and rejects that a run would make of one file, in order: at most `n` documents.
+
+    `overrides` are keys of a source, as in `{"options.min_answer_score": 1}`. All rows are in memory.
+
+    Raises: UsageError for what cannot be read.
+    """
+    from flows.launch import extracted
+
+    with extracted(os.fspath(file), format, _assigned(overrides), n) as results:
+        rows = [commands.extracted_row(result) for result in results]
+    text = "\n\n".join(row["text"] for row in rows if row["reason"] is None)
+    return Answer(rows, text, columns=commands.EXTRACTED)
 
 
 def serve(config: Config, cron: str, name: str | None = None) -> NoReturn:

@@ -21,6 +21,10 @@ Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "da
 
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|\?xml|!--|[a-z][a-z0-9:_-]*[\s>/])", re.IGNORECASE)
 _RECORD = re.compile(rb"(?:^|\n)WARC/1\.[01][ \t]*\r?\n")
+_LEAD = re.compile(rb"(?:\s|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[<>]*>)*", re.DOTALL)
+_MEDIAWIKI = re.compile(rb"<mediawiki\s[^<>]*xmlns=[\"']https?://www\.mediawiki\.org/xml/export-")
+_POSTS = re.compile(rb"<posts>\s*<row\s[^<]*\bPostTypeId=")
+_PAPER = re.compile(rb"(?:\s|%[^\n]*\n|\\[^\n]*\n)*?\\document(?:class|style)\s*[\[{]")
 _CONTROL = bytes({*range(32)} - {*b"\t\n\v\f\r\x1b"}) + b"\x7f"
 _ARCHIVE_NAME = re.compile(r"\.(?:warc|arc|wet|wat)(?:\.|$)", re.IGNORECASE)
 
@@ -59,6 +63,16 @@ def identify(stream: BinaryIO, name: str, columns: Mapping[str, str]) -> Content
     if is_all and not head.strip(b"\0"):
         return Content("unreadable", "damaged", "nothing but NUL bytes; fetch or write it again")
     return _text(head, name, columns)
+
+
+def marked_format(head: bytes) -> tuple[str, str] | None:
+    """Return the format that the beginning of a file proves, of those with a reader of their own, and by what."""
+    start = _LEAD.match(head).end()  # type: ignore[union-attr]  # which matches nothing as well
+    if _MEDIAWIKI.match(head, start):
+        return "wikipedia", "its root is <mediawiki> in the namespace of MediaWiki's exports"
+    if _POSTS.match(head, start):
+        return "stackexchange", "<posts> with rows that have PostTypeId, as in dumps of Stack Exchange"
+    return ("latex", "it begins with \\documentclass") if _PAPER.match(head) else None
 
 
 def _parquet(raw: RawInput, codec: str) -> Content:

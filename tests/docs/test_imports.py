@@ -22,6 +22,7 @@ MAY_IMPORT = dict.fromkeys(ROOMS, GROUND_FLOOR) | {
     "status": {"table"},
     "rephrase": GROUND_FLOOR | {"llm"},
     "extract": GROUND_FLOOR | {"llm"},
+    "peek": GROUND_FLOOR | {"extract"},
     "classifiers": GROUND_FLOOR | {"llm"},
 }
 MAX_CHAIN = 12

@@ -1,0 +1,1 @@
+"""What one file is, looked at before a run."""
