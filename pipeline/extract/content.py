@@ -17,7 +17,8 @@ from pipeline.extract.members import HEAD_BYTES, RawInput, detect, read_head
 from pipeline.extract.warc.records import starts_arc, starts_warc
 from pipeline.table.schema import RejectReason
 
-Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "damaged", "unreadable"]
+Marked = Literal["wikipedia", "stackexchange", "latex"]
+Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "damaged", "unreadable"] | Marked
 
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|\?xml|!--|[a-z][a-z0-9:_-]*[\s>/])", re.IGNORECASE)
 _RECORD = re.compile(rb"(?:^|\n)WARC/1\.[01][ \t]*\r?\n")
@@ -53,6 +54,8 @@ def identify(stream: BinaryIO, name: str, columns: Mapping[str, str]) -> Content
         return Content("warc" if _ARCHIVE_NAME.search(name) else "damaged")
     if starts_warc(head) or starts_arc(head):
         return Content("warc")
+    if (marked := marked_format(head)) is not None:
+        return Content(marked[0])
     if head.startswith(b"PAR1"):
         return _parquet(raw, form.codec)
     if (known := file_signature(head)) is not None:
@@ -65,7 +68,7 @@ def identify(stream: BinaryIO, name: str, columns: Mapping[str, str]) -> Content
     return _text(head, name, columns)
 
 
-def marked_format(head: bytes) -> tuple[str, str] | None:
+def marked_format(head: bytes) -> tuple[Marked, str] | None:
     """Return the format that the beginning of a file proves, of those with a reader of their own, and by what."""
     start = _LEAD.match(head).end()  # type: ignore[union-attr]  # which matches nothing as well
     if _MEDIAWIKI.match(head, start):
@@ -102,7 +105,7 @@ def _text(head: bytes, name: str, columns: Mapping[str, str]) -> Content:
     if is_binary:
         return Content("warc" if _ARCHIVE_NAME.search(name) else "binary")
     if _MARKUP.match(start):
-        return Content("unreadable", detail=f"HTML or XML; {CONVERT}, or HTML to WARC")
+        return Content("unreadable", detail=f"HTML or XML; set `format: html` for HTML files, or {CONVERT}")
     return Content("text")
 
 

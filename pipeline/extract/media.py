@@ -27,12 +27,13 @@ DELIMITERS = (",", "\t", ";", "|")  # of CSV
 _SNIFF_BYTES = 4096
 
 _UNPACK = "unpack it and name the files in it"
+_FILES_IN_IT = "set the `format` of the files in it (html, text, markdown, latex), or unpack it"
 CONVERT = "convert it to JSON lines or Parquet"
 _NO_CORPUS = "it holds no documents that can be read: take it out of `inputs`"
 # Place, magic number, what a file is, and what to do about it.
 _FILES: tuple[tuple[int, bytes, str, str], ...] = (
-    (257, b"ustar", "a tar archive", _UNPACK),
-    (0, b"PK\x03\x04", "a ZIP archive (so are .docx, .xlsx, .epub and .npz)", _UNPACK),
+    (257, b"ustar", "a tar archive", _FILES_IN_IT),
+    (0, b"PK\x03\x04", "a ZIP archive (so are .docx, .xlsx, .epub and .npz)", _FILES_IN_IT),
     (0, b"PK\x05\x06", "an empty ZIP archive", _NO_CORPUS),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (0, b"Rar!\x1a\x07", "a RAR archive", _UNPACK),

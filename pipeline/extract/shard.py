@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
-from pipeline.extract.config import ExtractConfig, KeepColumn
-from pipeline.extract.content import Content, identify
+from pipeline.extract.config import OPTIONS, ExtractConfig, KeepColumn
+from pipeline.extract.content import Content, Marked, identify
 from pipeline.extract.conversion import converted
 from pipeline.extract.corpora.parquet import read_parquet
 from pipeline.extract.corpora.rows import CorpusFile
@@ -46,6 +46,7 @@ MAX_UNITS = 200_000
 FORMATS = "WARC, JSON lines or arrays, Parquet or CSV"
 
 _CORPORA = {"jsonl": read_jsonl, "parquet": read_parquet, "csv": read_csv}
+_MARKED = frozenset(get_args(Marked))
 _TELL_ROWS = 16
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
@@ -72,6 +73,14 @@ class ExtractJob:
     options: StageConfig = field(default_factory=StageConfig)
     beside: tuple[InputFile, ...] = ()
     """Inputs that are read together with this one."""
+    is_found: bool = False
+    """Whether the format was told by the content: then the source has not its columns, and `metadata` has them."""
+
+    def read_as(self, form: str) -> ExtractJob:
+        """Return the job with the format that `format_of` found, where its source names none."""
+        if self.format != "auto":
+            return self
+        return replace(self, format=form, options=OPTIONS.get(form, StageConfig)(), is_found=True)
 
     @property
     def kept_types(self) -> dict[str, str]:
@@ -104,7 +113,7 @@ class ExtractJob:
             limits = {"payload_bytes", "record_bytes"}
             config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
             if reader.handler != HANDLER:
-                config |= {"columns": dict(reader.columns)}
+                config |= {"columns": {} if self.is_found else dict(reader.columns)}
                 config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
                 return Identity("extract", VERSION, config, {name: version(name) for name in reader.libraries})
         elif self.keep:
@@ -181,7 +190,7 @@ def extract_input(job: ExtractJob, pools: Pools, watch: Watch) -> list[Shard]:
     """
     try:
         with job.input.open() as stream:
-            return _extract(replace(job, format=format_of(stream, job)), stream, pools, watch)
+            return _extract(job.read_as(format_of(stream, job)), stream, pools, watch)
     except UnreadableInputError as error:
         reason, detail = job.input.problem or ("damaged", str(error))
         if job.input.problem is None:  # it was sound when it was listed: the next run looks again
@@ -210,7 +219,8 @@ def format_of(stream: BinaryIO, job: ExtractJob) -> str:
     if job.format != "auto":
         return job.format
     kind = identify(stream, job.input.name, job.columns).kind
-    return "jsonl" if kind == "damaged" else kind if kind == "warc" or kind in _CORPORA else "auto"
+    is_read = kind == "warc" or kind in _CORPORA or kind in _MARKED
+    return "jsonl" if kind == "damaged" else kind if is_read else "auto"
 
 
 def read(
@@ -235,7 +245,7 @@ def read(
             yield from read_warc(stream, name, start, limits, earlier)
         elif form in READERS:
             address = job.input.shown_url
-            given = Given(name, limits, job.options, job.beside, address, job.storage, rows)
+            given = Given(name, limits, job.read_as(form).options, job.beside, address, job.storage, rows)
             yield from READERS[form].read(stream, start, given)
         else:
             yield from _CORPORA[form](stream, start, CorpusFile(name, job.columns, limits, job.keep))
@@ -252,6 +262,8 @@ def _complaint(content: Content, form: str, job: ExtractJob) -> tuple[RejectReas
     """Return why an input is known not to be readable, before a reader makes many rejects of it."""
     if form in READERS:  # which know best what they can read
         return None
+    if content.kind in _MARKED:
+        return "unsupported", f"set `format: {content.kind}`, which this is, or `auto` for any"
     if content.kind == "unreadable":
         return content.reason, content.detail
     if content.kind == "binary" and form != "warc":  # where records may be found behind it
@@ -324,14 +336,21 @@ def _make_shard(job: ExtractJob, number: int, feed: _Feed, pools: Pools, watch: 
 
 def by_workers(job: ExtractJob, results: Iterable[Result], pools: Pools) -> Iterator[Document | Reject]:
     """Yield a document or reject for each result, in order: pages and raw content go through their format's workers."""
-    handler = HANDLER if job.format == "warc" else READERS[job.format].handler if job.format in READERS else None
+    reader = READERS.get(job.format)
+    handler = HANDLER if job.format == "warc" else reader.handler if reader else None
+    made: Iterator[Result]
     if handler == HANDLER:
-        yield from extract_pages(pools(handler), results, html_options(job.config))
+        made = extract_pages(pools(handler), results, html_options(job.config))
     elif handler is not None:
-        yield from converted(pools(handler), results, READERS[job.format].columns)
+        made = converted(pools(handler), results, READERS[job.format].columns)
     else:
-        for result in results:
-            assert isinstance(result, (Document, Reject)), f"{job.format} has no workers"
+        made = iter(results)
+    for result in made:
+        assert isinstance(result, (Document, Reject)), f"{job.format} has no workers"
+        if reader is not None and job.is_found and isinstance(result, Document):
+            facts = {name: value for name, value in result.kept.items() if value is not None}
+            yield replace(result, metadata=result.metadata | facts, kept=dict.fromkeys(job.keep))
+        else:
             yield result
 
 

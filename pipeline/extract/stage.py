@@ -61,9 +61,7 @@ def extract_stage(
     index = context.group(source, "documents").index()
     formats: dict[str, str] = index.details.get("formats", {}) if index is not None else {}
     # With `auto`, what is done was read in the format that was found then; what is not done may have changed.
-    found = [
-        replace(job, format=formats.get(job.input.name, job.format)) if job.format == "auto" else job for job in jobs
-    ]
+    found = [job.read_as(formats.get(job.input.name, "auto")) for job in jobs]
     done = _finished(context, source, index, found)
     pending = [job for job in jobs if job.input.name not in done]
 
@@ -183,7 +181,7 @@ def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> 
     Raises: InputError when nothing of the input can be read; ShardError.
     """
     with job.input.open() as stream:
-        job = replace(job, format=format_of(stream, job))
+        job = job.read_as(format_of(stream, job))
 
         def results() -> Iterator[Result]:
             for entry in read(stream, job, 0, ()):
@@ -211,7 +209,7 @@ def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -
     """Extract the first units of an input; times and sizes come back per raw byte."""
     started = time.monotonic()
     with job.input.open() as stream:
-        job = replace(job, format=format_of(stream, job))
+        job = job.read_as(format_of(stream, job))
         is_put_together = job.format in READERS and READERS[job.format].together is not None
         most = None if is_put_together else SAMPLE_UNITS + 1
         entries = read(stream, job, 0, (), SAMPLE_ROWS)

@@ -175,7 +175,7 @@ def _archive(stream: BinaryIO, name: str) -> tuple[str | None, str, str]:
             return None, "no", "encrypted: an archive whose files are encrypted; decrypt it"
         names.append(file.path)
         kind = "latex" if _PAPER.search(file.path) else _SUFFIXES.get(file.path.rpartition(".")[2].lower())
-        if kind in get_args(Format):
+        if kind is not None and kind in get_args(Format):
             kinds[kind] += 1
     if "latex" in kinds and any(path.endswith(".tex") for path in names):
         kinds["latex"] += kinds["text"]  # of figures and data

@@ -244,7 +244,7 @@ def test_an_odd_file_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFi
         "sub/up/": "duplicate_record",
     }
     assert next(row["detail"] for row in rejects if row["file"] == "a.tar.gz") == (
-        "gzip around a tar archive; unpack it and name the files in it"
+        "gzip around a tar archive; set the `format` of the files in it (html, text, markdown, latex), or unpack it"
     )
     (warning,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning"))
     assert "warning: a: 7 of 12 inputs could not be read" in warning
@@ -288,7 +288,9 @@ def test_a_run_refuses_when_no_input_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar("w"))
     (tmp_path / "empty.jsonl").touch()
     config = RunConfig.model_validate({"workspace": "ws", "sources": {"a": {"inputs": str(tmp_path)}}})
-    with pytest.raises(InputError, match=r"no row can be read: a\.tar: a tar archive; unpack it .*\(and 1 more\)"):
+    with pytest.raises(
+        InputError, match=r"no row can be read: a\.tar: a tar archive; set the `format` .*\(and 1 more\)"
+    ):
         check_inputs(Run.of(config), "a")
     (tmp_path / "good.jsonl").write_bytes(DATA)
     check_inputs(Run.of(config), "a")
