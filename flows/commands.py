@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.table.format import Answer
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from pipeline.select.rules import RuleSet
     from pipeline.table.storage import Storage
 
-TEMPLATES = ("web", "corpus")
-"""Starting configurations."""
+OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "files")
+TEMPLATES = (*OWN, *preset_names("corpora"))
+"""Starting configurations: of kinds of inputs, and of published corpora."""
 
 
 def init(template: str = "web") -> Answer:
@@ -37,7 +39,8 @@ def init(template: str = "web") -> Answer:
         raise UsageError(
             f"init: no template {template!r}{nearest(template, TEMPLATES)}; there are {', '.join(TEMPLATES)}"
         )
-    return Answer([], files("configs").joinpath(f"{template}.yaml").read_text("utf-8"))
+    found = preset_path("corpora", template)
+    return Answer([], (found or files("configs").joinpath(f"{template}.yaml")).read_text("utf-8"))
 
 
 # A file -------------------------------------------------------------------------------------------------------------
@@ -285,7 +288,6 @@ def export(
 
 def rules_list() -> Answer:
     """List the presets of rules."""
-    from pipeline.inputs.shipped import preset_names
     from pipeline.select.rules import load_rules
 
     rows = []
@@ -303,7 +305,6 @@ def rules_show(rules: str, source: str | None = None) -> Answer:
     """
     import yaml
 
-    from pipeline.inputs.shipped import preset_path
     from pipeline.table.format import visible
 
     found = rules_in_force(rules, source)

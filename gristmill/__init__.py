@@ -242,7 +242,7 @@ def doctor() -> Answer:
 
 
 def init(template: str = "web") -> str:
-    """Return a commented starting configuration: `web` or `corpus`. Raises: UsageError for another name."""
+    """Return a commented starting configuration, `web` and others. Raises: UsageError, which lists them."""
     return commands.init(template).text
 
 

@@ -39,7 +39,7 @@ MAX_ENTRIES = 100
 ROW_BYTES = 4 << 20
 """Of a row, a page, a file: what is larger is not looked at."""
 EXAMPLE_CHARACTERS = 80
-ROWS_SHOWN = 3
+ROWS_SHOWN, COLUMNS_SHOWN = 3, 8
 
 _TABLES = "postlinks|posthistory|posts|comments|submissions|tags|votes|users|badges|R[CS](?=_)"
 _TABLE = re.compile(_TABLES, re.IGNORECASE)
@@ -87,7 +87,7 @@ class Peeked:
     """`certain`: by what it holds; `likely`: by its name, or by what most of it is; `no`: nothing reads it."""
     why: str
     facts: dict[str, Any] = field(default_factory=dict)
-    """What its beginning says of the whole: a wiki's name, types of records, the corpus whose columns it has."""
+    """What its beginning says of the whole: a wiki's name, types of records, the published corpus whose columns it has."""
     columns: list[dict[str, Any]] = field(default_factory=list)
     """Name, type and an example."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -105,7 +105,8 @@ class Peeked:
         if self.columns:
             lines += ["", text_table(self.columns).rstrip("\n")]
         if self.rows:
-            lines += ["", text_table(self.rows[:ROWS_SHOWN], 40).rstrip("\n")]
+            narrow = [dict(islice(row.items(), COLUMNS_SHOWN)) for row in self.rows[:ROWS_SHOWN]]
+            lines += ["", text_table(narrow, 40).rstrip("\n")]
         lines += [f"rejected: {problem}" for problem in self.problems]
         return "\n".join(lines) + "\n" + (f"\n{self.sources}" if self.sources else "")
 
@@ -310,8 +311,11 @@ def _corpus(stream: BinaryIO, name: str, form: str) -> dict[str, Any]:
         _, tree = open_parquet(stream, name)
         types = {path: shown(find_type(tree, path)[1]) for path in paths(tree) if find_type(tree, path)[0]}
     examples: dict[str, object] = dict.fromkeys(types)
+    seen = Counter(key for row in rows for key in row)
     for row in rows:
         for key, value in row.items():
+            if len(rows) > 4 and seen[key] == 1 and "." in key and key not in types:
+                continue  # an object by somebody's ids: its keys are no columns
             if examples.get(key) is None:
                 examples[key] = value
     columns = [
@@ -319,12 +323,12 @@ def _corpus(stream: BinaryIO, name: str, form: str) -> dict[str, Any]:
         for key, value in islice(examples.items(), 200)
     ]
     mapping, corpus = _mapping(examples, rows)
-    names = list(dict.fromkeys(key for row in rows[:ROWS_SHOWN] for key in row))
+    names = [key for key in examples if any(key in row for row in rows[:ROWS_SHOWN])]
     shown_rows = [{key: _example(row.get(key)) for key in names} for row in rows[:ROWS_SHOWN]]
     problems = list(dict.fromkeys(row for row in found if isinstance(row, str)))[:5]
     if "unread" in mapping:
         problems.append("no column holds text: there is nothing that could become documents")
-    facts = {"corpus": corpus} if corpus else {}
+    facts = {"columns_of": corpus} if corpus else {}
     return {"columns": columns, "rows": shown_rows, "problems": problems, "facts": facts, "mapping": mapping}
 
 
@@ -335,8 +339,8 @@ def _mapping(examples: Mapping[str, object], rows: Sequence[Mapping[str, object]
         path = preset_path("corpora", name)
         assert path is not None, "it is listed"
         (source,) = read_yaml(path)[0]["sources"].values()
-        kept = {key: each if isinstance(each, str) else each["path"] for key, each in source["keep_columns"].items()}
-        wanted = {*source.get("columns", {}).values(), *kept.values()}
+        kept = [each["path"] for each in source.get("keep_columns", {}).values()]
+        wanted = {*source["columns"].values(), *kept}
         if wanted <= examples.keys() and len(wanted) > best[0]:
             best = len(wanted), name, {key: source[key] for key in ("columns", "keep_columns") if source.get(key)}
     if best[0]:

@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "gristmill run --dry-run": "run curate.yaml --dry-run --json",
     "gristmill rephrase --dry-run": "rephrase rephrase.yaml --dry-run --json",
     "gristmill sql": "sql curated 'SELECT doc_id, language FROM web.outcomes' --json",
+    "gristmill peek": "peek rows.jsonl --json",
+    "gristmill extract": "extract rows.jsonl --set keep_columns.link=url --json",
     "gristmill explain": f"explain curated {EXPLAINED} --json",
     "gristmill funnel": "funnel curated --json",
     "gristmill what-if": "what-if curated gopher --examples 1 --json",

@@ -200,7 +200,9 @@ def test_shipped_suites_are_valid(path: Path) -> None:
     assert validate(SuiteConfig, value, str(path), lines).all()
 
 
-@pytest.mark.parametrize("name", ["web", "corpus", "quickstart", "wikipedia", "stackexchange", "reddit"])
+@pytest.mark.parametrize(
+    "name", ["web", "corpus", "quickstart", "wikipedia", "stackexchange", "reddit", "papers", "files"]
+)
 def test_shipped_configurations_are_valid(name: str) -> None:
     assert load(str(ROOT / "configs" / f"{name}.yaml")).sources
 
