@@ -87,7 +87,7 @@ class Peeked:
     """`certain`: by what it holds; `likely`: by its name, or by what most of it is; `no`: nothing reads it."""
     why: str
     facts: dict[str, Any] = field(default_factory=dict)
-    """What its beginning says of the whole: a wiki's name, types of records, the published corpus whose columns it has."""
+    """What its beginning says of the whole: a wiki's name, types of records, the corpus whose columns it has."""
     columns: list[dict[str, Any]] = field(default_factory=list)
     """Name, type and an example."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -115,7 +115,7 @@ def single(entry: str) -> InputFile:
     """Return the one file that a path or URL names. Raises: InputError."""
     files = resolve([entry], "FILE")
     if len(files) != 1 or files[0].name.endswith("/"):
-        hint = f"such as {files[0].shown_url}" if files else "there is none"
+        hint = f"such as {files[0].shown_url}" if files else "it is empty"
         raise InputError(f"{entry} names {len(files):,} files; name one of them, {hint}")
     if files[0].problem is not None:
         raise InputError(f"{entry}: {files[0].problem[1]}")

@@ -1,4 +1,4 @@
-"""What a file is and gives, before a run: `peek`, `extract`, what `auto` reads, and the mappings of published corpora."""
+"""What a file is and gives, before a run: `peek`, `extract`, what `auto` reads, mappings of published corpora."""
 
 from __future__ import annotations
 
