@@ -29,7 +29,7 @@ from pipeline.extract.units import Document, Entry, Origin, Page, Raw, Reject
 from pipeline.inputs.files import InputFile, resolve
 from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.table.config import StageConfig
-from pipeline.table.errors import InputError
+from pipeline.table.errors import HIDDEN, InputError
 from pipeline.table.format import cell, text_table
 from pipeline.table.kept import read_yaml
 from pipeline.table.storage import Storage
@@ -220,6 +220,8 @@ def peek(entry: str) -> Peeked:
     source_name = "corpus" if form in _CORPORA else form
     block = {"sources": {source_name: source}}
     written = yaml.safe_dump(block, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None)
+    if HIDDEN in written:
+        written = f"# {HIDDEN} stands for a secret of the address\n{written}"
     return replace(found, **known, sources=written)
 
 

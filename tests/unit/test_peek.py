@@ -133,6 +133,8 @@ def test_folders_and_what_is_not_there_are_mistakes(tmp_path: Path) -> None:
     write(tmp_path, "b.md", b"b")
     with pytest.raises(gm.InputError, match="names 2 files; name one of them, such as"):
         gm.peek(str(tmp_path))
+    with pytest.raises(gm.InputError, match=r"token=\*\*\*"):
+        gm.peek("http://127.0.0.1:9/a.jsonl?token=abcdef")
     with pytest.raises(gm.InputError, match="does not exist"):
         gm.peek(str(tmp_path / "c.md"))
 
