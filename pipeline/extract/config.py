@@ -19,6 +19,7 @@ Format = Literal[
     "jsonl",
     "parquet",
     "csv",
+    "code",
     "html",
     "latex",
     "markdown",
@@ -131,7 +132,26 @@ class LatexOptions(StageConfig):
     citations: bool = Field(True, description="true: `[key]` where a work is cited; false: nothing")
 
 
+class CodeOptions(FileOptions):
+    """Which files of repositories become documents. Files that are of no use for training are `unsupported`."""
+
+    base_url: str | None = Field(
+        None,
+        description="where the files are on the web, `{commit}` and `{repository}` filled in; null: as a clone says",
+    )
+    licences: Literal["permissive", "any"] | tuple[str, ...] = Field(
+        "permissive",
+        description="those allowed, as SPDX ids; every one that is found has to be, and one has to be found",
+    )
+    generated: bool = Field(False, description="files that a program wrote")
+    vendored: bool = Field(False, description="copies of other projects")
+    minified: bool = Field(False, description="scripts and style sheets made small")
+    data: bool = Field(False, description="tables, drawings, large JSON, YAML and XML, files with few letters")
+    max_bytes: int = Field(1 << 20, gt=0, description="of a file; larger ones are `oversize`")
+
+
 OPTIONS: dict[str, type[StageConfig]] = {
+    "code": CodeOptions,
     "html": FileOptions,
     "text": FileOptions,
     "markdown": FileOptions,

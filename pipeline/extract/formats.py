@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.extract.code.reader import CODE
 from pipeline.extract.html.files import HTML, MARKDOWN, TEXT
 from pipeline.extract.latex.reader import LATEX
 from pipeline.extract.threads.reddit import REDDIT
@@ -10,6 +11,7 @@ from pipeline.extract.units import Reader
 from pipeline.extract.wiki.reader import READER as WIKIPEDIA
 
 READERS: dict[str, Reader] = {
+    "code": CODE,
     "html": HTML,
     "latex": LATEX,
     "markdown": MARKDOWN,
