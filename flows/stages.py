@@ -104,7 +104,9 @@ class Run(Context):
     def inputs(self, source: str) -> list[InputFile]:
         """Return a source's raw inputs, listed once: a file that appears while the run goes on is the next run's."""
         if source not in self._inputs:
-            self._inputs[source] = resolve(self.config.sources[source].inputs, f"sources.{source}.inputs")
+            config = self.config.sources[source]
+            skipped = READERS[config.format].skipped if config.format in READERS else (".", "_")
+            self._inputs[source] = resolve(config.inputs, f"sources.{source}.inputs", skipped)
         return self._inputs[source]
 
     def identified(self, source: str) -> list[InputFile]:

@@ -111,17 +111,17 @@ class _RemoteFile(io.RawIOBase):
         super().close()
 
 
-def resolve(entries: Sequence[str], where: str) -> list[InputFile]:
+def resolve(entries: Sequence[str], where: str, skipped: tuple[str, ...] = (".", "_")) -> list[InputFile]:
     """Return the files that paths, globs, directories and URLs name, each once, sorted by name.
 
-    A directory means every file below it whose name does not begin with `.` or `_`; links are followed. Names that are
-    not UTF-8 are written with the bytes as `\\xe9`.
+    A directory means every file below it whose name, and whose folders', do not begin with one of `skipped`; links are
+    followed. Names that are not UTF-8 are written with the bytes as `\\xe9`.
 
     Raises: InputError for an entry that names nothing; `where` is the config key for the message.
     """
     found: dict[str, InputFile] = {}
     for entry in entries:
-        matches = _expand(entry, where)
+        matches = _expand(entry, where, skipped)
         if not matches:
             raise InputError(f"{where}: {entry!r} matches no file ({_here()}); correct it or remove it")
         for match in matches:
@@ -138,15 +138,15 @@ def with_contents(files: Sequence[InputFile]) -> list[InputFile]:
     return [file if file.problem is not None else _hashed(file) for file in files]
 
 
-def _expand(entry: str, where: str) -> list[InputFile]:
+def _expand(entry: str, where: str, skipped: tuple[str, ...]) -> list[InputFile]:
     """Return what one entry names."""
     is_remote = "://" in entry
     try:
         fs, path = filesystem(entry)
         if is_local(fs):
-            return list(_local(path))
+            return list(_local(path, skipped))
         with remote_errors():
-            return _remote(fs, path, entry)
+            return _remote(fs, path, entry, skipped)
     except UsageError as error:
         raise type(error)(f"{where}: {error}") from error
     except FileNotFoundError as error:
@@ -165,7 +165,7 @@ def _here() -> str:
     return f"working directory {printable(os.getcwd())}"
 
 
-def _remote(fs: Any, path: str, entry: str) -> list[InputFile]:
+def _remote(fs: Any, path: str, entry: str, skipped: tuple[str, ...]) -> list[InputFile]:
     is_web = entry.startswith(("http://", "https://"))
     info = {} if glob.has_magic(path.split("?", 1)[0] if is_web else path) and not fs.exists(path) else fs.info(path)
     if not info:  # a file may be called `crawl [1].warc.gz`
@@ -173,7 +173,7 @@ def _remote(fs: Any, path: str, entry: str) -> list[InputFile]:
         infos = {p: info for p, info in fs.glob(path, detail=True).items() if info["type"] != "directory"}
     elif fs.isdir(path):
         root = path.rstrip("/")
-        hidden = re.compile(r"(^|/)[._]")
+        hidden = re.compile(rf"(^|/)[{re.escape(''.join(skipped))}]")
         infos = {p: i for p, i in fs.find(path, detail=True).items() if not hidden.search(p.removeprefix(root))}
     else:
         root = os.path.dirname(shown(path))  # a signature may hold a `/`
@@ -184,18 +184,18 @@ def _remote(fs: Any, path: str, entry: str) -> list[InputFile]:
     ]
 
 
-def _local(path: str) -> Iterator[InputFile]:
+def _local(path: str, skipped: tuple[str, ...]) -> Iterator[InputFile]:
     """Yield what a local path or pattern names: a path that exists is none, whatever characters it has."""
     root, rest = _literal_root(path)
     if rest:
         pattern = re.compile(glob_translate(f"{glob.escape(root)}/{rest}"))
         depth = None if "**" in rest else rest.count("/") + 1
-        found = _walk(root, depth, hidden=True)
+        found = _walk(root, depth, ())
         yield from (file for file in found if pattern.match(file.url) or file.name.endswith("/"))
         return
     info = os.lstat(path)
     if stat.S_ISDIR(info.st_mode) or (stat.S_ISLNK(info.st_mode) and os.path.isdir(path)):
-        yield from _walk(path, None, hidden=False)
+        yield from _walk(path, None, skipped)
         return
     yield _look(path, os.path.basename(path))
 
@@ -211,7 +211,7 @@ def _literal_root(path: str) -> tuple[str, str]:
     return path, ""
 
 
-def _walk(root: str, depth: int | None, *, hidden: bool) -> Iterator[InputFile]:
+def _walk(root: str, depth: int | None, skipped: tuple[str, ...]) -> Iterator[InputFile]:
     """Yield every file below a folder, and whatever cannot be read: a folder with a `/` behind its name.
 
     Each folder is listed once, however many links lead to it; those without a link come first.
@@ -235,7 +235,7 @@ def _walk(root: str, depth: int | None, *, hidden: bool) -> Iterator[InputFile]:
             yield _odd(folder, name, "damaged", f"the folder cannot be listed: {error.strerror}; make it readable")
             continue
         for entry in entries:
-            if hidden or not entry.name.startswith((".", "_")):
+            if not entry.name.startswith(skipped):
                 found = _look(entry.path, os.path.relpath(entry.path, root))
                 if found.identity != "folder":
                     yield found

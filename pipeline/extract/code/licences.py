@@ -310,7 +310,8 @@ def _of_texts(plain: str) -> set[str]:
     for match in _GNU.finditer(plain):
         said = _VERSION.search(match["after"])
         version = match["first"] or (said[1] if said else None)
-        found.add(_gnu(match["kind"], version, _LATER.search(match["after"]) is not None))
+        if version or not found:  # a text says in passing what another release was under
+            found.add(_gnu(match["kind"], version, _LATER.search(match["after"]) is not None))
     for match in _CC.finditer(plain):
         terms = match["terms"] or match["long"] or ""
         marks = [

@@ -260,4 +260,5 @@ CODE = Reader(
     ("Pygments", "packaging"),
     together=together,
     of_files=True,
+    skipped=(".",),  # `__init__.py` is code like any other
 )
