@@ -154,8 +154,8 @@ class Reader:
     the handler of the workers for its `Raw` units. `libraries` are distributions whose version decides the text;
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
     are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
-    file is a document, so that an empty one is a unit, too. Names that begin with one of `skipped` are not looked for in
-    folders.
+    file is a document, so that an empty one is a unit, too. Names that begin with one of `skipped` are not looked for
+    in folders.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]

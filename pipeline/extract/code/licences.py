@@ -194,12 +194,13 @@ _METADATA = frozenset(
 )
 _MANIFESTS = _METADATA | {"go.mod", "cmakelists.txt", "configure.ac", "pom.xml", "build.gradle", "gemfile"}
 _FIELD = re.compile(
-    r"""^[ \t]*(?:s\.|spec\.)?["']?licen[cs]e(?:[-_]expression|\.text)?["']?[ \t]*[:=][ \t]*(?P<value>[^\n]{1,300})""",
+    r"""(?:^|[(,{;])[ \t]*(?:s\.|spec\.)?["']?licen[cs]e(?:[-_]expression|\.text)?["']?"""
+    r"""[ \t]*[:=][ \t]*(?P<value>[^\n]{1,300})""",
     re.MULTILINE | re.IGNORECASE,
 )
 _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 _CLASSIFIER = re.compile(r"License :: (?:OSI Approved :: )?([^\"'\n]{1,120})")
-_FILE_NAME = re.compile(r"[\w./-]*(?:licen[cs]e|copying)[\w.-]*|[\w./-]+\.(?:txt|md|rst)", re.IGNORECASE)
+_FILE_NAME = re.compile(r"(?:licen[cs]es?|copying)(?:[-_./][\w./-]*)?|[\w./-]+\.(?:txt|md|rst)", re.IGNORECASE)
 _SPDX_LINE = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9(][A-Za-z0-9.+() :-]{0,299})")
 _TOKEN = re.compile(r"[A-Za-z0-9.+:-]+")
 
@@ -235,7 +236,7 @@ def stated(path: str, data: bytes) -> list[str]:
         return _of_metadata(path.rpartition("/")[2].lower(), text)
     plain = _plain(text)
     found = _of_texts(plain)
-    if not found and len(plain) < _SHORT:
+    if not found and plain.strip() and len(plain) < _SHORT:
         found = _named(plain, UNKNOWN)
     return sorted({*found, *identifiers(text)}) or ([UNKNOWN] if plain.strip() else [])
 
@@ -357,7 +358,7 @@ def _of_metadata(name: str, text: str) -> list[str]:
             value = match["value"].strip()
             quoted = _QUOTED.findall(re.sub(r"\bfile\s*=\s*[\"'][^\"']*[\"']", "", value))
             is_bare = value[:1].isalnum() and name in ("pkg-info", "description", "setup.cfg") and "::" not in value
-            statements += [value] if is_bare and not value.startswith("file:") else quoted
+            statements += [value] if is_bare and not value.startswith("file:") else quoted[:1]
     found: set[str] = set()
     for each in statements:
         if each.strip() and not _FILE_NAME.fullmatch(each.strip()):

@@ -33,7 +33,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _COOKIE = re.compile(rb"coding[:=][ \t]*([-\w.]{2,40})")
-_SHEBANG = re.compile(r"#!\s*\S*?([\w+-]+)(?:[ \t]+(?:-\S+[ \t]+)*([\w+-]+))?")
+_SHEBANG = re.compile(r"#!\s*(?:\S*/)?([\w.+-]+)(?:[ \t]+(?:-\S+[ \t]+)*([\w.+-]+))?")
 # What Pygments names otherwise, or for another language that has the same suffix.
 _BY_SUFFIX = {
     ".asm": "Assembly",
