@@ -19,10 +19,10 @@ from pygments.lexers import find_lexer_class_by_name, get_lexer_for_filename
 from pygments.util import ClassNotFound
 from resiliparse.parse.encoding import EncodingDetector
 
-from pipeline.extract.code.licences import ids, in_header, joined, refused_by
+from pipeline.extract.code.licences import ids, in_header, is_licence_text, joined, refused_by
 from pipeline.extract.conversion import Converted, RefusedError, handler
 
-_LANGUAGE_CHARACTERS = 20_000  # of which a language is told
+_LANGUAGE_CHARACTERS = 10_000  # of which a language is told
 _MAX_GARBAGE_SHARE = 0.05
 _DETECTED_BYTES = 100_000
 _BOMS = (
@@ -57,10 +57,10 @@ _BY_SUFFIX = {
 }
 _NAMES = {"Text only": "Text", "GAS": "Assembly", "NASM": "Assembly", "ANTLR": "ANTLR", "Transact-SQL": "SQL", "S": "R"}
 _OBJECTIVE_C = re.compile(
-    r"^\s*(?:@(?:interface|implementation|protocol|property|end|class)\b|#import\b)", re.MULTILINE
+    r"^[ \t]*(?:@(?:interface|implementation|protocol|property|end|class)\b|#import\b)", re.MULTILINE
 )
 _CPP = re.compile(
-    r"^\s*(?:class\s+\w+|namespace\b|template\s*<|using\s+\w|public:|private:|protected:|#include\s*<[a-z_]+>|"
+    r"^[ \t]*(?:class\s+\w+|namespace\b|template\s*<|using\s+\w|public:|private:|protected:|#include\s*<[a-z_]+>|"
     r"(?:virtual|constexpr|explicit)\s)|\bstd::|\boperator\s*[=<>+*\[(]",
     re.MULTILINE,
 )
@@ -142,7 +142,8 @@ def to_document(payload: bytes, facts: Mapping[str, Any]) -> Converted:
         raise RefusedError("empty", "nothing but white space")
     language = language_of(path, text)
     kept = _measures(path, text, language)
-    expressions = sorted({*facts["licences"], *in_header(text)})
+    own = in_header(text) if not is_licence_text(path) else []  # which its repository has said
+    expressions = sorted({*facts["licences"], *own})
     why = refused_by(facts["policy"], expressions)
     if why is not None:
         raise RefusedError("licence", why)
@@ -198,7 +199,7 @@ def language_of(path: str, text: str) -> str | None:
     if suffix in _BY_SUFFIX:
         return "Go Module" if name == "go.mod" else _BY_SUFFIX[suffix]
     try:
-        found = get_lexer_for_filename(name, head).name
+        found = str(get_lexer_for_filename(name, head).name)
         return _NAMES.get(found, found)
     except ClassNotFound:
         pass
