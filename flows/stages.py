@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from classifiers.stage import classifier, classify_stage
-from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs, chosen_sources, load
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs, chosen_sources, load
 from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
-from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, KeepColumn, has_pages
 from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
@@ -240,7 +240,14 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 
 TABLE: dict[str, StageEntry] = {
-    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools)),
+    "extract": StageEntry(
+        lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools),
+        adds=lambda config: (
+            {PAGES_FOLDER: schema.PAGES}
+            if isinstance(config, SourceConfig) and has_pages(config.format, config.extract)
+            else {}
+        ),
+    ),
     "annotate": StageEntry(
         lambda run, sources: annotate_stage(run, sources[0], measured(run.config.settings(sources[0]))),
         adds=lambda config: (

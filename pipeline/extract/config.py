@@ -23,6 +23,7 @@ Format = Literal[
     "html",
     "latex",
     "markdown",
+    "pdf",
     "reddit",
     "stackexchange",
     "text",
@@ -71,6 +72,40 @@ class WikipediaOptions(StageConfig):
     namespaces: tuple[int, ...] = Field((0,), min_length=1, description="numbers of those whose pages are read")
 
 
+class FileOptions(StageConfig):
+    """Which files of folders and archives become documents."""
+
+    include: tuple[str, ...] = Field(
+        (), description="globs of paths or names, such as `docs/**/*.md`; empty: what the format reads"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
+    base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
+
+
+class PdfConfig(StageConfig):
+    """How the pages of a PDF become text."""
+
+    ocr: Literal["auto", "off", "force"] = Field(
+        "auto", description="auto: pages whose text layer is missing or unsound; force: every page that is not blank"
+    )
+    engine: Literal["auto", "rapidocr", "tesseract"] = Field("auto", description="auto: the first that is installed")
+    max_pages: int = Field(2_000, gt=0, description="of a PDF; one with more is `oversize`")
+    max_failed: float = Field(
+        0.2, ge=0, le=1, description="share of pages that may fail; above it the PDF is rejected as `damaged`"
+    )
+
+    def facts(self, limits: ExtractLimits) -> dict[str, object]:
+        """Return what a worker has to know beside the PDF itself."""
+        told = self.model_dump(mode="json", include=set(PdfConfig.model_fields))
+        return told | {"page_cpu_s": limits.cpu_s}
+
+
+class PdfOptions(FileOptions, PdfConfig):
+    """Which PDFs become documents, and how."""
+
+    max_bytes: int = Field(128 << 20, gt=0, description="of a PDF; larger ones are `oversize`")
+
+
 class ExtractConfig(StageConfig):
     """How units become text."""
 
@@ -84,6 +119,14 @@ class ExtractConfig(StageConfig):
     )
     part_bytes: int = Field(256 << 20, ge=1 << 16, description="decoded input bytes that go into one shard")
     limits: ExtractLimits = ExtractLimits()
+    pdf: PdfConfig | None = Field(
+        None, description="true, or settings: PDFs in web archives become documents, too, and their pages are kept"
+    )
+
+    @field_validator("pdf", mode="before")
+    @classmethod
+    def _yes_or_no_is_enough(cls, value: Any) -> Any:
+        return (PdfConfig() if value else None) if isinstance(value, bool) else value
 
 
 class StackExchangeOptions(StageConfig):
@@ -115,16 +158,6 @@ class RedditOptions(StageConfig):
     max_comments: int | None = Field(None, ge=0, description="comments of a document, in reading order")
 
 
-class FileOptions(StageConfig):
-    """Which files of folders and archives become documents."""
-
-    include: tuple[str, ...] = Field(
-        (), description="globs of paths or names, such as `docs/**/*.md`; empty: what the format reads"
-    )
-    exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
-    base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
-
-
 class LatexOptions(StageConfig):
     """What of a paper's sources becomes text."""
 
@@ -150,12 +183,21 @@ class CodeOptions(FileOptions):
     max_bytes: int = Field(1 << 20, gt=0, description="of a file; larger ones are `oversize`")
 
 
+PAGES_FOLDER = "signals/pages"
+
+
+def has_pages(form: str, config: ExtractConfig) -> bool:
+    """Whether a source of this format has `signals/pages` beside its documents."""
+    return form == "pdf" or (config.pdf is not None and form in ("warc", "auto"))
+
+
 OPTIONS: dict[str, type[StageConfig]] = {
     "code": CodeOptions,
     "html": FileOptions,
     "text": FileOptions,
     "markdown": FileOptions,
     "latex": LatexOptions,
+    "pdf": PdfOptions,
     "reddit": RedditOptions,
     "stackexchange": StackExchangeOptions,
     "wikipedia": WikipediaOptions,

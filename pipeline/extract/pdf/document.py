@@ -1,0 +1,155 @@
+"""A PDF to the text of its pages, in a worker: each page by the route that suits it, then all of them laid out together.
+
+A page that cannot be read fails alone; a document of which too much failed is refused. What makes the library hang or
+fall over costs the document: the worker's limits see to that, a page's CPU time among them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pypdfium2 as pdfium
+import pypdfium2.raw as pdfium_c
+
+from pipeline.extract.conversion import Converted, RefusedError, handler
+from pipeline.extract.pdf import layer, layout
+from pipeline.extract.pdf.page import Page
+from pipeline.extract.worker import Handler, allow_cpu
+
+_MAX_SIDE_POINTS = 14_400  # 200 inches: what the format allows without a unit of its own
+_DATE = re.compile(r"D?:?\s*(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([+-])(\d\d)'?(\d\d)?)?")
+_NO_TITLE = re.compile(
+    r"(microsoft (word|powerpoint|excel) -.*|untitled.*|(no |kein )?titel?|title|document\d*|.*\.(docx?|pptx?|xlsx?|dvi|tex|"
+    r"pdf|indd|qxd|rtf|ps|eps|pages|odt)|\W*|[\d\W]*)",
+    re.IGNORECASE,
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CLOCK_TOLERANCE = timedelta(days=2)
+_MAX_FIELD = 500
+
+
+def make_handler() -> Handler:
+    return handler(convert)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a page: its spans, by which route, how sure that is, and why it failed if it did."""
+
+    page: Page
+    route: str
+    confidence: float | None = None
+    why: str = ""
+
+
+def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
+    """Return a PDF's text with its pages. Raises: RefusedError."""
+    with allow_cpu(facts["page_cpu_s"]):
+        document = _opened(payload, is_cut=bool(facts.get("is_cut")))
+    try:
+        with allow_cpu(facts["page_cpu_s"]):
+            count = len(document)
+            title, date, metadata = _said(document, facts.get("captured"))
+        if count == 0:
+            raise RefusedError("damaged", "a PDF without pages")
+        if count > facts["max_pages"]:
+            raise RefusedError("oversize", f"{count} pages, the limit is {facts['max_pages']}")
+        found: list[_Read] = []
+        for number in range(count):
+            with allow_cpu(facts["page_cpu_s"]):
+                found.append(_read(document, number, facts))
+    finally:
+        document.close()
+    failed = [(number, each.why) for number, each in enumerate(found, 1) if each.route == "failed"]
+    if len(failed) > facts["max_failed"] * count or len(failed) == count:
+        number, why = failed[0]
+        raise RefusedError("damaged", f"{len(failed)} of {count} pages failed, the first is page {number}: {why}")
+    with allow_cpu(facts["page_cpu_s"]):
+        texts = layout.document_text([each.page for each in found])
+    text, places = _joined(texts)
+    if not text.strip():
+        raise RefusedError("empty", f"{count} pages without text")
+    pages = [(*place, each.route, each.confidence) for place, each in zip(places, found, strict=True)]
+    return Converted(text, title, date, metadata=metadata, pages=pages)
+
+
+def _opened(payload: bytes, *, is_cut: bool) -> pdfium.PdfDocument:
+    try:
+        return pdfium.PdfDocument(payload)
+    except pdfium.PdfiumError as error:
+        if error.err_code in (pdfium_c.FPDF_ERR_PASSWORD, pdfium_c.FPDF_ERR_SECURITY):
+            raise RefusedError("encrypted", "a PDF that opens with a password only") from error
+        if b"%PDF-" not in payload[:1024]:
+            raise RefusedError("damaged", "its header is none of a PDF") from error
+        if is_cut or b"%%EOF" not in payload[-2048:]:
+            raise RefusedError("truncated_input", "a PDF without its end") from error
+        raise RefusedError("damaged", "a PDF whose structure cannot be read") from error
+
+
+def _read(document: pdfium.PdfDocument, number: int, facts: Mapping[str, Any]) -> _Read:
+    """Return what a page holds, by the route that suits it."""
+    try:
+        sheet = document[number]
+    except pdfium.PdfiumError as error:
+        return _Read(Page(0, 0, ()), "failed", why=str(error))
+    try:
+        width, height = sheet.get_size()
+        if not (0 < width <= _MAX_SIDE_POINTS and 0 < height <= _MAX_SIDE_POINTS):
+            return _Read(Page(0, 0, ()), "failed", why=f"a page of {width:.0f} x {height:.0f} points")
+        page = layer.read_page(sheet)
+        if not any(span.text.strip() for span in page.spans):
+            return _Read(page, "blank")
+        return _Read(page, "text", 1.0)
+    except pdfium.PdfiumError as error:
+        return _Read(Page(0, 0, ()), "failed", why=str(error))
+    finally:
+        sheet.close()
+
+
+def _joined(texts: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Return the texts of the pages as one, and where each stands; a paragraph may go on over a page's end."""
+    parts: list[str] = []
+    places: list[tuple[int, int]] = []
+    end, last = 0, ""
+    for text in texts:
+        text = _CONTROL.sub("", text).strip()
+        between = ""
+        if last and text:
+            goes_on = last[-1].isalpha() or last[-1] in ",;-"
+            is_plain = not last.rpartition("\n")[2].startswith(("#", "|")) and text[0].islower()
+            between = " " if goes_on and is_plain else "\n\n"
+        parts += [between, text]
+        end += len(between)
+        places.append((end, end + len(text)))
+        end, last = end + len(text), text or last
+    return "".join(parts) + "\n", places
+
+
+def _said(document: pdfium.PdfDocument, captured: str | None) -> tuple[str | None, datetime | None, dict[str, object]]:
+    """Return title, date and whatever else a PDF says of itself."""
+    fields = {key: _CONTROL.sub(" ", value).strip()[:_MAX_FIELD] for key, value in document.get_metadata_dict().items()}
+    title = fields.get("Title") or ""
+    date = _date(fields.get("CreationDate") or "")
+    if date is not None and captured and date > datetime.fromisoformat(captured) + _CLOCK_TOLERANCE:
+        date = None
+    metadata = {name.lower(): fields[name] for name in ("Author", "Subject", "Keywords", "Creator", "Producer")}
+    said: dict[str, object] = {name: value for name, value in metadata.items() if value}
+    return (None if _NO_TITLE.fullmatch(title) else title), date, said
+
+
+def _date(text: str) -> datetime | None:
+    match = _DATE.match(text)
+    if match is None or not 1985 <= int(match[1]) <= 2100:
+        return None
+    year, month, day, hour, minute, second = (
+        int(each or first) for each, first in zip(match.groups()[:6], (0, 1, 1, 0, 0, 0), strict=True)
+    )
+    away = timedelta(hours=int(match[8] or 0), minutes=int(match[9] or 0))
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC) - (away if match[7] == "+" else -away)
+    except (ValueError, OverflowError):
+        return None
