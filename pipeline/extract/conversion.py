@@ -46,6 +46,7 @@ class Converted:
     """Values of the format's own columns."""
     pages: list[tuple[int, int, str, float | None]] | None = None
     """Of each page where its text begins and ends, its route and confidence (`units.PageText`)."""
+    pictures: list[str] = field(default_factory=list)
 
 
 Convert = Callable[[bytes, Mapping[str, Any]], Converted]
@@ -121,6 +122,8 @@ def _read(answer: bytes) -> Converted:
             raise TypeError("a field of a wrong type")
         if found.pages is not None and not _are_pages(found.pages, len(found.text)):
             raise TypeError("pages that are none")
+        if not isinstance(found.pictures, list) or any(not isinstance(each, str) for each in found.pictures):
+            raise TypeError("pictures that are none")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RefusedError("crash", f"a worker's answer is none: {error}") from error
     return found
@@ -141,6 +144,7 @@ def _joined(known: Document, found: Converted, columns: Mapping[str, KeptType]) 
         metadata=known.metadata | {name: value for name, value in found.metadata.items() if value is not None},
         kept=known.kept | found.kept,
         pages=None if found.pages is None else tuple(PageText(*page) for page in found.pages),
+        pictures=tuple(found.pictures),
     )
 
 

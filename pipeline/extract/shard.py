@@ -464,15 +464,22 @@ def documents_table(source: str, documents: Sequence[Document], columns: pa.Sche
 
 def pages_table(ids: pa.ChunkedArray, documents: Sequence[Document]) -> pa.Table:
     """Return how the pages of documents were read as rows of `schema.PAGES`, beside their ids."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for d in documents:
-        routes = None if d.pages is None else Counter(page.route for page in d.pages)
-        counts = (None,) * 3
-        if routes is not None:
-            counts = routes.total(), routes["ocr"] + routes["vlm"], routes["failed"]
-        names = "page_count", "ocr_pages", "failed_pages"
-        pages = None if d.pages is None else [asdict(page) for page in d.pages]
-        rows.append({"pages": pages, **dict(zip(names, counts, strict=True))})
+        if d.pages is None:
+            rows.append(dict.fromkeys(schema.PAGES.names))
+            continue
+        seen = [page for page in d.pages if page.route in ("ocr", "vlm")]
+        sure = [page.confidence for page in seen if page.confidence is not None]
+        rows.append(
+            {
+                "pages": [asdict(page) for page in d.pages],
+                "page_count": len(d.pages),
+                "ocr_pages": len(seen),
+                "ocr_confidence": sum(sure) / len(sure) if sure else None,
+                "failed_pages": sum(page.route == "failed" for page in d.pages),
+            }
+        )
     return pa.Table.from_pylist(rows, schema.PAGES).set_column(0, schema.PAGES.field(0), ids)
 
 

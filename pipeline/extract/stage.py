@@ -183,8 +183,12 @@ def _reasons(shards: Sequence[Shard]) -> str:
     return ", ".join(notes)
 
 
-def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Iterator[Document | Reject]:
+def look(
+    job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool], pictures: int = 0
+) -> Iterator[Document | Reject]:
     """Yield what `extract_stage` would make of an input, in order and as it comes; nothing is written.
+
+    Documents that have pages come with the `pictures` of so many.
 
     Raises: InputError when nothing of the input can be read; ShardError.
     """
@@ -195,7 +199,9 @@ def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> 
             for entry in read(stream, job, 0, ()):
                 if entry.record_type == "file" and isinstance(entry.result, Reject):
                     raise InputError(f"{job.input.shown_url}: {entry.result.reason}: {entry.result.detail}")
-                if entry.result is not None:
+                if isinstance(entry.result, Raw) and pictures:
+                    yield replace(entry.result, facts={**entry.result.facts, "pictures": pictures})
+                elif entry.result is not None:
                     yield entry.result
 
         yield from by_workers(job, results(), partial(pools, job.config))

@@ -75,7 +75,8 @@ class Document:
     """A unit that became text. `metadata` is JSON-serialisable.
 
     `kept` are the values of the source's kept columns by name, `unfit` the names of those whose value did not fit;
-    `pages` are those of a format that has pages, else None.
+    `pages` are those of a format that has pages, else None; `pictures`, of the first pages where somebody looks (fact
+    `pictures`), PNG in base64.
     """
 
     origin: Origin
@@ -88,6 +89,7 @@ class Document:
     kept: dict[str, object] = field(default_factory=dict)
     unfit: tuple[str, ...] = ()
     pages: tuple[PageText, ...] | None = None
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ PAGES = pa.schema(
         ),
         ("page_count", pa.int64()),
         ("ocr_pages", pa.int64()),  # read from their picture, by whatever
+        ("ocr_confidence", pa.float64()),  # mean of those pages
         ("failed_pages", pa.int64()),
     ]
 )

@@ -1,4 +1,4 @@
-"""A PDF to the text of its pages, in a worker: each page by the route that suits it, then all of them laid out together.
+"""A PDF to the text of its pages, in a worker: each page by the route that suits it, then all of them laid out.
 
 A page that cannot be read fails alone; a document of which too much failed is refused. What makes the library hang or
 fall over costs the document: the worker's limits see to that, a page's CPU time among them.
@@ -6,12 +6,16 @@ fall over costs the document: the worker's limits see to that, a page's CPU time
 
 from __future__ import annotations
 
+import base64
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
@@ -23,11 +27,12 @@ from pipeline.extract.worker import Handler, allow_cpu
 _MAX_SIDE_POINTS = 14_400  # 200 inches: what the format allows without a unit of its own
 _DATE = re.compile(r"D?:?\s*(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([+-])(\d\d)'?(\d\d)?)?")
 _NO_TITLE = re.compile(
-    r"(microsoft (word|powerpoint|excel) -.*|untitled.*|(no |kein )?titel?|title|document\d*|.*\.(docx?|pptx?|xlsx?|dvi|tex|"
-    r"pdf|indd|qxd|rtf|ps|eps|pages|odt)|\W*|[\d\W]*)",
+    r"(microsoft (word|powerpoint|excel) -.*|untitled.*|(no |kein )?title?|titel|document\d*|.*\.(docx?|pptx?|xlsx?|dvi|"
+    r"tex|pdf|indd|qxd|rtf|ps|eps|pages|odt)|\W*|[\d\W]*)",
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_PICTURE_PIXELS = 1_000  # of a page that people look at, its longer side
 _CLOCK_TOLERANCE = timedelta(days=2)
 _MAX_FIELD = 500
 
@@ -59,9 +64,13 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
         if count > facts["max_pages"]:
             raise RefusedError("oversize", f"{count} pages, the limit is {facts['max_pages']}")
         found: list[_Read] = []
+        pictures: list[str] = []
         for number in range(count):
             with allow_cpu(facts["page_cpu_s"]):
                 found.append(_read(document, number, facts))
+            if number < facts.get("pictures", 0):
+                with allow_cpu(facts["page_cpu_s"]):
+                    pictures.append(_picture(document, number))
     finally:
         document.close()
     failed = [(number, each.why) for number, each in enumerate(found, 1) if each.route == "failed"]
@@ -74,7 +83,7 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
     if not text.strip():
         raise RefusedError("empty", f"{count} pages without text")
     pages = [(*place, each.route, each.confidence) for place, each in zip(places, found, strict=True)]
-    return Converted(text, title, date, metadata=metadata, pages=pages)
+    return Converted(text, title, date, metadata=metadata, pages=pages, pictures=pictures)
 
 
 def _opened(payload: bytes, *, is_cut: bool) -> pdfium.PdfDocument:
@@ -108,6 +117,28 @@ def _read(document: pdfium.PdfDocument, number: int, facts: Mapping[str, Any]) -
         return _Read(Page(0, 0, ()), "failed", why=str(error))
     finally:
         sheet.close()
+
+
+def _picture(document: pdfium.PdfDocument, number: int) -> str:
+    """Return a page as people see it, a PNG in base64; nothing where it cannot be drawn."""
+    try:
+        sheet = document[number]
+    except pdfium.PdfiumError:
+        return ""
+    try:
+        scale = min(_PICTURE_PIXELS / max(sheet.get_size()), 2.0)
+        drawn = sheet.render(scale=scale, rev_byteorder=True, prefer_bgrx=False).to_numpy()
+    except (pdfium.PdfiumError, ZeroDivisionError):
+        return ""
+    finally:
+        sheet.close()
+    height, width, _ = drawn.shape
+    lines = numpy.zeros((height, 1 + 3 * width), numpy.uint8)  # before each line which filter it has: none
+    lines[:, 1:] = drawn[:, :, :3].reshape(height, -1)
+    head = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b"")
+    framed = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(framed)).decode()
 
 
 def _joined(texts: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
