@@ -27,8 +27,8 @@ from pipeline.extract.worker import Handler, allow_cpu
 _MAX_SIDE_POINTS = 14_400  # 200 inches: what the format allows without a unit of its own
 _DATE = re.compile(r"D?:?\s*(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([+-])(\d\d)'?(\d\d)?)?")
 _NO_TITLE = re.compile(
-    r"(microsoft (word|powerpoint|excel) -.*|untitled.*|(no |kein )?title?|titel|document\d*|.*\.(docx?|pptx?|xlsx?|dvi|"
-    r"tex|pdf|indd|qxd|rtf|ps|eps|pages|odt)|\W*|[\d\W]*)",
+    r"(microsoft (word|powerpoint|excel) -.*|untitled.*|(no |kein )?title?|titel|document\d*|.*\.(docx?|pptx?|xlsx?|"
+    r"dvi|tex|pdf|indd|qxd|rtf|ps|eps|pages|odt)|\W*|[\d\W]*)",
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")

@@ -223,7 +223,7 @@ def _is_broken_archive(raw: RawInput, form: Compression) -> bool:
 
 def _to_entry(file: str, record: Record, limits: ExtractLimits, known: _Known, pdf: PdfConfig | None) -> Entry:
     record_type = record.type
-    result: Page | Reject | None = None
+    result: Page | Raw | Reject | None = None
     if record.damage is not None:
         record_type = record_type if record_type in UNIT_TYPES else DAMAGE
         result = _broken(_origin(file, record), record)
@@ -320,7 +320,7 @@ def _to_page(
     cut = truncated or body.cut
     if pdf is not None and (media_type in PDF_TYPES or is_pdf(body.data)):
         metadata = {"media_type": media_type, "captured": captured.isoformat() if captured else None, "truncated": cut}
-        said = {name: value for name, value in metadata.items() if value is not None}
+        said: dict[str, object] = {name: value for name, value in metadata.items() if value is not None}
         facts = pdf.facts(limits) | {"is_cut": cut is not None, "captured": metadata["captured"]}
         return Raw(Document(origin, url, "", metadata=said), body.data, facts)
     other = refuse_body(media_type, body.data) or refuse_type(media_type)
