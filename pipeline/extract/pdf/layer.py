@@ -9,6 +9,7 @@ import ctypes
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as c
@@ -109,11 +110,7 @@ class _Drawing:
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         c.FPDFPageObj_GetBounds(item, left, bottom, right, top)
         corners = ((left.value, bottom.value), (right.value, top.value), (left.value, top.value), (right.value, bottom.value))
-        return self._box([self.shown(*_moved(outer, x, y)) for x, y in corners])
-
-    def _box(self, points: list[tuple[float, float]]) -> Box:
-        xs, ys = [p[0] for p in points], [p[1] for p in points]
-        return Box(min(xs), min(ys), max(xs), max(ys))
+        return _around([self.shown(*_moved(outer, x, y)) for x, y in corners])
 
     def _path(self, item: object, outer: tuple[float, ...]) -> None:
         box = self._bounds(item, outer)
@@ -132,6 +129,8 @@ class _Drawing:
             colour = _colour(item)
             if colour[3] and min(colour[:3]) < 250:
                 self.fills.append((self.count, box))
+        if not stroke.value:
+            return
         segments = c.FPDFPath_CountSegments(item)
         if segments > MAX_SEGMENTS:
             return
@@ -152,10 +151,15 @@ class _Drawing:
             last = point
 
     def _edge(self, one: tuple[float, float], other: tuple[float, float]) -> None:
-        box = self._box([one, other])
+        box = _around([one, other])
         wide, high = box.right - box.left, box.bottom - box.top
         if min(wide, high) <= 0.5 and max(wide, high) > THIN:
             self.rules.append(box)
+
+
+def _around(points: list[tuple[float, float]]) -> Box:
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    return Box(min(xs), min(ys), max(xs), max(ys))
 
 
 def _matrix(item: object) -> tuple[float, ...]:
@@ -192,6 +196,14 @@ class _Style:
     colour: tuple[int, int, int, int]
     order: int
 
+    def along(self, x: float, y: float) -> tuple[float, float]:
+        cosine, sine = _direction(self.turn)
+        return x * cosine - y * sine, x * sine + y * cosine
+
+    def back(self, u: float, v: float) -> tuple[float, float]:
+        cosine, sine = _direction(self.turn)
+        return u * cosine + v * sine, v * cosine - u * sine
+
 
 @dataclass(slots=True)
 class _Word:
@@ -215,7 +227,7 @@ class _Characters:
                 yield span
 
     def _words(self) -> Iterator[_Word]:
-        raw, frames, shown = self.raw, _FRAMES, self.shown
+        raw, shown = self.raw, self.shown
         unicode, textobject, loose, origin = c.FPDFText_GetUnicode, c.FPDFText_GetTextObject, c.FPDFText_GetLooseCharBox, c.FPDFText_GetCharOrigin
         rect, x, y = c.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
         word: _Word | None = None
@@ -246,17 +258,19 @@ class _Characters:
                 sign = chr(code)
             loose(raw, index, rect)
             origin(raw, index, x, y)
-            frame = frames.get(style.turn, frames[0])
-            u0, _ = frame(*shown(rect.left, rect.bottom))
-            u1, _ = frame(*shown(rect.right, rect.top))
-            if u1 < u0:
-                u0, u1 = u1, u0
-            _, v = frame(*shown(x.value, y.value))
             size = style.size
+            u, v = style.along(*shown(x.value, y.value))
+            if style.turn % 90:
+                u0, u1 = u, u + size / 2
+            else:
+                u0, _ = style.along(*shown(rect.left, rect.bottom))
+                u1, _ = style.along(*shown(rect.right, rect.top))
+                if u1 < u0:
+                    u0, u1 = u1, u0
             if word is not None and (
                 word.style.turn != style.turn
                 or abs(word.v - v) > 0.12 * size
-                or u0 - end > 0.25 * size
+                or u0 - end > (0.5 if style.turn % 90 else 0.25) * size
                 or u0 < end - 2 * size
                 or not 0.85 < size / word.style.size < 1.18
             ):
@@ -288,9 +302,8 @@ class _Characters:
             signs = _logical(signs)
         text = "".join(sign for _, _, sign in signs)
         left, right = min(s[0] for s in signs), max(s[1] for s in signs)
-        back = _BACK.get(style.turn, _BACK[0])
-        one, other = back(left, word.v - ASCENT * style.size), back(right, word.v + DESCENT * style.size)
-        box = Box(min(one[0], other[0]), min(one[1], other[1]), max(one[0], other[0]), max(one[1], other[1]))
+        top, bottom = word.v - ASCENT * style.size, word.v + DESCENT * style.size
+        box = _around([style.back(u, v) for u in (left, right) for v in (top, bottom)])
         return Span(text, box, style.size, style.is_bold, self._is_visible(style, box), style.turn)
 
     def _is_visible(self, style: _Style, box: Box) -> bool:
@@ -320,15 +333,6 @@ def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, 
     return sorted(reversed(signs), key=lambda sign: -sign[1])
 
 
-_FRAMES: dict[int, Transform] = {
-    0: lambda x, y: (x, y),
-    90: lambda x, y: (-y, x),
-    180: lambda x, y: (-x, -y),
-    270: lambda x, y: (y, -x),
-}
-_BACK: dict[int, Transform] = {
-    0: lambda u, v: (u, v),
-    90: lambda u, v: (v, -u),
-    180: lambda u, v: (-u, -v),
-    270: lambda u, v: (-v, u),
-}
+@lru_cache(maxsize=512)
+def _direction(turn: int) -> tuple[float, float]:
+    return math.cos(math.radians(turn)), math.sin(math.radians(turn))
