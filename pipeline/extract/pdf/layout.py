@@ -1,23 +1,435 @@
-"""Blocks in reading order from the words of a page, whatever read them: the text layer or OCR."""
+"""Blocks in reading order from the words of a page, whatever read them: the text layer or OCR.
+
+Columns are found by their gutters: white that runs down through several lines with text on both sides of it. What a gutter's
+band holds is read left before right, what lies above and below it is read apart, and so on within each side. Lines that
+are left stand in one column: they are joined to paragraphs, or are the rows of a table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
 
-from pipeline.extract.pdf.page import Page, Span
+from pipeline.extract.pdf import tables
+from pipeline.extract.pdf.lines import Line, line_text, lines_of
+from pipeline.extract.pdf.page import Box, Page, Span
+
+MAX_DEPTH = 12
+_LIST = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\])$")
+_BULLET = re.compile(r"^[•●◦▪■□‣·∙\uf0b7\uf0a7]\s*")
+_NUMBER = re.compile(r"[-–—|\s]*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:of|/|von|sur|de)\s*\d{1,4})?[-–—|.\s]*", re.IGNORECASE)
+_END = re.compile(r"[.!?:;…。！？：]['\"”’)\]]*$")
+
+
+@dataclass(slots=True)
+class Block:
+    """A paragraph, a heading (`level` 1 to 3), or a table (`table`: its Markdown or HTML)."""
+
+    box: Box
+    lines: list[Line] = field(default_factory=list)
+    level: int = 0
+    table: str = ""
 
 
 def document_text(pages: Sequence[Page]) -> list[str]:
-    """The text of each page, laid out."""
-    return ["\n".join(" ".join(span.text for span in row) for row in _rows(page.spans)) for page in pages]
+    """The text of each page: running headers, footers and page numbers removed, blocks in reading order."""
+    upright = [_upright(page) for page in pages]
+    cleaned = _without_furniture(upright)
+    arranged = [arrange(page) for page in cleaned]
+    vocabulary = Counter(word for page in arranged for block in page for line in block.lines for word in line.text.lower().split())
+    body = _body_size(line for page in arranged for block in page for line in block.lines)
+    return [_markdown(blocks, body, vocabulary) for blocks in arranged]
 
 
-def _rows(spans: Sequence[Span]) -> list[list[Span]]:
-    rows: list[list[Span]] = []
-    for span in sorted(spans, key=lambda s: (s.box.top + s.box.bottom)):
-        middle = (span.box.top + span.box.bottom) / 2
-        if rows and rows[-1][-1].box.top < middle < rows[-1][-1].box.bottom:
-            rows[-1].append(span)
+def arrange(page: Page) -> list[Block]:
+    """The blocks of one page in reading order, nothing removed but what nobody sees."""
+    page = _upright(page)
+    words = [span for span in page.spans if span.turn == 0 and span.text]
+    if not words:
+        return _turned(page)
+    ruled = tables.ruled(page, words)
+    taken = {id(word) for table in ruled for word in table.words}
+    items = [word for word in words if id(word) not in taken]
+    places = [(Span("\x00", table.box, 1.0), table) for table in ruled]
+    blocks: list[Block] = []
+    for region in _regions(items + [place for place, _ in places], page, 0):
+        known = {id(place): table for place, table in places}
+        inside = [word for word in region if id(word) not in known]
+        marks = [known[id(word)] for word in region if id(word) in known]
+        blocks += _blocks(inside, marks, page)
+    return blocks + _turned(page)
+
+
+def _upright(page: Page) -> Page:
+    """What is seen (or lies over a picture, as OCR's layer does), turned so that most of the text runs from left to right."""
+    seen = [span for span in page.spans if span.is_visible]
+    hidden = [span for span in page.spans if not span.is_visible and any(_covers(image, span.box) for image in page.images)]
+    if sum(len(span.text) for span in hidden) > sum(len(span.text) for span in seen):
+        seen += [span for span in hidden if not any(_covers(other.box, span.box) for other in seen)] if len(seen) < 500 else hidden
+    turns = Counter[int]()
+    for span in seen:
+        turns[span.turn] += len(span.text)
+    turn = max((t for t in turns if t % 90 == 0), key=lambda t: (turns[t], -t), default=0)
+    seen = _once(seen)
+    if turn == 0:
+        return replace(page, spans=tuple(seen))
+    width, height = (page.height, page.width) if turn in (90, 270) else (page.width, page.height)
+
+    def turned(box: Box) -> Box:
+        match turn:
+            case 90:
+                return Box(page.height - box.bottom, box.left, page.height - box.top, box.right)
+            case 270:
+                return Box(box.top, page.width - box.right, box.bottom, page.width - box.left)
+            case _:
+                return Box(page.width - box.right, page.height - box.bottom, page.width - box.left, page.height - box.top)
+
+    spans = tuple(replace(span, box=turned(span.box), turn=(span.turn - turn) % 360) for span in seen)
+    return replace(page, width=width, height=height, spans=spans, rules=tuple(map(turned, page.rules)), images=tuple(map(turned, page.images)))
+
+
+def _once(spans: Sequence[Span]) -> list[Span]:
+    """Words that are drawn twice at one place (a shadow, bold by repetition) once."""
+    places: dict[str, list[Box]] = {}
+    kept = []
+    for span in spans:
+        same = places.setdefault(span.text, [])
+        near = 0.25 * span.size
+        if any(abs(box.left - span.box.left) < near and abs(box.top - span.box.top) < near for box in same):
+            continue
+        same.append(span.box)
+        kept.append(span)
+    return kept
+
+
+def _covers(box: Box, other: Box) -> bool:
+    x, y = (other.left + other.right) / 2, (other.top + other.bottom) / 2
+    return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def _turned(page: Page) -> list[Block]:
+    """Text that runs in another direction than the page's, one block for each direction; stamps at the margin are left out."""
+    body = [span.box for span in page.spans if span.turn == 0]
+    groups: dict[int, list[Span]] = {}
+    for span in page.spans:
+        if span.turn:
+            groups.setdefault(span.turn, []).append(span)
+    blocks = []
+    for turn, spans in sorted(groups.items()):
+        if turn % 90 == 0 and body:
+            left, right = min(box.left for box in body), max(box.right for box in body)
+            spans = [span for span in spans if left < (span.box.left + span.box.right) / 2 < right]
+        if not spans:
+            continue
+        if turn % 90:
+            text = " ".join(span.text for span in spans)
+            box = spans[0].box
+            blocks.append(Block(box, [Line([Span(text, box, spans[0].size)])]))
         else:
-            rows.append([span])
-    return [sorted(row, key=lambda s: s.box.left) for row in rows]
+            blocks += [block for block in arrange(replace(page, spans=tuple(spans), rules=(), images=())) if block.lines or block.table]
+    return blocks
+
+
+# Reading order
+
+
+@dataclass(slots=True)
+class _Gutter:
+    left: float
+    right: float
+    top: float
+    bottom: float
+    last: float
+    both: int = 1
+
+
+def _regions(items: list[Span], page: Page, depth: int) -> Iterator[list[Span]]:
+    """`items` in groups of one column each, in reading order."""
+    if len(items) < 8 or depth > MAX_DEPTH:
+        if items:
+            yield items
+        return
+    for gutter in _gutters(items, page.rules):
+        middle = (gutter.left + gutter.right) / 2
+        band = [s for s in items if gutter.top <= (s.box.top + s.box.bottom) / 2 <= gutter.bottom]
+        left = [s for s in band if (s.box.left + s.box.right) / 2 < middle]
+        right = [s for s in band if (s.box.left + s.box.right) / 2 >= middle]
+        if not _are_columns(left, right):
+            continue
+        above = [s for s in items if (s.box.top + s.box.bottom) / 2 < gutter.top]
+        below = [s for s in items if (s.box.top + s.box.bottom) / 2 > gutter.bottom]
+        for part in (above, left, right, below):
+            yield from _regions(part, page, depth + 1)
+        return
+    yield items
+
+
+def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
+    """White strips with text on both sides, those along most text first."""
+    size = median(s.size for s in items if s.text != "\x00") if any(s.text != "\x00" for s in items) else 10.0
+    wide = max(0.8 * size, 4.0)
+    step = max(0.3 * size, 1.5)
+    top = min(s.box.top for s in items)
+    rows: dict[int, list[tuple[float, float]]] = {}
+    for span in items:
+        inset = 0.2 * (span.box.bottom - span.box.top)
+        for row in range(int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step) + 1):
+            rows.setdefault(row, []).append((span.box.left, span.box.right))
+    for rule in rules:
+        if rule.right - rule.left > 3 * wide and rule.bottom - rule.top < 3:
+            rows.setdefault(int((rule.top - top) / step), []).append((rule.left, rule.right))
+    open_gutters: list[_Gutter] = []
+    done: list[_Gutter] = []
+    for row in sorted(rows):
+        y = top + (row + 0.5) * step
+        gaps = _gaps(rows[row], wide)
+        still: list[_Gutter] = []
+        used = set()
+        for gutter in open_gutters:
+            best = None
+            for index, (low, high) in enumerate(gaps):
+                left, right = max(low, gutter.left), min(high, gutter.right)
+                if right - left >= wide and (best is None or right - left > best[1] - best[0]):
+                    best = (left, right, index)
+            if best is None or y - gutter.last > 40 * step:
+                done.append(gutter)
+                continue
+            gutter.left, gutter.right = best[0], best[1]
+            gutter.last = y
+            if 0 < best[2] < len(gaps) - 1:
+                gutter.both += 1
+                gutter.bottom = y
+                used.add(best[2])
+            still.append(gutter)
+        for index in range(1, len(gaps) - 1):
+            if index not in used:
+                still.append(_Gutter(*gaps[index], top=y, bottom=y, last=y))
+        open_gutters = still
+    done += open_gutters
+    least = 3.5 * size / step
+    found = [gutter for gutter in done if gutter.both * 1.0 >= least * 0.6 and gutter.bottom - gutter.top >= 2.2 * size]
+    for gutter in found:
+        gutter.top, gutter.bottom = _extended(gutter, items, size)
+    return sorted(found, key=lambda g: (-g.both, -(g.right - g.left), g.left))[:12]
+
+
+def _gaps(taken: list[tuple[float, float]], wide: float) -> list[tuple[float, float]]:
+    """White between what a line of sight crosses; the first and the last are the margins."""
+    taken.sort()
+    gaps = [(-1e6, taken[0][0])]
+    end = taken[0][1]
+    for left, right in taken[1:]:
+        if left - end >= wide:
+            gaps.append((end, left))
+        end = max(end, right)
+    gaps.append((end, 1e6))
+    return gaps
+
+
+def _extended(gutter: _Gutter, items: Sequence[Span], size: float) -> tuple[float, float]:
+    """A column goes on beyond its neighbour's end as long as its lines follow closely and stay on their side."""
+    top, bottom = gutter.top - 0.6 * size, gutter.bottom + 0.6 * size
+    for span in sorted(items, key=lambda s: s.box.top):
+        middle = (span.box.top + span.box.bottom) / 2
+        if middle > bottom:
+            if span.box.top - bottom > 1.2 * size or span.box.left < gutter.right and span.box.right > gutter.left:
+                break
+            bottom = max(bottom, middle + 0.3 * size)
+    for span in sorted(items, key=lambda s: -s.box.bottom):
+        middle = (span.box.top + span.box.bottom) / 2
+        if middle < top:
+            if top - span.box.bottom > 1.2 * size or span.box.left < gutter.right and span.box.right > gutter.left:
+                break
+            top = min(top, middle - 0.3 * size)
+    return top, bottom
+
+
+def _are_columns(left: Sequence[Span], right: Sequence[Span]) -> bool:
+    """Columns hold running text, or lines that do not stand in rows; a table's cells do neither."""
+    if not left or not right:
+        return False
+    sides = [lines_of(side) for side in (left, right)]
+    if min(len(side) for side in sides) < 2:
+        return False
+    prose = [_is_prose(side) for side in sides]
+    if all(prose):
+        return True
+    few, many = sorted(sides, key=len)
+    size = median(line.size for line in many)
+    baselines = sorted(line.box.bottom for line in many)
+    aligned = sum(1 for line in few if any(abs(line.box.bottom - y) < 0.25 * size for y in baselines))
+    return aligned < 0.7 * len(few)
+
+
+def _is_prose(lines: Sequence[Line]) -> bool:
+    if len(lines) < 3:
+        return False
+    width = max(line.box.right for line in lines) - min(line.box.left for line in lines)
+    full = sum(1 for line in lines if line.box.right - line.box.left > 0.75 * width and len(line.text) > 18)
+    return full >= 0.4 * len(lines) and sum(line.text.count(" ") for line in lines) >= 2 * len(lines)
+
+
+# Lines to blocks
+
+
+def _blocks(words: list[Span], marks: list[tables.Table], page: Page) -> list[Block]:
+    lines = lines_of(words)
+    parts: list[Block] = [Block(table.box, table=table.text) for table in marks]
+    for found in tables.unruled(lines, page):
+        if isinstance(found, tables.Table):
+            parts.append(Block(found.box, table=found.text))
+        else:
+            parts += _paragraphs(found)
+    return sorted(parts, key=lambda block: block.box.top) if marks else parts
+
+
+def _paragraphs(lines: list[Line]) -> list[Block]:
+    if not lines:
+        return []
+    left = min(line.box.left for line in lines)
+    right = sorted(line.box.right for line in lines)[int(0.9 * (len(lines) - 1))]
+    pitches = [b.base - a.base for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * a.size]
+    pitch = sorted(pitches)[len(pitches) // 3] if pitches else 12.0
+    blocks: list[Block] = []
+    for index, line in enumerate(lines):
+        following = lines[index + 1] if index + 1 < len(lines) else None
+        if not blocks or _begins(line, blocks[-1].lines, following, (left, right), pitch):
+            blocks.append(Block(line.box, [line]))
+        else:
+            block = blocks[-1]
+            block.lines.append(line)
+            block.box = _union([block.box, line.box])
+    return blocks
+
+
+def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float) -> bool:
+    """Whether a paragraph begins with `line`."""
+    last = before[-1]
+    size = max(line.size, last.size)
+    gap = line.base - last.base
+    if gap > max(1.35 * pitch, 1.05 * size) and gap > 1.3 * size or gap <= 0:
+        return True
+    if not 0.87 < line.size / last.size < 1.15:
+        return True
+    first = line.spans[0].text
+    if _LIST.match(first) and len(line.spans) > 1 and (line.box.left <= before[0].box.left + size or _LIST.match(before[0].spans[0].text)):
+        return True
+    left, right = edges
+    short = last.box.right < right - max(0.2 * (right - left), 3 * size)
+    if line.is_bold != last.is_bold and (short or line.text[:1].isupper() or line.text[:1].isdigit()):
+        return True
+    ended = bool(_END.search(last.text))
+    indent = line.box.left - last.box.left
+    if 0.8 * size < indent and (ended or short) and (following is None or following.box.left < line.box.left - 0.5 * size or short):
+        return len(before) > 1 or ended or short
+    if indent < -0.8 * size and len(before) > 1 and before[-2].box.left > line.box.left + 0.8 * size:
+        return True
+    return short and ended and (line.text[:1].isupper() or line.text[:1].isdigit() or not line.text[:1].isalnum())
+
+
+def _union(boxes: Sequence[Box]) -> Box:
+    return Box(min(b.left for b in boxes), min(b.top for b in boxes), max(b.right for b in boxes), max(b.bottom for b in boxes))
+
+
+# Blocks to text
+
+
+def _body_size(lines: Iterable[Line]) -> float:
+    sizes = Counter[float]()
+    for line in lines:
+        sizes[round(line.size * 2) / 2] += len(line.text)
+    return max(sizes, key=lambda size: (sizes[size], -size), default=10.0)
+
+
+def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) -> str:
+    texts = []
+    for block in blocks:
+        if block.table:
+            texts.append(block.table)
+            continue
+        text = _joined(block.lines, vocabulary)
+        size = median(line.size for line in block.lines)
+        letters = sum(sign.isalpha() for sign in text)
+        if size >= 1.18 * body and len(block.lines) <= 3 and len(text) <= 200 and letters >= 3 and not _END.search(text):
+            level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
+            texts.append("#" * level + " " + text)
+        else:
+            texts.append(_BULLET.sub("- ", text))
+    return "\n\n".join(text for text in texts if text.strip())
+
+
+def _joined(lines: Sequence[Line], vocabulary: Counter[str]) -> str:
+    """Lines as one text; a hyphen at a line's end goes where the parts are one word."""
+    text = ""
+    for line in lines:
+        if not text:
+            text = line.text
+            continue
+        head, _, tail = text.rpartition(" ")
+        if tail[-1:] in ("-", "\xad", "‐") and len(tail) > 1 and tail[-2].isalpha() and line.text[:1].isalpha():
+            word, rest = tail[:-1], line.text.split(" ", 1)[0]
+            whole, hyphened = vocabulary[_bare(word + rest)], vocabulary[_bare(word + "-" + rest)]
+            joined = tail[-1] == "\xad" or (line.text[0].islower() and whole >= hyphened and not (hyphened == 0 and "-" in word))
+            text = text[:-1] + ("" if joined else "-") + line.text
+        elif _is_wide(text[-1]) and _is_wide(line.text[:1] or " "):
+            text += line.text
+        else:
+            text += " " + line.text
+    return text
+
+
+def _bare(word: str) -> str:
+    return word.lower().strip(".,;:!?()[]\"'“”’")
+
+
+def _is_wide(sign: str) -> bool:
+    return "\u3000" <= sign <= "\u9fff" or "\uff00" <= sign <= "\uffef"
+
+
+# Headers and footers
+
+
+def _without_furniture(pages: Sequence[Page]) -> list[Page]:
+    """`pages` without what stands at the same place of several pages, and without page numbers."""
+    edges = [_edges(page) for page in pages]
+    counts = Counter[tuple[str, int]]()
+    for edge in edges:
+        counts.update({key for _, key in edge})
+    cleaned = []
+    for page, edge in zip(pages, edges, strict=True):
+        gone = {id(span) for line, key in edge if counts[key] >= 2 for span in line.spans}
+        gone |= _numbers(page, gone)
+        cleaned.append(replace(page, spans=tuple(span for span in page.spans if id(span) not in gone)) if gone else page)
+    return cleaned
+
+
+def _edges(page: Page) -> list[tuple[Line, tuple[str, int]]]:
+    """The outermost lines with what is compared between pages: their text with `#` for digits, their place."""
+    lines = lines_of([span for span in page.spans if span.turn == 0])
+    zone = [line for line in lines[:4] if line.box.top < 0.2 * page.height]
+    zone += [line for line in lines[-4:] if line.box.bottom > 0.8 * page.height and line not in zone]
+    return [(line, (re.sub(r"\d+", "#", line.text), round(line.box.top / 12))) for line in zone if len(line.text) < 200]
+
+
+def _numbers(page: Page, gone: set[int]) -> set[int]:
+    """Words of a page number at the upper or lower edge, and what shares its line."""
+    words = [span for span in page.spans if span.turn == 0 and id(span) not in gone]
+    lines = lines_of(words)
+    found: set[int] = set()
+    if len(lines) < 3:
+        return found
+    for line, neighbour in ((lines[0], lines[1]), (lines[-1], lines[-2])):
+        distance = abs(line.base - neighbour.base)
+        if not (line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height):
+            continue
+        if _NUMBER.fullmatch(line.text) and distance > 1.1 * line.size:
+            found |= {id(span) for span in line.spans}
+        elif len(line.text) <= 90 and distance > 1.3 * line.size:
+            ends = [line.spans[0], line.spans[-1]]
+            far = [line.spans[1].box.left - line.spans[0].box.right, line.spans[-1].box.left - line.spans[-2].box.right] if len(line.spans) > 1 else [0, 0]
+            if any(_NUMBER.fullmatch(span.text) and space > 1.5 * line.size for span, space in zip(ends, far, strict=True)):
+                found |= {id(span) for span in line.spans}
+    return found

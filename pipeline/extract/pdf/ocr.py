@@ -1,0 +1,237 @@
+"""Reading the picture of a page: `rapidocr`, whose models lie in its wheel, or the program `tesseract`.
+
+For the isolated workers alone: the picture comes from a hostile file. One thread, no network, the same text each time.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.util
+import io
+import math
+import os
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pipeline.extract.pdf.page import Box, Page, Span
+from pipeline.table.errors import GristmillError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from rapidocr import RapidOCR
+
+Engine = Literal["rapidocr", "tesseract"]
+
+POINTS_PER_INCH = 72.0
+MAX_DPI = 200.0
+MAX_SIDE_PIXELS = 2000
+"""What the detector looks at: a larger picture would be made smaller again."""
+MIN_CONFIDENCE = 0.6
+"""Lines read with less are left out: what is no writing is not made to be some."""
+_SIZE_OF_HEIGHT = 0.86
+"""A font's size as a share of the height of the box that is drawn around a line in it."""
+_MOST_SKEW = math.radians(15)
+_SURE = 0.85
+"""Lines read with this confidence on average stand upright."""
+_SAMPLE = 12
+"""So many lines tell whether a picture is upside down."""
+_SURE_OF_ORIENTATION = 10.0
+_TESSERACT_S = 60
+
+
+class OcrError(GristmillError):
+    """The engine failed at a picture."""
+
+
+def check(engine: Engine) -> None:
+    """Check that `engine` can run here, without loading it.
+
+    Raises: MissingDependencyError.
+    """
+    if engine == "rapidocr" and not all(importlib.util.find_spec(name) for name in ("rapidocr", "onnxruntime")):
+        raise MissingDependencyError("reading scanned pages needs an extra: pip install 'gristmill[ocr]'")
+    if engine == "tesseract" and shutil.which("tesseract") is None:
+        raise MissingDependencyError(
+            "ocr engine tesseract: the program is not on the PATH; install tesseract, or choose the engine rapidocr"
+        )
+
+
+def dpi_for(width: float, height: float) -> float:
+    """The resolution at which a page of `width` x `height` points is to be rendered for `recognise`."""
+    return min(MAX_DPI, MAX_SIDE_PIXELS * POINTS_PER_INCH / max(width, height, 1.0))
+
+
+def recognise(image: np.ndarray, dpi: float, engine: Engine = "rapidocr", languages: str = "eng") -> Page:
+    """Read `image` (height, width, 3; uint8, BGR), a page rendered at `dpi`: its lines as spans, in points.
+
+    A picture that lies on its side or stands on its head is turned first: the page that comes back is upright, so
+    width and height may have changed places. A picture without writing gives a page without spans. `languages` are
+    tesseract's names, joined by `+`; rapidocr's one model reads Chinese, Japanese, English and other Latin scripts.
+
+    Raises: MissingDependencyError; OcrError when the engine fails.
+    """
+    check(engine)
+    if engine == "tesseract":
+        lines, turns = _tesseract(image, dpi, languages)
+    else:
+        lines, turns = _rapidocr(np.ascontiguousarray(image))
+    scale = POINTS_PER_INCH / dpi
+    spans = tuple(
+        Span(line.text, Box(*(side * scale for side in line.box)), line.size * scale, confidence=line.confidence)
+        for line in lines
+        if line.confidence >= MIN_CONFIDENCE and line.text
+    )
+    height, width = image.shape[:2] if turns % 2 == 0 else image.shape[1::-1]
+    return Page(width * scale, height * scale, spans)
+
+
+def confidence(page: Page) -> float:
+    """How sure the engine was of a page, in [0, 1]: the mean of its spans, each by its length; 0 without spans."""
+    lengths = [len(span.text) for span in page.spans]
+    if not sum(lengths):
+        return 0.0
+    return sum(span.confidence * length for span, length in zip(page.spans, lengths, strict=True)) / sum(lengths)
+
+
+class _Line(NamedTuple):
+    text: str
+    confidence: float
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom, in pixels."""
+    size: float
+    """Of the font, in pixels."""
+
+
+@functools.cache
+def _engine() -> RapidOCR:
+    import rapidocr
+
+    models = Path(rapidocr.__file__).parent / "models"
+    return rapidocr.RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.max_side_len": MAX_SIDE_PIXELS,
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            # Named, so that none is looked for on the network.
+            "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
+            "Rec.model_path": str(models / "PP-OCRv6_rec_small.onnx"),
+            "Cls.model_path": str(models / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
+        }
+    )
+
+
+def _rapidocr(image: np.ndarray) -> tuple[list[_Line], int]:
+    """The lines of `image`, and by how many quarters against the clock it had to be turned to stand upright."""
+    try:
+        lines = _read_lines(image)
+        turns = _turns(image, lines)
+        return (_read_lines(np.ascontiguousarray(np.rot90(image, turns))) if turns else lines), turns
+    except Exception as error:
+        raise OcrError(f"rapidocr: {type(error).__name__}: {error}") from error
+
+
+def _read_lines(image: np.ndarray) -> list[_Line]:
+    found = _engine()(image, use_det=True, use_cls=False, use_rec=True)
+    if found.boxes is None or found.txts is None:
+        return []
+    corners = np.asarray(found.boxes, dtype=np.float64)  # (lines, 4, 2): from the upper left, clockwise
+    along = corners[:, 1] - corners[:, 0]
+    lengths = np.hypot(along[:, 0], along[:, 1])
+    is_long = lengths >= 0.5 * lengths.max()
+    skew = float(np.median(np.arctan2(along[is_long, 1], along[is_long, 0])))
+    if 0 < abs(skew) < _MOST_SKEW:  # the page hung askew in the scanner: upright boxes overlap less
+        cosine, sine = math.cos(skew), math.sin(skew)
+        middle = np.array([image.shape[1], image.shape[0]]) / 2
+        corners = (corners - middle) @ np.array([[cosine, -sine], [sine, cosine]]) + middle
+    heights = np.hypot(*(corners[:, 3] - corners[:, 0]).T)
+    return [
+        _Line(text.strip(), float(score), (*low, *high), _SIZE_OF_HEIGHT * height)
+        for text, score, low, high, height in zip(
+            found.txts,
+            found.scores,
+            corners.min(axis=1).tolist(),
+            corners.max(axis=1).tolist(),
+            heights.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _turns(image: np.ndarray, lines: list[_Line]) -> int:
+    """By how many quarters, against the clock, `image` must be turned to stand upright; 0 when its lines read well."""
+    longest = sorted(lines, key=lambda line: -max(line.box[2] - line.box[0], line.box[3] - line.box[1]))[:_SAMPLE]
+    tall = sum(line.box[3] - line.box[1] > 1.5 * (line.box[2] - line.box[0]) for line in longest)
+    is_sideways = 2 * tall > len(longest)
+    if not longest or (not is_sideways and sum(line.confidence for line in longest) >= _SURE * len(longest)):
+        return 0
+    crops = [
+        image[int(top) : int(bottom) + 1, int(left) : int(right) + 1]
+        for (left, top, right, bottom) in ((max(0.0, side) for side in line.box) for line in longest)
+    ]
+    candidates = (1, 3) if is_sideways else (0, 2)
+    return max(candidates, key=lambda turns: sum(_certainty(np.rot90(crop, turns)) for crop in crops if crop.size))
+
+
+def _certainty(crop: np.ndarray) -> float:
+    """How much of a line is read, each character counted by the certainty of all."""
+    found = _engine()(np.ascontiguousarray(crop), use_det=False, use_cls=False, use_rec=True)
+    return float(sum(score * len(text) for text, score in zip(found.txts or (), found.scores or (), strict=True)))
+
+
+def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Line], int]:
+    """The words of `image`, as tesseract's TSV says them, and the quarters by which it was turned."""
+    turns = 0
+    try:
+        about = _run_tesseract(image, dpi, ["--psm", "0"])
+    except OcrError:  # too few characters to say
+        about = ""
+    facts = dict(line.split(": ", 1) for line in about.splitlines() if ": " in line)
+    if float(facts.get("Orientation confidence", 0)) >= _SURE_OF_ORIENTATION:
+        turns = -int(facts.get("Rotate", 0)) // 90 % 4  # it says how far clockwise
+        image = np.rot90(image, turns)
+    rows = csv.DictReader(
+        io.StringIO(_run_tesseract(image, dpi, ["-l", languages, "--psm", "3", "tsv"])),
+        delimiter="\t",
+        quoting=csv.QUOTE_NONE,
+    )
+    lines, height = [], 0.0
+    for row in rows:
+        left, top, wide, high = (float(row[name]) for name in ("left", "top", "width", "height"))
+        if row["level"] == "4":  # a line, of which the words follow
+            height = high
+        elif row["level"] == "5":
+            box = (left, top, left + wide, top + high)
+            lines.append(_Line((row["text"] or "").strip(), float(row["conf"]) / 100, box, _SIZE_OF_HEIGHT * height))
+    return lines, turns
+
+
+def _run_tesseract(image: np.ndarray, dpi: float, arguments: list[str]) -> str:
+    """What the program prints. Raises: OcrError."""
+    picture = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(picture, "png", compress_level=1)
+    process = subprocess.Popen(
+        ["tesseract", "stdin", "stdout", "--dpi", str(round(dpi)), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+    )
+    try:
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (_TESSERACT_S, _TESSERACT_S))  # also when we are killed
+        output, errors = process.communicate(picture.getvalue(), timeout=2 * _TESSERACT_S)
+    except (subprocess.TimeoutExpired, ProcessLookupError) as error:
+        raise OcrError(f"tesseract: no answer within {2 * _TESSERACT_S} s") from error
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode != 0:
+        told = errors.decode("utf-8", "replace").strip().splitlines()
+        raise OcrError(f"tesseract ended with {process.returncode}: {told[-1] if told else 'no message'}")
+    return output.decode("utf-8", "replace")
