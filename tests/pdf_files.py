@@ -72,7 +72,9 @@ def hostile() -> dict[str, bytes]:
     sound = of_texts(["Some words on a page."])
     loop = {1: b"<< /Type /Catalog /Pages 2 0 R >>", 2: b"<< /Type /Pages /Count 5 /Kids [2 0 R 4 0 R] >>"}
     loop[4] = b"<< /Type /Pages /Count 5 /Kids [2 0 R 4 0 R] /Parent 2 0 R >>"
-    form = stream(b"/X1 Do /X1 Do", b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /XObject << /X1 9 0 R >> >>")
+    form = stream(
+        b"/X1 Do /X1 Do", b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /XObject << /X1 9 0 R >> >>"
+    )
     forms = {
         f"_{number}": stream(
             b"/X Do " * 10,

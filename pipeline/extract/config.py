@@ -97,7 +97,7 @@ class PdfConfig(StageConfig):
     def facts(self, limits: ExtractLimits) -> dict[str, object]:
         """Return what a worker has to know beside the PDF itself."""
         told = self.model_dump(mode="json", include=set(PdfConfig.model_fields))
-        return told | {"page_cpu_s": limits.cpu_s}
+        return told | {"page_cpu_s": limits.cpu_s, "page_memory_bytes": limits.memory_bytes // 2}
 
 
 class PdfOptions(FileOptions, PdfConfig):

@@ -178,9 +178,9 @@ class Shard:
 
 def page_pool(workers: int, config: ExtractConfig, handler: str = HANDLER) -> WorkerPool:
     """Start the isolated workers of a handler, by default that of pages; close them by leaving the `with` block."""
-    patience = next((reader.patience for reader in READERS.values() if reader.handler == handler), 1)
-    limits = WorkerLimits(cpu_s=config.limits.cpu_s * patience, memory_bytes=config.limits.memory_bytes)
-    return WorkerPool(handler, workers, limits)
+    own = next((reader.worker_limits for reader in READERS.values() if reader.handler == handler), None)
+    limits = WorkerLimits(cpu_s=config.limits.cpu_s, memory_bytes=config.limits.memory_bytes)
+    return WorkerPool(handler, workers, own(config.limits) if own else limits)
 
 
 def finished_shards(job: ExtractJob) -> list[Shard]:

@@ -131,19 +131,27 @@ def _limit(memory_bytes: int) -> None:
 
 
 @contextmanager
-def allow_cpu(cpu_s: float) -> Iterator[None]:
-    """Have the kernel end this process (SIGXCPU) when the block takes more CPU time than that, to the second.
+def allow(cpu_s: float, memory_bytes: int) -> Iterator[None]:
+    """Have the kernel end this process (SIGXCPU) when the block takes more CPU time than that, to the second, and let
+    allocations fail beyond so many bytes more than there are.
 
     For a handler whose request is made of steps that each may hang, in code that no signal's handler could stop.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS)}
     used = resource.getrusage(resource.RUSAGE_SELF)
-    until = int(used.ru_utime + used.ru_stime + cpu_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (until if hard < 0 else min(until, hard), hard))
+    with open("/proc/self/statm", "rb") as statm:
+        size = int(statm.read().split()[0]) * resource.getpagesize()
+    ends = {
+        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime + cpu_s) + 1,
+        resource.RLIMIT_AS: size + memory_bytes,
+    }
+    for kind, (soft, hard) in before.items():
+        resource.setrlimit(kind, (min(end for end in (ends[kind], soft, hard) if end >= 0), hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+        for kind, limits in before.items():
+            resource.setrlimit(kind, limits)
 
 
 def _silence() -> None:

@@ -11,8 +11,10 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import numpy
@@ -20,11 +22,17 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
 from pipeline.extract.conversion import Converted, RefusedError, handler
-from pipeline.extract.pdf import layer, layout
+from pipeline.extract.pdf import layer, layout, routing
 from pipeline.extract.pdf.page import Page
-from pipeline.extract.worker import Handler, allow_cpu
+from pipeline.extract.worker import Handler, allow
+from pipeline.table.errors import GristmillError
 
 _MAX_SIDE_POINTS = 14_400  # 200 inches: what the format allows without a unit of its own
+_MAX_PIXELS = 250_000_000  # of an image: A0 at 300 dpi has 140 million
+_OCR_DPI, _OCR_PIXELS = 200.0, 2_000
+_OCR_CPU, _OCR_MEMORY = 8, 4
+"""Times a page's own CPU time and memory that its OCR may take."""
+_NOTHING = Page(0, 0, ())
 _DATE = re.compile(r"D?:?\s*(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([+-])(\d\d)'?(\d\d)?)?")
 _NO_TITLE = re.compile(
     r"(microsoft (word|powerpoint|excel) -.*|untitled.*|(no |kein )?title?|titel|document\d*|.*\.(docx?|pptx?|xlsx?|"
@@ -53,10 +61,10 @@ class _Read:
 
 def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
     """Return a PDF's text with its pages. Raises: RefusedError."""
-    with allow_cpu(facts["page_cpu_s"]):
+    with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
         document = _opened(payload, is_cut=bool(facts.get("is_cut")))
     try:
-        with allow_cpu(facts["page_cpu_s"]):
+        with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
             count = len(document)
             title, date, metadata = _said(document, facts.get("captured"))
         if count == 0:
@@ -66,10 +74,9 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
         found: list[_Read] = []
         pictures: list[str] = []
         for number in range(count):
-            with allow_cpu(facts["page_cpu_s"]):
-                found.append(_read(document, number, facts))
+            found.append(_read(document, number, facts))
             if number < facts.get("pictures", 0):
-                with allow_cpu(facts["page_cpu_s"]):
+                with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
                     pictures.append(_picture(document, number))
     finally:
         document.close()
@@ -77,7 +84,7 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
     if len(failed) > facts["max_failed"] * count or len(failed) == count:
         number, why = failed[0]
         raise RefusedError("damaged", f"{len(failed)} of {count} pages failed, the first is page {number}: {why}")
-    with allow_cpu(facts["page_cpu_s"]):
+    with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
         texts = layout.document_text([each.page for each in found])
     text, places = _joined(texts)
     if not text.strip():
@@ -102,21 +109,57 @@ def _opened(payload: bytes, *, is_cut: bool) -> pdfium.PdfDocument:
 def _read(document: pdfium.PdfDocument, number: int, facts: Mapping[str, Any]) -> _Read:
     """Return what a page holds, by the route that suits it."""
     try:
-        sheet = document[number]
+        with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
+            sheet = document[number]
+            width, height = sheet.get_size()
+            if not (0 < width <= _MAX_SIDE_POINTS and 0 < height <= _MAX_SIDE_POINTS):
+                return _Read(_NOTHING, "failed", why=f"a page of {width:.0f} x {height:.0f} points")
+            page = layer.read_page(sheet)
+            decision = routing.route(routing.measure(page))
+            layered = _Read(routing.readable(page, decision), "text", decision.confidence)
+            if facts["ocr"] != "force" and decision.route == "text":
+                return layered
+            if (pixels := _most_pixels(sheet)) > _MAX_PIXELS:
+                return (
+                    layered if decision.confidence else _Read(_NOTHING, "failed", why=f"a picture of {pixels} pixels")
+                )
+            dpi = min(_OCR_DPI, _OCR_PIXELS * 72 / max(width, height))
+            image = sheet.render(scale=dpi / 72, force_bitmap_format=pdfium_c.FPDFBitmap_BGR).to_numpy()
+            if not routing.has_ink(image):
+                return _Read(_NOTHING, "blank", 1.0)
+        if decision.route == "text" and facts["ocr"] == "off":
+            return layered
+        with allow(_OCR_CPU * facts["page_cpu_s"], _OCR_MEMORY * facts["page_memory_bytes"]):
+            seen = _recognised(image, dpi, facts)
+        if seen.route == "failed" and decision.confidence:
+            return layered
+        return replace(seen, why=f"{decision.reason}; {seen.why}") if seen.route == "failed" else seen
     except pdfium.PdfiumError as error:
-        return _Read(Page(0, 0, ()), "failed", why=str(error))
+        return _Read(_NOTHING, "failed", why=str(error))
+
+
+def _recognised(image: numpy.ndarray[Any, Any], dpi: float, facts: Mapping[str, Any]) -> _Read:
+    """Return what OCR reads on the picture of a page."""
+    if facts["ocr"] == "off":
+        return _Read(_NOTHING, "failed", why="OCR is off")
     try:
-        width, height = sheet.get_size()
-        if not (0 < width <= _MAX_SIDE_POINTS and 0 < height <= _MAX_SIDE_POINTS):
-            return _Read(Page(0, 0, ()), "failed", why=f"a page of {width:.0f} x {height:.0f} points")
-        page = layer.read_page(sheet)
-        if not any(span.text.strip() for span in page.spans):
-            return _Read(page, "blank")
-        return _Read(page, "text", 1.0)
-    except pdfium.PdfiumError as error:
-        return _Read(Page(0, 0, ()), "failed", why=str(error))
-    finally:
-        sheet.close()
+        from pipeline.extract.pdf import ocr  # its libraries are an extra's
+
+        engine = facts["engine"]
+        if engine == "auto":
+            engine = "tesseract" if find_spec("rapidocr") is None and which("tesseract") else "rapidocr"
+        page = ocr.recognise(image, dpi, engine)
+    except ImportError:
+        return _Read(_NOTHING, "failed", why="reading its picture needs an extra: pip install 'gristmill[ocr]'")
+    except GristmillError as error:
+        return _Read(_NOTHING, "failed", why=str(error))
+    return _Read(page, "ocr", ocr.confidence(page))
+
+
+def _most_pixels(sheet: pdfium.PdfPage) -> int:
+    """Return how many pixels the largest image of a page claims to have."""
+    sizes = [item.get_px_size() for item in sheet.get_objects((pdfium_c.FPDF_PAGEOBJ_IMAGE,), max_depth=6)]
+    return max((width * height for width, height in sizes), default=0)
 
 
 def _picture(document: pdfium.PdfDocument, number: int) -> str:

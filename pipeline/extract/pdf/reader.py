@@ -8,7 +8,8 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from pipeline.extract.archives import matches, read_files
-from pipeline.extract.config import PdfOptions
+from pipeline.extract.config import ExtractLimits, PdfOptions
+from pipeline.extract.isolation import WorkerLimits
 from pipeline.extract.media import is_pdf
 from pipeline.extract.units import Document, Entry, Given, Origin, Raw, Reader, Reject
 from pipeline.table.schema import RejectReason
@@ -22,6 +23,10 @@ def read_pdf(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
     """Yield one entry for each file: a PDF when its name, its beginning or `include` says so; none can drop."""
     options = given.options
     assert isinstance(options, PdfOptions), "the options of this format"
+    if options.engine != "auto":
+        from pipeline.extract.pdf import ocr  # its libraries are an extra's
+
+        ocr.check(options.engine)
     for file in read_files(stream, given.file, start, options.max_bytes):
         is_wanted = not options.include or matches(file.path, options.include)
         if file.path and (not is_wanted or matches(file.path, options.exclude)):
@@ -46,11 +51,16 @@ def read_pdf(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
         yield Entry(file.number, Raw(known, file.data, options.facts(given.limits)))
 
 
+def worker_limits(limits: ExtractLimits) -> WorkerLimits:
+    """Return nets for whole documents, with an engine for OCR in memory; the handler sees to each page's own."""
+    return WorkerLimits(limits.cpu_s * 1_000, limits.memory_bytes * 3, recycle_rss_bytes=3 << 29)
+
+
 PDF = Reader(
     read_pdf,
     {_PATH: "text"},
     "pipeline.extract.pdf.document:make_handler",
     ("pypdfium2", "rapidocr", "onnxruntime"),
     of_files=True,
-    patience=100,
+    worker_limits=worker_limits,
 )
