@@ -16,16 +16,13 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from pipeline.extract.pdf.page import Box, Page, Span
 from pipeline.table.errors import GristmillError, MissingDependencyError
-
-if TYPE_CHECKING:
-    from rapidocr import RapidOCR
 
 Engine = Literal["rapidocr", "tesseract"]
 
@@ -165,14 +162,13 @@ class _Line(NamedTuple):
 
 
 @functools.cache
-def _engine() -> RapidOCR:
+def _engine() -> Any:
     import rapidocr
 
     models = Path(rapidocr.__file__).parent / "models"
     return rapidocr.RapidOCR(
         params={
             "Global.log_level": "critical",
-            "Global.text_score": 0.0,  # what is left out is counted
             "Global.max_side_len": MAX_SIDE_PIXELS,
             "EngineConfig.onnxruntime.intra_op_num_threads": 1,
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,
@@ -208,10 +204,16 @@ def _read_regions(image: np.ndarray, regions: list[tuple[int, int, int, int]]) -
 
 
 def _read_lines(image: np.ndarray) -> list[_Line]:
-    found = _engine()(image, use_det=True, use_cls=False, use_rec=True)
-    if found.boxes is None or found.txts is None:
+    from rapidocr.main import RapidOCRError
+
+    # Not by calling the engine: it does not say which lines it saw and could not read.
+    padding: dict[str, dict[str, int]] = {}
+    try:
+        crops, found = _engine().detect_and_crop(image, padding)
+    except RapidOCRError:  # it found no line
         return []
     corners = np.asarray(found.boxes, dtype=np.float64)  # (lines, 4, 2): from the upper left, clockwise
+    corners -= (padding["padding_1"]["left"], padding["padding_1"]["top"])
     along = corners[:, 1] - corners[:, 0]
     lengths = np.hypot(along[:, 0], along[:, 1])
     is_long = lengths >= 0.5 * lengths.max()
@@ -222,10 +224,9 @@ def _read_lines(image: np.ndarray) -> list[_Line]:
         corners = (corners - middle) @ np.array([[cosine, -sine], [sine, cosine]]) + middle
     heights = np.hypot(*(corners[:, 3] - corners[:, 0]).T)
     return [
-        _Line(text.strip(), float(score), (*low, *high), _SIZE_OF_HEIGHT * height)
-        for text, score, low, high, height in zip(
-            found.txts,
-            found.scores,
+        _Line(text.strip(), score, (*low, *high), _SIZE_OF_HEIGHT * height)
+        for (text, score), low, high, height in zip(
+            _read_crops(crops),
             corners.min(axis=1).tolist(),
             corners.max(axis=1).tolist(),
             heights.tolist(),
@@ -246,13 +247,18 @@ def _turns(image: np.ndarray, lines: list[_Line]) -> int:
         for (left, top, right, bottom) in ((max(0.0, side) for side in line.box) for line in longest)
     ]
     candidates = (1, 3) if is_sideways else (0, 2)
-    return max(candidates, key=lambda turns: sum(_certainty(np.rot90(crop, turns)) for crop in crops if crop.size))
+    return max(candidates, key=lambda turns: _certainty([np.rot90(crop, turns) for crop in crops if crop.size]))
 
 
-def _certainty(crop: np.ndarray) -> float:
-    """How much of a line is read, each character counted by the certainty of all."""
-    found = _engine()(np.ascontiguousarray(crop), use_det=False, use_cls=False, use_rec=True)
-    return float(sum(score * len(text) for text, score in zip(found.txts or (), found.scores or (), strict=True)))
+def _certainty(crops: list[np.ndarray]) -> float:
+    """How much of some lines is read, each character counted by the certainty of its line."""
+    found = _read_crops([np.ascontiguousarray(crop) for crop in crops])
+    return sum(score * len(text) for text, score in found)
+
+
+def _read_crops(crops: list[np.ndarray]) -> list[tuple[str, float]]:
+    found = _engine().recognize_txt(crops)
+    return list(zip(found.txts, map(float, found.scores), strict=True))
 
 
 def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Line], int]:

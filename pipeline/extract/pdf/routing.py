@@ -30,8 +30,8 @@ MAX_BAD_SHARE = 0.1
 MAX_GARBLED_SHARE = 0.2
 MIN_TIDY_SHARE = 0.75
 """Of the words of an invisible layer; an OCR's nonsense mixes letters, digits and signs."""
-MAX_ILLEGIBLE_SHARE = 0.5
-"""Of the lines that an engine saw, by their length; more are writing that it does not know."""
+MAX_ILLEGIBLE_SHARE, MIN_CONFIDENCE = 0.5, 0.75
+"""Of the lines that an engine saw, by their length, and of those that it read: else it does not know the script."""
 
 WINDOW_PAIRS = 300
 """Letter pairs that are judged together: about 50 words, so that one garbled paragraph shows."""
@@ -156,6 +156,7 @@ def settle(layer: Page, decision: Decision, reading: Reading) -> Outcome:
         return Outcome("blank", known, 1.0, "neither text nor ink")
     is_garbled = garbled_share(" ".join(span.text for span in read.spans)) > MAX_GARBLED_SHARE
     is_unsure = is_garbled or reading.illegible_share > MAX_ILLEGIBLE_SHARE
+    is_unsure |= bool(read.spans) and reading.confidence < MIN_CONFIDENCE
     if decision.confidence > 0 and (is_unsure or _count(read.spans) < _count(known.spans)):
         return Outcome("text", known, decision.confidence, f"{decision.reason}; its picture shows no more")
     if is_unsure or (not read.spans and known.spans):
