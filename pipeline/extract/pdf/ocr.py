@@ -14,17 +14,14 @@ import os
 import resource
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pipeline.extract.pdf.page import Box, Page, Span
 from pipeline.table.errors import GristmillError, MissingDependencyError
-
-if TYPE_CHECKING:
-    from rapidocr import RapidOCR
 
 Engine = Literal["rapidocr", "tesseract"]
 
@@ -34,6 +31,10 @@ MAX_SIDE_PIXELS = 2000
 """What the detector looks at: a larger picture would be made smaller again."""
 MIN_CONFIDENCE = 0.6
 """Lines read with less are left out: what is no writing is not made to be some."""
+INK = 60.0
+"""Grey levels (of 255) by which ink differs from the paper around it."""
+MIN_INKED_SHARE = 1e-5
+GAP = 0.1
 _SIZE_OF_HEIGHT = 0.86
 """A font's size as a share of the height of the box that is drawn around a line in it."""
 _MOST_SKEW = math.radians(15)
@@ -67,36 +68,87 @@ def dpi_for(width: float, height: float) -> float:
     return min(MAX_DPI, MAX_SIDE_PIXELS * POINTS_PER_INCH / max(width, height, 1.0))
 
 
-def recognise(image: np.ndarray, dpi: float, engine: Engine = "rapidocr", languages: str = "eng") -> Page:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an engine read on a picture: a page, upright, its spans in points."""
+
+    page: Page
+    confidence: float
+    """The mean of the spans', each by its length; 0 without any."""
+    illegible_share: float
+    """Of the lines that were seen, by their length: left out, since the engine was not sure of them."""
+    is_blank: bool
+    """Nothing is drawn on the picture."""
+
+
+def recognise(image: np.ndarray, dpi: float, engine: Engine = "rapidocr", languages: str = "eng") -> Reading:
     """Read `image` (height, width, 3; uint8, BGR), a page rendered at `dpi`: its lines as spans, in points.
 
     A picture that lies on its side or stands on its head is turned first: the page that comes back is upright, so
     width and height may have changed places. A picture without writing gives a page without spans. `languages` are
-    tesseract's names, joined by `+`; rapidocr's one model reads Chinese, Japanese, English and other Latin scripts.
+    tesseract's names, joined by `+`; rapidocr's one model knows Latin, Greek, Chinese and Japanese writing.
 
     Raises: MissingDependencyError; OcrError when the engine fails.
     """
     check(engine)
-    if engine == "tesseract":
-        lines, turns = _tesseract(image, dpi, languages)
-    else:
-        lines, turns = _rapidocr(np.ascontiguousarray(image))
     scale = POINTS_PER_INCH / dpi
+    regions = inked(image)
+    if engine == "tesseract":
+        lines, turns = _tesseract(image, dpi, languages) if regions else ([], 0)
+    else:
+        lines, turns = _rapidocr(np.ascontiguousarray(image), regions)
+    legible = [line for line in lines if line.confidence >= MIN_CONFIDENCE and any(map(str.isalnum, line.text))]
     spans = tuple(
         Span(line.text, Box(*(side * scale for side in line.box)), line.size * scale, confidence=line.confidence)
-        for line in lines
-        if line.confidence >= MIN_CONFIDENCE and line.text
+        for line in legible
     )
     height, width = image.shape[:2] if turns % 2 == 0 else image.shape[1::-1]
-    return Page(width * scale, height * scale, spans)
+    seen, read = (sum(line.box[2] - line.box[0] for line in some) for some in (lines, legible))
+    characters = sum(len(span.text) for span in spans)
+    return Reading(
+        Page(width * scale, height * scale, spans),
+        sum(span.confidence * len(span.text) for span in spans) / characters if characters else 0.0,
+        1 - read / seen if seen else 0.0,
+        not regions,
+    )
 
 
-def confidence(page: Page) -> float:
-    """How sure the engine was of a page, in [0, 1]: the mean of its spans, each by its length; 0 without spans."""
-    lengths = [len(span.text) for span in page.spans]
-    if not sum(lengths):
-        return 0.0
-    return sum(span.confidence * length for span, length in zip(page.spans, lengths, strict=True)) / sum(lengths)
+def inked(image: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Where a picture (height, width, 3; uint8) of a page is drawn on: left, top, right, bottom of its parts.
+
+    Parts are apart by `GAP` of the page's height. Paper may be of any colour and shade; what shines through from its
+    other side is fainter than ink. The outermost 2 % are not looked at: scanners leave shadows there.
+    """
+    grey = image.mean(axis=2, dtype=np.float32)
+    high, wide = grey.shape
+    top, left = high // 50, wide // 50
+    step = max(1, min(high, wide) // 32)
+    rows, columns = (high - 2 * top) // step, (wide - 2 * left) // step
+    if not rows or not columns:
+        return []
+    grey = grey[top : top + rows * step, left : left + columns * step]
+    blocks = grey.reshape(rows, step, columns, step)
+    paper = np.median(blocks, axis=(1, 3), keepdims=True)
+    # A block that is inked wholly differs from its neighbours.
+    marks = (np.abs(blocks - paper) > INK) | (np.abs(paper - np.median(paper)) > 2 * INK)
+    counts = marks.sum(axis=(1, 3))
+    if counts.sum() <= MIN_INKED_SHARE * grey.size:
+        return []
+    found = np.flatnonzero(counts.any(axis=1))
+    parts = np.split(found, np.flatnonzero(np.diff(found) > GAP * rows) + 1)
+    boxes = []
+    for part in parts:
+        across = np.flatnonzero(counts[part].any(axis=0))
+        # One block more on each side: letters that a block's edge cuts, and paper around them.
+        boxes.append(
+            (
+                max(0, left + step * int(across[0] - 1)),
+                max(0, top + step * int(part[0] - 1)),
+                min(wide, left + step * int(across[-1] + 2)),
+                min(high, top + step * int(part[-1] + 2)),
+            )
+        )
+    return boxes
 
 
 class _Line(NamedTuple):
@@ -109,7 +161,7 @@ class _Line(NamedTuple):
 
 
 @functools.cache
-def _engine() -> RapidOCR:
+def _engine() -> Any:
     import rapidocr
 
     models = Path(rapidocr.__file__).parent / "models"
@@ -127,21 +179,40 @@ def _engine() -> RapidOCR:
     )
 
 
-def _rapidocr(image: np.ndarray) -> tuple[list[_Line], int]:
+def _rapidocr(image: np.ndarray, regions: list[tuple[int, int, int, int]]) -> tuple[list[_Line], int]:
     """The lines of `image`, and by how many quarters against the clock it had to be turned to stand upright."""
     try:
-        lines = _read_lines(image)
+        lines = _read_regions(image, regions)
         turns = _turns(image, lines)
-        return (_read_lines(np.ascontiguousarray(np.rot90(image, turns))) if turns else lines), turns
+        if turns:
+            image = np.ascontiguousarray(np.rot90(image, turns))
+            lines = _read_regions(image, inked(image))
     except Exception as error:
         raise OcrError(f"rapidocr: {type(error).__name__}: {error}") from error
+    return lines, turns
+
+
+def _read_regions(image: np.ndarray, regions: list[tuple[int, int, int, int]]) -> list[_Line]:
+    """The lines of each region, which is read by itself: on a page nearly empty the detector sees nothing."""
+    lines = []
+    for left, top, right, bottom in regions:
+        for line in _read_lines(np.ascontiguousarray(image[top:bottom, left:right])):
+            box = (line.box[0] + left, line.box[1] + top, line.box[2] + left, line.box[3] + top)
+            lines.append(line._replace(box=box))
+    return lines
 
 
 def _read_lines(image: np.ndarray) -> list[_Line]:
-    found = _engine()(image, use_det=True, use_cls=False, use_rec=True)
-    if found.boxes is None or found.txts is None:
+    from rapidocr.main import RapidOCRError
+
+    # Not by calling the engine: it does not say which lines it saw and could not read.
+    padding: dict[str, dict[str, int]] = {}
+    try:
+        crops, found = _engine().detect_and_crop(image, padding)
+    except RapidOCRError:  # it found no line
         return []
     corners = np.asarray(found.boxes, dtype=np.float64)  # (lines, 4, 2): from the upper left, clockwise
+    corners -= (padding["padding_1"]["left"], padding["padding_1"]["top"])
     along = corners[:, 1] - corners[:, 0]
     lengths = np.hypot(along[:, 0], along[:, 1])
     is_long = lengths >= 0.5 * lengths.max()
@@ -152,10 +223,9 @@ def _read_lines(image: np.ndarray) -> list[_Line]:
         corners = (corners - middle) @ np.array([[cosine, -sine], [sine, cosine]]) + middle
     heights = np.hypot(*(corners[:, 3] - corners[:, 0]).T)
     return [
-        _Line(text.strip(), float(score), (*low, *high), _SIZE_OF_HEIGHT * height)
-        for text, score, low, high, height in zip(
-            found.txts,
-            found.scores,
+        _Line(text.strip(), score, (*low, *high), _SIZE_OF_HEIGHT * height)
+        for (text, score), low, high, height in zip(
+            _read_crops(crops),
             corners.min(axis=1).tolist(),
             corners.max(axis=1).tolist(),
             heights.tolist(),
@@ -176,13 +246,18 @@ def _turns(image: np.ndarray, lines: list[_Line]) -> int:
         for (left, top, right, bottom) in ((max(0.0, side) for side in line.box) for line in longest)
     ]
     candidates = (1, 3) if is_sideways else (0, 2)
-    return max(candidates, key=lambda turns: sum(_certainty(np.rot90(crop, turns)) for crop in crops if crop.size))
+    return max(candidates, key=lambda turns: _certainty([np.rot90(crop, turns) for crop in crops if crop.size]))
 
 
-def _certainty(crop: np.ndarray) -> float:
-    """How much of a line is read, each character counted by the certainty of all."""
-    found = _engine()(np.ascontiguousarray(crop), use_det=False, use_cls=False, use_rec=True)
-    return float(sum(score * len(text) for text, score in zip(found.txts or (), found.scores or (), strict=True)))
+def _certainty(crops: list[np.ndarray]) -> float:
+    """How much of some lines is read, each character counted by the certainty of its line."""
+    found = _read_crops([np.ascontiguousarray(crop) for crop in crops])
+    return sum(score * len(text) for text, score in found)
+
+
+def _read_crops(crops: list[np.ndarray]) -> list[tuple[str, float]]:
+    found = _engine().recognize_txt(crops)
+    return list(zip(found.txts, map(float, found.scores), strict=True))
 
 
 def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Line], int]:
@@ -215,6 +290,8 @@ def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Lin
 def _run_tesseract(image: np.ndarray, dpi: float, arguments: list[str]) -> str:
     """What the program prints. Raises: OcrError."""
     picture = io.BytesIO()
+    from PIL import Image  # with the extra that brings the other engine
+
     Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(picture, "png", compress_level=1)
     process = subprocess.Popen(
         ["tesseract", "stdin", "stdout", "--dpi", str(round(dpi)), *arguments],

@@ -18,6 +18,7 @@ from typing import Literal
 import justext
 import numpy as np
 
+from pipeline.extract.pdf.ocr import Reading
 from pipeline.extract.pdf.page import Box, Page, Span
 
 Route = Literal["text", "ocr"]
@@ -29,6 +30,8 @@ MAX_BAD_SHARE = 0.1
 MAX_GARBLED_SHARE = 0.2
 MIN_TIDY_SHARE = 0.75
 """Of the words of an invisible layer; an OCR's nonsense mixes letters, digits and signs."""
+MAX_ILLEGIBLE_SHARE, MIN_CONFIDENCE = 0.5, 0.75
+"""Of the lines that an engine saw, by their length, and of those that it read: else it does not know the script."""
 
 WINDOW_PAIRS = 300
 """Letter pairs that are judged together: about 50 words, so that one garbled paragraph shows."""
@@ -41,8 +44,8 @@ GARBLED_SHORT = -5.7
 _MIN_WORDS, _MOST_WORDS = 150, 1500
 _MOST_WINDOWS = 40
 _SMOOTHING, _UNSEEN = 0.05, 40
-_SCRIPTS = ((0x61, 0x24F), (0x386, 0x52F), (0x1E00, 0x1FFF))
-"""Where Latin, Greek and Cyrillic letters lie."""
+_OURS = re.compile(r"(?:(?![\W\d_])[a-z\u00aa-\u024f\u0386-\u052f\u1e00-\u1fff])+")
+"""Latin, Greek and Cyrillic letters."""
 _EDGE = 0
 _RUN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TIDY = re.compile(r"[^\W\d_]+(?:['’.\-–—/][^\W\d_]+)*|[-+−±~$€£]?\d+(?:[.,:/\-–]\d+)*(?:%|\w{1,3})?")
@@ -82,6 +85,16 @@ class Decision:
     """The invisible text is that of the scan that is shown."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was made of a page: its text's spans, where they are from, and how far they are to be trusted."""
+
+    route: Literal["text", "ocr", "vlm", "blank", "failed"]
+    page: Page
+    confidence: float
+    reason: str
+
+
 def measure(page: Page) -> Features:
     """The features of a page's text layer."""
     visible = [span for span in page.spans if span.is_visible]
@@ -102,7 +115,7 @@ def measure(page: Page) -> Features:
 
 
 def route(features: Features) -> Decision:
-    """Decide: the text layer is kept, or the page's picture is read (where it shows ink: see `has_ink`)."""
+    """Decide: the text layer is kept, or the page's picture is read (where it shows ink)."""
     found = features
     is_scan = _is_scan(found.visible, found.image_share)
     if not found.visible and not (is_scan and found.hidden):
@@ -132,28 +145,25 @@ def readable(page: Page, decision: Decision) -> Page:
     return replace(page, spans=tuple(spans))
 
 
-def has_ink(image: np.ndarray) -> bool:
-    """Whether anything is drawn on the picture (height, width, 3; uint8) of a page.
+def settle(layer: Page, decision: Decision, reading: Reading) -> Outcome:
+    """What a page is in the end, whose picture an engine has read.
 
-    Paper may be of any colour and shade; what shines through from its other side is fainter than ink. The outermost
-    2 % are not looked at: scanners leave shadows there.
+    An engine that does not know a page's script reads letters into it: neither lines of which it was not sure nor what
+    is in no language is kept. What the layer has wins when the engine found less.
     """
-    grey = image.mean(axis=2, dtype=np.float32)
-    high, wide = grey.shape
-    grey = grey[high // 50 : high - high // 50, wide // 50 : wide - wide // 50]
-    step = max(1, min(grey.shape) // 32)
-    high, wide = grey.shape[0] // step * step, grey.shape[1] // step * step
-    if not high or not wide:
-        return False
-    blocks = grey[:high, :wide].reshape(high // step, step, wide // step, step)
-    paper = np.median(blocks, axis=(1, 3), keepdims=True)
-    inked = np.abs(blocks - paper) > INK
-    return int(inked.sum()) > MIN_INKED_SHARE * grey.size or float(np.ptp(paper)) > 2 * INK
-
-
-INK = 60.0
-"""Grey levels (of 255) by which ink differs from the paper around it."""
-MIN_INKED_SHARE = 1e-5
+    read, known = reading.page, readable(layer, decision)
+    if reading.is_blank and not known.spans:
+        return Outcome("blank", known, 1.0, "neither text nor ink")
+    is_garbled = garbled_share(" ".join(span.text for span in read.spans)) > MAX_GARBLED_SHARE
+    is_unsure = is_garbled or reading.illegible_share > MAX_ILLEGIBLE_SHARE
+    is_unsure |= bool(read.spans) and reading.confidence < MIN_CONFIDENCE
+    if decision.confidence > 0 and (is_unsure or _count(read.spans) < _count(known.spans)):
+        return Outcome("text", known, decision.confidence, f"{decision.reason}; its picture shows no more")
+    if is_unsure or (not read.spans and known.spans):
+        return Outcome("failed", replace(read, spans=()), 0.0, f"{decision.reason}; its picture cannot be read")
+    if not read.spans:
+        return Outcome("blank", read, 1.0, "a picture without writing")
+    return Outcome("ocr", read, reading.confidence, decision.reason)
 
 
 def garbled_share(text: str) -> float:
@@ -202,9 +212,8 @@ def _tables() -> tuple[dict[str, int], np.ndarray]:
     """
     lists = []
     for language in sorted(justext.get_stoplists()):
-        words = sorted({word.lower() for word in justext.get_stoplist(language) if word.isalpha()})
-        words = [word for word in words[:: len(words) // _MOST_WORDS + 1] if all(map(_is_ours, word))]
-        lists += [words] if len(words) >= _MIN_WORDS else []
+        words = sorted(filter(_OURS.fullmatch, justext.get_stoplist(language)))
+        lists += [words[:: len(words) // _MOST_WORDS + 1]] if len(words) >= _MIN_WORDS else []
     index = {letter: number for number, letter in enumerate(sorted({*"".join(map("".join, lists))}), 1)}
     base = len(index) + 1
     tables = np.empty((len(lists), base * base), dtype=np.float16)
@@ -214,10 +223,6 @@ def _tables() -> tuple[dict[str, int], np.ndarray]:
         after = counts.sum(axis=1, keepdims=True)
         row[:] = np.log2((counts + _SMOOTHING) / (after + _SMOOTHING * _UNSEEN)).ravel()
     return index, tables
-
-
-def _is_ours(letter: str) -> bool:
-    return any(low <= ord(letter) <= high for low, high in _SCRIPTS)
 
 
 def _tidy_share(text: str) -> float:
