@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,12 @@ ASCENT, DESCENT = 0.78, 0.22
 """A span's box reaches from its baseline this share of the font's size up and down: fonts' own figures are often wrong."""
 UNMAPPED = "\ufffd"
 INVISIBLE_MODES = (3, 7)
+_SPACES = frozenset((0x20, 0xA0, 0xD, 0xA, 0x9, 0x3000))
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+_ACCENTS = {
+    "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308",
+    "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
+}  # fmt: skip
 _RTL = ((0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFF))
 
 Transform = Callable[[float, float], tuple[float, float]]
@@ -212,6 +219,7 @@ class _Word:
     style: _Style
     v: float
     signs: list[tuple[float, float, str]] = field(default_factory=list)
+    is_spaced: bool = False
 
 
 class _Characters:
@@ -231,14 +239,16 @@ class _Characters:
         unicode, textobject, loose, origin = c.FPDFText_GetUnicode, c.FPDFText_GetTextObject, c.FPDFText_GetLooseCharBox, c.FPDFText_GetCharOrigin
         rect, x, y = c.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
         word: _Word | None = None
-        end, high = 0.0, 0
+        end, high, before, invented = 0.0, 0, 0, False
         for index in range(min(c.FPDFText_CountChars(raw), MAX_CHARACTERS)):
             code = unicode(raw, index)
             handle = textobject(raw, index)
-            if code in (0x20, 0xA0, 0xD, 0xA, 0x9) or not handle:
-                if word is not None:
+            if code in _SPACES or not handle:
+                if word is not None and not c.FPDFText_IsGenerated(raw, index):
+                    word.is_spaced = True
                     yield word
-                word = None
+                    word = None
+                invented = True
                 continue
             if 0xD800 <= code < 0xDC00:
                 high = code
@@ -270,7 +280,7 @@ class _Characters:
             if word is not None and (
                 word.style.turn != style.turn
                 or abs(word.v - v) > 0.12 * size
-                or u0 - end > (0.5 if style.turn % 90 else 0.25) * size
+                or u0 - end > (0.5 if style.turn % 90 else 0.12 if invented else 0.25) * size
                 or u0 < end - 2 * size
                 or not 0.85 < size / word.style.size < 1.18
             ):
@@ -278,10 +288,10 @@ class _Characters:
                 word = None
             if word is None:
                 word = _Word(style, v)
-            if len(word.signs) and any(s == sign and abs(a - u0) < 0.15 * size and s != " " for a, b, s in word.signs[-2:]) and not _is_rtl(sign):
+            if any(other == sign and abs(left - u0) < 0.15 * size for left, _, other in word.signs[-2:]) and address != before:
                 continue
             word.signs.append((u0, u1, sign))
-            end = u1
+            end, before, invented = u1, address, False
         if word is not None:
             yield word
 
@@ -300,7 +310,9 @@ class _Characters:
         style, signs = word.style, word.signs
         if any(_is_rtl(sign) for _, _, sign in signs):
             signs = _logical(signs)
-        text = "".join(sign for _, _, sign in signs)
+        if len(signs) > 1 and not _ACCENTS.keys().isdisjoint(sign for _, _, sign in signs):
+            signs = _accented(signs, style.size)
+        text = "".join(_LIGATURES.get(sign, sign) for _, _, sign in signs) + (" " if word.is_spaced else "")
         left, right = min(s[0] for s in signs), max(s[1] for s in signs)
         top, bottom = word.v - ASCENT * style.size, word.v + DESCENT * style.size
         box = _around([style.back(u, v) for u in (left, right) for v in (top, bottom)])
@@ -326,6 +338,27 @@ def _holds(box: Box, x: float, y: float) -> bool:
 def _is_rtl(sign: str) -> bool:
     code = ord(sign)
     return code >= 0x590 and any(low <= code <= high for low, high in _RTL)
+
+
+def _accented(signs: list[tuple[float, float, str]], size: float) -> list[tuple[float, float, str]]:
+    """Accents that are drawn over a letter of their own put into it."""
+    letters = [sign for sign in signs if sign[2] not in _ACCENTS]
+    for left, right, accent in signs:
+        if accent not in _ACCENTS:
+            continue
+        middle = (left + right) / 2
+        near = min(
+            (index for index, sign in enumerate(letters) if sign[2][0].isalpha()),
+            key=lambda index: abs((letters[index][0] + letters[index][1]) / 2 - middle),
+            default=None,
+        )
+        if near is None or abs((letters[near][0] + letters[near][1]) / 2 - middle) > 0.2 * size:
+            letters.append((left, right, accent))
+            letters.sort(key=lambda sign: sign[0])
+            continue
+        base = "i" if letters[near][2] == "ı" else "j" if letters[near][2] == "ȷ" else letters[near][2]
+        letters[near] = (letters[near][0], letters[near][1], unicodedata.normalize("NFC", base + _ACCENTS[accent]))
+    return letters
 
 
 def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:

@@ -32,6 +32,7 @@ class Block:
     lines: list[Line] = field(default_factory=list)
     level: int = 0
     table: str = ""
+    words: list[Span] = field(default_factory=list)
 
 
 def document_text(pages: Sequence[Page]) -> list[str]:
@@ -60,7 +61,8 @@ def arrange(page: Page) -> list[Block]:
         inside = [word for word in region if id(word) not in known]
         marks = [known[id(word)] for word in region if id(word) in known]
         blocks += _blocks(inside, marks, page)
-    return blocks + _turned(page)
+    used = {id(word) for block in blocks for word in block.words}
+    return blocks + _turned(replace(page, spans=tuple(span for span in page.spans if id(span) not in used)))
 
 
 def _upright(page: Page) -> Page:
@@ -232,18 +234,21 @@ def _gaps(taken: list[tuple[float, float]], wide: float) -> list[tuple[float, fl
 def _extended(gutter: _Gutter, items: Sequence[Span], size: float) -> tuple[float, float]:
     """A column goes on beyond its neighbour's end as long as its lines follow closely and stay on their side."""
     top, bottom = gutter.top - 0.6 * size, gutter.bottom + 0.6 * size
-    for span in sorted(items, key=lambda s: s.box.top):
-        middle = (span.box.top + span.box.bottom) / 2
+    across = [s.box for s in items if s.box.left < gutter.right and s.box.right > gutter.left]
+    floor = min((box.top for box in across if (box.top + box.bottom) / 2 > bottom), default=1e6)
+    ceiling = max((box.bottom for box in across if (box.top + box.bottom) / 2 < top), default=-1e6)
+    for box in sorted((s.box for s in items), key=lambda box: box.top):
+        middle = (box.top + box.bottom) / 2
         if middle > bottom:
-            if span.box.top - bottom > 1.2 * size or span.box.left < gutter.right and span.box.right > gutter.left:
+            if box.top - bottom > 1.2 * size or middle >= floor:
                 break
-            bottom = max(bottom, middle + 0.3 * size)
-    for span in sorted(items, key=lambda s: -s.box.bottom):
-        middle = (span.box.top + span.box.bottom) / 2
+            bottom = middle + 0.3 * size
+    for box in sorted((s.box for s in items), key=lambda box: -box.bottom):
+        middle = (box.top + box.bottom) / 2
         if middle < top:
-            if top - span.box.bottom > 1.2 * size or span.box.left < gutter.right and span.box.right > gutter.left:
+            if top - box.bottom > 1.2 * size or middle <= ceiling:
                 break
-            top = min(top, middle - 0.3 * size)
+            top = middle - 0.3 * size
     return top, bottom
 
 
@@ -280,7 +285,7 @@ def _blocks(words: list[Span], marks: list[tables.Table], page: Page) -> list[Bl
     parts: list[Block] = [Block(table.box, table=table.text) for table in marks]
     for found in tables.unruled(lines, page):
         if isinstance(found, tables.Table):
-            parts.append(Block(found.box, table=found.text))
+            parts.append(Block(found.box, table=found.text, words=found.words))
         else:
             parts += _paragraphs(found)
     return sorted(parts, key=lambda block: block.box.top) if marks else parts
@@ -315,7 +320,7 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
     if not 0.87 < line.size / last.size < 1.15:
         return True
     first = line.spans[0].text
-    if _LIST.match(first) and len(line.spans) > 1 and (line.box.left <= before[0].box.left + size or _LIST.match(before[0].spans[0].text)):
+    if _LIST.match(first.strip()) and len(line.spans) > 1 and (line.box.left <= before[0].box.left + size or _LIST.match(before[0].spans[0].text.strip())):
         return True
     left, right = edges
     short = last.box.right < right - max(0.2 * (right - left), 3 * size)
@@ -341,7 +346,8 @@ def _body_size(lines: Iterable[Line]) -> float:
     sizes = Counter[float]()
     for line in lines:
         sizes[round(line.size * 2) / 2] += len(line.text)
-    return max(sizes, key=lambda size: (sizes[size], -size), default=10.0)
+    most = max(sizes.values(), default=0)
+    return max((size for size, count in sizes.items() if count >= 0.3 * most), default=10.0)
 
 
 def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) -> str:
@@ -353,7 +359,7 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
         text = _joined(block.lines, vocabulary)
         size = median(line.size for line in block.lines)
         letters = sum(sign.isalpha() for sign in text)
-        if size >= 1.18 * body and len(block.lines) <= 3 and len(text) <= 200 and letters >= 3 and not _END.search(text):
+        if size >= 1.18 * body and len(block.lines) <= 3 and len(text) <= 150 and letters >= 3 and not _END.search(text):
             level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
             texts.append("#" * level + " " + text)
         else:

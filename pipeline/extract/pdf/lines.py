@@ -10,7 +10,7 @@ from pipeline.extract.pdf.page import Box, Span
 
 _RAISED = str.maketrans("0123456789+-−=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱ")
 _LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
-_DIGITS = set("0123456789+-−")
+_DIGITS = set("0123456789+-− ")
 
 
 @dataclass(slots=True)
@@ -98,15 +98,15 @@ def line_text(spans: Sequence[Span], size: float, base: float) -> str:
     before: Span | None = None
     for span in spans:
         piece = span.text
-        if before is not None:
+        if before is not None and text[-1:] != " ":
             gap = max(span.box.left - before.box.right, before.box.left - span.box.right)
             if gap > 0.12 * min(size, max(span.size, before.size)):
                 text += " "
-        if span.size < 0.87 * size and set(piece) <= _DIGITS and before is not None:
+        if span.size < 0.87 * size and set(piece) <= _DIGITS:
             if base - span.box.bottom > 0.1 * size:
                 piece = piece.translate(_RAISED)
             elif span.box.bottom - base > 0.02 * size:
                 piece = piece.translate(_LOWERED)
         text += piece
         before = span
-    return text
+    return text.strip()
