@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ _ACCENTS = {
     "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308",
     "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
+_BOLD = re.compile(rb"bold|black|heavy|demi", re.IGNORECASE)
 _RTL = ((0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFF))
 
 Transform = Callable[[float, float], tuple[float, float]]
@@ -229,7 +231,7 @@ class _Characters:
         self.unmapped = 0
 
     def spans(self) -> Iterator[Span]:
-        for word in self._words():
+        for word in _accented(list(self._words())):
             span = self._span(word)
             if span is not None:
                 yield span
@@ -280,10 +282,11 @@ class _Characters:
             if word is not None and (
                 word.style.turn != style.turn
                 or abs(word.v - v) > 0.12 * size
-                or u0 - end > (0.5 if style.turn % 90 else 0.12 if invented else 0.25) * size
+                or u0 - end > (0.5 if style.turn % 90 else 0.05 if invented else 0.25) * size
                 or u0 < end - 2 * size
                 or not 0.85 < size / word.style.size < 1.18
             ):
+                word.is_spaced = invented and u0 - end > 0.05 * size
                 yield word
                 word = None
             if word is None:
@@ -301,17 +304,21 @@ class _Characters:
         size = c.FPDFText_GetFontSize(self.raw, index) * math.hypot(matrix.c, matrix.d)
         angle = math.degrees(math.atan2(matrix.b, matrix.a)) - self.rotation
         turn = round(angle / 90) * 90 if abs(angle / 90 - round(angle / 90)) < 0.2 else round(angle)
-        weight = c.FPDFText_GetFontWeight(self.raw, index)
+        is_bold = c.FPDFText_GetFontWeight(self.raw, index) >= 600 or self._font(index)
         mode = c.FPDFTextObj_GetTextRenderMode(handle)
         order = self.drawing.order.get(address, 0)
-        return _Style(abs(size) or 1.0, turn % 360, weight >= 600, mode, _colour(handle), order)
+        return _Style(abs(size) or 1.0, turn % 360, is_bold, mode, _colour(handle), order)
+
+    def _font(self, index: int) -> bool:
+        """Whether the font's name says that it is bold."""
+        name, flags = ctypes.create_string_buffer(128), ctypes.c_int()
+        c.FPDFText_GetFontInfo(self.raw, index, name, 128, flags)
+        return bool(_BOLD.search(name.value))
 
     def _span(self, word: _Word) -> Span | None:
         style, signs = word.style, word.signs
         if any(_is_rtl(sign) for _, _, sign in signs):
             signs = _logical(signs)
-        if len(signs) > 1 and not _ACCENTS.keys().isdisjoint(sign for _, _, sign in signs):
-            signs = _accented(signs, style.size)
         text = "".join(_LIGATURES.get(sign, sign) for _, _, sign in signs) + (" " if word.is_spaced else "")
         left, right = min(s[0] for s in signs), max(s[1] for s in signs)
         top, bottom = word.v - ASCENT * style.size, word.v + DESCENT * style.size
@@ -340,25 +347,41 @@ def _is_rtl(sign: str) -> bool:
     return code >= 0x590 and any(low <= code <= high for low, high in _RTL)
 
 
-def _accented(signs: list[tuple[float, float, str]], size: float) -> list[tuple[float, float, str]]:
-    """Accents that are drawn over a letter of their own put into it."""
-    letters = [sign for sign in signs if sign[2] not in _ACCENTS]
-    for left, right, accent in signs:
-        if accent not in _ACCENTS:
-            continue
-        middle = (left + right) / 2
-        near = min(
-            (index for index, sign in enumerate(letters) if sign[2][0].isalpha()),
-            key=lambda index: abs((letters[index][0] + letters[index][1]) / 2 - middle),
-            default=None,
-        )
-        if near is None or abs((letters[near][0] + letters[near][1]) / 2 - middle) > 0.2 * size:
-            letters.append((left, right, accent))
-            letters.sort(key=lambda sign: sign[0])
-            continue
-        base = "i" if letters[near][2] == "ı" else "j" if letters[near][2] == "ȷ" else letters[near][2]
-        letters[near] = (letters[near][0], letters[near][1], unicodedata.normalize("NFC", base + _ACCENTS[accent]))
-    return letters
+def _accented(words: list[_Word]) -> list[_Word]:
+    """Accents that are drawn over a letter of their own put into it; words that are empty then are left out."""
+    if not any(sign in _ACCENTS for word in words for _, _, sign in word.signs):
+        return words
+    letters: dict[int, list[tuple[_Word, int]]] = {}
+    for word in words:
+        for index, (_, _, sign) in enumerate(word.signs):
+            if sign[0].isalpha() and sign not in _ACCENTS:
+                letters.setdefault(round(word.v / 4), []).append((word, index))
+    gone: dict[int, set[int]] = {}
+    for word in words:
+        for place, (left, right, accent) in enumerate(word.signs):
+            below = _letter(letters, word, (left + right) / 2) if accent in _ACCENTS else None
+            if below is not None:
+                other, index = below
+                start, end, base = other.signs[index]
+                base = {"ı": "i", "ȷ": "j"}.get(base, base)
+                other.signs[index] = (start, end, unicodedata.normalize("NFC", base + _ACCENTS[accent]))
+                gone.setdefault(id(word), set()).add(place)
+    for word in words:
+        if id(word) in gone:
+            word.signs = [sign for place, sign in enumerate(word.signs) if place not in gone[id(word)]]
+    return [word for word in words if word.signs]
+
+
+def _letter(letters: dict[int, list[tuple[_Word, int]]], word: _Word, middle: float) -> tuple[_Word, int] | None:
+    """The letter over whose middle an accent of `word` stands."""
+    best, least = None, 0.17 * word.style.size
+    for row in (round(word.v / 4) + step for step in (-1, 0, 1)):
+        for other, index in letters.get(row, ()):
+            start, end, _ = other.signs[index]
+            away = abs((start + end) / 2 - middle)
+            if away < least and other.style.turn == word.style.turn and abs(other.v - word.v) < 0.5 * word.style.size:
+                best, least = (other, index), away
+    return best
 
 
 def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:

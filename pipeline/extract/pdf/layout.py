@@ -51,7 +51,10 @@ def arrange(page: Page) -> list[Block]:
     words = [span for span in page.spans if span.turn == 0 and span.text]
     if not words:
         return _turned(page)
+    page = replace(page, rules=tables.joined(page.rules))
     ruled = tables.ruled(page, words)
+    taken = {id(word) for table in ruled for word in table.words}
+    ruled += tables.framed(page, [word for word in words if id(word) not in taken])
     taken = {id(word) for table in ruled for word in table.words}
     items = [word for word in words if id(word) not in taken]
     places = [(Span("\x00", table.box, 1.0), table) for table in ruled]
@@ -61,7 +64,7 @@ def arrange(page: Page) -> list[Block]:
         inside = [word for word in region if id(word) not in known]
         marks = [known[id(word)] for word in region if id(word) in known]
         blocks += _blocks(inside, marks, page)
-    used = {id(word) for block in blocks for word in block.words}
+    used = taken | {id(word) for block in blocks for word in block.words}
     return blocks + _turned(replace(page, spans=tuple(span for span in page.spans if id(span) not in used)))
 
 
@@ -264,8 +267,8 @@ def _are_columns(left: Sequence[Span], right: Sequence[Span]) -> bool:
         return True
     few, many = sorted(sides, key=len)
     size = median(line.size for line in many)
-    baselines = sorted(line.box.bottom for line in many)
-    aligned = sum(1 for line in few if any(abs(line.box.bottom - y) < 0.25 * size for y in baselines))
+    baselines = [line.base for line in many]
+    aligned = sum(1 for line in few if any(abs(line.base - y) < 0.3 * size for y in baselines))
     return aligned < 0.7 * len(few)
 
 
@@ -298,10 +301,11 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
     right = sorted(line.box.right for line in lines)[int(0.9 * (len(lines) - 1))]
     pitches = [b.base - a.base for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * a.size]
     pitch = sorted(pitches)[len(pitches) // 3] if pitches else 12.0
+    is_even = sum(line.box.right > right - line.size for line in lines) >= 0.5 * len(lines) and len(lines) >= 4
     blocks: list[Block] = []
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else None
-        if not blocks or _begins(line, blocks[-1].lines, following, (left, right), pitch):
+        if not blocks or _begins(line, blocks[-1].lines, following, (left, right), pitch, is_even):
             blocks.append(Block(line.box, [line]))
         else:
             block = blocks[-1]
@@ -310,7 +314,7 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
     return blocks
 
 
-def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float) -> bool:
+def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float, is_even: bool) -> bool:
     """Whether a paragraph begins with `line`."""
     last = before[-1]
     size = max(line.size, last.size)
@@ -324,6 +328,8 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
         return True
     left, right = edges
     short = last.box.right < right - max(0.2 * (right - left), 3 * size)
+    if short and is_even and not line.text[:1].islower():
+        return True
     if line.is_bold != last.is_bold and (short or line.text[:1].isupper() or line.text[:1].isdigit()):
         return True
     ended = bool(_END.search(last.text))
@@ -429,11 +435,10 @@ def _numbers(page: Page, gone: set[int]) -> set[int]:
         return found
     for line, neighbour in ((lines[0], lines[1]), (lines[-1], lines[-2])):
         distance = abs(line.base - neighbour.base)
-        if not (line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height):
-            continue
-        if _NUMBER.fullmatch(line.text) and distance > 1.1 * line.size:
+        is_edge = line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height
+        if _NUMBER.fullmatch(line.text) and distance > (1.1 if is_edge else 2.0) * line.size:
             found |= {id(span) for span in line.spans}
-        elif len(line.text) <= 90 and distance > 1.3 * line.size:
+        elif is_edge and len(line.text) <= 90 and distance > 1.3 * line.size:
             ends = [line.spans[0], line.spans[-1]]
             far = [line.spans[1].box.left - line.spans[0].box.right, line.spans[-1].box.left - line.spans[-2].box.right] if len(line.spans) > 1 else [0, 0]
             if any(_NUMBER.fullmatch(span.text) and space > 1.5 * line.size for span, space in zip(ends, far, strict=True)):

@@ -40,10 +40,16 @@ class Cell:
 # Ruled
 
 
+def joined(rules: Sequence[Box]) -> tuple[Box, ...]:
+    """Lines across and down, pieces of one line put together."""
+    across = _merged([(b.top + b.bottom, b.left, b.right) for b in rules if b.right - b.left > 3 * (b.bottom - b.top)])
+    down = _merged([(b.left + b.right, b.top, b.bottom) for b in rules if b.bottom - b.top > 3 * (b.right - b.left)])
+    return tuple([Box(left, y, right, y) for y, left, right in across] + [Box(x, top, x, bottom) for x, top, bottom in down])
+
+
 def ruled(page: Page, words: Sequence[Span]) -> list[Table]:
     """Tables whose cells lie between drawn lines."""
-    across = _merged([(b.top + b.bottom, b.left, b.right) for b in page.rules if b.right - b.left > 3 * (b.bottom - b.top)])
-    down = _merged([(b.left + b.right, b.top, b.bottom) for b in page.rules if b.bottom - b.top > 3 * (b.right - b.left)])
+    across, down = [(b.top, b.left, b.right) for b in page.rules if b.top == b.bottom], [(b.left, b.top, b.bottom) for b in page.rules if b.left == b.right]
     if len(across) > MAX_LINES or len(down) > MAX_LINES:
         return []
     tables = []
@@ -185,6 +191,44 @@ def _split(columns: dict[int, list[Line]], lasts: dict[int, int]) -> list[list[C
 # In columns
 
 
+def framed(page: Page, words: Sequence[Span]) -> list[Table]:
+    """Tables in columns whose head, body and foot stand between lines of one width."""
+    across = [(b.top, b.left, b.right) for b in page.rules if b.top == b.bottom]
+    groups: list[Lines] = []
+    for line in sorted(across):
+        for group in groups:
+            if abs(group[0][1] - line[1]) < 4 and abs(group[0][2] - line[2]) < 4:
+                group.append(line)
+                break
+        else:
+            if line[2] - line[1] > 60:
+                groups.append([line])
+    tables: list[Table] = []
+    for group in groups:
+        start = 0
+        while start < len(group) - 1:
+            for end in range(min(len(group) - 1, start + 40), start, -1):
+                table = _between(group[start], group[end], words, page)
+                if table is not None and not any(_overlap(table.box, other.box) for other in tables):
+                    tables.append(table)
+                    start = end
+                    break
+            else:
+                start += 1
+    return tables
+
+
+def _between(top: tuple[float, float, float], bottom: tuple[float, float, float], words: Sequence[Span], page: Page) -> Table | None:
+    box = Box(min(top[1], bottom[1]) - NEAR, top[0] - NEAR, max(top[2], bottom[2]) + NEAR, bottom[0] + NEAR)
+    lines = lines_of([word for word in words if _middle_in(word.box, box)])
+    if not 3 <= len(lines) <= 200:
+        return None
+    pieces = [_pieces(line) for line in lines]
+    if sum(len(row) >= 2 for row in pieces) < 0.5 * len(lines):
+        return None
+    return _aligned(lines, pieces, page)
+
+
 def unruled(lines: list[Line], page: Page) -> Iterator[Table | list[Line]]:
     """`lines` of one column, from top to bottom: tables, and the lines between them."""
     pieces = [_pieces(line) for line in lines]
@@ -242,7 +286,7 @@ def _is_head(line: Line, pieces: list[list[Span]], below: Line, table: Table, pa
     if len(pieces) >= 2:
         return True
     return line.box.left > table.box.left + 0.15 * (table.box.right - table.box.left) and any(
-        -2 < rule.top - line.base < 1.2 * line.size and rule.left <= line.box.left and rule.right >= line.box.right for rule in page.rules
+        -0.35 * line.size < rule.top - line.base < 1.2 * line.size and rule.left <= line.box.left and rule.right >= line.box.right for rule in page.rules
     )
 
 
@@ -263,35 +307,28 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
     box = _union([line.box for line in lines])
     digits = sum(any(sign.isdigit() for sign in cell.text) for row in wide for cell in row) / max(1, len(lengths))
     framed = sum(1 for r in page.rules if r.right - r.left > 0.5 * (box.right - box.left) and box.top - 2 * size < r.top < box.bottom + size and _overlap(Box(r.left, 0, r.right, 1), Box(box.left, 0, box.right, 1)))
-    if filled < 0.45 or sum(lengths) / len(lengths) > 60:
+    if filled < 0.45 or sum(lengths) / len(lengths) > 35:
         return None
     if not (len(wide) >= 3 and (len(columns) >= 3 or digits > 0.3 or framed) or framed >= 2 and len(columns) >= 3):
         return None
     slanted = _slanted(page, box, columns)
+    words = [span for line in lines for span in line.spans] + list(slanted.values())
     heads = 0
-    for index, row in enumerate(rows):
-        if sum(cell.last - cell.first + 1 for cell in row) >= 0.6 * len(columns) and all(cell.first == cell.last for cell in row):
-            break
-        heads = index + 1
-    if heads == len(rows):
-        heads = 0
+    if slanted:
+        foot = max(span.box.bottom for span in slanted.values())
+        heads = min(range(len(lines)), key=lambda index: abs(lines[index].base - foot)) + 1
+        rows[heads - 1] += [Cell(column, column, span.text.strip()) for column, span in slanted.items()]
+        rows[heads - 1].sort(key=lambda cell: cell.first)
+    full = next((index for index, row in enumerate(rows) if len(row) >= 0.6 * len(columns) and all(c.first == c.last for c in row)), 0)
+    heads = max(heads, full)
+    if heads == full and full and not any(sign.isdigit() for cell in rows[full][1:] for sign in cell.text):
+        heads += 1
     for index in range(heads):
         _stretched(rows[index], lines[index], body[index], pieces[index], columns, page)
+    for row in rows[heads:]:
+        if len(row) == 1 and row[0].last > row[0].first:
+            row[0].first = row[0].last = 0
     rows = _folded(rows, lines, heads, columns)
-    words = [span for line in lines for span in line.spans]
-    if slanted:
-        known = next((index for index, row in enumerate(rows) if index >= heads), 0)
-        above = rows[known - 1] if known and all(c.first == c.last for c in rows[known - 1]) else None
-        fresh = [Cell(column, column, span.text.strip()) for column, span in sorted(slanted.items())]
-        first = rows[0] if above is None else above
-        taken = {column for cell in first for column in range(cell.first, cell.last + 1)}
-        if not taken & {cell.first for cell in fresh}:
-            first.extend(fresh)
-            first.sort(key=lambda cell: cell.first)
-        else:
-            rows.insert(heads, fresh)
-            heads += 1
-        words += slanted.values()
     return Table(box, _text(rows, len(columns), max(1, heads)), words)
 
 
@@ -305,8 +342,10 @@ def _union(boxes: Sequence[Box]) -> Box:
 
 def _columns(rows: list[list[Box]], size: float) -> list[tuple[float, float]]:
     """From and to of each column: where pieces of most rows stand, white between them."""
+    most = max(len(row) for row in rows)
+    rows = [row for row in rows if len(row) >= 0.7 * most]
     events = sorted([(box.left, 1) for row in rows for box in row] + [(box.right, -1) for row in rows for box in row])
-    allowed = max(0, int(0.12 * len(rows)))
+    allowed = int(0.12 * len(rows))
     columns: list[list[float]] = []
     depth = 0
     for x, change in events:
@@ -357,19 +396,21 @@ def _stretched(row: list[Cell], line: Line, groups: list[list[Cell]], pieces: li
             continue
         cell, box = group[0], _box(piece)
         middle = (box.left + box.right) / 2
-        rule = next((r for r in page.rules if -2 < r.top - line.base < 1.2 * line.size and r.left <= middle <= r.right and r.right - r.left < 0.8 * (columns[-1][1] - columns[0][0])), None)
+        rule = next((r for r in page.rules if -0.35 * line.size < r.top - line.base < 1.2 * line.size and r.left <= middle <= r.right and r.right - r.left < 0.8 * (columns[-1][1] - columns[0][0])), None)
         others = {c for other in row if other is not cell for c in range(other.first, other.last + 1)}
         if rule is not None:
             under = [c for c, (left, right) in enumerate(columns) if rule.left - NEAR <= (left + right) / 2 <= rule.right + NEAR and c not in others]
         else:
             left, right = columns[cell.first]
-            if cell.first == cell.last and (abs(left - box.left) < NEAR or abs(right - box.right) < NEAR or abs((left + right) / 2 - middle) < 0.15 * (right - left)):
+            is_centred = abs((left + right) / 2 - middle) < 0.15 * (right - left)
+            is_flush = abs(left - box.left) < NEAR or abs(right - box.right) < NEAR
+            if cell.first == cell.last and (is_flush and not is_centred or is_centred and len(row) > 0.5 * len(columns)):
                 continue
             best = (cell.first, cell.last)
             for first in range(cell.first, -1, -1):
                 for last in range(cell.last, len(columns)):
                     centre = (columns[first][0] + columns[last][1]) / 2
-                    if others & set(range(first, last + 1)) or abs(centre - middle) > max(0.12 * (columns[last][1] - columns[first][0]), line.size):
+                    if others & set(range(first, last + 1)) or abs(centre - middle) > max(0.06 * (columns[last][1] - columns[first][0]), 0.6 * line.size):
                         continue
                     if last - first > best[1] - best[0] and last - first <= 2 * (cell.last - cell.first) + 3:
                         best = (first, last)
