@@ -385,8 +385,13 @@ def _letter(letters: dict[int, list[tuple[_Word, int]]], word: _Word, middle: fl
 
 
 def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Right to left by place; what one glyph stands for (a ligature) is given last sign first by pdfium."""
-    return sorted(reversed(signs), key=lambda sign: -sign[1])
+    """Right to left by place; what one glyph stands for is given last sign first by pdfium, but for lam with alef."""
+    ordered = sorted(reversed(signs), key=lambda sign: -sign[1])
+    for index in range(len(ordered) - 1):
+        one, other = ordered[index], ordered[index + 1]
+        if other[2] == "ل" and one[2] in "اأإآ" and one[:2] == other[:2]:
+            ordered[index], ordered[index + 1] = other, one
+    return ordered
 
 
 @lru_cache(maxsize=512)

@@ -166,10 +166,35 @@ def _regions(items: list[Span], page: Page, depth: int) -> Iterator[list[Span]]:
             continue
         above = [s for s in items if (s.box.top + s.box.bottom) / 2 < gutter.top]
         below = [s for s in items if (s.box.top + s.box.bottom) / 2 > gutter.bottom]
-        for part in (above, left, right, below):
-            yield from _regions(part, page, depth + 1)
+        yield from _regions(above, page, depth + 1)
+        for low, high in _cards(left, right):
+            for side in (left, right):
+                yield from _regions([s for s in side if low <= (s.box.top + s.box.bottom) / 2 < high], page, depth + 1)
+        yield from _regions(below, page, depth + 1)
         return
     yield items
+
+
+def _cards(left: Sequence[Span], right: Sequence[Span]) -> list[tuple[float, float]]:
+    """Heights between which both sides are read: all, or the rows of cards where both begin anew with a head after much white."""
+    sides = [lines_of(side) for side in (left, right)]
+    size = median(line.size for side in sides for line in side)
+    cuts = [-1e6]
+    for line in sides[0]:
+        for other in sides[1]:
+            if abs(line.base - other.base) < 0.4 * size and all(_is_head(one, side) for one, side in zip((line, other), sides, strict=True)):
+                cuts.append(min(line.box.top, other.box.top))
+    return list(zip(cuts, [*cuts[1:], 1e6], strict=True))
+
+
+def _is_head(line: Line, side: list[Line]) -> bool:
+    """A line that is larger or bolder than what follows, with white above it."""
+    index = side.index(line)
+    if index == 0:
+        return False
+    above, below = side[index - 1], side[index + 1] if index + 1 < len(side) else None
+    larger = line.size > 1.1 * _body_size(side) or line.is_bold and below is not None and not below.is_bold
+    return larger and line.box.top - above.box.bottom > 1.2 * line.size
 
 
 def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
@@ -276,8 +301,8 @@ def _is_prose(lines: Sequence[Line]) -> bool:
     if len(lines) < 3:
         return False
     width = max(line.box.right for line in lines) - min(line.box.left for line in lines)
-    full = sum(1 for line in lines if line.box.right - line.box.left > 0.75 * width and len(line.text) > 18)
-    return full >= 0.4 * len(lines) and sum(line.text.count(" ") for line in lines) >= 2 * len(lines)
+    full = [line for line in lines if line.box.right - line.box.left > 0.7 * width and len(line.text) > 18 and line.text.count(" ") >= 2]
+    return len(full) >= 3 and sum(len(line.text) for line in full) >= 0.5 * sum(len(line.text) for line in lines)
 
 
 # Lines to blocks
@@ -299,8 +324,8 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
         return []
     left = min(line.box.left for line in lines)
     right = sorted(line.box.right for line in lines)[int(0.9 * (len(lines) - 1))]
-    pitches = [b.base - a.base for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * a.size]
-    pitch = sorted(pitches)[len(pitches) // 3] if pitches else 12.0
+    pitches = [(b.base - a.base) / b.size for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * b.size]
+    pitch = sorted(pitches)[len(pitches) // 3] if pitches else 1.2
     is_even = sum(line.box.right > right - line.size for line in lines) >= 0.5 * len(lines) and len(lines) >= 4
     blocks: list[Block] = []
     for index, line in enumerate(lines):
@@ -319,7 +344,7 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
     last = before[-1]
     size = max(line.size, last.size)
     gap = line.base - last.base
-    if gap > max(1.35 * pitch, 1.05 * size) and gap > 1.3 * size or gap <= 0:
+    if gap > max(1.35 * pitch, 1.3) * size or gap <= 0:
         return True
     if not 0.87 < line.size / last.size < 1.15:
         return True
@@ -427,20 +452,34 @@ def _edges(page: Page) -> list[tuple[Line, tuple[str, int]]]:
 
 
 def _numbers(page: Page, gone: set[int]) -> set[int]:
-    """Words of a page number at the upper or lower edge, and what shares its line."""
-    words = [span for span in page.spans if span.turn == 0 and id(span) not in gone]
-    lines = lines_of(words)
+    """Words at the upper and lower edge that are evidently no part of the text: page numbers with what shares their line, and
+    small lines far from it."""
+    lines = lines_of([span for span in page.spans if span.turn == 0 and id(span) not in gone])
+    body = _body_size(lines)
     found: set[int] = set()
-    if len(lines) < 3:
-        return found
-    for line, neighbour in ((lines[0], lines[1]), (lines[-1], lines[-2])):
-        distance = abs(line.base - neighbour.base)
-        is_edge = line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height
-        if _NUMBER.fullmatch(line.text) and distance > (1.1 if is_edge else 2.0) * line.size:
+    for is_foot in (False, True):
+        while len(lines) >= 3:
+            line, neighbour = (lines[-1], lines[-2]) if is_foot else (lines[0], lines[1])
+            if not _is_furniture(line, neighbour, body, page):
+                break
             found |= {id(span) for span in line.spans}
-        elif is_edge and len(line.text) <= 90 and distance > 1.3 * line.size:
-            ends = [line.spans[0], line.spans[-1]]
-            far = [line.spans[1].box.left - line.spans[0].box.right, line.spans[-1].box.left - line.spans[-2].box.right] if len(line.spans) > 1 else [0, 0]
-            if any(_NUMBER.fullmatch(span.text) and space > 1.5 * line.size for span, space in zip(ends, far, strict=True)):
-                found |= {id(span) for span in line.spans}
+            lines = [other for other in lines if other is not line]
     return found
+
+
+def _is_furniture(line: Line, neighbour: Line, body: float, page: Page) -> bool:
+    distance = abs(neighbour.base - line.base) / max(line.size, 0.8 * neighbour.size)
+    is_edge = line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height
+    if _NUMBER.fullmatch(line.text):
+        return distance > (1.3 if is_edge else 2.5)
+    if not is_edge or len(line.text) > 150 or distance < 1.15:
+        return False
+    pieces: list[list[Span]] = [[line.spans[0]]]
+    for before, span in zip(line.spans, line.spans[1:], strict=False):
+        if span.box.left - before.box.right > 1.5 * line.size:
+            pieces.append([])
+        pieces[-1].append(span)
+    if len(pieces) > 1 and any(_NUMBER.fullmatch(line_text(piece, line.size, line.base)) for piece in pieces):
+        return True
+    far = line.box.bottom < 0.08 * page.height or line.box.top > 0.92 * page.height
+    return far and distance > 2.5 and line.size <= 0.9 * body and len(line.text) <= 100

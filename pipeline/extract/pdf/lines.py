@@ -42,20 +42,24 @@ class Line:
 def lines_of(words: Sequence[Span]) -> list[Line]:
     """`words` of one column as lines from top to bottom."""
     rows: list[list[Span]] = []
-    for word in sorted(words, key=lambda s: (s.box.bottom, s.box.left)):
-        for row in reversed(rows[-6:]):
-            other = row[0]
-            if abs(word.box.bottom - other.box.bottom) <= 0.3 * min(word.size, other.size):
-                row.append(word)
-                break
-        else:
+    for word in sorted(words, key=lambda s: (s.box.left, s.box.bottom)):
+        bottom, best, least = word.box.bottom, None, 0.0
+        for row in rows:
+            last = row[-1]
+            away = abs(last.box.bottom - bottom) / min(last.size, word.size)
+            if away <= 0.3 and (best is None or away < least):
+                best, least = row, away
+        if best is None:
             rows.append([word])
+        else:
+            best.append(word)
     rows = _attached(rows)
     return sorted((Line(_ordered(row)) for row in rows), key=lambda line: (line.base, line.box.left))
 
 
 def _attached(rows: list[list[Span]]) -> list[list[Span]]:
     """Small raised and lowered words put into the line that they touch."""
+    rows.sort(key=lambda row: row[0].box.bottom)
     heights = [max(word.size for word in row) for row in rows]
     kept: list[list[Span]] = [list(row) for row in rows]
     for index, row in enumerate(rows):

@@ -42,8 +42,8 @@ class Cell:
 
 def joined(rules: Sequence[Box]) -> tuple[Box, ...]:
     """Lines across and down, pieces of one line put together."""
-    across = _merged([(b.top + b.bottom, b.left, b.right) for b in rules if b.right - b.left > 3 * (b.bottom - b.top)])
-    down = _merged([(b.left + b.right, b.top, b.bottom) for b in rules if b.bottom - b.top > 3 * (b.right - b.left)])
+    across = _merged([(b.top + b.bottom, b.left, b.right) for b in rules if b.right - b.left > b.bottom - b.top])
+    down = _merged([(b.left + b.right, b.top, b.bottom) for b in rules if b.bottom - b.top > b.right - b.left])
     return tuple([Box(left, y, right, y) for y, left, right in across] + [Box(x, top, x, bottom) for x, top, bottom in down])
 
 
@@ -311,6 +311,8 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
         return None
     if not (len(wide) >= 3 and (len(columns) >= 3 or digits > 0.3 or framed) or framed >= 2 and len(columns) >= 3):
         return None
+    if framed < 2 and not _stand_in_columns(boxes, columns, size):
+        return None
     slanted = _slanted(page, box, columns)
     words = [span for line in lines for span in line.spans] + list(slanted.values())
     heads = 0
@@ -330,6 +332,24 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
             row[0].first = row[0].last = 0
     rows = _folded(rows, lines, heads, columns)
     return Table(box, _text(rows, len(columns), max(1, heads)), words)
+
+
+def _stand_in_columns(rows: list[list[Box]], columns: list[tuple[float, float]], size: float) -> bool:
+    """Whether cells of a column begin, end or are centred at one place; words that wide spaces part do not, and fill their line."""
+    width = columns[-1][1] - columns[0][0]
+    if sum(sum(box.right - box.left for box in row) for row in rows) > 0.8 * width * len(rows):
+        return False
+    held: list[list[Box]] = [[] for _ in columns]
+    for row in rows:
+        for box in row:
+            inside = [c for c, (left, right) in enumerate(columns) if left - 1 <= box.left and box.right <= right + 1]
+            if inside:
+                held[inside[0]].append(box)
+    fine = 0
+    for boxes in held:
+        places = ([box.left for box in boxes], [box.right for box in boxes], [(box.left + box.right) / 2 for box in boxes])
+        fine += any(sum(abs(value - median(values)) < 0.4 * size for value in values) >= 0.6 * len(values) for values in places if values)
+    return fine >= 0.75 * len(columns)
 
 
 def _box(words: Sequence[Span]) -> Box:
