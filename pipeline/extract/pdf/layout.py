@@ -179,21 +179,22 @@ def _cards(left: Sequence[Span], right: Sequence[Span]) -> list[tuple[float, flo
     """Heights between which both sides are read: all, or the rows of cards where both begin anew with a head after much white."""
     sides = [lines_of(side) for side in (left, right)]
     size = median(line.size for side in sides for line in side)
+    body = _body_size([*sides[0], *sides[1]])
     cuts = [-1e6]
     for line in sides[0]:
         for other in sides[1]:
-            if abs(line.base - other.base) < 0.4 * size and all(_is_head(one, side) for one, side in zip((line, other), sides, strict=True)):
+            if abs(line.base - other.base) < 0.4 * size and all(_is_head(one, side, body) for one, side in zip((line, other), sides, strict=True)):
                 cuts.append(min(line.box.top, other.box.top))
     return list(zip(cuts, [*cuts[1:], 1e6], strict=True))
 
 
-def _is_head(line: Line, side: list[Line]) -> bool:
+def _is_head(line: Line, side: list[Line], body: float) -> bool:
     """A line that is larger or bolder than what follows, with white above it."""
     index = side.index(line)
-    if index == 0:
+    if index == 0 or sum(sign.isalpha() for sign in line.text) < 3:
         return False
     above, below = side[index - 1], side[index + 1] if index + 1 < len(side) else None
-    larger = line.size > 1.1 * _body_size(side) or line.is_bold and below is not None and not below.is_bold
+    larger = line.size > 1.1 * body or line.is_bold and below is not None and not below.is_bold
     return larger and line.box.top - above.box.bottom > 1.2 * line.size
 
 

@@ -418,9 +418,10 @@ def _stretched(row: list[Cell], line: Line, groups: list[list[Cell]], pieces: li
         middle = (box.left + box.right) / 2
         rule = next((r for r in page.rules if -0.35 * line.size < r.top - line.base < 1.2 * line.size and r.left <= middle <= r.right and r.right - r.left < 0.8 * (columns[-1][1] - columns[0][0])), None)
         others = {c for other in row if other is not cell for c in range(other.first, other.last + 1)}
+        under = []
         if rule is not None:
             under = [c for c, (left, right) in enumerate(columns) if rule.left - NEAR <= (left + right) / 2 <= rule.right + NEAR and c not in others]
-        else:
+        if len(under) < 2:
             left, right = columns[cell.first]
             is_centred = abs((left + right) / 2 - middle) < 0.15 * (right - left)
             is_flush = abs(left - box.left) < NEAR or abs(right - box.right) < NEAR
