@@ -49,6 +49,8 @@ def arrange(page: Page) -> list[Block]:
     """The blocks of one page in reading order, nothing removed but what nobody sees."""
     page = _upright(page)
     words = [span for span in page.spans if span.turn == 0 and span.text]
+    counted = _line_numbers(words)
+    words = [span for span in words if id(span) not in counted]
     if not words:
         return _turned(page)
     page = replace(page, rules=tables.joined(page.rules))
@@ -113,6 +115,26 @@ def _once(spans: Sequence[Span]) -> list[Span]:
 def _covers(box: Box, other: Box) -> bool:
     x, y = (other.left + other.right) / 2, (other.top + other.bottom) / 2
     return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def _line_numbers(words: Sequence[Span]) -> set[int]:
+    """Numbers that count the lines at the left edge, as transcripts have them."""
+    if sum(word.text.strip().isdecimal() for word in words) < 8:
+        return set()
+    lines = lines_of(words)
+    heads = [line.spans[0] for line in lines if line.spans[0].text.strip().isdecimal() and len(line.spans[0].text.strip()) < 4]
+    best: list[Span] = []
+    run: list[Span] = []
+    for span in heads:
+        if run and int(span.text) == int(run[-1].text) + 1 and abs(span.box.right - run[-1].box.right) < 2:
+            run.append(span)
+        else:
+            run = [span]
+        best = run if len(run) > len(best) else best
+    left = min((line.spans[1].box.left for line in lines if len(line.spans) > 1), default=0.0)
+    if len(best) < 8 or len(best) < 0.6 * len(lines) or max(span.box.right for span in best) > left:
+        return set()
+    return {id(span) for span in best}
 
 
 def _turned(page: Page) -> list[Block]:
@@ -349,6 +371,8 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
         return True
     if not 0.87 < line.size / last.size < 1.15:
         return True
+    if _is_parted(line) or _is_parted(last):
+        return True
     first = line.spans[0].text
     if _LIST.match(first.strip()) and len(line.spans) > 1 and (line.box.left <= before[0].box.left + size or _LIST.match(before[0].spans[0].text.strip())):
         return True
@@ -365,6 +389,11 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
     if indent < -0.8 * size and len(before) > 1 and before[-2].box.left > line.box.left + 0.8 * size:
         return True
     return short and ended and (line.text[:1].isupper() or line.text[:1].isdigit() or not line.text[:1].isalnum())
+
+
+def _is_parted(line: Line) -> bool:
+    """Whether wide white stands within a line: its parts are no running text."""
+    return any(b.box.left - a.box.right > 3 * line.size for a, b in zip(line.spans, line.spans[1:], strict=False))
 
 
 def _union(boxes: Sequence[Box]) -> Box:

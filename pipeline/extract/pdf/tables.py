@@ -16,6 +16,7 @@ NEAR = 3.0
 MAX_LINES = 400
 MAX_CELL = 1500
 _MARKER = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\]|\d+(?:\.\d+)*)$")
+_AMOUNT = re.compile(r"(?!(?:19|20)\d\d$)[-–−(+$€£]*\s?\d[\d.,]*\)?\s?%?")
 _CURRENCY = frozenset("$€£¥₹")
 
 
@@ -123,7 +124,7 @@ def _lattice(across: Lines, down: Lines, words: Sequence[Span]) -> Table | None:
         column = _slot(xs, (word.box.left + word.box.right) / 2)
         row = _slot(ys, (word.box.top + word.box.bottom) / 2)
         cells.setdefault((row, column), []).append(word)
-    starts = _spans(xs, ys, across, down)
+    starts = _parted(_spans(xs, ys, across, down), cells, xs)
     merged: dict[tuple[int, int], list[Span]] = {}
     for place, held in sorted(cells.items()):
         merged.setdefault(starts[place], []).extend(held)
@@ -169,6 +170,23 @@ def _spans(xs: list[float], ys: list[float], across: Lines, down: Lines) -> dict
                 starts[(row, column)] = starts[(row - 1, column)]
             else:
                 starts[(row, column)] = (row, column)
+    return starts
+
+
+def _parted(
+    starts: dict[tuple[int, int], tuple[int, int]], cells: dict[tuple[int, int], list[Span]], xs: list[float]
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """Cells over several columns parted where their words keep clear of the lines that are drawn in other rows."""
+    groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for place, start in starts.items():
+        groups.setdefault(start, []).append(place)
+    for group in groups.values():
+        columns = {column for _, column in group}
+        if len(columns) < 2 or len({row for row, _ in group}) > 1 or not all(cells.get(place) for place in group):
+            continue
+        words = [word for place in group for word in cells[place]]
+        if not any(word.box.left < xs[column] + 2 and word.box.right > xs[column] - 2 for word in words for column in columns - {min(columns)}):
+            starts.update({place: place for place in group})
     return starts
 
 
@@ -322,6 +340,7 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
         rows[heads - 1] += [Cell(column, column, span.text.strip()) for column, span in slanted.items()]
         rows[heads - 1].sort(key=lambda cell: cell.first)
     full = next((index for index, row in enumerate(rows) if len(row) >= 0.6 * len(columns) and all(c.first == c.last for c in row)), 0)
+    full = min(full, next((index for index, row in enumerate(rows) if any(_AMOUNT.fullmatch(cell.text) for cell in row[1:])), full))
     heads = max(heads, full)
     if heads == full and full and not any(sign.isdigit() for cell in rows[full][1:] for sign in cell.text):
         heads += 1
@@ -445,18 +464,19 @@ def _folded(rows: list[list[Cell]], lines: list[Line], heads: int, columns: list
     anchors = [i for i in range(heads, len(rows)) if len(rows[i]) >= max(2, 0.6 * len(columns))]
     if len(anchors) < 2:
         return rows
-    pitches = sorted(lines[b].base - lines[a].base for a, b in zip(anchors, anchors[1:], strict=False))
-    pitch = pitches[len(pitches) // 4]
+    pitch = median(lines[b].base - lines[a].base for a, b in zip(anchors, anchors[1:], strict=False))
+    orphans = [index for index in range(heads, len(rows)) if index not in anchors]
+    away = {index: min(abs(lines[a].base - lines[index].base) for a in anchors) for index in orphans}
+    is_centred = any(away[index] < 0.95 * lines[index].size for index in orphans)
     folded: dict[int, list[Cell]] = {}
-    for index, row in enumerate(rows):
-        near = min(anchors, key=lambda a: abs(lines[a].base - lines[index].base))
-        distance = abs(lines[near].base - lines[index].base)
+    for index in orphans:
+        row = rows[index]
         previous = max((a for a in anchors if a < index), default=None)
-        if index >= heads and index not in anchors and distance < 0.8 * pitch:
-            folded.setdefault(near, []).extend(Cell(c.first, c.last, ("<" if index < near else ">") + c.text) for c in row)
-            folded[index] = []
-        elif index not in anchors and previous is not None and len(row) == 1 and row[0].text[:1].islower() and any(c.first == row[0].first for c in rows[previous]):
-            folded.setdefault(previous, []).append(Cell(row[0].first, row[0].last, ">" + row[0].text))
+        near = min(anchors, key=lambda a: abs(lines[a].base - lines[index].base)) if is_centred or previous is None else previous
+        goes_on = previous is not None and len(row) == 1 and row[0].text[:1].islower() and any(c.first == row[0].first for c in rows[previous])
+        if abs(lines[near].base - lines[index].base) < 0.8 * pitch or goes_on:
+            target = previous if goes_on and previous is not None else near
+            folded.setdefault(target, []).extend(Cell(c.first, c.last, ("<" if index < target else ">") + c.text) for c in row)
             folded[index] = []
     result = []
     for index, row in enumerate(rows):
