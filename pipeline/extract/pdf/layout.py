@@ -49,11 +49,12 @@ def arrange(page: Page) -> list[Block]:
     """The blocks of one page in reading order, nothing removed but what nobody sees."""
     page = _upright(page)
     words = [span for span in page.spans if span.turn == 0 and span.text]
-    counted = _line_numbers(words)
+    leaders, dotted = _leaders(words)
+    counted = _line_numbers(words) | leaders
     words = [span for span in words if id(span) not in counted]
     if not words:
         return _turned(page)
-    page = replace(page, rules=tables.joined(page.rules))
+    page = replace(page, rules=tables.joined([*page.rules, *dotted]))
     ruled = tables.ruled(page, words)
     taken = {id(word) for table in ruled for word in table.words}
     ruled += tables.framed(page, [word for word in words if id(word) not in taken])
@@ -135,6 +136,20 @@ def _line_numbers(words: Sequence[Span]) -> set[int]:
     if len(best) < 8 or len(best) < 0.6 * len(lines) or max(span.box.right for span in best) > left:
         return set()
     return {id(span) for span in best}
+
+
+def _leaders(words: Sequence[Span]) -> tuple[set[int], list[Box]]:
+    """Dots that lead the eye from a word to a number; those that have a line for themselves are a drawn line."""
+    dots = [word for word in words if not word.text.strip(" .·…‥_")]
+    rows = Counter(round(word.box.bottom / 2) for word in dots)
+    gone = [word for word in dots if rows[round(word.box.bottom / 2)] >= 4 or len(word.text.strip()) >= 4]
+    if not gone:
+        return set(), []
+    known = {id(word) for word in dots}
+    beside = {round(word.box.bottom / 4) + step for word in words if id(word) not in known for step in (-1, 0, 1)}
+    return {id(word) for word in gone}, [
+        Box(word.box.left, word.box.bottom, word.box.right, word.box.bottom) for word in gone if round(word.box.bottom / 4) not in beside
+    ]
 
 
 def _turned(page: Page) -> list[Block]:
@@ -325,6 +340,9 @@ def _is_prose(lines: Sequence[Line]) -> bool:
         return False
     width = max(line.box.right for line in lines) - min(line.box.left for line in lines)
     full = [line for line in lines if line.box.right - line.box.left > 0.7 * width and len(line.text) > 18 and line.text.count(" ") >= 2]
+    text = "".join(line.text for line in lines).replace(" ", "")
+    if sum(sign.isalpha() for sign in text) < 0.6 * len(text):
+        return False
     return len(full) >= 3 and sum(len(line.text) for line in full) >= 0.5 * sum(len(line.text) for line in lines)
 
 

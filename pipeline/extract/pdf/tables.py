@@ -473,7 +473,8 @@ def _folded(rows: list[list[Cell]], lines: list[Line], heads: int, columns: list
         row = rows[index]
         previous = max((a for a in anchors if a < index), default=None)
         near = min(anchors, key=lambda a: abs(lines[a].base - lines[index].base)) if is_centred or previous is None else previous
-        goes_on = previous is not None and len(row) == 1 and row[0].text[:1].islower() and any(c.first == row[0].first for c in rows[previous])
+        held = [*rows[previous], *folded.get(previous, [])] if previous is not None else []
+        goes_on = len(row) == 1 and _goes_on(row[0], held, lines[index], columns)
         if abs(lines[near].base - lines[index].base) < 0.8 * pitch or goes_on:
             target = previous if goes_on and previous is not None else near
             folded.setdefault(target, []).extend(Cell(c.first, c.last, ("<" if index < target else ">") + c.text) for c in row)
@@ -494,6 +495,16 @@ def _folded(rows: list[list[Cell]], lines: list[Line], heads: int, columns: list
                 target.text += " " + more.text[1:]
         result.append(row)
     return result
+
+
+def _goes_on(cell: Cell, above: list[Cell], line: Line, columns: list[tuple[float, float]]) -> bool:
+    """Whether a lone cell is the next line of the one above it: it begins small, or that one is as wide as its column."""
+    upper = next((other for other in reversed(above) if other.first == cell.first), None)
+    if upper is None:
+        return False
+    left, right = columns[cell.first]
+    full = len(upper.text) * 0.4 * line.size > 0.75 * (right - left)
+    return cell.text[:1].islower() or cell.first > 0 and full and abs(line.box.left - left) < line.size
 
 
 # To text
