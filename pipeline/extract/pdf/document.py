@@ -11,7 +11,6 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from shutil import which
@@ -22,14 +21,13 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
 from pipeline.extract.conversion import Converted, RefusedError, handler
-from pipeline.extract.pdf import layer, layout, routing
+from pipeline.extract.pdf import layer, layout, ocr, routing
 from pipeline.extract.pdf.page import Page
+from pipeline.extract.pdf.routing import Outcome
 from pipeline.extract.worker import Handler, allow
-from pipeline.table.errors import GristmillError
 
 _MAX_SIDE_POINTS = 14_400  # 200 inches: what the format allows without a unit of its own
 _MAX_PIXELS = 250_000_000  # of an image: A0 at 300 dpi has 140 million
-_OCR_DPI, _OCR_PIXELS = 200.0, 2_000
 _OCR_CPU, _OCR_MEMORY = 8, 4
 """Times a page's own CPU time and memory that its OCR may take."""
 _NOTHING = Page(0, 0, ())
@@ -49,16 +47,6 @@ def make_handler() -> Handler:
     return handler(convert)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What was read of a page: its spans, by which route, how sure that is, and why it failed if it did."""
-
-    page: Page
-    route: str
-    confidence: float | None = None
-    why: str = ""
-
-
 def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
     """Return a PDF's text with its pages. Raises: RefusedError."""
     with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
@@ -71,7 +59,7 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
             raise RefusedError("damaged", "a PDF without pages")
         if count > facts["max_pages"]:
             raise RefusedError("oversize", f"{count} pages, the limit is {facts['max_pages']}")
-        found: list[_Read] = []
+        found: list[Outcome] = []
         pictures: list[str] = []
         for number in range(count):
             found.append(_read(document, number, facts))
@@ -80,7 +68,7 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
                     pictures.append(_picture(document, number))
     finally:
         document.close()
-    failed = [(number, each.why) for number, each in enumerate(found, 1) if each.route == "failed"]
+    failed = [(number, each.reason) for number, each in enumerate(found, 1) if each.route == "failed"]
     if len(failed) > facts["max_failed"] * count or len(failed) == count:
         number, why = failed[0]
         raise RefusedError("damaged", f"{len(failed)} of {count} pages failed, the first is page {number}: {why}")
@@ -106,54 +94,54 @@ def _opened(payload: bytes, *, is_cut: bool) -> pdfium.PdfDocument:
         raise RefusedError("damaged", "a PDF whose structure cannot be read") from error
 
 
-def _read(document: pdfium.PdfDocument, number: int, facts: Mapping[str, Any]) -> _Read:
+def _read(document: pdfium.PdfDocument, number: int, facts: Mapping[str, Any]) -> Outcome:
     """Return what a page holds, by the route that suits it."""
     try:
         with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
             sheet = document[number]
             width, height = sheet.get_size()
             if not (0 < width <= _MAX_SIDE_POINTS and 0 < height <= _MAX_SIDE_POINTS):
-                return _Read(_NOTHING, "failed", why=f"a page of {width:.0f} x {height:.0f} points")
+                return _failed(f"a page of {width:.0f} x {height:.0f} points")
             page = layer.read_page(sheet)
             decision = routing.route(routing.measure(page))
-            layered = _Read(routing.readable(page, decision), "text", decision.confidence)
-            if facts["ocr"] != "force" and decision.route == "text":
+            layered = Outcome("text", routing.readable(page, decision), decision.confidence, decision.reason)
+            if decision.route == "text" and facts["ocr"] != "force":
                 return layered
             if (pixels := _most_pixels(sheet)) > _MAX_PIXELS:
-                return (
-                    layered if decision.confidence else _Read(_NOTHING, "failed", why=f"a picture of {pixels} pixels")
-                )
-            dpi = min(_OCR_DPI, _OCR_PIXELS * 72 / max(width, height))
-            image = sheet.render(scale=dpi / 72, force_bitmap_format=pdfium_c.FPDFBitmap_BGR).to_numpy()
-            if not routing.has_ink(image):
-                return _Read(_NOTHING, "blank", 1.0)
-        if decision.route == "text" and facts["ocr"] == "off":
-            return layered
+                return layered if decision.confidence else _failed(f"{decision.reason}; a picture of {pixels} pixels")
+            dpi = ocr.dpi_for(width, height)
+            image = _drawn(sheet, dpi / 72)
+            if not ocr.inked(image) and not layered.page.spans:
+                return Outcome("blank", _NOTHING, 1.0, "neither text nor ink")
+        engine = _engine(facts)
+        if engine in ("off", ""):
+            why = "OCR is off" if engine else "reading its picture needs an extra: pip install 'gristmill[ocr]'"
+            return layered if decision.confidence else _failed(f"{decision.reason}; {why}")
         with allow(_OCR_CPU * facts["page_cpu_s"], _OCR_MEMORY * facts["page_memory_bytes"]):
-            seen = _recognised(image, dpi, facts)
-        if seen.route == "failed" and decision.confidence:
-            return layered
-        return replace(seen, why=f"{decision.reason}; {seen.why}") if seen.route == "failed" else seen
+            return routing.settle(page, decision, ocr.recognise(image, dpi, engine))
+    except ocr.OcrError as error:
+        return layered if decision.confidence else _failed(f"{decision.reason}; {error}")
     except pdfium.PdfiumError as error:
-        return _Read(_NOTHING, "failed", why=str(error))
+        return _failed(str(error))
 
 
-def _recognised(image: numpy.ndarray[Any, Any], dpi: float, facts: Mapping[str, Any]) -> _Read:
-    """Return what OCR reads on the picture of a page."""
-    if facts["ocr"] == "off":
-        return _Read(_NOTHING, "failed", why="OCR is off")
-    try:
-        from pipeline.extract.pdf import ocr  # its libraries are an extra's
+def _failed(why: str) -> Outcome:
+    return Outcome("failed", _NOTHING, 0.0, why)
 
-        engine = facts["engine"]
-        if engine == "auto":
-            engine = "tesseract" if find_spec("rapidocr") is None and which("tesseract") else "rapidocr"
-        page = ocr.recognise(image, dpi, engine)
-    except ImportError:
-        return _Read(_NOTHING, "failed", why="reading its picture needs an extra: pip install 'gristmill[ocr]'")
-    except GristmillError as error:
-        return _Read(_NOTHING, "failed", why=str(error))
-    return _Read(page, "ocr", ocr.confidence(page))
+
+def _engine(facts: Mapping[str, Any]) -> str:
+    """Return which engine reads pictures: "off" where none is to, nothing where none is installed."""
+    if facts["ocr"] == "off" or facts["engine"] != "auto":
+        return "off" if facts["ocr"] == "off" else facts["engine"]
+    if find_spec("rapidocr") and find_spec("onnxruntime"):
+        return "rapidocr"
+    return "tesseract" if which("tesseract") else ""
+
+
+def _drawn(sheet: pdfium.PdfPage, scale: float) -> numpy.ndarray[Any, Any]:
+    """Return a page's picture (height, width, 3; uint8, BGR)."""
+    drawn: numpy.ndarray[Any, Any] = sheet.render(scale=scale, force_bitmap_format=pdfium_c.FPDFBitmap_BGR).to_numpy()
+    return drawn
 
 
 def _most_pixels(sheet: pdfium.PdfPage) -> int:
@@ -170,14 +158,14 @@ def _picture(document: pdfium.PdfDocument, number: int) -> str:
         return ""
     try:
         scale = min(_PICTURE_PIXELS / max(sheet.get_size()), 2.0)
-        drawn = sheet.render(scale=scale, rev_byteorder=True, prefer_bgrx=False).to_numpy()
+        drawn = _drawn(sheet, scale)
     except (pdfium.PdfiumError, ZeroDivisionError):
         return ""
     finally:
         sheet.close()
     height, width, _ = drawn.shape
     lines = numpy.zeros((height, 1 + 3 * width), numpy.uint8)  # before each line which filter it has: none
-    lines[:, 1:] = drawn[:, :, :3].reshape(height, -1)
+    lines[:, 1:] = drawn[:, :, ::-1].reshape(height, -1)
     head = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
     chunks = (b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b"")
     framed = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
