@@ -20,7 +20,8 @@ def lines(texts: Sequence[str], size: int = 12, top: int = 720) -> bytes:
 
 
 def pdf(objects: Mapping[int, bytes], info: bytes = b"") -> bytes:
-    """Return a PDF of numbered objects, of which 1 is the catalog."""
+    """Return a PDF of numbered objects, of which 1 is the catalog; `info` is what it says of itself."""
+    objects, info = ({**objects, 8: info}, b"/Info 8 0 R") if info else (objects, info)
     out, places = bytearray(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"), {}
     for number, body in objects.items():
         places[number] = len(out)
@@ -100,8 +101,7 @@ def hostile() -> dict[str, bytes]:
         "inside out": of_pages([lines(["words"])], box=b"612 792 0 0"),
         "count": pdf({1: b"<< /Type /Catalog /Pages 2 0 R >>", 2: b"<< /Type /Pages /Count 2000000000 /Kids [] >>"}),
         "xref to itself": sound.replace(b"/Size", b"/Prev %d /Size" % sound.rindex(b"xref\n0")),
-        "content bomb": of_pages([], _9=b"null")[:0]
-        + pdf(
+        "content bomb": pdf(
             {
                 1: b"<< /Type /Catalog /Pages 2 0 R >>",
                 2: b"<< /Type /Pages /Count 1 /Kids [3 0 R] /MediaBox [0 0 612 792] >>",
