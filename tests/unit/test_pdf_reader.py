@@ -84,13 +84,17 @@ def record(url: str, media_type: str, body: bytes, extra: str = "") -> bytes:
 
 def test_pages_of_a_document(made: Made) -> None:
     (found,) = made({"a/paper.pdf": of_texts(ONE, [], TWO, info=INFO)}, base_url="https://example.org/")
-    assert isinstance(found, Document) and found.pages is not None
+    assert isinstance(found, Document)
+    assert found.pages is not None
     assert [page.route for page in found.pages] == ["text", "blank", "text"]
     first, blank, second = (found.text[page.start : page.end] for page in found.pages)
     assert (first, blank, second) == (" ".join(ONE), "", " ".join(TWO))
-    assert found.title == "On pages" and found.metadata["author"] == "A. Writer"
-    assert found.date is not None and found.date.isoformat() == "2021-03-04T03:06:07+00:00"
-    assert found.url == "https://example.org/a/paper.pdf" and found.kept == {"path": "a/paper.pdf"}
+    assert found.title == "On pages"
+    assert found.metadata["author"] == "A. Writer"
+    assert found.date is not None
+    assert found.date.isoformat() == "2021-03-04T03:06:07+00:00"
+    assert found.url == "https://example.org/a/paper.pdf"
+    assert found.kept == {"path": "a/paper.pdf"}
     assert marked(found).startswith("--- page 1 (text, 1.00) ---\nThe first page")
 
 
@@ -114,15 +118,19 @@ def test_limits_of_a_document(made: Made) -> None:
     pdf = of_texts(ONE, TWO, ONE)
     for options, detail in (({"max_pages": 2}, "3 pages, the limit is 2"), ({"max_bytes": 100}, "over 100 bytes")):
         (found,) = made({"a.pdf": pdf}, **options)
-        assert isinstance(found, Reject) and found.reason == "oversize" and detail in found.detail
+        assert isinstance(found, Reject)
+        assert found.reason == "oversize"
+        assert detail in found.detail
 
 
 def test_too_many_failed_pages_are_a_reject_that_says_so(made: Made) -> None:
     picture = b"0 g 72 72 200 200 re f"  # ink without text; without OCR nobody knows what it says
     pdf = of_pages([picture, picture])
     (found,) = made({"a.pdf": pdf}, ocr="off")
-    assert isinstance(found, Reject) and found.reason == "damaged"
-    assert "2 of 2 pages failed, the first is page 1" in found.detail and "OCR is off" in found.detail
+    assert isinstance(found, Reject)
+    assert found.reason == "damaged"
+    assert "2 of 2 pages failed, the first is page 1" in found.detail
+    assert "OCR is off" in found.detail
 
 
 def test_hostile_files_cost_themselves_alone(made: Made) -> None:
@@ -154,7 +162,8 @@ def test_damaged_bytes_never_stop_anything(made: Made) -> None:
         files[f"{number:03}.pdf"] = bytes(data[: chance.choice((len(data), chance.randrange(len(data))))])
     found = made({"all.zip": zipped(files)}, ocr="off")
     assert [r.origin.record_id for r in found] == sorted(files)
-    assert any(isinstance(r, Document) for r in found) and any(isinstance(r, Reject) for r in found)
+    assert any(isinstance(r, Document) for r in found)
+    assert any(isinstance(r, Reject) for r in found)
 
 
 def test_pdfs_of_a_web_archive(made: Made) -> None:
@@ -179,7 +188,8 @@ def test_pdfs_of_a_web_archive(made: Made) -> None:
     kinds = {r.url: r.reason if isinstance(r, Reject) else r.pages and r.pages[0].route for r in found}
     assert list(kinds) == [f"http://a/{number}" for number in range(1, 8)]
     assert list(kinds.values()) == [None, "text", "text", "text", "not_html", "truncated_input", "not_html"]
-    assert isinstance(found[1], Document) and found[1].text.startswith(ONE[0])
+    assert isinstance(found[1], Document)
+    assert found[1].text.startswith(ONE[0])
     assert found[1].date is None, "no document is of later than its capture"
     without = made({}, form="warc")
     assert [r.reason for r in without if isinstance(r, Reject)] == ["not_html"] * 6
@@ -192,10 +202,13 @@ def test_pages_are_a_group_beside_documents(pools: Callable[[str], WorkerPool], 
     storage = Storage.at(str(tmp_path / "ws"))
     job = ExtractJob(storage, "s", file, "pdf", {}, ExtractConfig(), {}, config.format_options())
     (shard,) = extract_input(job, pools, lambda rows, place: None)
-    assert shard.pages is not None and job.pages is not None and finished_shards(job) == [shard]
+    assert shard.pages is not None
+    assert job.pages is not None
+    assert finished_shards(job) == [shard]
     rows = pq.read_table(tmp_path / "ws" / job.pages.path(shard.pages.name))
     documents = pq.read_table(tmp_path / "ws" / job.documents.path(shard.documents.name))
-    assert rows.schema.equals(schema.PAGES) and rows["doc_id"].to_pylist() == documents["doc_id"].to_pylist()
+    assert rows.schema.equals(schema.PAGES)
+    assert rows["doc_id"].to_pylist() == documents["doc_id"].to_pylist()
     (row,) = rows.to_pylist()
     assert (row["page_count"], row["ocr_pages"], row["failed_pages"], row["ocr_confidence"]) == (3, 0, 0, None)
     assert [(page["route"], page["confidence"]) for page in row["pages"]] == [
@@ -209,8 +222,11 @@ def test_pages_are_a_group_beside_documents(pools: Callable[[str], WorkerPool], 
 
 def test_which_sources_have_pages() -> None:
     pdf = ExtractConfig.model_validate({"pdf": {"ocr": "off"}})
-    assert has_pages("pdf", ExtractConfig()) and has_pages("warc", pdf) and has_pages("auto", pdf)
-    assert not has_pages("warc", ExtractConfig()) and not has_pages("jsonl", pdf)
+    assert has_pages("pdf", ExtractConfig())
+    assert has_pages("warc", pdf)
+    assert has_pages("auto", pdf)
+    assert not has_pages("warc", ExtractConfig())
+    assert not has_pages("jsonl", pdf)
     sources = {"a": {"format": "pdf", "inputs": ["a"]}, "b": {"format": "text", "inputs": ["a"]}}
     run = Run.of(RunConfig.model_validate({"workspace": "ws", "sources": sources}))
     assert expected_columns(run.config.settings("a"), {})["ocr_pages"] == "BIGINT"
@@ -223,7 +239,8 @@ def test_a_web_archive_without_pdfs_is_what_it_was() -> None:
         ExtractJob(Storage.at("."), "s", file, "warc", {}, ExtractConfig.model_validate({"pdf": value})).work(0)
         for value in (False, True)
     )
-    assert "pdf" not in plain.identity.config and plain.key != with_pdf.key
+    assert "pdf" not in plain.identity.config
+    assert plain.key != with_pdf.key
 
 
 def test_content_tells_a_pdf(tmp_path: Path) -> None:
@@ -232,10 +249,13 @@ def test_content_tells_a_pdf(tmp_path: Path) -> None:
         assert identify(stream, "unnamed", {}).kind == "pdf"
     with extracted(str(tmp_path / "unnamed"), pictures=1) as results:
         (found,) = list(results)
-    assert isinstance(found, Document) and len(found.pictures) == 1
+    assert isinstance(found, Document)
+    assert len(found.pictures) == 1
     shown = sheet("<unnamed>", [found])
-    assert shown.count("data:image/png;base64,iVBOR") == 1 and "page 2: text, 1.00" in shown
-    assert "&lt;unnamed&gt;" in shown and "<script" not in shown
+    assert shown.count("data:image/png;base64,iVBOR") == 1
+    assert "page 2: text, 1.00" in shown
+    assert "&lt;unnamed&gt;" in shown
+    assert "<script" not in shown
 
 
 def test_pages_that_a_worker_made_up_are_refused() -> None:

@@ -289,10 +289,8 @@ def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Lin
 
 def _run_tesseract(image: np.ndarray, dpi: float, arguments: list[str]) -> str:
     """What the program prints. Raises: OcrError."""
-    picture = io.BytesIO()
-    from PIL import Image  # with the extra that brings the other engine
-
-    Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(picture, "png", compress_level=1)
+    high, wide = image.shape[:2]
+    picture = b"P6 %d %d 255\n" % (wide, high) + image[:, :, ::-1].tobytes()
     process = subprocess.Popen(
         ["tesseract", "stdin", "stdout", "--dpi", str(round(dpi)), *arguments],
         stdin=subprocess.PIPE,
@@ -302,7 +300,7 @@ def _run_tesseract(image: np.ndarray, dpi: float, arguments: list[str]) -> str:
     )
     try:
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (_TESSERACT_S, _TESSERACT_S))  # also when we are killed
-        output, errors = process.communicate(picture.getvalue(), timeout=2 * _TESSERACT_S)
+        output, errors = process.communicate(picture, timeout=2 * _TESSERACT_S)
     except (subprocess.TimeoutExpired, ProcessLookupError) as error:
         raise OcrError(f"tesseract: no answer within {2 * _TESSERACT_S} s") from error
     finally:
