@@ -343,7 +343,7 @@ def _holds(box: Box, x: float, y: float) -> bool:
 
 
 def _is_rtl(sign: str) -> bool:
-    code = ord(sign)
+    code = ord(sign[0])
     return code >= 0x590 and any(low <= code <= high for low, high in _RTL)
 
 

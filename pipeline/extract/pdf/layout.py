@@ -101,14 +101,14 @@ def _upright(page: Page) -> Page:
 
 def _once(spans: Sequence[Span]) -> list[Span]:
     """Words that are drawn twice at one place (a shadow, bold by repetition) once."""
-    places: dict[str, list[Box]] = {}
+    seen: set[tuple[str, int, int]] = set()
     kept = []
     for span in spans:
-        same = places.setdefault(span.text, [])
-        near = 0.25 * span.size
-        if any(abs(box.left - span.box.left) < near and abs(box.top - span.box.top) < near for box in same):
+        near = max(0.25 * span.size, 0.5)
+        across, down = int(span.box.left / near), int(span.box.top / near)
+        if any((span.text, across + x, down + y) in seen for x in (0, -1, 1) for y in (0, -1, 1)):
             continue
-        same.append(span.box)
+        seen.add((span.text, across, down))
         kept.append(span)
     return kept
 
@@ -339,7 +339,7 @@ def _is_prose(lines: Sequence[Line]) -> bool:
     if len(lines) < 3:
         return False
     width = max(line.box.right for line in lines) - min(line.box.left for line in lines)
-    full = [line for line in lines if line.box.right - line.box.left > 0.7 * width and len(line.text) > 18 and line.text.count(" ") >= 2]
+    full = [line for line in lines if line.box.right - line.box.left > 0.5 * width and len(line.text) > 18 and line.text.count(" ") >= 2]
     text = "".join(line.text for line in lines).replace(" ", "")
     if sum(sign.isalpha() for sign in text) < 0.6 * len(text):
         return False
@@ -391,8 +391,7 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
         return True
     if _is_parted(line) or _is_parted(last):
         return True
-    first = line.spans[0].text
-    if _LIST.match(first.strip()) and len(line.spans) > 1 and (line.box.left <= before[0].box.left + size or _LIST.match(before[0].spans[0].text.strip())):
+    if _is_item(line) and (line.box.left <= before[0].box.left + size or _is_item(before[0])):
         return True
     left, right = edges
     short = last.box.right < right - max(0.2 * (right - left), 3 * size)
@@ -407,6 +406,14 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
     if indent < -0.8 * size and len(before) > 1 and before[-2].box.left > line.box.left + 0.8 * size:
         return True
     return short and ended and (line.text[:1].isupper() or line.text[:1].isdigit() or not line.text[:1].isalnum())
+
+
+def _is_item(line: Line) -> bool:
+    """Whether a line begins with the mark of a list's item."""
+    if len(line.spans) < 2:
+        return False
+    first, second = line.spans[:2]
+    return bool(_LIST.match(first.text.strip())) or first.text.strip() == "o" and second.box.left - first.box.right > 0.8 * line.size
 
 
 def _is_parted(line: Line) -> bool:
@@ -442,7 +449,7 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
             level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
             texts.append("#" * level + " " + text)
         else:
-            texts.append(_BULLET.sub("- ", text))
+            texts.append("- " + text[2:] if _is_item(block.lines[0]) and text.startswith("o ") else _BULLET.sub("- ", text))
     return "\n\n".join(text for text in texts if text.strip())
 
 
