@@ -1,6 +1,7 @@
 """How well pages of PDFs are read: the published checks of olmOCR-bench without maths, beside what other readers give.
 
-    python tests/bench/pdf_bench.py FOLDER [--failures] [--engine none]
+    python tests/bench/pdf_bench.py FOLDER [--failures]
+    python tests/bench/pdf_bench.py ICDAR2013 --tables
 
 FOLDER holds `dataset.jsonl` (one check a line) and the PDFs that it names; other `*.jsonl` beside it are read too. The kinds of
 checks are those of github.com/allenai/olmocr (`olmocr/bench`), scored here after their description: `present` and `absent`
@@ -20,8 +21,10 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from html import unescape as html_unescape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pypdfium2 as pdfium
 
@@ -192,11 +195,70 @@ def olmocr(path: Path, page: int) -> str:
     return answer.read_text() if answer.exists() else ""
 
 
+def relations(cells: dict[tuple[int, int], tuple[int, str]]) -> Counter[tuple[str, str, str]]:
+    """Neighbours to the right and below, empty cells passed over: what the table competition of ICDAR 2013 counts."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    pairs = set()
+    for (row, column), (name, text) in cells.items():
+        for down, across in ((0, 1), (1, 0)):
+            r, c = row + down, column + across
+            while (r, c) in cells and (not cells[(r, c)][1] or cells[(r, c)][0] == name):
+                r, c = r + down, c + across
+            if text and (r, c) in cells and (name, cells[(r, c)][0], down) not in pairs:
+                pairs.add((name, cells[(r, c)][0], down))
+                found[(text, cells[(r, c)][1], "down" if down else "right")] += 1
+    return found
+
+
+def compared(text: str) -> str:
+    return "".join(sign for sign in unicodedata.normalize("NFKC", html_unescape(text)).lower() if sign.isalnum())
+
+
+def truth_of(path: Path) -> Counter[tuple[str, str, str]]:
+    total: Counter[tuple[str, str, str]] = Counter()
+    for table in ElementTree.parse(path).getroot().iter("table"):
+        for region in table.iter("region"):
+            cells: dict[tuple[int, int], tuple[int, str]] = {}
+            for name, cell in enumerate(region.iter("cell")):
+                row, column = int(cell.get("start-row", 0)), int(cell.get("start-col", 0))
+                text = compared(cell.findtext("content") or "")
+                for r in range(row, int(cell.get("end-row", row)) + 1):
+                    for k in range(column, int(cell.get("end-col", column)) + 1):
+                        cells[(r, k)] = (name, text)
+            height, width = max((r for r, _ in cells), default=-1) + 1, max((k for _, k in cells), default=-1) + 1
+            for r in range(height):
+                for k in range(width):
+                    cells.setdefault((r, k), (-1 - r * width - k, ""))
+            total += relations(cells)
+    return total
+
+
+def score_tables(folder: Path) -> None:
+    """Precision and recall of relations between cells, over `*.pdf` with `*-str.xml` beside it."""
+    right = given = wanted = 0
+    for path in sorted(folder.glob("*.pdf")):
+        truth = truth_of(path.with_name(path.stem + "-str.xml"))
+        with pdfium.PdfDocument(path) as document:
+            pages = layout.document_text([layer.read_page(page) for page in document])
+        ours: Counter[tuple[str, str, str]] = Counter()
+        for grid in (grid for page in pages for grid in tables(page)):
+            names = {id(cell): name for name, cell in enumerate(cell for row in grid for cell in row)}
+            ours += relations({(r, k): (names[id(cell)], compared(cell[0])) for r, row in enumerate(grid) for k, cell in enumerate(row)})
+        hits = (ours & truth).total()
+        right, given, wanted = right + hits, given + ours.total(), wanted + truth.total()
+        print(f"{path.name:14} recall {hits / max(1, truth.total()):.2f}  precision {hits / max(1, ours.total()):.2f}")
+    print(f"relations: recall {right / wanted:.3f}  precision {right / given:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--failures", action="store_true", help="print the checks that our text fails")
+    parser.add_argument("--tables", action="store_true", help="FOLDER holds the table competition of ICDAR 2013 (*.pdf, *-str.xml)")
     arguments = parser.parse_args()
+    if arguments.tables:
+        score_tables(arguments.folder)
+        return
     checks = [
         json.loads(line) for path in sorted(arguments.folder.glob("*.jsonl")) for line in path.read_text().splitlines() if line.strip()
     ]
