@@ -119,6 +119,7 @@ def _lattice(across: Lines, down: Lines, words: Sequence[Span]) -> Table | None:
         return None
     box = Box(xs[0], ys[0], xs[-1], ys[-1])
     inside = [w for w in words if _middle_in(w.box, box)]
+    xs = sorted([*xs, *(x for left, right in zip(xs, xs[1:], strict=False) for x in _unruled_within(left, right, inside))])
     cells: dict[tuple[int, int], list[Span]] = {}
     for word in inside:
         column = _slot(xs, (word.box.left + word.box.right) / 2)
@@ -173,6 +174,18 @@ def _spans(xs: list[float], ys: list[float], across: Lines, down: Lines) -> dict
     return starts
 
 
+def _unruled_within(left: float, right: float, words: Sequence[Span]) -> list[float]:
+    """Places within a ruled column at which numbers stand apart in most of its lines."""
+    lines = lines_of([word for word in words if left < (word.box.left + word.box.right) / 2 < right])
+    rows = [[_box(piece) for piece in _pieces(line)] for line in lines]
+    many = [row for row in rows if len(row) >= 2]
+    digits = sum(any(sign.isdigit() for sign in line.text) for line in lines)
+    if len(many) < 3 or len(many) < 0.6 * len(rows) or digits < 0.6 * len(lines):
+        return []
+    columns = _columns(many, median(line.size for line in lines))
+    return [(one[1] + other[0]) / 2 for one, other in zip(columns, columns[1:], strict=False)]
+
+
 def _parted(
     starts: dict[tuple[int, int], tuple[int, int]], cells: dict[tuple[int, int], list[Span]], xs: list[float]
 ) -> dict[tuple[int, int], tuple[int, int]]:
@@ -192,11 +205,12 @@ def _parted(
 
 def _split(columns: dict[int, list[Line]], lasts: dict[int, int]) -> list[list[Cell]]:
     """One ruled row as one row, or as several where its cells hold as many lines that stand side by side."""
-    most = max((len(held) for held in columns.values()), default=0)
-    tall = [held for held in columns.values() if len(held) == most]
-    if most >= 2 and len(tall) >= 2 and len(tall) >= 0.6 * len(columns):
-        bases = [line.base for line in tall[0]]
-        if all(abs(line.base - base) < 0.4 * line.size for held in tall for line, base in zip(held, bases, strict=True)):
+    ordered = [held for _, held in sorted(columns.items())]
+    most = max((len(held) for held in ordered), default=0)
+    if most >= 2 and len(ordered[0]) == most and any(len(held) >= 0.6 * most for held in ordered[1:]):
+        bases = [line.base for line in ordered[0]]
+        lines = [line for held in ordered[1:] for line in held]
+        if all(any(abs(line.base - base) < 0.4 * line.size for base in bases) for line in lines) and not _run_on(ordered):
             rows: list[list[Cell]] = [[] for _ in bases]
             for column, held in sorted(columns.items()):
                 for line in held:
@@ -204,6 +218,12 @@ def _split(columns: dict[int, list[Line]], lasts: dict[int, int]) -> list[list[C
                     rows[row].append(Cell(column, lasts[column], line.text))
             return rows
     return [[Cell(column, lasts[column], " ".join(line.text for line in held)) for column, held in sorted(columns.items())]]
+
+
+def _run_on(cells: list[list[Line]]) -> bool:
+    """Whether lines of cells go on with the sentence of the line before."""
+    later = [line.text for held in cells for line in held[1:]]
+    return sum(text[:1].islower() for text in later) > 0.3 * len(later)
 
 
 # In columns
