@@ -141,8 +141,20 @@ def _line_numbers(words: Sequence[Span]) -> set[int]:
 def _leaders(words: Sequence[Span]) -> tuple[set[int], list[Box]]:
     """Dots that lead the eye from a word to a number; those that have a line for themselves are a drawn line."""
     dots = [word for word in words if not word.text.strip(" .·…‥_")]
-    rows = Counter(round(word.box.bottom / 2) for word in dots)
-    gone = [word for word in dots if rows[round(word.box.bottom / 2)] >= 4 or len(word.text.strip()) >= 4]
+    rows: dict[int, list[Span]] = {}
+    for word in dots:
+        rows.setdefault(round(word.box.bottom / 2), []).append(word)
+    gone: list[Span] = []
+    for row in rows.values():
+        row.sort(key=lambda word: word.box.left)
+        run: list[Span] = []
+        for word in [*row, None]:
+            if word is not None and (not run or word.box.left - run[-1].box.right < 1.2 * word.size):
+                run.append(word)
+                continue
+            if sum(len(dot.text.replace(" ", "")) for dot in run) >= 5:
+                gone += run
+            run = [word] if word is not None else []
     if not gone:
         return set(), []
     known = {id(word) for word in dots}

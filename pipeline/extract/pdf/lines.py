@@ -112,8 +112,9 @@ def _touches(small: Span, big: Span) -> bool:
     shared = min(small.box.bottom, big.box.bottom) - max(small.box.top, big.box.top)
     if shared < 0.3 * (small.box.bottom - small.box.top):
         return False
-    gap = max(small.box.left - big.box.right, big.box.left - small.box.right)
-    return gap < 0.35 * big.size
+    if small.box.right <= big.box.left and small.box.bottom < big.box.bottom:
+        return big.box.left - small.box.right < 1.2 * big.size
+    return max(small.box.left - big.box.right, big.box.left - small.box.right) < 0.35 * big.size
 
 
 def _ordered(row: list[Span]) -> list[Span]:

@@ -351,6 +351,10 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
         return None
     if framed < 2 and not _stand_in_columns(boxes, columns, size):
         return None
+    spoken = sum(any(sign.isalnum() for sign in cell.text) for row in wide for cell in row)
+    is_tight = any(b.base - a.base < 0.85 * min(a.size, b.size) for a, b in zip(lines, lines[1:], strict=False))
+    if spoken < 0.6 * len(lengths) or is_tight and not framed:
+        return None
     slanted = _slanted(page, box, columns)
     words = [span for line in lines for span in line.spans] + list(slanted.values())
     heads = 0
