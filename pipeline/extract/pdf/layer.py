@@ -26,14 +26,14 @@ MAX_DEPTH = 6
 THIN = 3.0
 """A drawn shape at most this wide (points) is a line."""
 ASCENT, DESCENT = 0.78, 0.22
-"""A span's box reaches from its baseline this share of the font's size up and down: fonts' own figures are often wrong."""
+"""A span's box reaches this share of the font's size up and down from its baseline: fonts' own figures are often wrong."""
 UNMAPPED = "\ufffd"
 INVISIBLE_MODES = (3, 7)
 _SPACES = frozenset((0x20, 0xA0, 0xD, 0xA, 0x9, 0x3000))
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 _ACCENTS = {
-    "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308",
-    "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
+    "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307",
+    "¨": "\u0308", "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
 _BOLD = re.compile(rb"bold|black|heavy|demi", re.IGNORECASE)
 _RTL = ((0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFF))
@@ -118,7 +118,12 @@ class _Drawing:
     def _bounds(self, item: object, outer: tuple[float, ...]) -> Box:
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         c.FPDFPageObj_GetBounds(item, left, bottom, right, top)
-        corners = ((left.value, bottom.value), (right.value, top.value), (left.value, top.value), (right.value, bottom.value))
+        corners = (
+            (left.value, bottom.value),
+            (right.value, top.value),
+            (left.value, top.value),
+            (right.value, bottom.value),
+        )
         return _around([self.shown(*_moved(outer, x, y)) for x, y in corners])
 
     def _path(self, item: object, outer: tuple[float, ...]) -> None:
@@ -128,7 +133,7 @@ class _Drawing:
             return
         fill, stroke = ctypes.c_int(), ctypes.c_int()
         c.FPDFPath_GetDrawMode(item, fill, stroke)
-        if not fill.value and not stroke.value or len(self.rules) > MAX_RULES:
+        if (not fill.value and not stroke.value) or len(self.rules) > MAX_RULES:
             return
         if wide <= THIN or high <= THIN:
             if wide > THIN or high > THIN:
@@ -238,7 +243,12 @@ class _Characters:
 
     def _words(self) -> Iterator[_Word]:
         raw, shown = self.raw, self.shown
-        unicode, textobject, loose, origin = c.FPDFText_GetUnicode, c.FPDFText_GetTextObject, c.FPDFText_GetLooseCharBox, c.FPDFText_GetCharOrigin
+        unicode, textobject, loose, origin = (
+            c.FPDFText_GetUnicode,
+            c.FPDFText_GetTextObject,
+            c.FPDFText_GetLooseCharBox,
+            c.FPDFText_GetCharOrigin,
+        )
         rect, x, y = c.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
         word: _Word | None = None
         end, high, before, invented = 0.0, 0, 0, False
@@ -291,7 +301,10 @@ class _Characters:
                 word = None
             if word is None:
                 word = _Word(style, v)
-            if any(other == sign and abs(left - u0) < 0.15 * size for left, _, other in word.signs[-2:]) and address != before:
+            if (
+                any(other == sign and abs(left - u0) < 0.15 * size for left, _, other in word.signs[-2:])
+                and address != before
+            ):
                 continue
             word.signs.append((u0, u1, sign))
             end, before, invented = u1, address, False
@@ -343,7 +356,7 @@ def _holds(box: Box, x: float, y: float) -> bool:
 
 
 def _is_rtl(sign: str) -> bool:
-    code = ord(sign)
+    code = ord(sign[0])
     return code >= 0x590 and any(low <= code <= high for low, high in _RTL)
 
 
@@ -386,7 +399,7 @@ def _letter(letters: dict[int, list[tuple[_Word, int]]], word: _Word, middle: fl
 
 def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
     """Right to left by place; what one glyph stands for is given last sign first by pdfium, but for lam with alef."""
-    ordered = sorted(reversed(signs), key=lambda sign: -sign[1])
+    ordered = sorted(signs, key=lambda sign: -sign[1])
     for index in range(len(ordered) - 1):
         one, other = ordered[index], ordered[index + 1]
         if other[2] == "ل" and one[2] in "اأإآ" and one[:2] == other[:2]:
