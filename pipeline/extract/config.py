@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
+from pipeline.llm.config import ClientConfig, EndpointConfig
 from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import nearest
-from pipeline.table.schema import KeptType
+from pipeline.table.schema import KeptType, RejectReason
 
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
@@ -82,6 +83,25 @@ class FileOptions(StageConfig):
     base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
 
 
+MAX_ATTEMPTS = 7
+PROMPT = (
+    "The picture shows one page of a document. Write down its text as one reads it: Markdown, equations as LaTeX, "
+    "tables as HTML, without running headers and footers. Add nothing that the page does not say. Begin with a front "
+    "matter between two lines of ---, which gives primary_language (two letters, or null), is_rotation_valid, "
+    "rotation_correction (0, 90, 180 or 270), is_table and is_diagram, one a line."
+)
+
+
+class VisionConfig(StageConfig):
+    """A vision model behind an OpenAI-compatible endpoint, for the pages that OCR would read."""
+
+    endpoint: tuple[EndpointConfig, ...] = Field(min_length=1, description="servers of the same model")
+    prompt: str = Field(PROMPT, min_length=1, description="what goes with the picture; olmOCR's models know their own")
+    max_tokens: int = Field(8000, ge=1, description="of an answer, the most")
+    max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS, description="at a page, the last warmest")
+    client: ClientConfig = ClientConfig()
+
+
 class PdfConfig(StageConfig):
     """How the pages of a PDF become text."""
 
@@ -93,10 +113,20 @@ class PdfConfig(StageConfig):
     max_failed: float = Field(
         0.2, ge=0, le=1, description="share of pages that may fail; above it the PDF is rejected as `damaged`"
     )
+    vision: VisionConfig | None = Field(
+        None, description="a served model that reads those pages; `engine` reads what it does not"
+    )
+
+    def identity(self) -> dict[str, object]:
+        """Return what decides the text: of a served model not where it is and how it is asked."""
+        told = self.model_dump(mode="json", exclude={"vision": {"client": True, "endpoint": True}})
+        if self.vision is not None:
+            told["vision"] |= {"models": sorted({(each.model, each.revision or "") for each in self.vision.endpoint})}
+        return told
 
     def facts(self, limits: ExtractLimits) -> dict[str, object]:
         """Return what a worker has to know beside the PDF itself."""
-        told = self.model_dump(mode="json", include=set(PdfConfig.model_fields))
+        told = self.model_dump(mode="json", include=set(PdfConfig.model_fields) - {"vision"})
         return told | {"page_cpu_s": limits.cpu_s, "page_memory_bytes": limits.memory_bytes // 2}
 
 
@@ -121,6 +151,10 @@ class ExtractConfig(StageConfig):
     limits: ExtractLimits = ExtractLimits()
     pdf: PdfConfig | None = Field(
         None, description="true, or settings: PDFs in web archives become documents, too, and their pages are kept"
+    )
+
+    retry: tuple[RejectReason, ...] = Field(
+        (), description="for one run, with `--set`: inputs that have rejects of these reasons are read again"
     )
 
     @field_validator("pdf", mode="before")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
-from pipeline.extract.config import OPTIONS, PAGES_FOLDER, ExtractConfig, KeepColumn, has_pages
+from pipeline.extract.config import OPTIONS, PAGES_FOLDER, ExtractConfig, KeepColumn, PdfConfig, has_pages
 from pipeline.extract.content import Content, Marked, identify
 from pipeline.extract.conversion import converted
 from pipeline.extract.corpora.parquet import read_parquet
@@ -30,13 +30,15 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.html.messages import HANDLER, HtmlOptions
 from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
+from pipeline.extract.pdf.vision import shown
 from pipeline.extract.units import DAMAGE, Document, Entry, Given, Page, Raw, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs.files import InputFile
 from pipeline.inputs.shipped import lid_model_hash
 from pipeline.table import schema
+from pipeline.table.catalog import ANSWERS
 from pipeline.table.config import StageConfig
-from pipeline.table.errors import InputError, ShardError, UnreadableInputError
+from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
 from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
 from pipeline.table.storage import Storage
@@ -123,7 +125,9 @@ class ExtractJob:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
         if (reader := READERS.get(self.format)) is not None:
             limits = {"payload_bytes", "record_bytes"}
-            config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
+            options = self.options
+            said = options.identity() if isinstance(options, PdfConfig) else options.model_dump(mode="json")
+            config |= {"options": said, "reader": reader.version}
             if reader.handler != HANDLER:
                 config |= {"columns": {} if self.is_found else dict(reader.columns)}
                 config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
@@ -133,11 +137,13 @@ class ExtractJob:
         if self.format != "warc" and reader is None:  # what concerns pages alone must not re-read a corpus
             config |= {"columns": dict(self.columns), "record_bytes": self.config.limits.record_bytes}
             return Identity("extract", VERSION, config)
-        settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
+        nets = {"cpu_s", "memory_bytes", "record_bytes"}
+        settings = self.config.model_dump(mode="json", exclude={"limits": nets, "retry": True})
         libraries = _libraries() | ({"lid.176": lid_model_hash()} if self.config.language_gate else {})
-        if settings["pdf"] is None or not self.has_pages:
+        if self.config.pdf is None or not self.has_pages:
             del settings["pdf"]
         else:
+            settings["pdf"] = self.config.pdf.identity()
             libraries |= _versions(READERS["pdf"].libraries) | {"pdf": READERS["pdf"].version}
         return Identity("extract", VERSION, {**config, **settings}, libraries)
 
@@ -191,6 +197,8 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
         documents, rejects = _proof(job.documents, work), _proof(job.rejects, work)
         pages = _proof(job.pages, work) if job.pages else None
         if documents is None or rejects is None or (job.pages and pages is None):
+            break
+        if not rejects.counts.keys().isdisjoint(job.config.retry):
             break
         next_offset = documents.details["next_offset"]
         unread = documents.details.get("unread")
@@ -370,13 +378,20 @@ def by_workers(job: ExtractJob, results: Iterable[Result], pools: Pools) -> Iter
     reader = READERS.get(job.format)
     handler = HANDLER if job.format == "warc" else reader.handler if reader else None
     made: Iterable[Result] = results
-    if job.format == "warc" and job.config.pdf is not None:
-        pdf = READERS["pdf"]
-        assert pdf.handler is not None, "PDFs are read by workers"
-        made = converted(pools(pdf.handler), made, pdf.columns)
+    pdf, columns = job.config.pdf if job.format == "warc" else job.options, READERS["pdf"].columns
+    if isinstance(pdf, PdfConfig):
+        assert READERS["pdf"].handler is not None, "PDFs are read by workers"
+        pool = pools(READERS["pdf"].handler)
+        if pdf.vision is not None and pdf.ocr != "off":
+            if not job.storage.is_local:
+                where = f"{job.source}: workspace {job.storage.url}"
+                raise ConfigError(f"{where}: a model's answers are stored durably on a local disk; use a local one")
+            folder = job.storage.path(ANSWERS)
+            made = shown(made, lambda unit: next(converted(pool, [unit], columns)), pdf.vision, folder)
+        made = converted(pool, made, columns)
     if handler == HANDLER:
         made = extract_pages(pools(handler), made, html_options(job.config))
-    elif handler is not None:
+    elif handler is not None and handler != READERS["pdf"].handler:
         made = converted(pools(handler), made, READERS[job.format].columns)
     for result in made:
         assert isinstance(result, (Document, Reject)), f"{job.format} has no workers"

@@ -135,11 +135,21 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
             sized.append(replace(job, config=job.config.model_copy(update={"part_bytes": FORMER_PART_BYTES})))
         for each in sized:
             names = [each.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
+            if _is_to_retry(context.group(source, "rejects"), names, job):
+                break
             if names and all(name in parts for name in names for parts in listed):
                 documents, rejects, *pages = ([parts[name] for name in names] for parts in listed)
                 done[job.input.name] = documents, rejects, pages[0] if pages else []
                 break
     return done
+
+
+def _is_to_retry(rejects: Group, names: Sequence[str], job: ExtractJob) -> bool:
+    """Whether parts of an input have rejects that the run is asked to try again."""
+    if not job.config.retry:
+        return False
+    counts = (manifest.counts for name in names if (manifest := rejects.manifest(name)) is not None)
+    return any(not each.keys().isdisjoint(job.config.retry) for each in counts)
 
 
 def _prune(context: Context, source: str, stems: set[str], publish: Publish) -> None:

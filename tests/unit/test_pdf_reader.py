@@ -23,6 +23,7 @@ from pipeline.extract.conversion import RefusedError, _read
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, by_workers, extract_input, finished_shards, page_pool, read
+from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import Document, PageText, Reject
 from pipeline.inputs.files import resolve
 from pipeline.peek.pages import marked, sheet
@@ -281,3 +282,21 @@ def test_pages_that_a_worker_made_up_are_refused() -> None:
             _read(json.dumps(answer).encode())
     assert PageText(0, 2, "text", 1.0).route == "text"
     assert READERS["pdf"].handler is not None
+
+
+def test_rejects_are_tried_again_when_asked(pools: Callable[[str], WorkerPool], tmp_path: Path) -> None:
+    """The key of the parts stays, so that what came out well is not done again by the run after."""
+    (tmp_path / "a.pdf").write_bytes(of_pages([b"0 g 72 72 200 200 re f"]))
+    run = {"format": "pdf", "inputs": [str(tmp_path / "a.pdf")], "options": {"ocr": "off"}}
+    value = {"workspace": str(tmp_path / "ws"), "sources": {"s": run}, "engine": {"workers": 1, "prefect": "never"}}
+    first = Run.of(RunConfig.model_validate(value))
+    with first.resources:
+        first.do(extract_stage(first, "s", first.extract_jobs("s"), first.pools))
+    plans = []
+    for retry in ([], ["damaged"], ["timeout"]):
+        again = Run.of(RunConfig.model_validate(value | {"extract": {"retry": retry}}))
+        (job,) = again.extract_jobs("s")
+        plans.append(extract_stage(again, "s", [job], again.pools).shards_to_do)
+        assert job.work(0).key == first.extract_jobs("s")[0].work(0).key
+        assert len(finished_shards(job)) == (retry != ["damaged"])
+    assert plans == [0, 1, 0]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import re
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -22,7 +20,7 @@ import pypdfium2.raw as pdfium_c
 
 from pipeline.extract.conversion import Converted, RefusedError, handler
 from pipeline.extract.pdf import layer, layout, ocr, routing
-from pipeline.extract.pdf.page import Page
+from pipeline.extract.pdf.page import LONGEST_SIDE, Page, png
 from pipeline.extract.pdf.routing import Outcome
 from pipeline.extract.worker import Handler, allow
 
@@ -39,6 +37,7 @@ _NO_TITLE = re.compile(
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PICTURE_PIXELS = 1_000  # of a page that people look at, its longer side
+_SURVEY_PAGES = 32
 _CLOCK_TOLERANCE = timedelta(days=2)
 _MAX_FIELD = 500
 
@@ -59,13 +58,15 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
             raise RefusedError("damaged", "a PDF without pages")
         if count > facts["max_pages"]:
             raise RefusedError("oversize", f"{count} pages, the limit is {facts['max_pages']}")
+        if "survey" in facts:
+            return _surveyed(document, facts)
         found: list[Outcome] = []
         pictures: list[str] = []
         for number in range(count):
             found.append(_read(document, number, facts))
             if number < facts.get("pictures", 0):
                 with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
-                    pictures.append(_picture(document, number))
+                    pictures.append(_picture(document, number, _PICTURE_PIXELS))
     finally:
         document.close()
     failed = [(number, each.reason) for number, each in enumerate(found, 1) if each.route == "failed"]
@@ -74,10 +75,19 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
         raise RefusedError("damaged", f"{len(failed)} of {count} pages failed, the first is page {number}: {why}")
     with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
         texts = layout.document_text([each.page for each in found])
+    for number, each in enumerate(found):
+        if each.route == "vlm" and not (said := str(facts["given"][str(number)])).strip():
+            found[number] = Outcome("blank", _NOTHING, 1.0, "a model saw no text")
+        elif each.route == "vlm":
+            texts[number] = said
     text, places = _joined(texts)
     if not text.strip():
         raise RefusedError("empty", f"{count} pages without text")
-    pages = [(*place, each.route, each.confidence) for place, each in zip(places, found, strict=True)]
+    unknown = ("failed", "vlm")  # how sure a model is it does not say
+    sure = (None if each.route in unknown else min(1.0, max(0.0, each.confidence)) for each in found)
+    pages: list[tuple[int, int, str, float | None]] = [
+        (*place, each.route, how) for place, each, how in zip(places, found, sure, strict=True)
+    ]
     return Converted(text, title, date, metadata=metadata, pages=pages, pictures=pictures)
 
 
@@ -113,9 +123,12 @@ def _read(document: pdfium.PdfDocument, number: int, facts: Mapping[str, Any]) -
             image = _drawn(sheet, dpi / 72)
             if not ocr.inked(image) and not layered.page.spans:
                 return Outcome("blank", _NOTHING, 1.0, "neither text nor ink")
+            if "survey" in facts or str(number) in facts.get("given", {}):
+                return Outcome("vlm", _NOTHING, 0.0, decision.reason)
         engine = _engine(facts)
-        if engine in ("off", ""):
-            why = "OCR is off" if engine else "reading its picture needs an extra: pip install 'gristmill[ocr]'"
+        if engine is None:
+            is_off = facts["ocr"] == "off"
+            why = "OCR is off" if is_off else "reading its picture needs an extra: pip install 'gristmill[ocr]'"
             return layered if decision.confidence else _failed(f"{decision.reason}; {why}")
         with allow(_OCR_CPU * facts["page_cpu_s"], _OCR_MEMORY * facts["page_memory_bytes"]):
             return routing.settle(page, decision, ocr.recognise(image, dpi, engine))
@@ -129,13 +142,15 @@ def _failed(why: str) -> Outcome:
     return Outcome("failed", _NOTHING, 0.0, why)
 
 
-def _engine(facts: Mapping[str, Any]) -> str:
-    """Return which engine reads pictures: "off" where none is to, nothing where none is installed."""
-    if facts["ocr"] == "off" or facts["engine"] != "auto":
-        return "off" if facts["ocr"] == "off" else facts["engine"]
+def _engine(facts: Mapping[str, Any]) -> ocr.Engine | None:
+    """Return which engine reads pictures, None where none is to or none is installed."""
+    if facts["ocr"] == "off":
+        return None
+    if facts["engine"] != "auto":
+        return "tesseract" if facts["engine"] == "tesseract" else "rapidocr"
     if find_spec("rapidocr") and find_spec("onnxruntime"):
         return "rapidocr"
-    return "tesseract" if which("tesseract") else ""
+    return "tesseract" if which("tesseract") else None
 
 
 def _drawn(sheet: pdfium.PdfPage, scale: float) -> numpy.ndarray[Any, Any]:
@@ -150,26 +165,30 @@ def _most_pixels(sheet: pdfium.PdfPage) -> int:
     return max((width * height for width, height in sizes), default=0)
 
 
-def _picture(document: pdfium.PdfDocument, number: int) -> str:
-    """Return a page as people see it, a PNG in base64; nothing where it cannot be drawn."""
+def _surveyed(document: pdfium.PdfDocument, facts: Mapping[str, Any]) -> Converted:
+    """Return pictures of the pages that a model is to read, from page `survey` on; `next` is where to go on."""
+    numbers: list[int] = []
+    pictures: list[str] = []
+    number = int(facts["survey"])
+    while number < len(document) and len(numbers) < _SURVEY_PAGES:
+        if _read(document, number, facts).route == "vlm":
+            with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
+                picture = _picture(document, number, LONGEST_SIDE)
+            numbers += [number] if picture else []
+            pictures += [picture] if picture else []
+        number += 1
+    after = number if number < len(document) else None
+    return Converted("", metadata={"numbers": numbers, "next": after}, pictures=pictures)
+
+
+def _picture(document: pdfium.PdfDocument, number: int, most: int) -> str:
+    """Return a page as people see it, its longer side of `most` pixels, a PNG in base64; "" where none is drawn."""
     try:
         sheet = document[number]
-    except pdfium.PdfiumError:
-        return ""
-    try:
-        scale = min(_PICTURE_PIXELS / max(sheet.get_size()), 2.0)
-        drawn = _drawn(sheet, scale)
+        drawn = _drawn(sheet, (most - 0.5) / max(sheet.get_size()))
     except (pdfium.PdfiumError, ZeroDivisionError):
         return ""
-    finally:
-        sheet.close()
-    height, width, _ = drawn.shape
-    lines = numpy.zeros((height, 1 + 3 * width), numpy.uint8)  # before each line which filter it has: none
-    lines[:, 1:] = drawn[:, :, ::-1].reshape(height, -1)
-    head = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
-    chunks = (b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b"")
-    framed = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
-    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(framed)).decode()
+    return base64.b64encode(png(numpy.ascontiguousarray(drawn[:most, :most, ::-1]))).decode()
 
 
 def _joined(texts: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
