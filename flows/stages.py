@@ -25,6 +25,7 @@ from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, 
 from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.pdf.vision import shown
 from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import LEFT_OUT, SKIPPED, Entry, Reject
@@ -122,8 +123,9 @@ class Run(Context):
         config, files, kept = self.config.sources[source], self.identified(source), self.kept(source)
         own, options, reader = config.extract, config.format_options(), READERS.get(config.format)
         groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
+        read_as = config.format, config.columns, own
         return [
-            ExtractJob(self.storage, source, file, config.format, config.columns, own, kept, options, tuple(beside))
+            ExtractJob(self.storage, source, file, *read_as, kept, options, tuple(beside), shown=shown)
             for file, *beside in groups
         ]
 

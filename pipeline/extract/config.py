@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from pipeline.llm.config import ClientConfig, EndpointConfig
 from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import nearest
 from pipeline.table.schema import KeptType, RejectReason
@@ -92,14 +91,25 @@ PROMPT = (
 )
 
 
+class ServedModel(StageConfig):
+    """One OpenAI-compatible server and the model that is asked for there."""
+
+    base_url: str = Field(pattern=r"^https?://[^@\s]+$", description="as in `http://127.0.0.1:8000/v1`")
+    model: str = Field(min_length=1, max_length=512)
+    api_key_env: str | None = Field(None, description="the name of the environment variable that holds the key")
+    revision: str | None = Field(None, description="of the model: another one is asked again")
+    max_concurrency: int = Field(64, ge=1, le=4096)
+    timeout_s: float = Field(600.0, gt=0, le=86_400)
+
+
 class VisionConfig(StageConfig):
     """A vision model behind an OpenAI-compatible endpoint, for the pages that OCR would read."""
 
-    endpoint: tuple[EndpointConfig, ...] = Field(min_length=1, description="servers of the same model")
+    endpoint: tuple[ServedModel, ...] = Field(min_length=1, description="servers of the same model")
     prompt: str = Field(PROMPT, min_length=1, description="what goes with the picture; olmOCR's models know their own")
     max_tokens: int = Field(8000, ge=1, description="of an answer, the most")
     max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS, description="at a page, the last warmest")
-    client: ClientConfig = ClientConfig()
+    client: dict[str, Any] = Field(default_factory=dict, description="as `rephrase.client`")
 
 
 class PdfConfig(StageConfig):

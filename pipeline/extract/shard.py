@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
-from pipeline.extract.config import OPTIONS, PAGES_FOLDER, ExtractConfig, KeepColumn, PdfConfig, has_pages
+from pipeline.extract.config import OPTIONS, PAGES_FOLDER, ExtractConfig, KeepColumn, PdfConfig, VisionConfig, has_pages
 from pipeline.extract.content import Content, Marked, identify
 from pipeline.extract.conversion import converted
 from pipeline.extract.corpora.parquet import read_parquet
@@ -30,7 +30,6 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.html.messages import HANDLER, HtmlOptions
 from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
-from pipeline.extract.pdf.vision import shown
 from pipeline.extract.units import DAMAGE, Document, Entry, Given, Page, Raw, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs.files import InputFile
@@ -57,6 +56,8 @@ _BUFFER_CHARACTERS = 8 << 20
 Result = Page | Raw | Document | Reject
 Pools = Callable[[str], WorkerPool]
 """Gives the workers of a handler (`module:function`), started at the first call."""
+Shown = Callable[[Iterable[Result], Callable[[Raw], Page | Document | Reject], VisionConfig, str], Iterator[Result]]
+"""Has a model read the pictures of pages: `pipeline.extract.pdf.vision.shown`, which imports the network's client."""
 Watch = Callable[[int, int], None]
 """Called with the number of rows finished since the last call and the place in the input's bytes; raises to stop."""
 
@@ -78,6 +79,7 @@ class ExtractJob:
     """Inputs that are read together with this one."""
     is_found: bool = False
     """Whether the format was told by the content: then the source has not its columns, and `metadata` has them."""
+    shown: Shown | None = None
     has_pages: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,8 +187,9 @@ class Shard:
 def page_pool(workers: int, config: ExtractConfig, handler: str = HANDLER) -> WorkerPool:
     """Start the isolated workers of a handler, by default that of pages; close them by leaving the `with` block."""
     own = next((reader.worker_limits for reader in READERS.values() if reader.handler == handler), None)
-    limits = WorkerLimits(cpu_s=config.limits.cpu_s, memory_bytes=config.limits.memory_bytes)
-    return WorkerPool(handler, workers, own(config.limits) if own else limits)
+    limits = {"cpu_s": config.limits.cpu_s, "memory_bytes": config.limits.memory_bytes}
+    nets = {**limits, **own(config.limits)} if own else limits
+    return WorkerPool(handler, workers, WorkerLimits(**nets))  # type: ignore[arg-type]
 
 
 def finished_shards(job: ExtractJob) -> list[Shard]:
@@ -387,7 +390,8 @@ def by_workers(job: ExtractJob, results: Iterable[Result], pools: Pools) -> Iter
                 where = f"{job.source}: workspace {job.storage.url}"
                 raise ConfigError(f"{where}: a model's answers are stored durably on a local disk; use a local one")
             folder = job.storage.path(ANSWERS)
-            made = shown(made, lambda unit: next(converted(pool, [unit], columns)), pdf.vision, folder)
+            assert job.shown is not None, "who makes jobs of PDFs says who shows them"
+            made = job.shown(made, lambda unit: next(converted(pool, [unit], columns)), pdf.vision, folder)
         made = converted(pool, made, columns)
     if handler == HANDLER:
         made = extract_pages(pools(handler), made, html_options(job.config))

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from pipeline.extract.config import ExtractLimits
 from pipeline.inputs.files import InputFile
 from pipeline.table.config import StageConfig
 from pipeline.table.schema import KeptType, RejectReason
 from pipeline.table.storage import Storage
-
-if TYPE_CHECKING:
-    from pipeline.extract.isolation import WorkerLimits
 
 UNIT_TYPES = frozenset({"row", "response", "resource", "conversion", "revisit", "arc"})
 MERGED = "merged"
@@ -175,7 +172,8 @@ class Reader:
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
     are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
     file is a document, so that an empty one is a unit, too. Names that begin with one of `skipped` are not looked for
-    in folders. `worker_limits` are those of its workers where they are not those of pages.
+    in folders. `worker_limits` are those of its workers (`isolation.WorkerLimits`) where they
+    are not those of pages.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
@@ -186,4 +184,4 @@ class Reader:
     together: Callable[[Sequence[InputFile]], list[tuple[InputFile, ...]]] | None = None
     of_files: bool = False
     skipped: tuple[str, ...] = (".", "_")
-    worker_limits: Callable[[ExtractLimits], WorkerLimits] | None = None
+    worker_limits: Callable[[ExtractLimits], Mapping[str, float]] | None = None

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from pdf_files import lines, of_pages
 
-from pipeline.extract.config import ExtractConfig, InputsConfig, VisionConfig
+from pipeline.extract.config import ExtractConfig, InputsConfig, ServedModel, VisionConfig
 from pipeline.extract.formats import READERS
 from pipeline.extract.pdf.page import png
-from pipeline.extract.pdf.vision import TEMPERATURES, Picture, read_pages
+from pipeline.extract.pdf.vision import TEMPERATURES, Picture, read_pages, shown
 from pipeline.extract.shard import ExtractJob, by_workers, page_pool, read
 from pipeline.extract.units import Document
 from pipeline.inputs.files import resolve
 from pipeline.llm.cache import Cache
-from pipeline.llm.config import ClientConfig, EndpointConfig
+from pipeline.llm.config import ClientConfig
 from pipeline.table.errors import GristmillError
 from pipeline.table.storage import Storage
 
@@ -85,8 +85,8 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 def config(server: ThreadingHTTPServer, **more: Any) -> VisionConfig:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    endpoint = EndpointConfig(base_url=url, model="reader", max_concurrency=4, **more)
-    return VisionConfig(endpoint=(endpoint,), client=QUICK)
+    endpoint = ServedModel(base_url=url, model="reader", max_concurrency=4, **more)
+    return VisionConfig(endpoint=(endpoint,), client=QUICK.model_dump())
 
 
 def picture(number: int, corners: tuple[int, int, int, int] = (10, 20, 30, 40)) -> Picture:
@@ -183,7 +183,7 @@ def test_pages_of_a_pdf_are_read_by_the_model(server: ThreadingHTTPServer, tmp_p
     asked = InputsConfig(format="pdf", inputs=(str(tmp_path / "a.pdf"),), options=options)
     (file,) = resolve(asked.inputs, "inputs")
     storage = Storage.at(str(tmp_path / "ws"))
-    job = ExtractJob(storage, "s", file, "pdf", {}, ExtractConfig(), {}, asked.format_options())
+    job = ExtractJob(storage, "s", file, "pdf", {}, ExtractConfig(), {}, asked.format_options(), shown=shown)
     seen = []
     for _ in range(2):  # the second run asks for nothing but the page at which the model fails
         server.log.clear()  # type: ignore[attr-defined]

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from pipeline.extract.archives import matches, read_files
 from pipeline.extract.config import ExtractLimits, PdfOptions
-from pipeline.extract.isolation import WorkerLimits
 from pipeline.extract.media import is_pdf
 from pipeline.extract.units import Document, Entry, Given, Origin, Raw, Reader, Reject
 from pipeline.table.schema import RejectReason
@@ -51,9 +50,9 @@ def read_pdf(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
         yield Entry(file.number, Raw(known, file.data, options.facts(given.limits)))
 
 
-def worker_limits(limits: ExtractLimits) -> WorkerLimits:
+def worker_limits(limits: ExtractLimits) -> dict[str, float]:
     """Return nets for whole documents, with an engine for OCR in memory; the handler sees to each page's own."""
-    return WorkerLimits(limits.cpu_s * 1_000, limits.memory_bytes * 3, recycle_rss_bytes=3 << 29)
+    return {"cpu_s": limits.cpu_s * 1_000, "memory_bytes": limits.memory_bytes * 3, "recycle_rss_bytes": 3 << 29}
 
 
 PDF = Reader(

@@ -22,6 +22,7 @@ from pipeline.extract.pdf.page import LONGEST_SIDE, png
 from pipeline.extract.units import Document, Page, Raw, Reject
 from pipeline.llm.cache import Cache
 from pipeline.llm.client import complete_sync
+from pipeline.llm.config import ClientConfig, EndpointConfig
 from pipeline.llm.types import Answer, Failure, Parameters, Request, ending, make_request
 from pipeline.table.interrupts import InterruptedRunError
 
@@ -63,13 +64,15 @@ def read_pages(
 
     Raises: what `complete_sync` raises (no server, no key, every request failed); InterruptedRunError when stopped.
     """
+    endpoints = tuple(EndpointConfig(**each.model_dump()) for each in config.endpoint)
+    client = ClientConfig(**config.client)
     pages = [
         _Page(picture, _request(picture, 0, 0, config)) for picture in sorted(pictures, key=lambda each: each.order)
     ]
     while not all(page.is_done for page in pages):
         # Those that are done come along: the store has their answers, which tells a bad page from a bad server.
         requests = (page.request for page in pages)
-        report = complete_sync(requests, config.endpoint, cache, config=config.client, stop=stop)
+        report = complete_sync(requests, endpoints, cache, config=client, stop=stop)
         if report.stopped is not None:
             raise InterruptedRunError("stopped while a vision model was asked; what it answered is stored")
         for page in pages:
@@ -140,7 +143,7 @@ def _request(picture: Picture, quarters: int, attempt: int, config: VisionConfig
         ],
     }
     parameters = Parameters(max_tokens=config.max_tokens, temperature=TEMPERATURES[attempt])
-    return make_request(config.endpoint[0], [message], parameters, order=picture.order)
+    return make_request(EndpointConfig(**config.endpoint[0].model_dump()), [message], parameters, order=picture.order)
 
 
 def _hear(page: _Page, answer: Answer | Failure | None, config: VisionConfig) -> None:
