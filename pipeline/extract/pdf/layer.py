@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +29,13 @@ ASCENT, DESCENT = 0.78, 0.22
 """A span's box reaches from its baseline this share of the font's size up and down: fonts' own figures are often wrong."""
 UNMAPPED = "\ufffd"
 INVISIBLE_MODES = (3, 7)
+_SPACES = frozenset((0x20, 0xA0, 0xD, 0xA, 0x9, 0x3000))
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+_ACCENTS = {
+    "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308",
+    "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
+}  # fmt: skip
+_BOLD = re.compile(rb"bold|black|heavy|demi", re.IGNORECASE)
 _RTL = ((0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFF))
 
 Transform = Callable[[float, float], tuple[float, float]]
@@ -212,6 +221,7 @@ class _Word:
     style: _Style
     v: float
     signs: list[tuple[float, float, str]] = field(default_factory=list)
+    is_spaced: bool = False
 
 
 class _Characters:
@@ -221,7 +231,7 @@ class _Characters:
         self.unmapped = 0
 
     def spans(self) -> Iterator[Span]:
-        for word in self._words():
+        for word in _accented(list(self._words())):
             span = self._span(word)
             if span is not None:
                 yield span
@@ -231,14 +241,16 @@ class _Characters:
         unicode, textobject, loose, origin = c.FPDFText_GetUnicode, c.FPDFText_GetTextObject, c.FPDFText_GetLooseCharBox, c.FPDFText_GetCharOrigin
         rect, x, y = c.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
         word: _Word | None = None
-        end, high = 0.0, 0
+        end, high, before, invented = 0.0, 0, 0, False
         for index in range(min(c.FPDFText_CountChars(raw), MAX_CHARACTERS)):
             code = unicode(raw, index)
             handle = textobject(raw, index)
-            if code in (0x20, 0xA0, 0xD, 0xA, 0x9) or not handle:
-                if word is not None:
+            if code in _SPACES or not handle:
+                if word is not None and not c.FPDFText_IsGenerated(raw, index):
+                    word.is_spaced = True
                     yield word
-                word = None
+                    word = None
+                invented = True
                 continue
             if 0xD800 <= code < 0xDC00:
                 high = code
@@ -270,18 +282,19 @@ class _Characters:
             if word is not None and (
                 word.style.turn != style.turn
                 or abs(word.v - v) > 0.12 * size
-                or u0 - end > (0.5 if style.turn % 90 else 0.25) * size
+                or u0 - end > (0.5 if style.turn % 90 else 0.05 if invented else 0.25) * size
                 or u0 < end - 2 * size
                 or not 0.85 < size / word.style.size < 1.18
             ):
+                word.is_spaced = invented and u0 - end > 0.05 * size
                 yield word
                 word = None
             if word is None:
                 word = _Word(style, v)
-            if len(word.signs) and any(s == sign and abs(a - u0) < 0.15 * size and s != " " for a, b, s in word.signs[-2:]) and not _is_rtl(sign):
+            if any(other == sign and abs(left - u0) < 0.15 * size for left, _, other in word.signs[-2:]) and address != before:
                 continue
             word.signs.append((u0, u1, sign))
-            end = u1
+            end, before, invented = u1, address, False
         if word is not None:
             yield word
 
@@ -291,16 +304,22 @@ class _Characters:
         size = c.FPDFText_GetFontSize(self.raw, index) * math.hypot(matrix.c, matrix.d)
         angle = math.degrees(math.atan2(matrix.b, matrix.a)) - self.rotation
         turn = round(angle / 90) * 90 if abs(angle / 90 - round(angle / 90)) < 0.2 else round(angle)
-        weight = c.FPDFText_GetFontWeight(self.raw, index)
+        is_bold = c.FPDFText_GetFontWeight(self.raw, index) >= 600 or self._font(index)
         mode = c.FPDFTextObj_GetTextRenderMode(handle)
         order = self.drawing.order.get(address, 0)
-        return _Style(abs(size) or 1.0, turn % 360, weight >= 600, mode, _colour(handle), order)
+        return _Style(abs(size) or 1.0, turn % 360, is_bold, mode, _colour(handle), order)
+
+    def _font(self, index: int) -> bool:
+        """Whether the font's name says that it is bold."""
+        name, flags = ctypes.create_string_buffer(128), ctypes.c_int()
+        c.FPDFText_GetFontInfo(self.raw, index, name, 128, flags)
+        return bool(_BOLD.search(name.value))
 
     def _span(self, word: _Word) -> Span | None:
         style, signs = word.style, word.signs
         if any(_is_rtl(sign) for _, _, sign in signs):
             signs = _logical(signs)
-        text = "".join(sign for _, _, sign in signs)
+        text = "".join(_LIGATURES.get(sign, sign) for _, _, sign in signs) + (" " if word.is_spaced else "")
         left, right = min(s[0] for s in signs), max(s[1] for s in signs)
         top, bottom = word.v - ASCENT * style.size, word.v + DESCENT * style.size
         box = _around([style.back(u, v) for u in (left, right) for v in (top, bottom)])
@@ -324,13 +343,55 @@ def _holds(box: Box, x: float, y: float) -> bool:
 
 
 def _is_rtl(sign: str) -> bool:
-    code = ord(sign)
+    code = ord(sign[0])
     return code >= 0x590 and any(low <= code <= high for low, high in _RTL)
 
 
+def _accented(words: list[_Word]) -> list[_Word]:
+    """Accents that are drawn over a letter of their own put into it; words that are empty then are left out."""
+    if not any(sign in _ACCENTS for word in words for _, _, sign in word.signs):
+        return words
+    letters: dict[int, list[tuple[_Word, int]]] = {}
+    for word in words:
+        for index, (_, _, sign) in enumerate(word.signs):
+            if sign[0].isalpha() and sign not in _ACCENTS:
+                letters.setdefault(round(word.v / 4), []).append((word, index))
+    gone: dict[int, set[int]] = {}
+    for word in words:
+        for place, (left, right, accent) in enumerate(word.signs):
+            below = _letter(letters, word, (left + right) / 2) if accent in _ACCENTS else None
+            if below is not None:
+                other, index = below
+                start, end, base = other.signs[index]
+                base = {"ı": "i", "ȷ": "j"}.get(base, base)
+                other.signs[index] = (start, end, unicodedata.normalize("NFC", base + _ACCENTS[accent]))
+                gone.setdefault(id(word), set()).add(place)
+    for word in words:
+        if id(word) in gone:
+            word.signs = [sign for place, sign in enumerate(word.signs) if place not in gone[id(word)]]
+    return [word for word in words if word.signs]
+
+
+def _letter(letters: dict[int, list[tuple[_Word, int]]], word: _Word, middle: float) -> tuple[_Word, int] | None:
+    """The letter over whose middle an accent of `word` stands."""
+    best, least = None, 0.17 * word.style.size
+    for row in (round(word.v / 4) + step for step in (-1, 0, 1)):
+        for other, index in letters.get(row, ()):
+            start, end, _ = other.signs[index]
+            away = abs((start + end) / 2 - middle)
+            if away < least and other.style.turn == word.style.turn and abs(other.v - word.v) < 0.5 * word.style.size:
+                best, least = (other, index), away
+    return best
+
+
 def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Right to left by place; what one glyph stands for (a ligature) is given last sign first by pdfium."""
-    return sorted(reversed(signs), key=lambda sign: -sign[1])
+    """Right to left by place; what one glyph stands for is given last sign first by pdfium, but for lam with alef."""
+    ordered = sorted(reversed(signs), key=lambda sign: -sign[1])
+    for index in range(len(ordered) - 1):
+        one, other = ordered[index], ordered[index + 1]
+        if other[2] == "ل" and one[2] in "اأإآ" and one[:2] == other[:2]:
+            ordered[index], ordered[index + 1] = other, one
+    return ordered
 
 
 @lru_cache(maxsize=512)

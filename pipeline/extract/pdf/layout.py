@@ -32,6 +32,7 @@ class Block:
     lines: list[Line] = field(default_factory=list)
     level: int = 0
     table: str = ""
+    words: list[Span] = field(default_factory=list)
 
 
 def document_text(pages: Sequence[Page]) -> list[str]:
@@ -48,9 +49,15 @@ def arrange(page: Page) -> list[Block]:
     """The blocks of one page in reading order, nothing removed but what nobody sees."""
     page = _upright(page)
     words = [span for span in page.spans if span.turn == 0 and span.text]
+    leaders, dotted = _leaders(words)
+    counted = _line_numbers(words) | leaders
+    words = [span for span in words if id(span) not in counted]
     if not words:
         return _turned(page)
+    page = replace(page, rules=tables.joined([*page.rules, *dotted]))
     ruled = tables.ruled(page, words)
+    taken = {id(word) for table in ruled for word in table.words}
+    ruled += tables.framed(page, [word for word in words if id(word) not in taken])
     taken = {id(word) for table in ruled for word in table.words}
     items = [word for word in words if id(word) not in taken]
     places = [(Span("\x00", table.box, 1.0), table) for table in ruled]
@@ -60,7 +67,8 @@ def arrange(page: Page) -> list[Block]:
         inside = [word for word in region if id(word) not in known]
         marks = [known[id(word)] for word in region if id(word) in known]
         blocks += _blocks(inside, marks, page)
-    return blocks + _turned(page)
+    used = taken | {id(word) for block in blocks for word in block.words}
+    return blocks + _turned(replace(page, spans=tuple(span for span in page.spans if id(span) not in used)))
 
 
 def _upright(page: Page) -> Page:
@@ -93,14 +101,14 @@ def _upright(page: Page) -> Page:
 
 def _once(spans: Sequence[Span]) -> list[Span]:
     """Words that are drawn twice at one place (a shadow, bold by repetition) once."""
-    places: dict[str, list[Box]] = {}
+    seen: set[tuple[str, int, int]] = set()
     kept = []
     for span in spans:
-        same = places.setdefault(span.text, [])
-        near = 0.25 * span.size
-        if any(abs(box.left - span.box.left) < near and abs(box.top - span.box.top) < near for box in same):
+        near = max(0.25 * span.size, 0.5)
+        across, down = int(span.box.left / near), int(span.box.top / near)
+        if any((span.text, across + x, down + y) in seen for x in (0, -1, 1) for y in (0, -1, 1)):
             continue
-        same.append(span.box)
+        seen.add((span.text, across, down))
         kept.append(span)
     return kept
 
@@ -108,6 +116,52 @@ def _once(spans: Sequence[Span]) -> list[Span]:
 def _covers(box: Box, other: Box) -> bool:
     x, y = (other.left + other.right) / 2, (other.top + other.bottom) / 2
     return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def _line_numbers(words: Sequence[Span]) -> set[int]:
+    """Numbers that count the lines at the left edge, as transcripts have them."""
+    if sum(word.text.strip().isdecimal() for word in words) < 8:
+        return set()
+    lines = lines_of(words)
+    heads = [line.spans[0] for line in lines if line.spans[0].text.strip().isdecimal() and len(line.spans[0].text.strip()) < 4]
+    best: list[Span] = []
+    run: list[Span] = []
+    for span in heads:
+        if run and int(span.text) == int(run[-1].text) + 1 and abs(span.box.right - run[-1].box.right) < 2:
+            run.append(span)
+        else:
+            run = [span]
+        best = run if len(run) > len(best) else best
+    left = min((line.spans[1].box.left for line in lines if len(line.spans) > 1), default=0.0)
+    if len(best) < 8 or len(best) < 0.6 * len(lines) or max(span.box.right for span in best) > left:
+        return set()
+    return {id(span) for span in best}
+
+
+def _leaders(words: Sequence[Span]) -> tuple[set[int], list[Box]]:
+    """Dots that lead the eye from a word to a number; those that have a line for themselves are a drawn line."""
+    dots = [word for word in words if not word.text.strip(" .·…‥_")]
+    rows: dict[int, list[Span]] = {}
+    for word in dots:
+        rows.setdefault(round(word.box.bottom / 2), []).append(word)
+    gone: list[Span] = []
+    for row in rows.values():
+        row.sort(key=lambda word: word.box.left)
+        run: list[Span] = []
+        for word in [*row, None]:
+            if word is not None and (not run or word.box.left - run[-1].box.right < 1.2 * word.size):
+                run.append(word)
+                continue
+            if sum(len(dot.text.replace(" ", "")) for dot in run) >= 5:
+                gone += run
+            run = [word] if word is not None else []
+    if not gone:
+        return set(), []
+    known = {id(word) for word in dots}
+    beside = {round(word.box.bottom / 4) + step for word in words if id(word) not in known for step in (-1, 0, 1)}
+    return {id(word) for word in gone}, [
+        Box(word.box.left, word.box.bottom, word.box.right, word.box.bottom) for word in gone if round(word.box.bottom / 4) not in beside
+    ]
 
 
 def _turned(page: Page) -> list[Block]:
@@ -161,10 +215,36 @@ def _regions(items: list[Span], page: Page, depth: int) -> Iterator[list[Span]]:
             continue
         above = [s for s in items if (s.box.top + s.box.bottom) / 2 < gutter.top]
         below = [s for s in items if (s.box.top + s.box.bottom) / 2 > gutter.bottom]
-        for part in (above, left, right, below):
-            yield from _regions(part, page, depth + 1)
+        yield from _regions(above, page, depth + 1)
+        for low, high in _cards(left, right):
+            for side in (left, right):
+                yield from _regions([s for s in side if low <= (s.box.top + s.box.bottom) / 2 < high], page, depth + 1)
+        yield from _regions(below, page, depth + 1)
         return
     yield items
+
+
+def _cards(left: Sequence[Span], right: Sequence[Span]) -> list[tuple[float, float]]:
+    """Heights between which both sides are read: all, or the rows of cards where both begin anew with a head after much white."""
+    sides = [lines_of(side) for side in (left, right)]
+    size = median(line.size for side in sides for line in side)
+    body = _body_size([*sides[0], *sides[1]])
+    cuts = [-1e6]
+    for line in sides[0]:
+        for other in sides[1]:
+            if abs(line.base - other.base) < 0.4 * size and all(_is_head(one, side, body) for one, side in zip((line, other), sides, strict=True)):
+                cuts.append(min(line.box.top, other.box.top))
+    return list(zip(cuts, [*cuts[1:], 1e6], strict=True))
+
+
+def _is_head(line: Line, side: list[Line], body: float) -> bool:
+    """A line that is larger or bolder than what follows, with white above it."""
+    index = side.index(line)
+    if index == 0 or sum(sign.isalpha() for sign in line.text) < 3:
+        return False
+    above, below = side[index - 1], side[index + 1] if index + 1 < len(side) else None
+    larger = line.size > 1.1 * body or line.is_bold and below is not None and not below.is_bold
+    return larger and line.box.top - above.box.bottom > 1.2 * line.size
 
 
 def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
@@ -232,18 +312,21 @@ def _gaps(taken: list[tuple[float, float]], wide: float) -> list[tuple[float, fl
 def _extended(gutter: _Gutter, items: Sequence[Span], size: float) -> tuple[float, float]:
     """A column goes on beyond its neighbour's end as long as its lines follow closely and stay on their side."""
     top, bottom = gutter.top - 0.6 * size, gutter.bottom + 0.6 * size
-    for span in sorted(items, key=lambda s: s.box.top):
-        middle = (span.box.top + span.box.bottom) / 2
+    across = [s.box for s in items if s.box.left < gutter.right and s.box.right > gutter.left]
+    floor = min((box.top for box in across if (box.top + box.bottom) / 2 > bottom), default=1e6)
+    ceiling = max((box.bottom for box in across if (box.top + box.bottom) / 2 < top), default=-1e6)
+    for box in sorted((s.box for s in items), key=lambda box: box.top):
+        middle = (box.top + box.bottom) / 2
         if middle > bottom:
-            if span.box.top - bottom > 1.2 * size or span.box.left < gutter.right and span.box.right > gutter.left:
+            if box.top - bottom > 1.2 * size or middle >= floor:
                 break
-            bottom = max(bottom, middle + 0.3 * size)
-    for span in sorted(items, key=lambda s: -s.box.bottom):
-        middle = (span.box.top + span.box.bottom) / 2
+            bottom = middle + 0.3 * size
+    for box in sorted((s.box for s in items), key=lambda box: -box.bottom):
+        middle = (box.top + box.bottom) / 2
         if middle < top:
-            if top - span.box.bottom > 1.2 * size or span.box.left < gutter.right and span.box.right > gutter.left:
+            if top - box.bottom > 1.2 * size or middle <= ceiling:
                 break
-            top = min(top, middle - 0.3 * size)
+            top = middle - 0.3 * size
     return top, bottom
 
 
@@ -259,8 +342,8 @@ def _are_columns(left: Sequence[Span], right: Sequence[Span]) -> bool:
         return True
     few, many = sorted(sides, key=len)
     size = median(line.size for line in many)
-    baselines = sorted(line.box.bottom for line in many)
-    aligned = sum(1 for line in few if any(abs(line.box.bottom - y) < 0.25 * size for y in baselines))
+    baselines = [line.base for line in many]
+    aligned = sum(1 for line in few if any(abs(line.base - y) < 0.3 * size for y in baselines))
     return aligned < 0.7 * len(few)
 
 
@@ -268,8 +351,11 @@ def _is_prose(lines: Sequence[Line]) -> bool:
     if len(lines) < 3:
         return False
     width = max(line.box.right for line in lines) - min(line.box.left for line in lines)
-    full = sum(1 for line in lines if line.box.right - line.box.left > 0.75 * width and len(line.text) > 18)
-    return full >= 0.4 * len(lines) and sum(line.text.count(" ") for line in lines) >= 2 * len(lines)
+    full = [line for line in lines if line.box.right - line.box.left > 0.5 * width and len(line.text) > 18 and line.text.count(" ") >= 2]
+    text = "".join(line.text for line in lines).replace(" ", "")
+    if sum(sign.isalpha() for sign in text) < 0.6 * len(text):
+        return False
+    return len(full) >= 3 and sum(len(line.text) for line in full) >= 0.5 * sum(len(line.text) for line in lines)
 
 
 # Lines to blocks
@@ -280,7 +366,7 @@ def _blocks(words: list[Span], marks: list[tables.Table], page: Page) -> list[Bl
     parts: list[Block] = [Block(table.box, table=table.text) for table in marks]
     for found in tables.unruled(lines, page):
         if isinstance(found, tables.Table):
-            parts.append(Block(found.box, table=found.text))
+            parts.append(Block(found.box, table=found.text, words=found.words))
         else:
             parts += _paragraphs(found)
     return sorted(parts, key=lambda block: block.box.top) if marks else parts
@@ -291,12 +377,13 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
         return []
     left = min(line.box.left for line in lines)
     right = sorted(line.box.right for line in lines)[int(0.9 * (len(lines) - 1))]
-    pitches = [b.base - a.base for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * a.size]
-    pitch = sorted(pitches)[len(pitches) // 3] if pitches else 12.0
+    pitches = [(b.base - a.base) / b.size for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * b.size]
+    pitch = sorted(pitches)[len(pitches) // 3] if pitches else 1.2
+    is_even = sum(line.box.right > right - line.size for line in lines) >= 0.5 * len(lines) and len(lines) >= 4
     blocks: list[Block] = []
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else None
-        if not blocks or _begins(line, blocks[-1].lines, following, (left, right), pitch):
+        if not blocks or _begins(line, blocks[-1].lines, following, (left, right), pitch, is_even):
             blocks.append(Block(line.box, [line]))
         else:
             block = blocks[-1]
@@ -305,20 +392,23 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
     return blocks
 
 
-def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float) -> bool:
+def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float, is_even: bool) -> bool:
     """Whether a paragraph begins with `line`."""
     last = before[-1]
     size = max(line.size, last.size)
     gap = line.base - last.base
-    if gap > max(1.35 * pitch, 1.05 * size) and gap > 1.3 * size or gap <= 0:
+    if gap > max(1.35 * pitch, 1.3) * size or gap <= 0:
         return True
     if not 0.87 < line.size / last.size < 1.15:
         return True
-    first = line.spans[0].text
-    if _LIST.match(first) and len(line.spans) > 1 and (line.box.left <= before[0].box.left + size or _LIST.match(before[0].spans[0].text)):
+    if _is_parted(line) or _is_parted(last):
+        return True
+    if _is_item(line) and (line.box.left <= before[0].box.left + size or _is_item(before[0])):
         return True
     left, right = edges
     short = last.box.right < right - max(0.2 * (right - left), 3 * size)
+    if short and is_even and not line.text[:1].islower():
+        return True
     if line.is_bold != last.is_bold and (short or line.text[:1].isupper() or line.text[:1].isdigit()):
         return True
     ended = bool(_END.search(last.text))
@@ -328,6 +418,19 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
     if indent < -0.8 * size and len(before) > 1 and before[-2].box.left > line.box.left + 0.8 * size:
         return True
     return short and ended and (line.text[:1].isupper() or line.text[:1].isdigit() or not line.text[:1].isalnum())
+
+
+def _is_item(line: Line) -> bool:
+    """Whether a line begins with the mark of a list's item."""
+    if len(line.spans) < 2:
+        return False
+    first, second = line.spans[:2]
+    return bool(_LIST.match(first.text.strip())) or first.text.strip() == "o" and second.box.left - first.box.right > 0.8 * line.size
+
+
+def _is_parted(line: Line) -> bool:
+    """Whether wide white stands within a line: its parts are no running text."""
+    return any(b.box.left - a.box.right > 3 * line.size for a, b in zip(line.spans, line.spans[1:], strict=False))
 
 
 def _union(boxes: Sequence[Box]) -> Box:
@@ -341,7 +444,8 @@ def _body_size(lines: Iterable[Line]) -> float:
     sizes = Counter[float]()
     for line in lines:
         sizes[round(line.size * 2) / 2] += len(line.text)
-    return max(sizes, key=lambda size: (sizes[size], -size), default=10.0)
+    most = max(sizes.values(), default=0)
+    return max((size for size, count in sizes.items() if count >= 0.3 * most), default=10.0)
 
 
 def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) -> str:
@@ -353,11 +457,11 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
         text = _joined(block.lines, vocabulary)
         size = median(line.size for line in block.lines)
         letters = sum(sign.isalpha() for sign in text)
-        if size >= 1.18 * body and len(block.lines) <= 3 and len(text) <= 200 and letters >= 3 and not _END.search(text):
+        if size >= 1.18 * body and len(block.lines) <= 3 and len(text) <= 150 and letters >= 3 and not _END.search(text):
             level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
             texts.append("#" * level + " " + text)
         else:
-            texts.append(_BULLET.sub("- ", text))
+            texts.append("- " + text[2:] if _is_item(block.lines[0]) and text.startswith("o ") else _BULLET.sub("- ", text))
     return "\n\n".join(text for text in texts if text.strip())
 
 
@@ -415,21 +519,34 @@ def _edges(page: Page) -> list[tuple[Line, tuple[str, int]]]:
 
 
 def _numbers(page: Page, gone: set[int]) -> set[int]:
-    """Words of a page number at the upper or lower edge, and what shares its line."""
-    words = [span for span in page.spans if span.turn == 0 and id(span) not in gone]
-    lines = lines_of(words)
+    """Words at the upper and lower edge that are evidently no part of the text: page numbers with what shares their line, and
+    small lines far from it."""
+    lines = lines_of([span for span in page.spans if span.turn == 0 and id(span) not in gone])
+    body = _body_size(lines)
     found: set[int] = set()
-    if len(lines) < 3:
-        return found
-    for line, neighbour in ((lines[0], lines[1]), (lines[-1], lines[-2])):
-        distance = abs(line.base - neighbour.base)
-        if not (line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height):
-            continue
-        if _NUMBER.fullmatch(line.text) and distance > 1.1 * line.size:
+    for is_foot in (False, True):
+        while len(lines) >= 3:
+            line, neighbour = (lines[-1], lines[-2]) if is_foot else (lines[0], lines[1])
+            if not _is_furniture(line, neighbour, body, page):
+                break
             found |= {id(span) for span in line.spans}
-        elif len(line.text) <= 90 and distance > 1.3 * line.size:
-            ends = [line.spans[0], line.spans[-1]]
-            far = [line.spans[1].box.left - line.spans[0].box.right, line.spans[-1].box.left - line.spans[-2].box.right] if len(line.spans) > 1 else [0, 0]
-            if any(_NUMBER.fullmatch(span.text) and space > 1.5 * line.size for span, space in zip(ends, far, strict=True)):
-                found |= {id(span) for span in line.spans}
+            lines = [other for other in lines if other is not line]
     return found
+
+
+def _is_furniture(line: Line, neighbour: Line, body: float, page: Page) -> bool:
+    distance = abs(neighbour.base - line.base) / max(line.size, 0.8 * neighbour.size)
+    is_edge = line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height
+    if _NUMBER.fullmatch(line.text):
+        return distance > (1.3 if is_edge else 2.5)
+    if not is_edge or len(line.text) > 150 or distance < 1.15:
+        return False
+    pieces: list[list[Span]] = [[line.spans[0]]]
+    for before, span in zip(line.spans, line.spans[1:], strict=False):
+        if span.box.left - before.box.right > 1.5 * line.size:
+            pieces.append([])
+        pieces[-1].append(span)
+    if len(pieces) > 1 and any(_NUMBER.fullmatch(line_text(piece, line.size, line.base)) for piece in pieces):
+        return True
+    far = line.box.bottom < 0.08 * page.height or line.box.top > 0.92 * page.height
+    return far and distance > 2.5 and line.size <= 0.9 * body and len(line.text) <= 100

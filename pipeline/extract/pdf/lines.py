@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.extract.pdf.page import Box, Span
 
 _RAISED = str.maketrans("0123456789+-−=()ni", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿⁱ")
 _LOWERED = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
-_DIGITS = set("0123456789+-−")
+_BUCKET = 4.0
+_DIGITS = set("0123456789+-− ")
 
 
 @dataclass(slots=True)
@@ -41,21 +42,55 @@ class Line:
 
 def lines_of(words: Sequence[Span]) -> list[Line]:
     """`words` of one column as lines from top to bottom."""
+    words, caps = _without_caps(words)
     rows: list[list[Span]] = []
-    for word in sorted(words, key=lambda s: (s.box.bottom, s.box.left)):
-        for row in reversed(rows[-6:]):
-            other = row[0]
-            if abs(word.box.bottom - other.box.bottom) <= 0.3 * min(word.size, other.size):
-                row.append(word)
-                break
+    ends: dict[int, list[list[Span]]] = {}
+    for word in sorted(words, key=lambda s: (s.box.left, s.box.bottom)):
+        bottom, reach = word.box.bottom, 0.3 * word.size
+        best, least = None, 0.3
+        for place in range(int((bottom - reach) // _BUCKET), int((bottom + reach) // _BUCKET) + 1):
+            for row in ends.get(place, ()):
+                last = row[-1]
+                away = abs(last.box.bottom - bottom) / (last.size if last.size < word.size else word.size)
+                if away < least:
+                    best, least = row, away
+        if best is None:
+            rows.append(best := [])
         else:
-            rows.append([word])
+            ends[int(best[-1].box.bottom // _BUCKET)].remove(best)
+        best.append(word)
+        ends.setdefault(int(bottom // _BUCKET), []).append(best)
     rows = _attached(rows)
+    for cap in caps:
+        right = [row for row in rows if min(w.box.left for w in row) >= cap.box.right - 0.1 * cap.size and _beside(cap, row[0])]
+        if right:
+            first = min(right, key=lambda row: row[0].box.top)
+            start = min(first, key=lambda word: word.box.left)
+            box = Box(cap.box.left, start.box.top, start.box.left, start.box.bottom)
+            first.append(replace(cap, text=cap.text.strip(), box=box, size=start.size))
+        else:
+            rows.append([cap])
     return sorted((Line(_ordered(row)) for row in rows), key=lambda line: (line.base, line.box.left))
+
+
+def _without_caps(words: Sequence[Span]) -> tuple[Sequence[Span], list[Span]]:
+    """Words without the large letters with which paragraphs begin, and those letters."""
+    sizes = Counter[float]()
+    for word in words:
+        sizes[word.size] += len(word.text)
+    usual = max(sizes, key=lambda size: (sizes[size], size), default=0.0)
+    caps = [word for word in words if word.size >= 1.9 * usual and len(word.text.strip()) == 1 and word.text.strip().isalpha()]
+    caps = [cap for cap in caps if sum(_beside(cap, word) and word.box.left >= cap.box.right - 1 for word in words) >= 4]
+    return ([word for word in words if word not in caps], caps) if caps else (words, caps)
+
+
+def _beside(cap: Span, word: Span) -> bool:
+    return word.size < 0.6 * cap.size and cap.box.top - word.size < word.box.top and word.box.bottom < cap.box.bottom + word.size
 
 
 def _attached(rows: list[list[Span]]) -> list[list[Span]]:
     """Small raised and lowered words put into the line that they touch."""
+    rows.sort(key=lambda row: row[0].box.bottom)
     heights = [max(word.size for word in row) for row in rows]
     kept: list[list[Span]] = [list(row) for row in rows]
     for index, row in enumerate(rows):
@@ -66,7 +101,7 @@ def _attached(rows: list[list[Span]]) -> list[list[Span]]:
         ]
         for word in row:
             for other in near:
-                if any(_touches(word, big) for big in rows[other] if big.size > 1.15 * word.size):
+                if any(_touches(word, big) for big in rows[other] if 2.2 * word.size > big.size > 1.15 * word.size):
                     kept[index].remove(word)
                     kept[other].append(word)
                     break
@@ -77,8 +112,9 @@ def _touches(small: Span, big: Span) -> bool:
     shared = min(small.box.bottom, big.box.bottom) - max(small.box.top, big.box.top)
     if shared < 0.3 * (small.box.bottom - small.box.top):
         return False
-    gap = max(small.box.left - big.box.right, big.box.left - small.box.right)
-    return gap < 0.35 * big.size
+    if small.box.right <= big.box.left and small.box.bottom < big.box.bottom:
+        return big.box.left - small.box.right < 1.2 * big.size
+    return max(small.box.left - big.box.right, big.box.left - small.box.right) < 0.35 * big.size
 
 
 def _ordered(row: list[Span]) -> list[Span]:
@@ -98,15 +134,15 @@ def line_text(spans: Sequence[Span], size: float, base: float) -> str:
     before: Span | None = None
     for span in spans:
         piece = span.text
-        if before is not None:
+        if before is not None and text[-1:] != " ":
             gap = max(span.box.left - before.box.right, before.box.left - span.box.right)
             if gap > 0.12 * min(size, max(span.size, before.size)):
                 text += " "
-        if span.size < 0.87 * size and set(piece) <= _DIGITS and before is not None:
+        if span.size < 0.87 * size and set(piece) <= _DIGITS:
             if base - span.box.bottom > 0.1 * size:
                 piece = piece.translate(_RAISED)
             elif span.box.bottom - base > 0.02 * size:
                 piece = piece.translate(_LOWERED)
         text += piece
         before = span
-    return text
+    return text.strip()
