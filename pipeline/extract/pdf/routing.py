@@ -50,7 +50,7 @@ _EDGE = 0
 _RUN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TIDY = re.compile(r"[^\W\d_]+(?:['’.\-–—/][^\W\d_]+)*|[-+−±~$€£]?\d+(?:[.,:/\-–]\d+)*(?:%|\w{1,3})?")
 _OUTER = "()[]{}<>\"'“”‘’«»„.,;:!?*…|•·–—-=+&/#§"
-_MAX_MIXED = 20
+_MAX_MIXED, _ACRONYM = 20, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,10 @@ def garbled_share(text: str) -> float:
 
 
 def _runs(token: str) -> list[str]:
-    """The runs of letters of a token, of at least two; none of what mixes letters and digits at length: a checksum."""
+    """The runs of letters of a token that make words: no single letters, no acronyms, no checksums."""
     if len(token) > _MAX_MIXED and any(sign.isdigit() for sign in token):
         return []
-    return [run for run in _RUN.findall(token) if len(run) > 1]
+    return [run for run in _RUN.findall(token) if len(run) > (1 if not run.isupper() else _ACRONYM)]
 
 
 def _pairs(words: Iterable[Sequence[int]], base: int) -> Iterable[int]:
