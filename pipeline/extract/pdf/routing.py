@@ -50,6 +50,7 @@ _EDGE = 0
 _RUN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TIDY = re.compile(r"[^\W\d_]+(?:['’.\-–—/][^\W\d_]+)*|[-+−±~$€£]?\d+(?:[.,:/\-–]\d+)*(?:%|\w{1,3})?")
 _OUTER = "()[]{}<>\"'“”‘’«»„.,;:!?*…|•·–—-=+&/#§"
+_MUCH_MORE = 2
 _MAX_MIXED, _ACRONYM = 20, 4
 
 
@@ -149,7 +150,7 @@ def settle(layer: Page, decision: Decision, reading: Reading) -> Outcome:
     """What a page is in the end, whose picture an engine has read.
 
     An engine that does not know a page's script reads letters into it: neither lines of which it was not sure nor what
-    is in no language is kept. What the layer has wins when the engine found less.
+    is in no language is kept. What a sound layer has wins unless the engine found much more.
     """
     read, known = reading.page, readable(layer, decision)
     if reading.is_blank and not known.spans:
@@ -157,7 +158,7 @@ def settle(layer: Page, decision: Decision, reading: Reading) -> Outcome:
     is_garbled = garbled_share(" ".join(span.text for span in read.spans)) > MAX_GARBLED_SHARE
     is_unsure = is_garbled or reading.illegible_share > MAX_ILLEGIBLE_SHARE
     is_unsure |= bool(read.spans) and reading.confidence < MIN_CONFIDENCE
-    if decision.confidence > 0 and (is_unsure or _count(read.spans) < _count(known.spans)):
+    if decision.confidence > 0 and (is_unsure or _count(read.spans) < _MUCH_MORE * _count(known.spans)):
         return Outcome("text", known, decision.confidence, f"{decision.reason}; its picture shows no more")
     if is_unsure or (not read.spans and known.spans):
         return Outcome("failed", replace(read, spans=()), 0.0, f"{decision.reason}; its picture cannot be read")
