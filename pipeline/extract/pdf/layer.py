@@ -26,7 +26,7 @@ MAX_DEPTH = 6
 THIN = 3.0
 """A drawn shape at most this wide (points) is a line."""
 ASCENT, DESCENT = 0.78, 0.22
-"""A span's box reaches this share of the font's size up and down from its baseline: fonts' own figures are often wrong."""
+"""A span's box reaches this share of the font's size up and down from its baseline: fonts' own figures often err."""
 UNMAPPED = "\ufffd"
 INVISIBLE_MODES = (3, 7)
 _SPACES = frozenset((0x20, 0xA0, 0xD, 0xA, 0x9, 0x3000))

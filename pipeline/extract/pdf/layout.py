@@ -255,7 +255,7 @@ def _regions(items: list[Span], page: Page, depth: int) -> Iterator[list[Span]]:
 
 
 def _cards(left: Sequence[Span], right: Sequence[Span]) -> list[tuple[float, float]]:
-    """Heights between which both sides are read: all, or rows of cards, where both begin anew with a head after white."""
+    """Heights between which both sides are read: all, or rows of cards, which begin with a head on both."""
     sides = [lines_of(side) for side in (left, right)]
     size = median(line.size for side in sides for line in side)
     body = _body_size([*sides[0], *sides[1]])

@@ -605,8 +605,9 @@ def _folded(
             else previous
         )
         above = [*rows[previous], *folded.get(previous, [])] if previous is not None else []
-        goes_on = len(row) == 1 and _goes_on(row[0], above, lines[index], columns)
-        if abs(lines[near].base - lines[index].base) < 0.8 * pitch or goes_on:
+        goes_on = not is_centred and len(row) == 1 and _goes_on(row[0], above, lines[index], columns)
+        reach = min(0.8 * pitch, 1.3 * lines[index].size) if is_centred else 0.8 * pitch
+        if abs(lines[near].base - lines[index].base) < reach or goes_on:
             target = previous if goes_on and previous is not None else near
             folded.setdefault(target, []).extend(
                 Cell(c.first, c.last, ("<" if index < target else ">") + c.text) for c in row
