@@ -1,4 +1,4 @@
-"""Words of a page to its text: order of columns, paragraphs, heads, tables, running lines, and the text layer itself."""
+"""Words of a page to its text: columns, paragraphs, heads, tables, running lines; and the text layer itself."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def test_heads_over_several_ruled_columns_are_html():
     cells = [words("Year", 180, 110)]
     cells += [words(text, left, 130) for text, left in (("Sold", 80), ("1,200", 180), ("3,400", 280))]
     assert text_of(*cells, rules=rules) == (
-        '<table>\n<tr><th></th><th colspan="2">Year</th></tr>\n<tr><td>Sold</td><td>1,200</td><td>3,400</td></tr>\n</table>'
+        '<table>\n<tr><th></th><th colspan="2">Year</th></tr>\n'
+        "<tr><td>Sold</td><td>1,200</td><td>3,400</td></tr>\n</table>"
     )
 
 
@@ -216,7 +217,8 @@ def test_words_have_their_places_from_the_upper_left_corner():
     page = layer.read_page(pdf(b"BT /F 20 Tf 50 150 Td (Hello world) Tj ET"))
     assert (page.width, page.height, said(page)) == (300, 200, ["Hello", "world"])
     first = page.spans[0]
-    assert first.box.left == pytest.approx(50, abs=1) and first.box.bottom == pytest.approx(50 + 0.22 * 20, abs=0.5)
+    assert first.box.left == pytest.approx(50, abs=1)
+    assert first.box.bottom == pytest.approx(50 + 0.22 * 20, abs=0.5)
     assert (first.size, first.turn, first.is_visible) == (20, 0, True)
 
 
@@ -234,6 +236,8 @@ def test_turned_pages_are_read_as_they_are_shown(rotate: int):
         (b"BT /F 9 Tf 1 1 1 rg 50 150 Td (secret) Tj ET", False),
         (b"0 0 0 rg 0 100 300 100 re f BT /F 9 Tf 1 1 1 rg 50 150 Td (secret) Tj ET", True),
         (b"BT /F 9 Tf 500 150 Td (secret) Tj ET", False),
+        (b"q 0 0 300 20 re W n BT /F 9 Tf 50 150 Td (secret) Tj ET Q", False),
+        (b"q 0 0 300 180 re W n BT /F 9 Tf 50 150 Td (secret) Tj ET Q", True),
         (b"BT /F 9 Tf 50 150 Td (secret) Tj ET", True),
     ],
 )
@@ -252,7 +256,7 @@ def test_bold_fonts_lines_and_boxes_are_found():
 
 def test_accents_drawn_over_letters_and_signs_drawn_twice():
     page = layer.read_page(pdf(b"BT /F 20 Tf 50 150 Td (Jan) Tj 11.7 0 Td (\xb4) Tj ET"))
-    assert said(page) in (["Ján"], ["Jan", "´"]) and said(page) == ["Ján"]
+    assert said(page) == ["Ján"]
     twice = layer.read_page(pdf(b"BT /F 20 Tf 50 150 Td (word) Tj 0.3 0 Td (word) Tj ET"))
     assert layout.document_text([twice]) == ["word"]
 

@@ -289,7 +289,8 @@ def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
     rows: dict[int, list[tuple[float, float]]] = {}
     for span in items:
         inset = 0.2 * (span.box.bottom - span.box.top)
-        for row in range(int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step) + 1):
+        first, last = int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step)
+        for row in range(first, min(last, first + 400) + 1):
             rows.setdefault(row, []).append((span.box.left, span.box.right))
     for rule in rules:
         if rule.right - rule.left > 3 * wide and rule.bottom - rule.top < 3:

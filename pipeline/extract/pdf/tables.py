@@ -15,6 +15,8 @@ from pipeline.extract.pdf.page import Box, Page, Span
 NEAR = 3.0
 """Lines that come this close (points) meet."""
 MAX_LINES = 400
+MAX_TRIES = 60
+"""Pairs of lines between which a table is looked for, on one page."""
 MAX_CELL = 1500
 _MARKER = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\]|\d+(?:\.\d+)*)$")
 _AMOUNT = re.compile(r"(?!(?:19|20)\d\d$)[-–−(+$€£]*\s?\d[\d.,]*\)?\s?%?")
@@ -269,10 +271,13 @@ def framed(page: Page, words: Sequence[Span]) -> list[Table]:
             if line[2] - line[1] > 60:
                 groups.append([line])
     tables: list[Table] = []
+    tries = 0
     for group in groups:
         start = 0
-        while start < len(group) - 1:
-            for end in range(min(len(group) - 1, start + 40), start, -1):
+        while start < len(group) - 1 and tries < MAX_TRIES:
+            ends = [len(group) - 1, *range(min(len(group) - 2, start + 8), start, -1)]
+            for end in ends:
+                tries += 1
                 table = _between(group[start], group[end], words, page)
                 if table is not None and not any(_overlap(table.box, other.box) for other in tables):
                     tables.append(table)
