@@ -6,11 +6,12 @@ pdfium may crash, hang or eat memory on a hostile file: this module is for the i
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import pypdfium2 as pdfium
@@ -263,10 +264,12 @@ class _Characters:
         self.unmapped = 0
 
     def spans(self) -> Iterator[Span]:
-        for word in _accented(list(self._words())):
+        words = _accented(list(self._words()))
+        downwards = {id(word) for pair in itertools.pairwise(words) if _is_downwards(*pair) for word in pair}
+        is_vertical = len(downwards) > 0.5 * len(words)
+        for word in words:
             span = self._span(word)
-            if span is not None:
-                yield span
+            yield replace(span, turn=270) if is_vertical and id(word) in downwards else span
 
     def _words(self) -> Iterator[_Word]:
         raw, shown = self.raw, self.shown
@@ -357,7 +360,7 @@ class _Characters:
         c.FPDFText_GetFontInfo(self.raw, index, name, 128, flags)
         return bool(_BOLD.search(name.value))
 
-    def _span(self, word: _Word) -> Span | None:
+    def _span(self, word: _Word) -> Span:
         style, signs = word.style, word.signs
         if any(_is_rtl(sign) for _, _, sign in signs):
             signs = _logical(signs)
@@ -384,6 +387,15 @@ class _Characters:
 
 def _holds(box: Box, x: float, y: float) -> bool:
     return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def _is_downwards(one: _Word, other: _Word) -> bool:
+    """Whether two signs stand upright one below the other, as columns of Chinese and Japanese do."""
+    if len(one.signs) != 1 or len(other.signs) != 1 or one.style.turn or other.style.turn:
+        return False
+    size = one.style.size
+    is_below = 0.5 * size < other.v - one.v < 2 * size and abs(one.signs[0][0] - other.signs[0][0]) < 0.4 * size
+    return is_below and all(word.signs[0][2] > "\u2e7f" for word in (one, other))
 
 
 def _is_rtl(sign: str) -> bool:
