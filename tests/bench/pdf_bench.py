@@ -3,9 +3,10 @@
     python tests/bench/pdf_bench.py FOLDER [--failures]
     python tests/bench/pdf_bench.py ICDAR2013 --tables
 
-FOLDER holds `dataset.jsonl` (one check a line) and the PDFs that it names; other `*.jsonl` beside it are read too. The kinds of
-checks are those of github.com/allenai/olmocr (`olmocr/bench`), scored here after their description: `present` and `absent`
-(the text is found, up to `max_diffs` edits), `order`, `table` (a cell and its neighbours or heads), `baseline`.
+FOLDER holds `dataset.jsonl` (one check a line) and the PDFs that it names; other `*.jsonl` beside it are read too. The
+kinds of checks are those of github.com/allenai/olmocr (`olmocr/bench`), scored here after their description: `present`
+and `absent` (the text is found, up to `max_diffs` edits), `order`, `table` (a cell and its neighbours or heads),
+`baseline`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,21 @@ import pypdfium2 as pdfium
 from pipeline.extract.pdf import layer, layout
 
 PLAIN = str.maketrans(
-    {"‘": "'", "’": "'", "‚": "'", "“": '"', "”": '"', "„": '"', "＿": "_", "–": "-", "—": "-", "‑": "-", "‒": "-", "−": "-", "\u00b5": "\u03bc"}
+    {
+        "‘": "'",
+        "’": "'",
+        "‚": "'",
+        "“": '"',
+        "”": '"',
+        "„": '"',
+        "＿": "_",
+        "–": "-",
+        "—": "-",
+        "‑": "-",
+        "‒": "-",
+        "−": "-",
+        "\u00b5": "\u03bc",
+    }
 )
 Grid = list[list[tuple[str, bool]]]
 
@@ -46,7 +61,7 @@ def plain(text: str) -> str:
 
 
 def found_at(needle: str, text: str, edits: int) -> int | None:
-    """Where `needle` first ends in `text` with at most `edits` insertions, deletions and changes (Sellers); None without."""
+    """Where `needle` first ends in `text` with at most `edits` insertions, deletions and changes; None without."""
     if edits == 0:
         place = text.find(needle)
         return None if place < 0 else place + len(needle)
@@ -106,13 +121,23 @@ def tables(text: str) -> Iterator[Grid]:
     for block in re.findall(r"(?:^[^\n]*\|[^\n]*(?:\n|$)){2,}", text, re.MULTILINE):
         rows = [re.sub(r"^\||\|$", "", line.strip()) for line in block.strip().split("\n")]
         rows = [row for row in rows if not re.fullmatch(r"[-:| ]+", row)]
-        yield [[(cell.strip(), not i or not j) for j, cell in enumerate(re.split(r"(?<!\\)\|", row))] for i, row in enumerate(rows)]
+        yield [
+            [(cell.strip(), not i or not j) for j, cell in enumerate(re.split(r"(?<!\\)\|", row))]
+            for i, row in enumerate(rows)
+        ]
     parser = _Tables()
     parser.feed(text)
     yield from parser.grids
 
 
-STEPS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1), "top_heading": (-1, 0), "left_heading": (0, -1)}
+STEPS = {
+    "up": (-1, 0),
+    "down": (1, 0),
+    "left": (0, -1),
+    "right": (0, 1),
+    "top_heading": (-1, 0),
+    "left_heading": (0, -1),
+}
 
 
 def has_cell(check: dict[str, Any], text: str) -> bool:
@@ -127,7 +152,9 @@ def has_cell(check: dict[str, Any], text: str) -> bool:
         for i, row in enumerate(grid):
             for j, (cell, _) in enumerate(row):
                 if same(cell, check["cell"]) and all(
-                    any(same(other, check[name]) for other in _beside(grid, i, j, name)) for name in STEPS if check.get(name)
+                    any(same(other, check[name]) for other in _beside(grid, i, j, name))
+                    for name in STEPS
+                    if check.get(name)
                 ):
                     return True
     return False
@@ -138,7 +165,7 @@ def _beside(grid: Grid, i: int, j: int, name: str) -> list[str]:
     down, across = STEPS[name]
     passed: list[tuple[str, bool]] = []
     start = grid[i][j]
-    while 0 <= i + down and i + down < len(grid) and 0 <= j + across < len(grid[i + down]):
+    while i + down >= 0 and i + down < len(grid) and 0 <= j + across < len(grid[i + down]):
         i, j = i + down, j + across
         if grid[i][j] is not start:
             passed.append(grid[i][j])
@@ -156,21 +183,25 @@ def passes(check: dict[str, Any], text: str) -> bool:
         return has_cell(check, text)
     if kind == "baseline":
         letters = sum(sign.isalnum() for sign in text)
-        return letters <= check["max_length"] if check.get("max_length") is not None else letters > 0
+        return letters <= int(check["max_length"]) if check.get("max_length") is not None else letters > 0
     text = plain(text)
     if kind == "order":
         first, second = found_at(plain(check["before"]), text, edits), None
         if first is not None:
             rest = [m.start() + len(plain(check["after"])) for m in re.finditer(re.escape(plain(check["after"])), text)]
             second = max(rest, default=found_at(plain(check["after"]), text, edits))
-        return first is not None and second is not None and first - len(plain(check["before"])) < second - len(plain(check["after"]))
+        return (
+            first is not None
+            and second is not None
+            and first - len(plain(check["before"])) < second - len(plain(check["after"]))
+        )
     needle = plain(check["text"])
     if not check.get("case_sensitive", True):
         needle, text = needle.lower(), text.lower()
     head, tail = check.get("first_n"), check.get("last_n")
     if head or tail:
         text = (text[:head] if head else "") + (text[-tail:] if tail else "")
-    return (found_at(needle, text, edits) is not None) == (kind == "present")
+    return (found_at(needle, text, edits) is not None) == bool(kind == "present")
 
 
 def ours(path: Path, page: int) -> str:
@@ -180,7 +211,7 @@ def ours(path: Path, page: int) -> str:
 
 def pdfium_plain(path: Path, page: int) -> str:
     with pdfium.PdfDocument(path) as document:
-        return document[page - 1].get_textpage().get_text_bounded().replace("\r\n", "\n")
+        return str(document[page - 1].get_textpage().get_text_bounded()).replace("\r\n", "\n")
 
 
 def pdftotext(path: Path, page: int) -> str:
@@ -243,7 +274,13 @@ def score_tables(folder: Path) -> None:
         ours: Counter[tuple[str, str, str]] = Counter()
         for grid in (grid for page in pages for grid in tables(page)):
             names = {id(cell): name for name, cell in enumerate(cell for row in grid for cell in row)}
-            ours += relations({(r, k): (names[id(cell)], compared(cell[0])) for r, row in enumerate(grid) for k, cell in enumerate(row)})
+            ours += relations(
+                {
+                    (r, k): (names[id(cell)], compared(cell[0]))
+                    for r, row in enumerate(grid)
+                    for k, cell in enumerate(row)
+                }
+            )
         hits = (ours & truth).total()
         right, given, wanted = right + hits, given + ours.total(), wanted + truth.total()
         print(f"{path.name:14} recall {hits / max(1, truth.total()):.2f}  precision {hits / max(1, ours.total()):.2f}")
@@ -254,13 +291,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--failures", action="store_true", help="print the checks that our text fails")
-    parser.add_argument("--tables", action="store_true", help="FOLDER holds the table competition of ICDAR 2013 (*.pdf, *-str.xml)")
+    parser.add_argument(
+        "--tables", action="store_true", help="FOLDER holds the table competition of ICDAR 2013 (*.pdf, *-str.xml)"
+    )
     arguments = parser.parse_args()
     if arguments.tables:
         score_tables(arguments.folder)
         return
     checks = [
-        json.loads(line) for path in sorted(arguments.folder.glob("*.jsonl")) for line in path.read_text().splitlines() if line.strip()
+        json.loads(line)
+        for path in sorted(arguments.folder.glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+        if line.strip()
     ]
     checks = [check for check in checks if check["type"] != "math"]
     readers: dict[str, Callable[[Path, int], str]] = {"ours": ours, "pypdfium2": pdfium_plain, "olmOCR 7B": olmocr}

@@ -6,11 +6,12 @@ pdfium may crash, hang or eat memory on a hostile file: this module is for the i
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import pypdfium2 as pdfium
@@ -23,17 +24,19 @@ MAX_OBJECTS = 50_000
 MAX_SEGMENTS = 400
 MAX_RULES = 20_000
 MAX_DEPTH = 6
+MAX_PLACES = 400
+"""Pictures and filled shapes that are looked at to tell whether text is seen."""
 THIN = 3.0
 """A drawn shape at most this wide (points) is a line."""
 ASCENT, DESCENT = 0.78, 0.22
-"""A span's box reaches from its baseline this share of the font's size up and down: fonts' own figures are often wrong."""
+"""A span's box reaches this share of the font's size up and down from its baseline: fonts' own figures often err."""
 UNMAPPED = "\ufffd"
 INVISIBLE_MODES = (3, 7)
 _SPACES = frozenset((0x20, 0xA0, 0xD, 0xA, 0x9, 0x3000))
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
 _ACCENTS = {
-    "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308",
-    "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
+    "`": "\u0300", "´": "\u0301", "ˆ": "\u0302", "˜": "\u0303", "¯": "\u0304", "˘": "\u0306", "˙": "\u0307",
+    "¨": "\u0308", "˚": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
 _BOLD = re.compile(rb"bold|black|heavy|demi", re.IGNORECASE)
 _RTL = ((0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFF))
@@ -87,6 +90,7 @@ class _Drawing:
         self.fills: list[tuple[int, Box]] = []
         self.covers: list[tuple[int, Box]] = []
         self.order: dict[int, int] = {}
+        self.clips: dict[int, Box] = {}
         self.count = 0
 
     def read(self, page: pdfium.PdfPage) -> None:
@@ -102,12 +106,15 @@ class _Drawing:
         kind = c.FPDFPageObj_GetType(item)
         if kind == c.FPDF_PAGEOBJ_TEXT:
             self.order[_address(item)] = self.count
+            if depth == 0:
+                self._clip(item)
         elif kind == c.FPDF_PAGEOBJ_PATH:
             self._path(item, outer)
         elif kind == c.FPDF_PAGEOBJ_IMAGE:
             box = self._bounds(item, outer)
             self.images.append(box)
-            self.covers.append((self.count, box))
+            if len(self.covers) < MAX_PLACES:
+                self.covers.append((self.count, box))
         elif kind == c.FPDF_PAGEOBJ_FORM and depth < MAX_DEPTH:
             inner = _product(_matrix(item), outer)
             for index in range(c.FPDFFormObj_CountObjects(item)):
@@ -115,10 +122,35 @@ class _Drawing:
                     return False
         return True
 
+    def _clip(self, item: object) -> None:
+        """Where a text object is cut off, when it is."""
+        clip = c.FPDFPageObj_GetClipPath(item)
+        x, y = ctypes.c_float(), ctypes.c_float()
+        boxes = []
+        for path in range(min(max(c.FPDFClipPath_CountPaths(clip), 0), 8) if clip else 0):
+            points = []
+            for index in range(min(max(c.FPDFClipPath_CountPathSegments(clip, path), 0), MAX_SEGMENTS)):
+                c.FPDFPathSegment_GetPoint(c.FPDFClipPath_GetPathSegment(clip, path, index), x, y)
+                points.append(self.shown(x.value, y.value))
+            if points:
+                boxes.append(_around(points))
+        if boxes:
+            self.clips[_address(item)] = Box(
+                max(box.left for box in boxes),
+                max(box.top for box in boxes),
+                min(box.right for box in boxes),
+                min(box.bottom for box in boxes),
+            )
+
     def _bounds(self, item: object, outer: tuple[float, ...]) -> Box:
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         c.FPDFPageObj_GetBounds(item, left, bottom, right, top)
-        corners = ((left.value, bottom.value), (right.value, top.value), (left.value, top.value), (right.value, bottom.value))
+        corners = (
+            (left.value, bottom.value),
+            (right.value, top.value),
+            (left.value, top.value),
+            (right.value, bottom.value),
+        )
         return _around([self.shown(*_moved(outer, x, y)) for x, y in corners])
 
     def _path(self, item: object, outer: tuple[float, ...]) -> None:
@@ -128,7 +160,7 @@ class _Drawing:
             return
         fill, stroke = ctypes.c_int(), ctypes.c_int()
         c.FPDFPath_GetDrawMode(item, fill, stroke)
-        if not fill.value and not stroke.value or len(self.rules) > MAX_RULES:
+        if (not fill.value and not stroke.value) or len(self.rules) > MAX_RULES:
             return
         if wide <= THIN or high <= THIN:
             if wide > THIN or high > THIN:
@@ -136,7 +168,7 @@ class _Drawing:
             return
         if fill.value:
             colour = _colour(item)
-            if colour[3] and min(colour[:3]) < 250:
+            if colour[3] and min(colour[:3]) < 250 and len(self.fills) < MAX_PLACES:
                 self.fills.append((self.count, box))
         if not stroke.value:
             return
@@ -204,6 +236,7 @@ class _Style:
     mode: int
     colour: tuple[int, int, int, int]
     order: int
+    clip: Box | None
 
     def along(self, x: float, y: float) -> tuple[float, float]:
         cosine, sine = _direction(self.turn)
@@ -231,14 +264,21 @@ class _Characters:
         self.unmapped = 0
 
     def spans(self) -> Iterator[Span]:
-        for word in _accented(list(self._words())):
+        words = _accented(list(self._words()))
+        downwards = {id(word) for pair in itertools.pairwise(words) if _is_downwards(*pair) for word in pair}
+        is_vertical = len(downwards) > 0.5 * len(words)
+        for word in words:
             span = self._span(word)
-            if span is not None:
-                yield span
+            yield replace(span, turn=270) if is_vertical and id(word) in downwards else span
 
     def _words(self) -> Iterator[_Word]:
         raw, shown = self.raw, self.shown
-        unicode, textobject, loose, origin = c.FPDFText_GetUnicode, c.FPDFText_GetTextObject, c.FPDFText_GetLooseCharBox, c.FPDFText_GetCharOrigin
+        unicode, textobject, loose, origin = (
+            c.FPDFText_GetUnicode,
+            c.FPDFText_GetTextObject,
+            c.FPDFText_GetLooseCharBox,
+            c.FPDFText_GetCharOrigin,
+        )
         rect, x, y = c.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
         word: _Word | None = None
         end, high, before, invented = 0.0, 0, 0, False
@@ -291,7 +331,10 @@ class _Characters:
                 word = None
             if word is None:
                 word = _Word(style, v)
-            if any(other == sign and abs(left - u0) < 0.15 * size for left, _, other in word.signs[-2:]) and address != before:
+            if (
+                any(other == sign and abs(left - u0) < 0.15 * size for left, _, other in word.signs[-2:])
+                and address != before
+            ):
                 continue
             word.signs.append((u0, u1, sign))
             end, before, invented = u1, address, False
@@ -307,7 +350,9 @@ class _Characters:
         is_bold = c.FPDFText_GetFontWeight(self.raw, index) >= 600 or self._font(index)
         mode = c.FPDFTextObj_GetTextRenderMode(handle)
         order = self.drawing.order.get(address, 0)
-        return _Style(abs(size) or 1.0, turn % 360, is_bold, mode, _colour(handle), order)
+        return _Style(
+            abs(size) or 1.0, turn % 360, is_bold, mode, _colour(handle), order, self.drawing.clips.get(address)
+        )
 
     def _font(self, index: int) -> bool:
         """Whether the font's name says that it is bold."""
@@ -315,7 +360,7 @@ class _Characters:
         c.FPDFText_GetFontInfo(self.raw, index, name, 128, flags)
         return bool(_BOLD.search(name.value))
 
-    def _span(self, word: _Word) -> Span | None:
+    def _span(self, word: _Word) -> Span:
         style, signs = word.style, word.signs
         if any(_is_rtl(sign) for _, _, sign in signs):
             signs = _logical(signs)
@@ -331,6 +376,8 @@ class _Characters:
         if box.right <= 0 or box.bottom <= 0 or box.left >= self.drawing.width or box.top >= self.drawing.height:
             return False
         x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+        if style.clip is not None and not _holds(style.clip, x, y):
+            return False
         if min(style.colour[:3]) >= 250 and not any(
             order < style.order and _holds(place, x, y) for order, place in self.drawing.fills + self.drawing.covers
         ):
@@ -340,6 +387,15 @@ class _Characters:
 
 def _holds(box: Box, x: float, y: float) -> bool:
     return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def _is_downwards(one: _Word, other: _Word) -> bool:
+    """Whether two signs stand upright one below the other, as columns of Chinese and Japanese do."""
+    if len(one.signs) != 1 or len(other.signs) != 1 or one.style.turn or other.style.turn:
+        return False
+    size = one.style.size
+    is_below = 0.5 * size < other.v - one.v < 2 * size and abs(one.signs[0][0] - other.signs[0][0]) < 0.4 * size
+    return is_below and all(word.signs[0][2] > "\u2e7f" for word in (one, other))
 
 
 def _is_rtl(sign: str) -> bool:
@@ -386,7 +442,7 @@ def _letter(letters: dict[int, list[tuple[_Word, int]]], word: _Word, middle: fl
 
 def _logical(signs: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
     """Right to left by place; what one glyph stands for is given last sign first by pdfium, but for lam with alef."""
-    ordered = sorted(reversed(signs), key=lambda sign: -sign[1])
+    ordered = sorted(signs, key=lambda sign: -sign[1])
     for index in range(len(ordered) - 1):
         one, other = ordered[index], ordered[index + 1]
         if other[2] == "ل" and one[2] in "اأإآ" and one[:2] == other[:2]:

@@ -1,12 +1,13 @@
 """Blocks in reading order from the words of a page, whatever read them: the text layer or OCR.
 
-Columns are found by their gutters: white that runs down through several lines with text on both sides of it. What a gutter's
-band holds is read left before right, what lies above and below it is read apart, and so on within each side. Lines that
-are left stand in one column: they are joined to paragraphs, or are the rows of a table.
+Columns are found by their gutters: white that runs down through several lines with text on both sides of it. What a
+gutter's band holds is read left before right, what lies above and below it is read apart, and so on within each side.
+Lines that are left stand in one column: they are joined to paragraphs, or are the rows of a table.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,10 @@ from pipeline.extract.pdf.page import Box, Page, Span
 MAX_DEPTH = 12
 _LIST = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\])$")
 _BULLET = re.compile(r"^[•●◦▪■□‣·∙\uf0b7\uf0a7]\s*")
-_NUMBER = re.compile(r"[-–—|\s]*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:of|/|von|sur|de)\s*\d{1,4})?[-–—|.\s]*", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[-–—|\s]*(?:page|seite|p\.)?\s*(?:\d{1,4}|[ivxlc]{1,6})(?:\s*(?:of|/|von|sur|de)\s*\d{1,4})?[-–—|.\s]*",
+    re.IGNORECASE,
+)
 _END = re.compile(r"[.!?:;…。！？：]['\"”’)\]]*$")
 
 
@@ -40,7 +44,9 @@ def document_text(pages: Sequence[Page]) -> list[str]:
     upright = [_upright(page) for page in pages]
     cleaned = _without_furniture(upright)
     arranged = [arrange(page) for page in cleaned]
-    vocabulary = Counter(word for page in arranged for block in page for line in block.lines for word in line.text.lower().split())
+    vocabulary = Counter(
+        word for page in arranged for block in page for line in block.lines for word in line.text.lower().split()
+    )
     body = _body_size(line for page in arranged for block in page for line in block.lines)
     return [_markdown(blocks, body, vocabulary) for blocks in arranged]
 
@@ -72,11 +78,17 @@ def arrange(page: Page) -> list[Block]:
 
 
 def _upright(page: Page) -> Page:
-    """What is seen (or lies over a picture, as OCR's layer does), turned so that most of the text runs from left to right."""
+    """What is seen (or lies over a picture, as OCR's layer does), turned so that most text runs from left to right."""
     seen = [span for span in page.spans if span.is_visible]
-    hidden = [span for span in page.spans if not span.is_visible and any(_covers(image, span.box) for image in page.images)]
+    hidden = [
+        span for span in page.spans if not span.is_visible and any(_covers(image, span.box) for image in page.images)
+    ]
     if sum(len(span.text) for span in hidden) > sum(len(span.text) for span in seen):
-        seen += [span for span in hidden if not any(_covers(other.box, span.box) for other in seen)] if len(seen) < 500 else hidden
+        seen += (
+            [span for span in hidden if not any(_covers(other.box, span.box) for other in seen)]
+            if len(seen) < 500
+            else hidden
+        )
     turns = Counter[int]()
     for span in seen:
         turns[span.turn] += len(span.text)
@@ -93,10 +105,19 @@ def _upright(page: Page) -> Page:
             case 270:
                 return Box(box.top, page.width - box.right, box.bottom, page.width - box.left)
             case _:
-                return Box(page.width - box.right, page.height - box.bottom, page.width - box.left, page.height - box.top)
+                return Box(
+                    page.width - box.right, page.height - box.bottom, page.width - box.left, page.height - box.top
+                )
 
     spans = tuple(replace(span, box=turned(span.box), turn=(span.turn - turn) % 360) for span in seen)
-    return replace(page, width=width, height=height, spans=spans, rules=tuple(map(turned, page.rules)), images=tuple(map(turned, page.images)))
+    return replace(
+        page,
+        width=width,
+        height=height,
+        spans=spans,
+        rules=tuple(map(turned, page.rules)),
+        images=tuple(map(turned, page.images)),
+    )
 
 
 def _once(spans: Sequence[Span]) -> list[Span]:
@@ -123,7 +144,11 @@ def _line_numbers(words: Sequence[Span]) -> set[int]:
     if sum(word.text.strip().isdecimal() for word in words) < 8:
         return set()
     lines = lines_of(words)
-    heads = [line.spans[0] for line in lines if line.spans[0].text.strip().isdecimal() and len(line.spans[0].text.strip()) < 4]
+    heads = [
+        line.spans[0]
+        for line in lines
+        if line.spans[0].text.strip().isdecimal() and len(line.spans[0].text.strip()) < 4
+    ]
     best: list[Span] = []
     run: list[Span] = []
     for span in heads:
@@ -147,25 +172,26 @@ def _leaders(words: Sequence[Span]) -> tuple[set[int], list[Box]]:
     gone: list[Span] = []
     for row in rows.values():
         row.sort(key=lambda word: word.box.left)
-        run: list[Span] = []
-        for word in [*row, None]:
-            if word is not None and (not run or word.box.left - run[-1].box.right < 1.2 * word.size):
-                run.append(word)
-                continue
-            if sum(len(dot.text.replace(" ", "")) for dot in run) >= 5:
-                gone += run
-            run = [word] if word is not None else []
+        runs: list[list[Span]] = []
+        for word in row:
+            if runs and word.box.left - runs[-1][-1].box.right < 1.2 * word.size:
+                runs[-1].append(word)
+            else:
+                runs.append([word])
+        gone += [dot for run in runs if sum(len(dot.text.replace(" ", "")) for dot in run) >= 5 for dot in run]
     if not gone:
         return set(), []
     known = {id(word) for word in dots}
     beside = {round(word.box.bottom / 4) + step for word in words if id(word) not in known for step in (-1, 0, 1)}
     return {id(word) for word in gone}, [
-        Box(word.box.left, word.box.bottom, word.box.right, word.box.bottom) for word in gone if round(word.box.bottom / 4) not in beside
+        Box(word.box.left, word.box.bottom, word.box.right, word.box.bottom)
+        for word in gone
+        if round(word.box.bottom / 4) not in beside
     ]
 
 
 def _turned(page: Page) -> list[Block]:
-    """Text that runs in another direction than the page's, one block for each direction; stamps at the margin are left out."""
+    """Text in other directions than the page's, one block for each; stamps at the margin are left out."""
     body = [span.box for span in page.spans if span.turn == 0]
     groups: dict[int, list[Span]] = {}
     for span in page.spans:
@@ -183,7 +209,11 @@ def _turned(page: Page) -> list[Block]:
             box = spans[0].box
             blocks.append(Block(box, [Line([Span(text, box, spans[0].size)])]))
         else:
-            blocks += [block for block in arrange(replace(page, spans=tuple(spans), rules=(), images=())) if block.lines or block.table]
+            blocks += [
+                block
+                for block in arrange(replace(page, spans=tuple(spans), rules=(), images=()))
+                if block.lines or block.table
+            ]
     return blocks
 
 
@@ -225,15 +255,18 @@ def _regions(items: list[Span], page: Page, depth: int) -> Iterator[list[Span]]:
 
 
 def _cards(left: Sequence[Span], right: Sequence[Span]) -> list[tuple[float, float]]:
-    """Heights between which both sides are read: all, or the rows of cards where both begin anew with a head after much white."""
+    """Heights between which both sides are read: all, or rows of cards, which begin with a head on both."""
     sides = [lines_of(side) for side in (left, right)]
     size = median(line.size for side in sides for line in side)
     body = _body_size([*sides[0], *sides[1]])
     cuts = [-1e6]
-    for line in sides[0]:
-        for other in sides[1]:
-            if abs(line.base - other.base) < 0.4 * size and all(_is_head(one, side, body) for one, side in zip((line, other), sides, strict=True)):
-                cuts.append(min(line.box.top, other.box.top))
+    heads = [[line for line in side if _is_head(line, side, body)] for side in sides]
+    cuts += [
+        min(line.box.top, other.box.top)
+        for line in heads[0]
+        for other in heads[1]
+        if abs(line.base - other.base) < 0.4 * size
+    ]
     return list(zip(cuts, [*cuts[1:], 1e6], strict=True))
 
 
@@ -243,7 +276,7 @@ def _is_head(line: Line, side: list[Line], body: float) -> bool:
     if index == 0 or sum(sign.isalpha() for sign in line.text) < 3:
         return False
     above, below = side[index - 1], side[index + 1] if index + 1 < len(side) else None
-    larger = line.size > 1.1 * body or line.is_bold and below is not None and not below.is_bold
+    larger = line.size > 1.1 * body or (line.is_bold and below is not None and not below.is_bold)
     return larger and line.box.top - above.box.bottom > 1.2 * line.size
 
 
@@ -256,7 +289,8 @@ def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
     rows: dict[int, list[tuple[float, float]]] = {}
     for span in items:
         inset = 0.2 * (span.box.bottom - span.box.top)
-        for row in range(int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step) + 1):
+        first, last = int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step)
+        for row in range(first, min(last, first + 400) + 1):
             rows.setdefault(row, []).append((span.box.left, span.box.right))
     for rule in rules:
         if rule.right - rule.left > 3 * wide and rule.bottom - rule.top < 3:
@@ -284,9 +318,8 @@ def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
                 gutter.bottom = y
                 used.add(best[2])
             still.append(gutter)
-        for index in range(1, len(gaps) - 1):
-            if index not in used:
-                still.append(_Gutter(*gaps[index], top=y, bottom=y, last=y))
+        fresh = [gap for index, gap in enumerate(gaps) if 0 < index < len(gaps) - 1 and index not in used]
+        still += [_Gutter(left, right, top=y, bottom=y, last=y) for left, right in fresh]
         open_gutters = still
     done += open_gutters
     least = 3.5 * size / step
@@ -351,7 +384,11 @@ def _is_prose(lines: Sequence[Line]) -> bool:
     if len(lines) < 3:
         return False
     width = max(line.box.right for line in lines) - min(line.box.left for line in lines)
-    full = [line for line in lines if line.box.right - line.box.left > 0.5 * width and len(line.text) > 18 and line.text.count(" ") >= 2]
+    full = [
+        line
+        for line in lines
+        if line.box.right - line.box.left > 0.5 * width and len(line.text) > 18 and line.text.count(" ") >= 2
+    ]
     text = "".join(line.text for line in lines).replace(" ", "")
     if sum(sign.isalpha() for sign in text) < 0.6 * len(text):
         return False
@@ -377,7 +414,7 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
         return []
     left = min(line.box.left for line in lines)
     right = sorted(line.box.right for line in lines)[int(0.9 * (len(lines) - 1))]
-    pitches = [(b.base - a.base) / b.size for a, b in zip(lines, lines[1:], strict=False) if 0 < b.base - a.base < 3 * b.size]
+    pitches = [(b.base - a.base) / b.size for a, b in itertools.pairwise(lines) if 0 < b.base - a.base < 3 * b.size]
     pitch = sorted(pitches)[len(pitches) // 3] if pitches else 1.2
     is_even = sum(line.box.right > right - line.size for line in lines) >= 0.5 * len(lines) and len(lines) >= 4
     blocks: list[Block] = []
@@ -392,7 +429,9 @@ def _paragraphs(lines: list[Line]) -> list[Block]:
     return blocks
 
 
-def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float, is_even: bool) -> bool:
+def _begins(
+    line: Line, before: list[Line], following: Line | None, edges: tuple[float, float], pitch: float, is_even: bool
+) -> bool:
     """Whether a paragraph begins with `line`."""
     last = before[-1]
     size = max(line.size, last.size)
@@ -413,7 +452,11 @@ def _begins(line: Line, before: list[Line], following: Line | None, edges: tuple
         return True
     ended = bool(_END.search(last.text))
     indent = line.box.left - last.box.left
-    if 0.8 * size < indent and (ended or short) and (following is None or following.box.left < line.box.left - 0.5 * size or short):
+    if (
+        0.8 * size < indent
+        and (ended or short)
+        and (following is None or following.box.left < line.box.left - 0.5 * size or short)
+    ):
         return len(before) > 1 or ended or short
     if indent < -0.8 * size and len(before) > 1 and before[-2].box.left > line.box.left + 0.8 * size:
         return True
@@ -425,7 +468,9 @@ def _is_item(line: Line) -> bool:
     if len(line.spans) < 2:
         return False
     first, second = line.spans[:2]
-    return bool(_LIST.match(first.text.strip())) or first.text.strip() == "o" and second.box.left - first.box.right > 0.8 * line.size
+    return bool(_LIST.match(first.text.strip())) or (
+        first.text.strip() == "o" and second.box.left - first.box.right > 0.8 * line.size
+    )
 
 
 def _is_parted(line: Line) -> bool:
@@ -434,7 +479,9 @@ def _is_parted(line: Line) -> bool:
 
 
 def _union(boxes: Sequence[Box]) -> Box:
-    return Box(min(b.left for b in boxes), min(b.top for b in boxes), max(b.right for b in boxes), max(b.bottom for b in boxes))
+    return Box(
+        min(b.left for b in boxes), min(b.top for b in boxes), max(b.right for b in boxes), max(b.bottom for b in boxes)
+    )
 
 
 # Blocks to text
@@ -457,11 +504,19 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
         text = _joined(block.lines, vocabulary)
         size = median(line.size for line in block.lines)
         letters = sum(sign.isalpha() for sign in text)
-        if size >= 1.18 * body and len(block.lines) <= 3 and len(text) <= 150 and letters >= 3 and not _END.search(text):
+        if (
+            size >= 1.18 * body
+            and len(block.lines) <= 3
+            and len(text) <= 150
+            and letters >= 3
+            and not _END.search(text)
+        ):
             level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
             texts.append("#" * level + " " + text)
         else:
-            texts.append("- " + text[2:] if _is_item(block.lines[0]) and text.startswith("o ") else _BULLET.sub("- ", text))
+            texts.append(
+                "- " + text[2:] if _is_item(block.lines[0]) and text.startswith("o ") else _BULLET.sub("- ", text)
+            )
     return "\n\n".join(text for text in texts if text.strip())
 
 
@@ -472,11 +527,13 @@ def _joined(lines: Sequence[Line], vocabulary: Counter[str]) -> str:
         if not text:
             text = line.text
             continue
-        head, _, tail = text.rpartition(" ")
+        _head, _, tail = text.rpartition(" ")
         if tail[-1:] in ("-", "\xad", "‐") and len(tail) > 1 and tail[-2].isalpha() and line.text[:1].isalpha():
             word, rest = tail[:-1], line.text.split(" ", 1)[0]
             whole, hyphened = vocabulary[_bare(word + rest)], vocabulary[_bare(word + "-" + rest)]
-            joined = tail[-1] == "\xad" or (line.text[0].islower() and whole >= hyphened and not (hyphened == 0 and "-" in word))
+            joined = tail[-1] == "\xad" or (
+                line.text[0].islower() and whole >= hyphened and not (hyphened == 0 and "-" in word)
+            )
             text = text[:-1] + ("" if joined else "-") + line.text
         elif _is_wide(text[-1]) and _is_wide(line.text[:1] or " "):
             text += line.text
@@ -506,7 +563,9 @@ def _without_furniture(pages: Sequence[Page]) -> list[Page]:
     for page, edge in zip(pages, edges, strict=True):
         gone = {id(span) for line, key in edge if counts[key] >= 2 for span in line.spans}
         gone |= _numbers(page, gone)
-        cleaned.append(replace(page, spans=tuple(span for span in page.spans if id(span) not in gone)) if gone else page)
+        cleaned.append(
+            replace(page, spans=tuple(span for span in page.spans if id(span) not in gone)) if gone else page
+        )
     return cleaned
 
 
@@ -519,8 +578,8 @@ def _edges(page: Page) -> list[tuple[Line, tuple[str, int]]]:
 
 
 def _numbers(page: Page, gone: set[int]) -> set[int]:
-    """Words at the upper and lower edge that are evidently no part of the text: page numbers with what shares their line, and
-    small lines far from it."""
+    """Words at the edges that are evidently no part of the text: page numbers with what shares their line, and small
+    lines far from it."""
     lines = lines_of([span for span in page.spans if span.turn == 0 and id(span) not in gone])
     body = _body_size(lines)
     found: set[int] = set()

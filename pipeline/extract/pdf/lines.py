@@ -34,7 +34,10 @@ class Line:
         main = [span for span in spans if span.size >= 0.9 * self.size] or spans
         self.base = sorted(span.box.bottom for span in main)[len(main) // 2]
         self.box = Box(
-            min(s.box.left for s in spans), min(s.box.top for s in main), max(s.box.right for s in spans), max(s.box.bottom for s in main)
+            min(s.box.left for s in spans),
+            min(s.box.top for s in main),
+            max(s.box.right for s in spans),
+            max(s.box.bottom for s in main),
         )
         self.text = line_text(spans, self.size, self.base)
         self.is_bold = all(span.is_bold for span in spans)
@@ -62,7 +65,11 @@ def lines_of(words: Sequence[Span]) -> list[Line]:
         ends.setdefault(int(bottom // _BUCKET), []).append(best)
     rows = _attached(rows)
     for cap in caps:
-        right = [row for row in rows if min(w.box.left for w in row) >= cap.box.right - 0.1 * cap.size and _beside(cap, row[0])]
+        right = [
+            row
+            for row in rows
+            if min(w.box.left for w in row) >= cap.box.right - 0.1 * cap.size and _beside(cap, row[0])
+        ]
         if right:
             first = min(right, key=lambda row: row[0].box.top)
             start = min(first, key=lambda word: word.box.left)
@@ -79,13 +86,23 @@ def _without_caps(words: Sequence[Span]) -> tuple[Sequence[Span], list[Span]]:
     for word in words:
         sizes[word.size] += len(word.text)
     usual = max(sizes, key=lambda size: (sizes[size], size), default=0.0)
-    caps = [word for word in words if word.size >= 1.9 * usual and len(word.text.strip()) == 1 and word.text.strip().isalpha()]
-    caps = [cap for cap in caps if sum(_beside(cap, word) and word.box.left >= cap.box.right - 1 for word in words) >= 4]
+    caps = [
+        word
+        for word in words
+        if word.size >= 1.9 * usual and len(word.text.strip()) == 1 and word.text.strip().isalpha()
+    ]
+    caps = [
+        cap for cap in caps if sum(_beside(cap, word) and word.box.left >= cap.box.right - 1 for word in words) >= 4
+    ]
     return ([word for word in words if word not in caps], caps) if caps else (words, caps)
 
 
 def _beside(cap: Span, word: Span) -> bool:
-    return word.size < 0.6 * cap.size and cap.box.top - word.size < word.box.top and word.box.bottom < cap.box.bottom + word.size
+    return (
+        word.size < 0.6 * cap.size
+        and cap.box.top - word.size < word.box.top
+        and word.box.bottom < cap.box.bottom + word.size
+    )
 
 
 def _attached(rows: list[list[Span]]) -> list[list[Span]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from pipeline.extract.pdf.lines import Line, lines_of
+from pipeline.extract.pdf.lines import Line, line_text, lines_of
 from pipeline.extract.pdf.page import Box, Page, Span
 
 NEAR = 3.0
 """Lines that come this close (points) meet."""
 MAX_LINES = 400
+MAX_TRIES = 60
+"""How often a table is looked for between drawn lines of one page, and among the rows of one column."""
 MAX_CELL = 1500
 _MARKER = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\]|\d+(?:\.\d+)*)$")
 _AMOUNT = re.compile(r"(?!(?:19|20)\d\d$)[-–−(+$€£]*\s?\d[\d.,]*\)?\s?%?")
@@ -45,15 +48,20 @@ def joined(rules: Sequence[Box]) -> tuple[Box, ...]:
     """Lines across and down, pieces of one line put together."""
     across = _merged([(b.top + b.bottom, b.left, b.right) for b in rules if b.right - b.left > b.bottom - b.top])
     down = _merged([(b.left + b.right, b.top, b.bottom) for b in rules if b.bottom - b.top > b.right - b.left])
-    return tuple([Box(left, y, right, y) for y, left, right in across] + [Box(x, top, x, bottom) for x, top, bottom in down])
+    return tuple(
+        [Box(left, y, right, y) for y, left, right in across] + [Box(x, top, x, bottom) for x, top, bottom in down]
+    )
 
 
 def ruled(page: Page, words: Sequence[Span]) -> list[Table]:
     """Tables whose cells lie between drawn lines."""
-    across, down = [(b.top, b.left, b.right) for b in page.rules if b.top == b.bottom], [(b.left, b.top, b.bottom) for b in page.rules if b.left == b.right]
+    across, down = (
+        [(b.top, b.left, b.right) for b in page.rules if b.top == b.bottom],
+        [(b.left, b.top, b.bottom) for b in page.rules if b.left == b.right],
+    )
     if len(across) > MAX_LINES or len(down) > MAX_LINES:
         return []
-    tables = []
+    tables: list[Table] = []
     for rows, columns in _grids(across, down):
         table = _lattice(rows, columns, words)
         if table is not None and not any(_overlap(table.box, other.box) for other in tables):
@@ -101,7 +109,10 @@ def _grids(across: Lines, down: Lines) -> list[tuple[Lines, Lines]]:
         groups.setdefault(root(i), ([], []))[0].append(line)
     for j, line in enumerate(down):
         groups.setdefault(root(len(across) + j), ([], []))[1].append(line)
-    return sorted((g for g in groups.values() if len(g[0]) + len(g[1]) >= 4 and len(g[0]) >= 2 and g[1]), key=lambda g: -len(g[0]) * len(g[1]))
+    return sorted(
+        (g for g in groups.values() if len(g[0]) + len(g[1]) >= 4 and len(g[0]) >= 2 and g[1]),
+        key=lambda g: -len(g[0]) * len(g[1]),
+    )
 
 
 def _places(values: list[float]) -> list[float]:
@@ -113,13 +124,13 @@ def _places(values: list[float]) -> list[float]:
 
 
 def _lattice(across: Lines, down: Lines, words: Sequence[Span]) -> Table | None:
-    xs = _places([x for x, _, _ in down] + [min(l for _, l, _ in across), max(r for _, _, r in across)])
-    ys = _places([y for y, _, _ in across] + [min(t for _, t, _ in down), max(b for _, _, b in down)])
+    xs = _places([x for x, _, _ in down] + [min(line[1] for line in across), max(line[2] for line in across)])
+    ys = _places([y for y, _, _ in across] + [min(line[1] for line in down), max(line[2] for line in down)])
     if len(xs) < 3 or len(ys) < 3:
         return None
     box = Box(xs[0], ys[0], xs[-1], ys[-1])
     inside = [w for w in words if _middle_in(w.box, box)]
-    xs = sorted([*xs, *(x for left, right in zip(xs, xs[1:], strict=False) for x in _unruled_within(left, right, inside))])
+    xs = sorted([*xs, *(x for left, right in itertools.pairwise(xs) for x in _unruled_within(left, right, inside))])
     cells: dict[tuple[int, int], list[Span]] = {}
     for word in inside:
         column = _slot(xs, (word.box.left + word.box.right) / 2)
@@ -136,12 +147,17 @@ def _lattice(across: Lines, down: Lines, words: Sequence[Span]) -> Table | None:
         columns = {column: lines_of(held) for (r, column), held in merged.items() if r == row}
         if any(sum(len(line.text) for line in held) > MAX_CELL for held in columns.values()):
             return None
-        rows += _split(columns, {c: max(k for k in range(len(xs) - 1) if starts[(row, k)] == (row, c)) for c in columns})
+        rows += _split(
+            columns, {c: max(k for k in range(len(xs) - 1) if starts[(row, k)] == (row, c)) for c in columns}
+        )
     return Table(box, _text(rows, len(xs) - 1, 1), inside)
 
 
 def _middle_in(box: Box, other: Box) -> bool:
-    return other.left <= (box.left + box.right) / 2 <= other.right and other.top <= (box.top + box.bottom) / 2 <= other.bottom
+    return (
+        other.left <= (box.left + box.right) / 2 <= other.right
+        and other.top <= (box.top + box.bottom) / 2 <= other.bottom
+    )
 
 
 def _slot(places: list[float], value: float) -> int:
@@ -154,13 +170,18 @@ def _spans(xs: list[float], ys: list[float], across: Lines, down: Lines) -> dict
         (row, column)
         for row in range(len(ys) - 1)
         for column in range(1, len(xs) - 1)
-        if any(abs(x - xs[column]) <= 2 * NEAR and top <= (ys[row] + ys[row + 1]) / 2 <= bottom for x, top, bottom in down)
+        if any(
+            abs(x - xs[column]) <= 2 * NEAR and top <= (ys[row] + ys[row + 1]) / 2 <= bottom for x, top, bottom in down
+        )
     }
     floors = {
         (row, column)
         for row in range(1, len(ys) - 1)
         for column in range(len(xs) - 1)
-        if any(abs(y - ys[row]) <= 2 * NEAR and left <= (xs[column] + xs[column + 1]) / 2 <= right for y, left, right in across)
+        if any(
+            abs(y - ys[row]) <= 2 * NEAR and left <= (xs[column] + xs[column + 1]) / 2 <= right
+            for y, left, right in across
+        )
     }
     starts: dict[tuple[int, int], tuple[int, int]] = {}
     for row in range(len(ys) - 1):
@@ -183,7 +204,7 @@ def _unruled_within(left: float, right: float, words: Sequence[Span]) -> list[fl
     if len(many) < 3 or len(many) < 0.6 * len(rows) or digits < 0.6 * len(lines):
         return []
     columns = _columns(many, median(line.size for line in lines))
-    return [(one[1] + other[0]) / 2 for one, other in zip(columns, columns[1:], strict=False)]
+    return [(one[1] + other[0]) / 2 for one, other in itertools.pairwise(columns)]
 
 
 def _parted(
@@ -198,7 +219,11 @@ def _parted(
         if len(columns) < 2 or len({row for row, _ in group}) > 1 or not all(cells.get(place) for place in group):
             continue
         words = [word for place in group for word in cells[place]]
-        if not any(word.box.left < xs[column] + 2 and word.box.right > xs[column] - 2 for word in words for column in columns - {min(columns)}):
+        if not any(
+            word.box.left < xs[column] + 2 and word.box.right > xs[column] - 2
+            for word in words
+            for column in columns - {min(columns)}
+        ):
             starts.update({place: place for place in group})
     return starts
 
@@ -210,14 +235,18 @@ def _split(columns: dict[int, list[Line]], lasts: dict[int, int]) -> list[list[C
     if most >= 2 and len(ordered[0]) == most and any(len(held) >= 0.6 * most for held in ordered[1:]):
         bases = [line.base for line in ordered[0]]
         lines = [line for held in ordered[1:] for line in held]
-        if all(any(abs(line.base - base) < 0.4 * line.size for base in bases) for line in lines) and not _run_on(ordered):
+        if all(any(abs(line.base - base) < 0.4 * line.size for base in bases) for line in lines) and not _run_on(
+            ordered
+        ):
             rows: list[list[Cell]] = [[] for _ in bases]
             for column, held in sorted(columns.items()):
                 for line in held:
                     row = min(range(len(bases)), key=lambda index: abs(bases[index] - line.base))
                     rows[row].append(Cell(column, lasts[column], line.text))
             return rows
-    return [[Cell(column, lasts[column], " ".join(line.text for line in held)) for column, held in sorted(columns.items())]]
+    return [
+        [Cell(column, lasts[column], " ".join(line.text for line in held)) for column, held in sorted(columns.items())]
+    ]
 
 
 def _run_on(cells: list[list[Line]]) -> bool:
@@ -242,10 +271,13 @@ def framed(page: Page, words: Sequence[Span]) -> list[Table]:
             if line[2] - line[1] > 60:
                 groups.append([line])
     tables: list[Table] = []
+    tries = 0
     for group in groups:
         start = 0
-        while start < len(group) - 1:
-            for end in range(min(len(group) - 1, start + 40), start, -1):
+        while start < len(group) - 1 and tries < MAX_TRIES:
+            ends = [len(group) - 1, *range(min(len(group) - 2, start + 8), start, -1)]
+            for end in ends:
+                tries += 1
                 table = _between(group[start], group[end], words, page)
                 if table is not None and not any(_overlap(table.box, other.box) for other in tables):
                     tables.append(table)
@@ -256,7 +288,9 @@ def framed(page: Page, words: Sequence[Span]) -> list[Table]:
     return tables
 
 
-def _between(top: tuple[float, float, float], bottom: tuple[float, float, float], words: Sequence[Span], page: Page) -> Table | None:
+def _between(
+    top: tuple[float, float, float], bottom: tuple[float, float, float], words: Sequence[Span], page: Page
+) -> Table | None:
     box = Box(min(top[1], bottom[1]) - NEAR, top[0] - NEAR, max(top[2], bottom[2]) + NEAR, bottom[0] + NEAR)
     lines = lines_of([word for word in words if _middle_in(word.box, box)])
     if not 3 <= len(lines) <= 200:
@@ -270,10 +304,12 @@ def _between(top: tuple[float, float, float], bottom: tuple[float, float, float]
 def unruled(lines: list[Line], page: Page) -> Iterator[Table | list[Line]]:
     """`lines` of one column, from top to bottom: tables, and the lines between them."""
     pieces = [_pieces(line) for line in lines]
-    start = done = 0
+    start = done = tries = 0
     while start < len(lines):
         end = _run(lines, pieces, start)
-        table = _aligned(lines[start:end], pieces[start:end], page) if end - start >= 2 else None
+        is_run = end - start >= 2 and tries < MAX_TRIES
+        tries += is_run
+        table = _aligned(lines[start:end], pieces[start:end], page) if is_run else None
         if table is None:
             start += 1
             continue
@@ -289,7 +325,7 @@ def unruled(lines: list[Line], page: Page) -> Iterator[Table | list[Line]]:
 
 
 def _pieces(line: Line) -> list[list[Span]]:
-    """A line's words, parted where the white between them is wider than a space; a currency sign stays with its number."""
+    """A line's words, parted where white is wider than a space; a currency sign stays with its number."""
     pieces = [[line.spans[0]]]
     for word in line.spans[1:]:
         gap = word.box.left - pieces[-1][-1].box.right
@@ -312,19 +348,31 @@ def _run(lines: list[Line], pieces: list[list[list[Span]]], start: int) -> int:
             break
         if len(pieces[index]) >= 2:
             end = index + 1
-    while end < len(lines) and len(pieces[end]) == 1 and 0 < lines[end].base - lines[end - 1].base < 1.15 * lines[end - 1].size and len(lines[end].text) < 40:
+    while (
+        end < len(lines)
+        and len(pieces[end]) == 1
+        and 0 < lines[end].base - lines[end - 1].base < 1.15 * lines[end - 1].size
+        and len(lines[end].text) < 40
+    ):
         end += 1
     return end
 
 
 def _is_head(line: Line, pieces: list[list[Span]], below: Line, table: Table, page: Page) -> bool:
     """Whether a line right above a table is a head over several of its columns."""
-    if not 0 < below.base - line.base < 2.2 * line.size or line.box.left < table.box.left - NEAR or line.box.right > table.box.right + NEAR:
+    if (
+        not 0 < below.base - line.base < 2.2 * line.size
+        or line.box.left < table.box.left - NEAR
+        or line.box.right > table.box.right + NEAR
+    ):
         return False
     if len(pieces) >= 2:
         return True
     return line.box.left > table.box.left + 0.15 * (table.box.right - table.box.left) and any(
-        -0.35 * line.size < rule.top - line.base < 1.2 * line.size and rule.left <= line.box.left and rule.right >= line.box.right for rule in page.rules
+        -0.35 * line.size < rule.top - line.base < 1.2 * line.size
+        and rule.left <= line.box.left
+        and rule.right >= line.box.right
+        for rule in page.rules
     )
 
 
@@ -337,23 +385,19 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
     columns = _columns(boxes, size)
     if len(columns) < 2:
         return None
-    body = [[_cell(piece, columns, size) for piece in row] for row in pieces]
-    rows = [[cell for group in row for cell in group] for row in body]
-    wide = [row for row in rows if len(row) >= 2]
-    lengths = [len(cell.text) for row in wide for cell in row]
-    filled = sum(len(row) for row in wide) / (len(wide) * len(columns))
     box = _union([line.box for line in lines])
-    digits = sum(any(sign.isdigit() for sign in cell.text) for row in wide for cell in row) / max(1, len(lengths))
-    framed = sum(1 for r in page.rules if r.right - r.left > 0.5 * (box.right - box.left) and box.top - 2 * size < r.top < box.bottom + size and _overlap(Box(r.left, 0, r.right, 1), Box(box.left, 0, box.right, 1)))
-    if filled < 0.45 or sum(lengths) / len(lengths) > 35:
-        return None
-    if not (len(wide) >= 3 and (len(columns) >= 3 or digits > 0.3 or framed) or framed >= 2 and len(columns) >= 3):
-        return None
+    framed = sum(
+        1
+        for r in page.rules
+        if r.right - r.left > 0.5 * (box.right - box.left)
+        and box.top - 2 * size < r.top < box.bottom + size
+        and _overlap(Box(r.left, 0, r.right, 1), Box(box.left, 0, box.right, 1))
+    )
     if framed < 2 and not _stand_in_columns(boxes, columns, size):
         return None
-    spoken = sum(any(sign.isalnum() for sign in cell.text) for row in wide for cell in row)
-    is_tight = any(b.base - a.base < 0.85 * min(a.size, b.size) for a, b in zip(lines, lines[1:], strict=False))
-    if spoken < 0.6 * len(lengths) or is_tight and not framed:
+    body = [[_cell(piece, columns, line) for piece in row] for line, row in zip(lines, pieces, strict=True)]
+    rows = [[cell for group in row for cell in group] for row in body]
+    if not _is_table(rows, lines, box, len(columns), framed):
         return None
     slanted = _slanted(page, box, columns)
     words = [span for line in lines for span in line.spans] + list(slanted.values())
@@ -363,8 +407,18 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
         heads = min(range(len(lines)), key=lambda index: abs(lines[index].base - foot)) + 1
         rows[heads - 1] += [Cell(column, column, span.text.strip()) for column, span in slanted.items()]
         rows[heads - 1].sort(key=lambda cell: cell.first)
-    full = next((index for index, row in enumerate(rows) if len(row) >= 0.6 * len(columns) and all(c.first == c.last for c in row)), 0)
-    full = min(full, next((index for index, row in enumerate(rows) if any(_AMOUNT.fullmatch(cell.text) for cell in row[1:])), full))
+    full = next(
+        (
+            index
+            for index, row in enumerate(rows)
+            if len(row) >= 0.6 * len(columns) and all(c.first == c.last for c in row)
+        ),
+        0,
+    )
+    full = min(
+        full,
+        next((index for index, row in enumerate(rows) if any(_AMOUNT.fullmatch(cell.text) for cell in row[1:])), full),
+    )
     heads = max(heads, full)
     if heads == full and full and not any(sign.isdigit() for cell in rows[full][1:] for sign in cell.text):
         heads += 1
@@ -377,8 +431,27 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
     return Table(box, _text(rows, len(columns), max(1, heads)), words)
 
 
+def _is_table(rows: list[list[Cell]], lines: list[Line], box: Box, width: int, framed: int) -> bool:
+    """Whether rows are filled enough, with cells short enough, and no running text among them."""
+    wide = [row for row in rows if len(row) >= 2]
+    texts = [cell.text for row in wide for cell in row]
+    if not texts or len(texts) < 0.45 * len(wide) * width or sum(map(len, texts)) > 35 * len(texts):
+        return False
+    digits = sum(any(sign.isdigit() for sign in text) for text in texts) / len(texts)
+    if not ((len(wide) >= 3 and (width >= 3 or digits > 0.3 or framed)) or (framed >= 2 and width >= 3)):
+        return False
+    prose = [
+        line
+        for line, row in zip(lines, rows, strict=True)
+        if len(row) == 1 and len(row[0].text) > 60 and line.box.right - line.box.left > 0.8 * (box.right - box.left)
+    ]
+    is_tight = any(b.base - a.base < 0.85 * min(a.size, b.size) for a, b in itertools.pairwise(lines))
+    spoken = sum(any(sign.isalnum() for sign in text) for text in texts)
+    return spoken >= 0.6 * len(texts) and (framed > 0 or not is_tight) and len(prose) < 3
+
+
 def _stand_in_columns(rows: list[list[Box]], columns: list[tuple[float, float]], size: float) -> bool:
-    """Whether cells of a column begin, end or are centred at one place; words that wide spaces part do not, and fill their line."""
+    """Whether cells begin, end or are centred at one place; words with wide spaces do not, and they fill their line."""
     width = columns[-1][1] - columns[0][0]
     if sum(sum(box.right - box.left for box in row) for row in rows) > 0.8 * width * len(rows):
         return False
@@ -390,8 +463,16 @@ def _stand_in_columns(rows: list[list[Box]], columns: list[tuple[float, float]],
                 held[inside[0]].append(box)
     fine = 0
     for boxes in held:
-        places = ([box.left for box in boxes], [box.right for box in boxes], [(box.left + box.right) / 2 for box in boxes])
-        fine += any(sum(abs(value - median(values)) < 0.4 * size for value in values) >= 0.6 * len(values) for values in places if values)
+        places = (
+            [box.left for box in boxes],
+            [box.right for box in boxes],
+            [(box.left + box.right) / 2 for box in boxes],
+        )
+        fine += any(
+            sum(abs(value - median(values)) < 0.4 * size for value in values) >= 0.6 * len(values)
+            for values in places
+            if values
+        )
     return fine >= 0.75 * len(columns)
 
 
@@ -400,7 +481,9 @@ def _box(words: Sequence[Span]) -> Box:
 
 
 def _union(boxes: Sequence[Box]) -> Box:
-    return Box(min(b.left for b in boxes), min(b.top for b in boxes), max(b.right for b in boxes), max(b.bottom for b in boxes))
+    return Box(
+        min(b.left for b in boxes), min(b.top for b in boxes), max(b.right for b in boxes), max(b.bottom for b in boxes)
+    )
 
 
 def _columns(rows: list[list[Box]], size: float) -> list[tuple[float, float]]:
@@ -422,22 +505,27 @@ def _columns(rows: list[list[Box]], size: float) -> list[tuple[float, float]]:
     return [(left, right) for left, right in columns]
 
 
-def _cell(piece: list[Span], columns: list[tuple[float, float]], size: float) -> list[Cell]:
-    """A piece as one cell, or as several where white between its words falls between columns."""
+def _cell(piece: list[Span], columns: list[tuple[float, float]], line: Line) -> list[Cell]:
+    """A piece of a line as one cell, or as several where white between its words falls between columns."""
     groups: list[tuple[int, list[Span]]] = []
     for word in piece:
         middle = (word.box.left + word.box.right) / 2
         column = min(range(len(columns)), key=lambda c: max(columns[c][0] - middle, middle - columns[c][1], 0))
-        if groups and (groups[-1][0] == column or word.box.left - groups[-1][1][-1].box.right < 0.45 * size):
+        is_near = groups and word.box.left - groups[-1][1][-1].box.right < 0.45 * line.size
+        if groups and (groups[-1][0] == column or is_near):
             groups[-1][1].append(word)
         else:
             groups.append((column, [word]))
     cells = []
     for column, words in groups:
         box = _box(words)
-        covered = [c for c, (left, right) in enumerate(columns) if min(box.right, right) - max(box.left, left) > 0.3 * min(right - left, 3 * size)]
+        covered = [
+            c
+            for c, (left, right) in enumerate(columns)
+            if min(box.right, right) - max(box.left, left) > 0.3 * min(right - left, 3 * line.size)
+        ]
         first, last = (min(covered), max(covered)) if covered else (column, column)
-        cells.append(Cell(first, last, lines_of(words)[0].text if len(words) == 1 else " ".join(line.text for line in lines_of(words))))
+        cells.append(Cell(first, last, line_text(words, line.size, line.base)))
     return cells
 
 
@@ -452,29 +540,53 @@ def _slanted(page: Page, box: Box, columns: list[tuple[float, float]]) -> dict[i
     return found
 
 
-def _stretched(row: list[Cell], line: Line, groups: list[list[Cell]], pieces: list[list[Span]], columns: list[tuple[float, float]], page: Page) -> None:
+def _stretched(
+    row: list[Cell],
+    line: Line,
+    groups: list[list[Cell]],
+    pieces: list[list[Span]],
+    columns: list[tuple[float, float]],
+    page: Page,
+) -> None:
     """Heads that stand over several columns: those that a line below them covers, or in whose middle they stand."""
     for group, piece in zip(groups, pieces, strict=True):
         if len(group) != 1:
             continue
         cell, box = group[0], _box(piece)
         middle = (box.left + box.right) / 2
-        rule = next((r for r in page.rules if -0.35 * line.size < r.top - line.base < 1.2 * line.size and r.left <= middle <= r.right and r.right - r.left < 0.8 * (columns[-1][1] - columns[0][0])), None)
+        rule = next(
+            (
+                r
+                for r in page.rules
+                if -0.35 * line.size < r.top - line.base < 1.2 * line.size
+                and r.left <= middle <= r.right
+                and r.right - r.left < 0.8 * (columns[-1][1] - columns[0][0])
+            ),
+            None,
+        )
         others = {c for other in row if other is not cell for c in range(other.first, other.last + 1)}
         under = []
         if rule is not None:
-            under = [c for c, (left, right) in enumerate(columns) if rule.left - NEAR <= (left + right) / 2 <= rule.right + NEAR and c not in others]
+            under = [
+                c
+                for c, (left, right) in enumerate(columns)
+                if rule.left - NEAR <= (left + right) / 2 <= rule.right + NEAR and c not in others
+            ]
         if len(under) < 2:
             left, right = columns[cell.first]
             is_centred = abs((left + right) / 2 - middle) < 0.15 * (right - left)
             is_flush = abs(left - box.left) < NEAR or abs(right - box.right) < NEAR
-            if cell.first == cell.last and (is_flush and not is_centred or is_centred and len(row) > 0.5 * len(columns)):
+            if cell.first == cell.last and (
+                (is_flush and not is_centred) or (is_centred and len(row) > 0.5 * len(columns))
+            ):
                 continue
             best = (cell.first, cell.last)
             for first in range(cell.first, -1, -1):
                 for last in range(cell.last, len(columns)):
                     centre = (columns[first][0] + columns[last][1]) / 2
-                    if others & set(range(first, last + 1)) or abs(centre - middle) > max(0.06 * (columns[last][1] - columns[first][0]), 0.6 * line.size):
+                    if others & set(range(first, last + 1)) or abs(centre - middle) > max(
+                        0.06 * (columns[last][1] - columns[first][0]), 0.6 * line.size
+                    ):
                         continue
                     if last - first > best[1] - best[0] and last - first <= 2 * (cell.last - cell.first) + 3:
                         best = (first, last)
@@ -483,12 +595,14 @@ def _stretched(row: list[Cell], line: Line, groups: list[list[Cell]], pieces: li
             cell.first, cell.last = min(under), max(under)
 
 
-def _folded(rows: list[list[Cell]], lines: list[Line], heads: int, columns: list[tuple[float, float]]) -> list[list[Cell]]:
+def _folded(
+    rows: list[list[Cell]], lines: list[Line], heads: int, columns: list[tuple[float, float]]
+) -> list[list[Cell]]:
     """Rows that only go on with a cell of their neighbour put into it."""
     anchors = [i for i in range(heads, len(rows)) if len(rows[i]) >= max(2, 0.6 * len(columns))]
     if len(anchors) < 2:
         return rows
-    pitch = median(lines[b].base - lines[a].base for a, b in zip(anchors, anchors[1:], strict=False))
+    pitch = median(lines[b].base - lines[a].base for a, b in itertools.pairwise(anchors))
     orphans = [index for index in range(heads, len(rows)) if index not in anchors]
     away = {index: min(abs(lines[a].base - lines[index].base) for a in anchors) for index in orphans}
     is_centred = any(away[index] < 0.95 * lines[index].size for index in orphans)
@@ -496,12 +610,19 @@ def _folded(rows: list[list[Cell]], lines: list[Line], heads: int, columns: list
     for index in orphans:
         row = rows[index]
         previous = max((a for a in anchors if a < index), default=None)
-        near = min(anchors, key=lambda a: abs(lines[a].base - lines[index].base)) if is_centred or previous is None else previous
-        held = [*rows[previous], *folded.get(previous, [])] if previous is not None else []
-        goes_on = len(row) == 1 and _goes_on(row[0], held, lines[index], columns)
-        if abs(lines[near].base - lines[index].base) < 0.8 * pitch or goes_on:
+        near = (
+            min(anchors, key=lambda a: abs(lines[a].base - lines[index].base))
+            if is_centred or previous is None
+            else previous
+        )
+        above = [*rows[previous], *folded.get(previous, [])] if previous is not None else []
+        goes_on = not is_centred and len(row) == 1 and _goes_on(row[0], above, lines[index], columns)
+        reach = min(0.8 * pitch, 1.3 * lines[index].size) if is_centred else 0.8 * pitch
+        if abs(lines[near].base - lines[index].base) < reach or goes_on:
             target = previous if goes_on and previous is not None else near
-            folded.setdefault(target, []).extend(Cell(c.first, c.last, ("<" if index < target else ">") + c.text) for c in row)
+            folded.setdefault(target, []).extend(
+                Cell(c.first, c.last, ("<" if index < target else ">") + c.text) for c in row
+            )
             folded[index] = []
     result = []
     for index, row in enumerate(rows):
@@ -509,26 +630,26 @@ def _folded(rows: list[list[Cell]], lines: list[Line], heads: int, columns: list
         if extra == [] and index not in anchors:
             continue
         for more in extra or []:
-            target = next((cell for cell in row if cell.first <= more.first <= cell.last), None)
-            if target is None:
+            held = next((cell for cell in row if cell.first <= more.first <= cell.last), None)
+            if held is None:
                 row.append(Cell(more.first, more.last, more.text[1:]))
                 row.sort(key=lambda cell: cell.first)
             elif more.text[0] == "<":
-                target.text = more.text[1:] + " " + target.text
+                held.text = more.text[1:] + " " + held.text
             else:
-                target.text += " " + more.text[1:]
+                held.text += " " + more.text[1:]
         result.append(row)
     return result
 
 
 def _goes_on(cell: Cell, above: list[Cell], line: Line, columns: list[tuple[float, float]]) -> bool:
-    """Whether a lone cell is the next line of the one above it: it begins small, or that one is as wide as its column."""
+    """Whether a lone cell is the next line of that above it: it begins small, or that one is as wide as its column."""
     upper = next((other for other in reversed(above) if other.first == cell.first), None)
     if upper is None:
         return False
     left, right = columns[cell.first]
     full = len(upper.text) * 0.4 * line.size > 0.75 * (right - left)
-    return cell.text[:1].islower() or cell.first > 0 and full and abs(line.box.left - left) < line.size
+    return cell.text[:1].islower() or (cell.first > 0 and full and abs(line.box.left - left) < line.size)
 
 
 # To text
@@ -543,7 +664,9 @@ def _text(rows: list[list[Cell]], width: int, heads: int) -> str:
             cell.first, cell.last = place[cell.first], place[cell.last]
     heads = min(heads, len(rows))
     if any(cell.last > cell.first for row in rows[:heads] for cell in row):
-        return "\n".join(["<table>", *(_html_row(row, len(used), index < heads) for index, row in enumerate(rows)), "</table>"])
+        return "\n".join(
+            ["<table>", *(_html_row(row, len(used), index < heads) for index, row in enumerate(rows)), "</table>"]
+        )
     lines = []
     for index, row in enumerate(rows):
         texts = [""] * len(used)
