@@ -314,8 +314,10 @@ def unruled(lines: list[Line], page: Page) -> Iterator[Table | list[Line]]:
             start += 1
             continue
         while start > done and _is_head(lines[start - 1], pieces[start - 1], lines[start], table, page):
-            start -= 1
-            table = _aligned(lines[start:end], pieces[start:end], page) or table
+            taller = _aligned(lines[start - 1 : end], pieces[start - 1 : end], page)
+            if taller is None:
+                break
+            start, table = start - 1, taller
         if done < start:
             yield lines[done:start]
         yield table
