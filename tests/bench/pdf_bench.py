@@ -201,7 +201,7 @@ def passes(check: dict[str, Any], text: str) -> bool:
     head, tail = check.get("first_n"), check.get("last_n")
     if head or tail:
         text = (text[:head] if head else "") + (text[-tail:] if tail else "")
-    return (found_at(needle, text, edits) is not None) == (kind == "present")
+    return (found_at(needle, text, edits) is not None) == bool(kind == "present")
 
 
 def ours(path: Path, page: int) -> str:

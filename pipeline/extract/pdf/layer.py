@@ -6,11 +6,12 @@ pdfium may crash, hang or eat memory on a hostile file: this module is for the i
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import pypdfium2 as pdfium
@@ -23,10 +24,12 @@ MAX_OBJECTS = 50_000
 MAX_SEGMENTS = 400
 MAX_RULES = 20_000
 MAX_DEPTH = 6
+MAX_PLACES = 400
+"""Pictures and filled shapes that are looked at to tell whether text is seen."""
 THIN = 3.0
 """A drawn shape at most this wide (points) is a line."""
 ASCENT, DESCENT = 0.78, 0.22
-"""A span's box reaches this share of the font's size up and down from its baseline: fonts' own figures are often wrong."""
+"""A span's box reaches this share of the font's size up and down from its baseline: fonts' own figures often err."""
 UNMAPPED = "\ufffd"
 INVISIBLE_MODES = (3, 7)
 _SPACES = frozenset((0x20, 0xA0, 0xD, 0xA, 0x9, 0x3000))
@@ -87,6 +90,7 @@ class _Drawing:
         self.fills: list[tuple[int, Box]] = []
         self.covers: list[tuple[int, Box]] = []
         self.order: dict[int, int] = {}
+        self.clips: dict[int, Box] = {}
         self.count = 0
 
     def read(self, page: pdfium.PdfPage) -> None:
@@ -102,18 +106,41 @@ class _Drawing:
         kind = c.FPDFPageObj_GetType(item)
         if kind == c.FPDF_PAGEOBJ_TEXT:
             self.order[_address(item)] = self.count
+            if depth == 0:
+                self._clip(item)
         elif kind == c.FPDF_PAGEOBJ_PATH:
             self._path(item, outer)
         elif kind == c.FPDF_PAGEOBJ_IMAGE:
             box = self._bounds(item, outer)
             self.images.append(box)
-            self.covers.append((self.count, box))
+            if len(self.covers) < MAX_PLACES:
+                self.covers.append((self.count, box))
         elif kind == c.FPDF_PAGEOBJ_FORM and depth < MAX_DEPTH:
             inner = _product(_matrix(item), outer)
             for index in range(c.FPDFFormObj_CountObjects(item)):
                 if not self._object(c.FPDFFormObj_GetObject(item, index), inner, depth + 1):
                     return False
         return True
+
+    def _clip(self, item: object) -> None:
+        """Where a text object is cut off, when it is."""
+        clip = c.FPDFPageObj_GetClipPath(item)
+        x, y = ctypes.c_float(), ctypes.c_float()
+        boxes = []
+        for path in range(min(max(c.FPDFClipPath_CountPaths(clip), 0), 8) if clip else 0):
+            points = []
+            for index in range(min(max(c.FPDFClipPath_CountPathSegments(clip, path), 0), MAX_SEGMENTS)):
+                c.FPDFPathSegment_GetPoint(c.FPDFClipPath_GetPathSegment(clip, path, index), x, y)
+                points.append(self.shown(x.value, y.value))
+            if points:
+                boxes.append(_around(points))
+        if boxes:
+            self.clips[_address(item)] = Box(
+                max(box.left for box in boxes),
+                max(box.top for box in boxes),
+                min(box.right for box in boxes),
+                min(box.bottom for box in boxes),
+            )
 
     def _bounds(self, item: object, outer: tuple[float, ...]) -> Box:
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
@@ -141,7 +168,7 @@ class _Drawing:
             return
         if fill.value:
             colour = _colour(item)
-            if colour[3] and min(colour[:3]) < 250:
+            if colour[3] and min(colour[:3]) < 250 and len(self.fills) < MAX_PLACES:
                 self.fills.append((self.count, box))
         if not stroke.value:
             return
@@ -209,6 +236,7 @@ class _Style:
     mode: int
     colour: tuple[int, int, int, int]
     order: int
+    clip: Box | None
 
     def along(self, x: float, y: float) -> tuple[float, float]:
         cosine, sine = _direction(self.turn)
@@ -236,10 +264,12 @@ class _Characters:
         self.unmapped = 0
 
     def spans(self) -> Iterator[Span]:
-        for word in _accented(list(self._words())):
+        words = _accented(list(self._words()))
+        downwards = {id(word) for pair in itertools.pairwise(words) if _is_downwards(*pair) for word in pair}
+        is_vertical = len(downwards) > 0.5 * len(words)
+        for word in words:
             span = self._span(word)
-            if span is not None:
-                yield span
+            yield replace(span, turn=270) if is_vertical and id(word) in downwards else span
 
     def _words(self) -> Iterator[_Word]:
         raw, shown = self.raw, self.shown
@@ -320,7 +350,9 @@ class _Characters:
         is_bold = c.FPDFText_GetFontWeight(self.raw, index) >= 600 or self._font(index)
         mode = c.FPDFTextObj_GetTextRenderMode(handle)
         order = self.drawing.order.get(address, 0)
-        return _Style(abs(size) or 1.0, turn % 360, is_bold, mode, _colour(handle), order)
+        return _Style(
+            abs(size) or 1.0, turn % 360, is_bold, mode, _colour(handle), order, self.drawing.clips.get(address)
+        )
 
     def _font(self, index: int) -> bool:
         """Whether the font's name says that it is bold."""
@@ -328,7 +360,7 @@ class _Characters:
         c.FPDFText_GetFontInfo(self.raw, index, name, 128, flags)
         return bool(_BOLD.search(name.value))
 
-    def _span(self, word: _Word) -> Span | None:
+    def _span(self, word: _Word) -> Span:
         style, signs = word.style, word.signs
         if any(_is_rtl(sign) for _, _, sign in signs):
             signs = _logical(signs)
@@ -344,6 +376,8 @@ class _Characters:
         if box.right <= 0 or box.bottom <= 0 or box.left >= self.drawing.width or box.top >= self.drawing.height:
             return False
         x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+        if style.clip is not None and not _holds(style.clip, x, y):
+            return False
         if min(style.colour[:3]) >= 250 and not any(
             order < style.order and _holds(place, x, y) for order, place in self.drawing.fills + self.drawing.covers
         ):
@@ -353,6 +387,15 @@ class _Characters:
 
 def _holds(box: Box, x: float, y: float) -> bool:
     return box.left <= x <= box.right and box.top <= y <= box.bottom
+
+
+def _is_downwards(one: _Word, other: _Word) -> bool:
+    """Whether two signs stand upright one below the other, as columns of Chinese and Japanese do."""
+    if len(one.signs) != 1 or len(other.signs) != 1 or one.style.turn or other.style.turn:
+        return False
+    size = one.style.size
+    is_below = 0.5 * size < other.v - one.v < 2 * size and abs(one.signs[0][0] - other.signs[0][0]) < 0.4 * size
+    return is_below and all(word.signs[0][2] > "\u2e7f" for word in (one, other))
 
 
 def _is_rtl(sign: str) -> bool:

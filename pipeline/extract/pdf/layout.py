@@ -255,7 +255,7 @@ def _regions(items: list[Span], page: Page, depth: int) -> Iterator[list[Span]]:
 
 
 def _cards(left: Sequence[Span], right: Sequence[Span]) -> list[tuple[float, float]]:
-    """Heights between which both sides are read: all, or rows of cards, where both begin anew with a head after white."""
+    """Heights between which both sides are read: all, or rows of cards, which begin with a head on both."""
     sides = [lines_of(side) for side in (left, right)]
     size = median(line.size for side in sides for line in side)
     body = _body_size([*sides[0], *sides[1]])
@@ -289,7 +289,8 @@ def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
     rows: dict[int, list[tuple[float, float]]] = {}
     for span in items:
         inset = 0.2 * (span.box.bottom - span.box.top)
-        for row in range(int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step) + 1):
+        first, last = int((span.box.top + inset - top) / step), int((span.box.bottom - inset - top) / step)
+        for row in range(first, min(last, first + 400) + 1):
             rows.setdefault(row, []).append((span.box.left, span.box.right))
     for rule in rules:
         if rule.right - rule.left > 3 * wide and rule.bottom - rule.top < 3:

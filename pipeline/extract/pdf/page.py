@@ -40,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one page holds. `rules` are thin lines, `images` places of pictures, in the order in which they are drawn."""
+    """What one page holds. `rules` are thin lines, `images` places of pictures, in the order they are drawn in."""
 
     width: float
     height: float

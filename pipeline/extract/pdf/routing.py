@@ -50,7 +50,8 @@ _EDGE = 0
 _RUN = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _TIDY = re.compile(r"[^\W\d_]+(?:['’.\-–—/][^\W\d_]+)*|[-+−±~$€£]?\d+(?:[.,:/\-–]\d+)*(?:%|\w{1,3})?")
 _OUTER = "()[]{}<>\"'“”‘’«»„.,;:!?*…|•·–—-=+&/#§"
-_MAX_MIXED = 20
+_MUCH_MORE = 2
+_MAX_MIXED, _ACRONYM = 20, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def settle(layer: Page, decision: Decision, reading: Reading) -> Outcome:
     """What a page is in the end, whose picture an engine has read.
 
     An engine that does not know a page's script reads letters into it: neither lines of which it was not sure nor what
-    is in no language is kept. What the layer has wins when the engine found less.
+    is in no language is kept. What a sound layer has wins unless the engine found much more.
     """
     read, known = reading.page, readable(layer, decision)
     if reading.is_blank and not known.spans:
@@ -157,7 +158,7 @@ def settle(layer: Page, decision: Decision, reading: Reading) -> Outcome:
     is_garbled = garbled_share(" ".join(span.text for span in read.spans)) > MAX_GARBLED_SHARE
     is_unsure = is_garbled or reading.illegible_share > MAX_ILLEGIBLE_SHARE
     is_unsure |= bool(read.spans) and reading.confidence < MIN_CONFIDENCE
-    if decision.confidence > 0 and (is_unsure or _count(read.spans) < _count(known.spans)):
+    if decision.confidence > 0 and (is_unsure or _count(read.spans) < _MUCH_MORE * _count(known.spans)):
         return Outcome("text", known, decision.confidence, f"{decision.reason}; its picture shows no more")
     if is_unsure or (not read.spans and known.spans):
         return Outcome("failed", replace(read, spans=()), 0.0, f"{decision.reason}; its picture cannot be read")
@@ -189,10 +190,10 @@ def garbled_share(text: str) -> float:
 
 
 def _runs(token: str) -> list[str]:
-    """The runs of letters of a token, of at least two; none of what mixes letters and digits at length: a checksum."""
+    """The runs of letters of a token that make words: no single letters, no acronyms, no checksums."""
     if len(token) > _MAX_MIXED and any(sign.isdigit() for sign in token):
         return []
-    return [run for run in _RUN.findall(token) if len(run) > 1]
+    return [run for run in _RUN.findall(token) if len(run) > (1 if not run.isupper() else _ACRONYM)]
 
 
 def _pairs(words: Iterable[Sequence[int]], base: int) -> Iterable[int]:

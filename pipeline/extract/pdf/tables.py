@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from pipeline.extract.pdf.lines import Line, lines_of
+from pipeline.extract.pdf.lines import Line, line_text, lines_of
 from pipeline.extract.pdf.page import Box, Page, Span
 
 NEAR = 3.0
 """Lines that come this close (points) meet."""
 MAX_LINES = 400
+MAX_TRIES = 60
+"""How often a table is looked for between drawn lines of one page, and among the rows of one column."""
 MAX_CELL = 1500
 _MARKER = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\]|\d+(?:\.\d+)*)$")
 _AMOUNT = re.compile(r"(?!(?:19|20)\d\d$)[-–−(+$€£]*\s?\d[\d.,]*\)?\s?%?")
@@ -269,10 +271,13 @@ def framed(page: Page, words: Sequence[Span]) -> list[Table]:
             if line[2] - line[1] > 60:
                 groups.append([line])
     tables: list[Table] = []
+    tries = 0
     for group in groups:
         start = 0
-        while start < len(group) - 1:
-            for end in range(min(len(group) - 1, start + 40), start, -1):
+        while start < len(group) - 1 and tries < MAX_TRIES:
+            ends = [len(group) - 1, *range(min(len(group) - 2, start + 8), start, -1)]
+            for end in ends:
+                tries += 1
                 table = _between(group[start], group[end], words, page)
                 if table is not None and not any(_overlap(table.box, other.box) for other in tables):
                     tables.append(table)
@@ -299,16 +304,20 @@ def _between(
 def unruled(lines: list[Line], page: Page) -> Iterator[Table | list[Line]]:
     """`lines` of one column, from top to bottom: tables, and the lines between them."""
     pieces = [_pieces(line) for line in lines]
-    start = done = 0
+    start = done = tries = 0
     while start < len(lines):
         end = _run(lines, pieces, start)
-        table = _aligned(lines[start:end], pieces[start:end], page) if end - start >= 2 else None
+        is_run = end - start >= 2 and tries < MAX_TRIES
+        tries += is_run
+        table = _aligned(lines[start:end], pieces[start:end], page) if is_run else None
         if table is None:
             start += 1
             continue
         while start > done and _is_head(lines[start - 1], pieces[start - 1], lines[start], table, page):
-            start -= 1
-            table = _aligned(lines[start:end], pieces[start:end], page) or table
+            taller = _aligned(lines[start - 1 : end], pieces[start - 1 : end], page)
+            if taller is None:
+                break
+            start, table = start - 1, taller
         if done < start:
             yield lines[done:start]
         yield table
@@ -378,13 +387,7 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
     columns = _columns(boxes, size)
     if len(columns) < 2:
         return None
-    body = [[_cell(piece, columns, size) for piece in row] for row in pieces]
-    rows = [[cell for group in row for cell in group] for row in body]
-    wide = [row for row in rows if len(row) >= 2]
-    lengths = [len(cell.text) for row in wide for cell in row]
-    filled = sum(len(row) for row in wide) / (len(wide) * len(columns))
     box = _union([line.box for line in lines])
-    digits = sum(any(sign.isdigit() for sign in cell.text) for row in wide for cell in row) / max(1, len(lengths))
     framed = sum(
         1
         for r in page.rules
@@ -392,15 +395,11 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
         and box.top - 2 * size < r.top < box.bottom + size
         and _overlap(Box(r.left, 0, r.right, 1), Box(box.left, 0, box.right, 1))
     )
-    if filled < 0.45 or sum(lengths) / len(lengths) > 35:
-        return None
-    if not ((len(wide) >= 3 and (len(columns) >= 3 or digits > 0.3 or framed)) or (framed >= 2 and len(columns) >= 3)):
-        return None
     if framed < 2 and not _stand_in_columns(boxes, columns, size):
         return None
-    spoken = sum(any(sign.isalnum() for sign in cell.text) for row in wide for cell in row)
-    is_tight = any(b.base - a.base < 0.85 * min(a.size, b.size) for a, b in itertools.pairwise(lines))
-    if spoken < 0.6 * len(lengths) or (is_tight and not framed):
+    body = [[_cell(piece, columns, line) for piece in row] for line, row in zip(lines, pieces, strict=True)]
+    rows = [[cell for group in row for cell in group] for row in body]
+    if not _is_table(rows, lines, box, len(columns), framed):
         return None
     slanted = _slanted(page, box, columns)
     words = [span for line in lines for span in line.spans] + list(slanted.values())
@@ -432,6 +431,25 @@ def _aligned(lines: list[Line], pieces: list[list[list[Span]]], page: Page) -> T
             row[0].first = row[0].last = 0
     rows = _folded(rows, lines, heads, columns)
     return Table(box, _text(rows, len(columns), max(1, heads)), words)
+
+
+def _is_table(rows: list[list[Cell]], lines: list[Line], box: Box, width: int, framed: int) -> bool:
+    """Whether rows are filled enough, with cells short enough, and no running text among them."""
+    wide = [row for row in rows if len(row) >= 2]
+    texts = [cell.text for row in wide for cell in row]
+    if not texts or len(texts) < 0.45 * len(wide) * width or sum(map(len, texts)) > 35 * len(texts):
+        return False
+    digits = sum(any(sign.isdigit() for sign in text) for text in texts) / len(texts)
+    if not ((len(wide) >= 3 and (width >= 3 or digits > 0.3 or framed)) or (framed >= 2 and width >= 3)):
+        return False
+    prose = [
+        line
+        for line, row in zip(lines, rows, strict=True)
+        if len(row) == 1 and len(row[0].text) > 60 and line.box.right - line.box.left > 0.8 * (box.right - box.left)
+    ]
+    is_tight = any(b.base - a.base < 0.85 * min(a.size, b.size) for a, b in itertools.pairwise(lines))
+    spoken = sum(any(sign.isalnum() for sign in text) for text in texts)
+    return spoken >= 0.6 * len(texts) and (framed > 0 or not is_tight) and len(prose) < 3
 
 
 def _stand_in_columns(rows: list[list[Box]], columns: list[tuple[float, float]], size: float) -> bool:
@@ -489,13 +507,14 @@ def _columns(rows: list[list[Box]], size: float) -> list[tuple[float, float]]:
     return [(left, right) for left, right in columns]
 
 
-def _cell(piece: list[Span], columns: list[tuple[float, float]], size: float) -> list[Cell]:
-    """A piece as one cell, or as several where white between its words falls between columns."""
+def _cell(piece: list[Span], columns: list[tuple[float, float]], line: Line) -> list[Cell]:
+    """A piece of a line as one cell, or as several where white between its words falls between columns."""
     groups: list[tuple[int, list[Span]]] = []
     for word in piece:
         middle = (word.box.left + word.box.right) / 2
         column = min(range(len(columns)), key=lambda c: max(columns[c][0] - middle, middle - columns[c][1], 0))
-        if groups and (groups[-1][0] == column or word.box.left - groups[-1][1][-1].box.right < 0.45 * size):
+        is_near = groups and word.box.left - groups[-1][1][-1].box.right < 0.45 * line.size
+        if groups and (groups[-1][0] == column or is_near):
             groups[-1][1].append(word)
         else:
             groups.append((column, [word]))
@@ -505,16 +524,10 @@ def _cell(piece: list[Span], columns: list[tuple[float, float]], size: float) ->
         covered = [
             c
             for c, (left, right) in enumerate(columns)
-            if min(box.right, right) - max(box.left, left) > 0.3 * min(right - left, 3 * size)
+            if min(box.right, right) - max(box.left, left) > 0.3 * min(right - left, 3 * line.size)
         ]
         first, last = (min(covered), max(covered)) if covered else (column, column)
-        cells.append(
-            Cell(
-                first,
-                last,
-                lines_of(words)[0].text if len(words) == 1 else " ".join(line.text for line in lines_of(words)),
-            )
-        )
+        cells.append(Cell(first, last, line_text(words, line.size, line.base)))
     return cells
 
 
@@ -605,8 +618,9 @@ def _folded(
             else previous
         )
         above = [*rows[previous], *folded.get(previous, [])] if previous is not None else []
-        goes_on = len(row) == 1 and _goes_on(row[0], above, lines[index], columns)
-        if abs(lines[near].base - lines[index].base) < 0.8 * pitch or goes_on:
+        goes_on = not is_centred and len(row) == 1 and _goes_on(row[0], above, lines[index], columns)
+        reach = min(0.8 * pitch, 1.3 * lines[index].size) if is_centred else 0.8 * pitch
+        if abs(lines[near].base - lines[index].base) < reach or goes_on:
             target = previous if goes_on and previous is not None else near
             folded.setdefault(target, []).extend(
                 Cell(c.first, c.last, ("<" if index < target else ">") + c.text) for c in row
