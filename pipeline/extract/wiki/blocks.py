@@ -13,8 +13,9 @@ MAX_TABLES = 10
 _LIST = re.compile(r"([*#:;]+)\s*(.*)", re.DOTALL)
 _TABLE = re.compile(r"[\s:*#\x00\x03]*\{\|(.*)", re.DOTALL)
 _FURNITURE = re.compile(
-    r"class\s*=[^|]*\b(?:infobox|navbox|sidebar|metadata|toc|ambox|messagebox|noprint)", re.IGNORECASE
+    r"class\s*=[^|]*\b(?:(infobox)|navbox|sidebar|metadata|toc\b|ambox|messagebox|noprint)", re.IGNORECASE
 )
+_ATTRIBUTES = re.compile(r"\A(?:\s*(?:align|class|colspan|rowspan|scope|style|width)\s*=\s*\"[^\"]*\")+")
 _CELL_MARK = re.compile(r"[*#:;]+\s*")
 _SPECIAL = frozenset("=*#:;{|! \t\x00")
 
@@ -22,8 +23,9 @@ _SPECIAL = frozenset("=*#:;{|! \t\x00")
 class _Table:
     """A table that is open: its rows of cells, each the pieces of a text."""
 
-    def __init__(self, attributes: str) -> None:
-        self.is_furniture = _FURNITURE.search(attributes) is not None
+    def __init__(self, attributes: str, is_first: bool) -> None:
+        furniture = _FURNITURE.search(attributes)
+        self.is_furniture = furniture is not None and (is_first or furniture[1] is None)
         self.caption: list[str] = []
         self.rows: list[list[list[str]]] = [[]]
         self.last = self.caption  # what goes on in the next line
@@ -68,7 +70,7 @@ class _Table:
 def _content(cell: str) -> str:
     """Return a cell without its attributes."""
     before, bar, behind = cell.partition("|")
-    return (behind if bar and "[[" not in before else cell).strip()
+    return (behind if bar and "[[" not in before else _ATTRIBUTES.sub("", cell, count=1)).strip()
 
 
 class Lines:
@@ -124,7 +126,7 @@ class Lines:
         opening = _TABLE.match(line) if len(self._tables) < MAX_TABLES else None
         if opening is not None:
             self._end_indented()
-            self._tables.append(_Table(opening[1]))
+            self._tables.append(_Table(opening[1], not any(line.strip(" \x00") for line in self._out)))
         elif line.startswith("|}"):
             self._end_table(line[2:])
         elif self._tables:
