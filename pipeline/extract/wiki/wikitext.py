@@ -245,9 +245,16 @@ class _Page:
             left -= taken
             frame.count -= taken
             out = (stack[-2].parts[-1] if len(stack) > 1 else root) if frame.count < 2 else []
-            before = next((piece for piece in out[:-4:-1] if piece and piece != GONE), "")[-1:]
-            is_behind = (before.isalnum() and before < "\u2e80") or before in _ENDS
-            value = self._value(frame, taken, is_alone and len(stack) == 1, is_behind and bool(before))
+            before = next((piece for piece in out[:-4:-1] if piece and piece != GONE), "")[-3:]
+            last = before[-1:]
+            place: Place = "line"
+            if is_alone and len(stack) == 1:
+                place = "alone"
+            elif last and ((last.isalnum() and last < "\u2e80") or last in _ENDS):
+                place = "behind"
+            elif before.rstrip(" ")[-1:] in ("*", "#"):
+                place = "item"
+            value = self._value(frame, taken, place)
             if kind == "{" and frame.count >= 2:
                 frame.parts = [[value]]
                 continue
@@ -274,7 +281,7 @@ class _Page:
                 out.append("|")
             out += part
 
-    def _value(self, frame: _Frame, taken: int, is_alone: bool, is_behind: bool) -> str:
+    def _value(self, frame: _Frame, taken: int, place: Place) -> str:
         if frame.kind == "[":
             return self._link(["".join(part) for part in frame.parts])
         if frame.kind == "-":
@@ -287,9 +294,8 @@ class _Page:
             name = rest.strip()
         if name and ":" not in name and "\n" not in name and len(self.templates) < MAX_NAMES:
             self.templates[(name[0].upper() + name[1:])[:MAX_NAME]] = None
-        if is_alone and not self._has_begun:
+        if place == "alone" and not self._has_begun:
             return GONE
-        place: Place = "alone" if is_alone else "behind" if is_behind else "line"
         return template_text(name, frame.parts[1:], self._title, place)
 
     def _link(self, parts: list[str]) -> str:
