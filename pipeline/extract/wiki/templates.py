@@ -194,7 +194,7 @@ def _special(key: str, given: Sequence[str], named: Mapping[str, str]) -> str | 
         case "exp" if len(given) == 2:
             return f"{first} × 10^{given[1]}"
         case "m" if len(given) == 3:  # it: {{M|1|c|m}}
-            return f"{first} {given[1].strip("-")}{given[2]}"
+            return f"{first} {given[1].strip('-')}{given[2]}"
         case "sup" | "exp" | "sub" | "ind":
             tag = "sup" if key in ("sup", "exp") else "sub"
             return f"<{tag}>{first}</{tag}>"
