@@ -139,6 +139,7 @@ CASES = [
     (r"\SI{1 \pm 2}{\meter\tothe{4}} \ifstrequal{a}{b}{yes}{no}", "1 ±2 m⁴ no"),
     # dimensions, and what says nothing
     ("\\tolerance=1000 \\section{A}\\hbadness=5\nin", "## A\n\nin"),
+    (r"\normalsize \section{A}\parskip=2\baselineskip\parindent\parskip b", "## A\n\nb"),
     (
         r"a\hspace*{1cm}b\hskip 1em plus 2pt c\kern2pt \setlength{\x}{1pt}\parskip=3pt d\penalty10 e\noindent f",
         "a b cdef",

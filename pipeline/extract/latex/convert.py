@@ -53,7 +53,8 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 _TOKENS, _MATH_TOKENS = _compiled(_TOKEN), _compiled(_MATH_TOKEN)
 _SHORTHAND = re.compile('"([aouAOUs|=])')
 _NAME = re.compile(r"\s*\{\s*([^{}\\]{0,100}?)\s*\}")
-_VALUE = re.compile(r"\s*=?\s*-?(?:[0-9.]*\\[A-Za-z@]+|[0-9.]+(?:true)?(?:pt|em|ex|in|cm|mm|bp|pc|mu|sp)?(?![A-Za-z]))"
+_VALUE = re.compile(r"\s*=?\s*-?(?:[0-9.]*\\[A-Za-z@]*(?:skip|width|height|indent|sep|depth|margin)"
+                    r"|[0-9.]+(?:true)?(?:pt|em|ex|in|cm|mm|bp|pc|mu|sp)?(?![A-Za-z]))"
                     r"(?:\s*(?:plus|minus)\s*-?[0-9.]+\s*(?:pt|em|ex|in|cm|mm|fill?l?|fil))*\s?")  # fmt: skip
 
 _CAPTION = re.compile(r"\bcaption\s*=\s*(?:\{(?:\[[^\]]*\])?((?:[^{}]|\{[^{}]*\})*)\}|([^,]+))")
