@@ -692,7 +692,12 @@ class _Converter(Expansion):
     def _table_note(self, name: str) -> None:
         self._drop("m" if name == "tablenotetext" else "")
         notes = table.captions if (table := self._table()) else self._parts
-        self._grouped(lambda said: notes.append(f"{_PARAGRAPH}{said.strip()}{_PARAGRAPH}") or "")
+
+        def noted(said: str) -> str:
+            notes.append(f"{_PARAGRAPH}{said.strip()}{_PARAGRAPH}")
+            return ""
+
+        self._grouped(noted)
 
     def _repeated(self) -> None:
         """Leave out what a long table says again on each page."""

@@ -52,7 +52,7 @@ class Expansion:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
-        self._lowered = {path.lower(): path for path in reversed(files)}  # as Windows and macOS find them
+        self._lowered = {path.lower(): path for path in sorted(files, reverse=True)}  # as Windows and macOS find them
         self._text, self._at, self._file = "", 0, ""  # what is being read, from where, and the file's name if it is one
         self._frames: list[tuple[str, int, str]] = []  # what goes on behind it
         self._dispatch: dict[str, Callable[[str], object]] = {}

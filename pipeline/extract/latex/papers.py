@@ -17,6 +17,7 @@ from pipeline.extract.latex import names
 from pipeline.extract.latex.convert import convert
 from pipeline.extract.latex.expansion import MAX_FILES
 from pipeline.extract.media import looks_like_html, not_text
+from pipeline.table.schema import RejectReason
 
 _MAIN = re.compile(r"^[^%\n]*\\document(?:class|style)", re.MULTILINE)
 _BEGIN = re.compile(r"^[^%\n]*\\begin\s*\{document\}", re.MULTILINE)
@@ -83,10 +84,10 @@ def to_text(payload: bytes, facts: Mapping[str, Any]) -> Converted:
     return Converted(found.text + "\n", found.title, metadata=metadata, kept=kept)
 
 
-def _sources(payload: bytes, facts: Mapping[str, Any]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+def _sources(payload: bytes, facts: Mapping[str, Any]) -> tuple[dict[str, bytes], list[tuple[RejectReason, str]]]:
     """Return what may be LaTeX by path, and why other files could not be read: reasons and details."""
     found: dict[str, bytes] = {}
-    unread: list[tuple[str, str]] = []
+    unread: list[tuple[RejectReason, str]] = []
     left = facts["limit"]
     for file in read_files(io.BytesIO(payload), facts["name"], 0, left):
         if file.problem is not None:
