@@ -43,6 +43,10 @@ CASES = [
     (r"\newcommand{\us}{CI/CD\xspace}\us pipeline, \us. \newcommand{\b}[1]{<#1>}\b{z}", "CI/CD pipeline, CI/CD. <z>"),
     (r"\let\x\alpha $\x$ \newenvironment{e}[1]{[#1:}{]}\begin{e}{n}c\end{e}", r"$\alpha$ [n:c]"),
     (r"\def\a{\a b}\a c \def\c#1.#2;{no}\csname x\endcsname d", "c d"),
+    (
+        r"\newcommand{\define}[1]{\textbf{#1}}\def\remark#1{(#1)}a \define{b} c \remark{d}",
+        "a b c (d)",
+    ),  # AMS-TeX's names
     # conditions
     (r"A\iffalse no \ifx a b \fi no \fi B\if0 no\fi C\iftrue yes\else no\fi", "ABCyes"),
     (r"\newif\ifd \ifd a\else b\fi \dtrue \ifd c\fi \iffalse", "bc"),

@@ -183,7 +183,8 @@ class Expansion:
         self._push(_PLACE.sub(filled, body) if arguments else body)
 
     def _define(self, name: str | None, macro: Macro) -> None:
-        if name is None or name in self._dispatch or len(self._macros) >= MAX_MACROS:
+        is_ours = name in self._dispatch and name not in names.FOREIGN
+        if name is None or is_ours or len(self._macros) >= MAX_MACROS:
             return
         body = _COMMENT.sub(r"\1", macro.body or "")
         is_simple = len(body) <= MAX_BODY and not _COMPLEX.search(body)
