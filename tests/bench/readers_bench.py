@@ -4,9 +4,10 @@
 
 Inputs are what ../shared/data has of the kind (code: Python's standard library), repeated with changed ids, in one
 file that is not compressed (reddit: two; of LaTeX the papers in it are). Each run is a process of its own that extracts
-its input to Parquet with one worker, as `gristmill run` does. MB are of the input without compression; a core's seconds are user and system time of the process
-and its workers; memory is the largest resident set of the process and of a worker. A peer reads a beginning of the same
-input (`--peer-mb`); one that is not installed is left out. Prints a table for BENCHMARKS.md.
+its input to Parquet with one worker, as `gristmill run` does. MB are of the input without compression; a core's seconds
+are user and system time of the process and its workers; memory is the largest resident set of the process and of a
+worker. A peer reads a beginning of the same input (`--peer-mb`); one that is not installed is left out. Prints a table
+for BENCHMARKS.md.
 """
 
 from __future__ import annotations
