@@ -33,6 +33,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 from warcio.archiveiterator import ArchiveIterator
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -203,16 +204,24 @@ def extract(form: str, paths: list[Path]) -> dict[str, float]:
             for shard in extract_input(job, pools, lambda rows, place: None):
                 documents, rejects = documents + shard.documents.rows, rejects + shard.rejects.rows
         wall = time.perf_counter() - before
-    peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())  # ru_maxrss knows the caller's, too
-    mine, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        workers = psutil.Process().children(recursive=True)  # their parent may end them without a word
+        busy = sum(sum(worker.cpu_times()[:2]) for worker in workers)
+        worker_peak = max((_peak(worker.pid) for worker in workers), default=0.0)
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
-        "cpu": mine.ru_utime + mine.ru_stime + theirs.ru_utime + theirs.ru_stime,
+        "cpu": busy + sum(usage.ru_utime + usage.ru_stime for usage in usages),
         "wall": wall,
-        "memory": int(peak[1]) / 1024 if peak else mine.ru_maxrss / 1024,
-        "worker": theirs.ru_maxrss / 1024 if pool else 0,
+        "memory": _peak("self"),
+        "worker": worker_peak,
         "documents": documents,
         "rejects": rejects,
     }
+
+
+def _peak(pid: int | str) -> float:
+    """Return the largest resident set of a process in MiB; `ru_maxrss` has that of its starter, too."""
+    found = re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
 
 
 # Peers ----------------------------------------------------------------------------------------------------------------

@@ -116,15 +116,28 @@ _MINIFIED_LANGUAGES = frozenset({"JavaScript", "CSS", "TypeScript"})
 _MINIFIED_LINE = 110  # characters of a line, on average
 _LONGEST_LINE = 100_000  # of code that somebody wrote
 
-_SECRETS = re.compile(
-    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b(?<!EXAMPLE)"
-    r"|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_[A-Za-z0-9_]{60,90}\b|\bglpat-[A-Za-z0-9_-]{20}\b"
-    r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,80}|hooks\.slack\.com/services/T\w{6,12}/B\w{6,12}/\w{20,30}"
-    r"|\bAIza[0-9A-Za-z_-]{35}\b|\bsk_live_[0-9a-zA-Z]{20,40}\b|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,120}\b"
-    r"|\bhf_[A-Za-z0-9]{34}\b|\bnpm_[A-Za-z0-9]{36}\b|\bpypi-AgEI[A-Za-z0-9_-]{50,200}|\bSG\.[\w-]{22}\.[\w-]{43}\b"
-    r"|-----BEGIN (?:[A-Z]{2,9} )?PRIVATE KEY(?: BLOCK)?-----"
-    r"|\beyJ[A-Za-z0-9_-]{10,500}\.eyJ[A-Za-z0-9_-]{10,1000}\.[A-Za-z0-9_-]{20,500}"
-)
+# By what each begins with or holds: looking for that first takes a tenth of the time.
+_SECRETS = {
+    marks: re.compile(pattern)
+    for marks, pattern in (
+        (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b(?<!EXAMPLE)"),
+        (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{36}\b"),
+        (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{60,90}\b"),
+        (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{20}\b"),
+        (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,80}"),
+        (("hooks.slack.com",), r"hooks\.slack\.com/services/T\w{6,12}/B\w{6,12}/\w{20,30}"),
+        (("AIza",), r"\bAIza[0-9A-Za-z_-]{35}\b"),
+        (("sk_live_",), r"\bsk_live_[0-9a-zA-Z]{20,40}\b"),
+        (("sk-",), r"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,120}\b"),
+        (("hf_",), r"\bhf_[A-Za-z0-9]{34}\b"),
+        (("npm_",), r"\bnpm_[A-Za-z0-9]{36}\b"),
+        (("pypi-AgEI",), r"\bpypi-AgEI[A-Za-z0-9_-]{50,200}"),
+        (("SG.",), r"\bSG\.[\w-]{22}\.[\w-]{43}\b"),
+        (("PRIVATE KEY",), r"-----BEGIN (?:[A-Z]{2,9} )?PRIVATE KEY(?: BLOCK)?-----"),
+        (("eyJ",), r"\beyJ[A-Za-z0-9_-]{10,500}\.eyJ[A-Za-z0-9_-]{10,1000}\.[A-Za-z0-9_-]{20,500}"),
+    )
+}
+_KEY_WORDS = ("secret", "token", "passw", "key", "credential")
 _ASSIGNED = re.compile(
     r"(?:secret|token|passw(?:or)?d|api_?-?key|access_?-?key|private_?-?key|credentials?)[\w-]{0,20}[\"']?[ \t]{0,4}"
     r"(?::=|=>|[:=])[ \t]{0,4}[\"']([A-Za-z0-9+/=_-]{16,128})[\"']",
@@ -250,8 +263,12 @@ def _measures(path: str, text: str, language: str | None) -> dict[str, object]:
 
 def secrets(text: str) -> int:
     """Return how many keys, tokens and passwords a text seems to hold: of known forms, or random and assigned."""
-    spans = [match.span() for match in _SECRETS.finditer(text)]
-    for match in _ASSIGNED.finditer(text):
+    spans: list[tuple[int, int]] = []
+    for marks, pattern in _SECRETS.items():
+        if any(mark in text for mark in marks):
+            spans += [match.span() for match in pattern.finditer(text)]
+    lower = text.lower()
+    for match in _ASSIGNED.finditer(text) if any(word in lower for word in _KEY_WORDS) else ():
         value = match[1]
         bits = -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
         is_random = bits >= min(_BITS, 0.85 * math.log2(len(value))) and re.search(r"\d", value) is not None
