@@ -32,6 +32,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_WIDER = {"big5": "big5hkscs", "euc-kr": "cp949", "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932"}
+"""Charsets that have all of another, which files that are said to be in that one often need."""
 _COOKIE = re.compile(rb"coding[:=][ \t]*([-\w.]{2,40})")
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?([\w.+-]+)(?:[ \t]+(?:-\S+[ \t]+)*([\w.+-]+))?")
 # What Pygments names otherwise, or for another language that has the same suffix.
@@ -196,7 +198,8 @@ def decoded(data: bytes) -> tuple[str, str]:
     detector = EncodingDetector()
     detector.update(data[:_DETECTED_BYTES])
     said = [match[1].decode() for match in [_COOKIE.search(head)] if match]
-    for name in (*said, detector.encoding() or "cp1252", "cp1252"):
+    detected = (detector.encoding() or "cp1252").lower()
+    for name in (*said, _WIDER.get(detected, detected), "cp1252"):
         try:
             if "utf" in name and "16" not in name:
                 continue
