@@ -27,7 +27,7 @@ DELIMITERS = (",", "\t", ";", "|")  # of CSV
 _SNIFF_BYTES = 4096
 
 _UNPACK = "unpack it and name the files in it"
-_FILES_IN_IT = "set the `format` of the files in it (html, text, markdown, latex), or unpack it"
+_FILES_IN_IT = "set the `format` of the files in it (html, text, markdown, latex, code), or unpack it"
 CONVERT = "convert it to JSON lines or Parquet"
 _NO_CORPUS = "it holds no documents that can be read: take it out of `inputs`"
 # Place, magic number, what a file is, and what to do about it.

@@ -64,14 +64,15 @@ class _Repository:
         """Take what a file says of the licences of its folder."""
         if self.count < _MAX_STATEMENTS:
             self.count += 1
-            self.stated[licences.folder_of(path)].update(licences.stated(path, data))
+            self.stated[licences.scope_of(path)].update(licences.stated(path, data))
         else:
             self.stated[""].add(licences.UNKNOWN)
 
     def licences(self, path: str) -> list[str]:
-        """Return the expressions that hold for a file: those of all folders in which it lies."""
+        """Return the expressions that hold for a file: those of all folders in which it lies, and its own."""
         folders = [path[:end] for end, character in enumerate(path) if character == "/"]
-        found = {each for folder in ("", *folders) for each in self.stated.get(folder, ())}
+        scopes = [scope for scope in ("", *folders, path) if scope in self.stated]
+        found = {each for scope in scopes for each in licences.simplified(self.stated[scope])}
         return sorted(found - {licences.UNCLEAR} or found)
 
 
