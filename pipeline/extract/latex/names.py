@@ -134,11 +134,11 @@ DELIMITED = re.compile(  # what AMS-TeX writes as `\title ... \endtitle`
     "(?![A-Za-z])"
 )
 STATEMENTS = ("proclaim", "demo", "definition", "remark", "example")  # of AMS-TeX, each up to its \end...
-FOREIGN = _names("""define redefine sep Comment COMMENT tcp tcc bye enddocument Refs roster endroster
-    beginsection itemitem halign font tablehead tablenotetext tablecomments tablerefs headline footline IEEEPARstart PARstart lettrine tikz
-    endfirsthead endhead endfoot glspl Glspl acp acrshortpl""") | {
-    word for name in STATEMENTS for word in (name, f"end{name}")
-}
+FOREIGN = _names("""
+    define redefine sep Comment COMMENT tcp tcc bye enddocument Refs roster endroster beginsection itemitem halign
+    font tablehead tablenotetext tablecomments tablerefs headline footline IEEEPARstart PARstart lettrine tikz
+    endfirsthead endhead endfoot glspl Glspl acp acrshortpl
+""") | {word for name in STATEMENTS for word in (name, f"end{name}")}
 """Commands of classes and packages that few papers use: where a paper defines one itself, its own holds."""
 SUPERSCRIPTS = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
