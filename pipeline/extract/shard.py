@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
+from pipeline.extract.archives import is_archive
 from pipeline.extract.config import OPTIONS, ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, Marked, identify
 from pipeline.extract.conversion import converted
@@ -192,13 +193,14 @@ def gathered(form: str, files: Sequence[InputFile]) -> list[tuple[int | None, li
     """
     reader = READERS.get(form)
     groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
+    is_archived = (reader and reader.is_container) or is_archive
     alone: list[tuple[InputFile, ...]] = []
     buckets: defaultdict[int, list[tuple[InputFile, ...]]] = defaultdict(list)
     for group in groups:
         # What belongs together has a folder in common, which stays when one file of it comes or goes.
         levels = zip(*(file.name.split("/") for file in group), strict=False)
         name = "/".join(level[0] for level in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
-        is_container = reader is None or not reader.of_files or (len(group) == 1 and reader.is_container(name))
+        is_container = reader is None or not reader.of_files or (len(group) == 1 and is_archived(name))
         if is_container or sum(file.size for file in group) >= ALONE_BYTES:
             alone.append(group)
         else:

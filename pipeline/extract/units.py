@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO
 
-from pipeline.extract.archives import is_archive
 from pipeline.extract.config import ExtractLimits
 from pipeline.inputs.files import InputFile
 from pipeline.table.config import StageConfig
@@ -156,7 +155,7 @@ class Reader:
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
     are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
     file is a document: then an empty one is a unit, too, and many share a shard, but for what `is_container` by its
-    name; offsets of entries stay below 2^32. Names that begin with one of `skipped` are not looked for in folders.
+    name (by default an archive); offsets of entries stay below 2^32. Names that begin with one of `skipped` are not looked for in folders.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
@@ -166,5 +165,5 @@ class Reader:
     version: str = "v1"
     together: Callable[[Sequence[InputFile]], list[tuple[InputFile, ...]]] | None = None
     of_files: bool = False
-    is_container: Callable[[str], bool] = is_archive
+    is_container: Callable[[str], bool] | None = None
     skipped: tuple[str, ...] = (".", "_")
