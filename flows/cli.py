@@ -144,25 +144,32 @@ def diff(config: str, other: str | None, assignments: Sequence[str], examples: i
     return diff(config, assignments, other, examples)
 
 
-def extract(file: str, form: str, assignments: Sequence[str], n: int | None, as_json: bool) -> int:
+def extract(
+    file: str, form: str, assignments: Sequence[str], n: int | None, pages: bool, html: str | None, as_json: bool
+) -> int:
     """Print the documents that a run would make of one file, before running.
 
-    Raises: InputError for what cannot be read; UsageError, ConfigError.
+    Raises: InputError for what cannot be read; UsageError, ConfigError, WorkspaceError.
     """
     from flows.launch import extracted
     from pipeline.extract.units import Reject
+    from pipeline.peek.pages import marked, sheet
+    from pipeline.report.page import write_one
     from pipeline.table.format import Result, visible, write_json
 
     rejects: Counter[str] = Counter()
     documents = 0
-    with extracted(file, form, assignments, n) as results:
+    seen = []
+    with extracted(file, form, assignments, n, do.MAX_PICTURES if html else 0) as results:
 
         def rows() -> Iterator[Mapping[str, Any]]:
             nonlocal documents
             for result in results:
+                seen.extend([result] if html else [])
                 documents += not isinstance(result, Reject)
                 rejects.update([result.reason] if isinstance(result, Reject) else [])
-                yield do.extracted_row(result)
+                row = do.extracted_row(result)
+                yield row if isinstance(result, Reject) or not pages else row | {"text": marked(result)}
 
         if as_json:
             cells = (tuple(row.values()) for row in rows())
@@ -174,6 +181,8 @@ def extract(file: str, form: str, assignments: Sequence[str], n: int | None, as_
                     known = [row["title"] or row["origin"]["record_id"], row["url"], date, row["licence"]]
                     head = " | ".join(visible(each) for each in known if each)
                     sys.stdout.write(f"=== {documents} {head}\n{row['text'].rstrip()}\n\n")
+    if html:
+        write_one(html, sheet(file, seen))
     why = ", ".join(f"{reason} {count:,}" for reason, count in rejects.most_common())
     sys.stderr.write(
         f"{documents:,} documents, {rejects.total():,} rejects{f' (--json has them): {why}' if why else ''}\n"
@@ -417,6 +426,8 @@ def _add_reading(commands: Any) -> None:
         _given("--format", "F", "how it is read (default: auto, as `peek` says)", dest="form", default="auto"),
         _given("--set", "A.B=C", "override a key of the source", action="append", default=[], dest="assignments"),
         _given("-n", "N", "the first N documents (default: all)", type=int),
+        _flag("--pages", "a line before each page that says how it was read, where documents have pages"),
+        _given("--html", "FILE", "also write a page: the pages' pictures beside their texts"),
         _flag("--json", "print one JSON array", dest="as_json"),
     )
     _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))

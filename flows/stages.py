@@ -17,14 +17,15 @@ from typing import Any
 import pyarrow as pa
 
 from classifiers.stage import classifier, classify_stage
-from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs, chosen_sources, load
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs, chosen_sources, load
 from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
-from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, KeepColumn, has_pages
 from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.pdf.vision import shown
 from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import LEFT_OUT, SKIPPED, Entry, Reject
@@ -122,8 +123,9 @@ class Run(Context):
         config, files, kept = self.config.sources[source], self.identified(source), self.kept(source)
         own, options, reader = config.extract, config.format_options(), READERS.get(config.format)
         groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
+        read_as = config.format, config.columns, own
         return [
-            ExtractJob(self.storage, source, file, config.format, config.columns, own, kept, options, tuple(beside))
+            ExtractJob(self.storage, source, file, *read_as, kept, options, tuple(beside), shown=shown)
             for file, *beside in groups
         ]
 
@@ -240,7 +242,14 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 
 TABLE: dict[str, StageEntry] = {
-    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools)),
+    "extract": StageEntry(
+        lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools),
+        adds=lambda config: (
+            {PAGES_FOLDER: schema.PAGES}
+            if isinstance(config, SourceConfig) and has_pages(config.format, config.extract)
+            else {}
+        ),
+    ),
     "annotate": StageEntry(
         lambda run, sources: annotate_stage(run, sources[0], measured(run.config.settings(sources[0]))),
         adds=lambda config: (

@@ -425,6 +425,8 @@ class _WorkerProcess:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number == signal.SIGKILL:
             return _Ending("killed", "the worker was killed")
+        if number == signal.SIGXCPU:
+            return _Ending("timeout", "a step of it took more than its CPU time")
         if number:
             return _Ending("crash", f"the worker ended with {signal.Signals(number).name}")
         return _Ending("crash", f"the worker ended with exit status {os.WEXITSTATUS(status)}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.extract.config import ExtractConfig
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import (
@@ -46,8 +46,8 @@ FORMER_PART_BYTES = 1 << 30
 MAX_NAMED = 5
 """Inputs that a warning names."""
 
-Parts = tuple[list[Part], list[Part]]
-"""An input's parts: of documents and of rejects."""
+Parts = tuple[list[Part], list[Part], list[Part]]
+"""An input's parts: of documents, of rejects, and of pages where it has those."""
 Extracted = tuple[ExtractJob, list[Shard]]
 
 
@@ -84,12 +84,15 @@ def extract_stage(
 
     def complete(results: Sequence[Extracted], publish: Publish, progress: Progress) -> Totals:
         parts = done | {
-            job.input.name: ([shard.documents for shard in shards], [shard.rejects for shard in shards])
+            job.input.name: (
+                [shard.documents for shard in shards],
+                [shard.rejects for shard in shards],
+                [shard.pages for shard in shards if shard.pages is not None],
+            )
             for job, shards in results
         }
-        documents = [part for listed, _ in parts.values() for part in listed]
-        rejects = [part for _, listed in parts.values() for part in listed]
-        details: dict[str, Any] = {"shards": {name: len(listed) for name, (listed, _) in sorted(parts.items())}}
+        documents, rejects, pages = ([part for each in parts.values() for part in each[kind]] for kind in range(3))
+        details: dict[str, Any] = {"shards": {name: len(listed) for name, (listed, *_) in sorted(parts.items())}}
         known = {job.input.name: job.format for job in found}
         known |= {job.input.name: shards[0].format for job, shards in results}
         if any(job.format == "auto" for job in jobs):
@@ -97,6 +100,8 @@ def extract_stage(
         if jobs and jobs[0].keep:
             details[KEEP_COLUMNS] = jobs[0].kept_types
         publish(context.group(source, "rejects"), rejects, Index(stage="extract"))
+        if any(job.has_pages for job in jobs):
+            publish(context.group(source, PAGES_FOLDER), pages, Index(stage="extract"))
         publish(context.group(source, "documents"), documents, Index(stage="extract", details=details))
         _prune(context, source, {part.stem for part in documents}, publish)
         _warn(context, source, len(jobs), {job.input.name: shards[0].unread for job, shards in results})
@@ -120,7 +125,9 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
     """Return the parts of the inputs that the indexes prove to be done, by the input's name."""
     if index is None:
         return {}
-    listed = context.group(source, "documents").present(), context.group(source, "rejects").present()
+    listed = [context.group(source, folder).present() for folder in ("documents", "rejects")]
+    paged = context.group(source, PAGES_FOLDER).present() if any(job.has_pages for job in jobs) else None
+    listed += [paged] if paged is not None else []
     done: dict[str, Parts] = {}
     for job in jobs:
         sized = [job]
@@ -128,10 +135,21 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
             sized.append(replace(job, config=job.config.model_copy(update={"part_bytes": FORMER_PART_BYTES})))
         for each in sized:
             names = [each.work(number).name for number in range(index.details["shards"].get(job.input.name, 0))]
+            if _is_to_retry(context.group(source, "rejects"), names, job):
+                break
             if names and all(name in parts for name in names for parts in listed):
-                done[job.input.name] = [listed[0][name] for name in names], [listed[1][name] for name in names]
+                documents, rejects, *pages = ([parts[name] for name in names] for parts in listed)
+                done[job.input.name] = documents, rejects, pages[0] if pages else []
                 break
     return done
+
+
+def _is_to_retry(rejects: Group, names: Sequence[str], job: ExtractJob) -> bool:
+    """Whether parts of an input have rejects that the run is asked to try again."""
+    if not job.config.retry:
+        return False
+    counts = (manifest.counts for name in names if (manifest := rejects.manifest(name)) is not None)
+    return any(not each.keys().isdisjoint(job.config.retry) for each in counts)
 
 
 def _prune(context: Context, source: str, stems: set[str], publish: Publish) -> None:
@@ -175,8 +193,12 @@ def _reasons(shards: Sequence[Shard]) -> str:
     return ", ".join(notes)
 
 
-def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Iterator[Document | Reject]:
+def look(
+    job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool], pictures: int = 0
+) -> Iterator[Document | Reject]:
     """Yield what `extract_stage` would make of an input, in order and as it comes; nothing is written.
+
+    Documents that have pages come with the `pictures` of so many.
 
     Raises: InputError when nothing of the input can be read; ShardError.
     """
@@ -187,7 +209,9 @@ def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> 
             for entry in read(stream, job, 0, ()):
                 if entry.record_type == "file" and isinstance(entry.result, Reject):
                     raise InputError(f"{job.input.shown_url}: {entry.result.reason}: {entry.result.detail}")
-                if entry.result is not None:
+                if isinstance(entry.result, Raw) and pictures:
+                    yield replace(entry.result, facts={**entry.result.facts, "pictures": pictures})
+                elif entry.result is not None:
                     yield entry.result
 
         yield from by_workers(job, results(), partial(pools, job.config))

@@ -58,10 +58,25 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class PageText:
+    """Where the text of a page stands in its document's (characters), how it was read, and how sure that is (0 to 1).
+
+    `route` is "text" (the layer), "ocr", "vlm" (a model that was shown its picture), "blank" or "failed".
+    """
+
+    start: int
+    end: int
+    route: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A unit that became text. `metadata` is JSON-serialisable.
 
-    `kept` are the values of the source's kept columns by name, `unfit` the names of those whose value did not fit.
+    `kept` are the values of the source's kept columns by name, `unfit` the names of those whose value did not fit;
+    `pages` are those of a format that has pages, else None; `pictures`, of the first pages where somebody looks (fact
+    `pictures`), PNG in base64.
     """
 
     origin: Origin
@@ -73,6 +88,8 @@ class Document:
     metadata: dict[str, object] = field(default_factory=dict)
     kept: dict[str, object] = field(default_factory=dict)
     unfit: tuple[str, ...] = ()
+    pages: tuple[PageText, ...] | None = None
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +172,8 @@ class Reader:
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
     are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
     file is a document, so that an empty one is a unit, too. Names that begin with one of `skipped` are not looked for
-    in folders.
+    in folders. `worker_limits` are those of its workers (`isolation.WorkerLimits`) where they
+    are not those of pages.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
@@ -166,3 +184,4 @@ class Reader:
     together: Callable[[Sequence[InputFile]], list[tuple[InputFile, ...]]] | None = None
     of_files: bool = False
     skipped: tuple[str, ...] = (".", "_")
+    worker_limits: Callable[[ExtractLimits], Mapping[str, float]] | None = None

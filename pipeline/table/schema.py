@@ -67,6 +67,33 @@ DUPLICATES = pa.schema(
     ]
 )
 
+PAGES = pa.schema(
+    [
+        pa.field(DOC_ID, pa.string(), nullable=False),
+        (
+            "pages",
+            pa.list_(
+                pa.field(
+                    "element",
+                    pa.struct(
+                        [
+                            ("start", pa.int64()),
+                            ("end", pa.int64()),
+                            ("route", pa.string()),  # text, ocr, vlm, blank, failed
+                            ("confidence", pa.float64()),
+                        ]
+                    ),
+                )
+            ),
+        ),
+        ("page_count", pa.int64()),
+        ("ocr_pages", pa.int64()),  # read from their picture, by whatever
+        ("ocr_confidence", pa.float64()),  # mean of those pages
+        ("failed_pages", pa.int64()),
+    ]
+)
+"""Columns of `signals/pages`: null for documents that have none. Offsets count characters of `text`."""
+
 SCORES = pa.schema(
     [
         pa.field(DOC_ID, pa.string(), nullable=False),

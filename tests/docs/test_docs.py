@@ -23,6 +23,7 @@ from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
 from flows.config import STAGES, RunConfig, load
 from flows.stages import expected_columns, rules_of
+from pipeline.extract.config import ExtractConfig
 from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
@@ -143,9 +144,10 @@ def shown_default(field: FieldInfo) -> str | None:
 
 
 def run_keys() -> dict[str, FieldInfo]:
-    """Return the keys of a run; the stages' keys, which every source may repeat, once."""
+    """Return the keys of a run; the stages' keys, which every source may repeat, once; a format's options as one."""
     repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in (*STAGES, "expect"))
-    return {name: field for name, field in keys(RunConfig) if not name.startswith(repeated)}
+    found = {name: field for name, field in keys(RunConfig) if not name.startswith((*repeated, "extract.pdf."))}
+    return found | {"extract.pdf": ExtractConfig.model_fields["pdf"]}
 
 
 def classifier_keys() -> dict[str, FieldInfo]:

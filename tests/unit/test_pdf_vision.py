@@ -11,11 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pdf_files import lines, of_pages
 
-from pipeline.extract.pdf.vision import TEMPERATURES, Picture, VisionConfig, png, read_pages
+from pipeline.extract.config import ExtractConfig, InputsConfig, ServedModel, VisionConfig
+from pipeline.extract.formats import READERS
+from pipeline.extract.pdf.page import png
+from pipeline.extract.pdf.vision import TEMPERATURES, Picture, read_pages, shown
+from pipeline.extract.shard import ExtractJob, by_workers, page_pool, read
+from pipeline.extract.units import Document
+from pipeline.inputs.files import resolve
 from pipeline.llm.cache import Cache
-from pipeline.llm.config import ClientConfig, EndpointConfig
+from pipeline.llm.config import ClientConfig
 from pipeline.table.errors import GristmillError
+from pipeline.table.storage import Storage
 
 KEY = "secret-of-the-test-0123456789"
 QUICK = ClientConfig(backoff_s=0.01, backoff_cap_s=0.02, max_attempts=2, give_up_s=5)
@@ -77,8 +85,8 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 def config(server: ThreadingHTTPServer, **more: Any) -> VisionConfig:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    endpoint = EndpointConfig(base_url=url, model="reader", max_concurrency=4, **more)
-    return VisionConfig(endpoint=(endpoint,), client=QUICK)
+    endpoint = ServedModel(base_url=url, model="reader", max_concurrency=4, **more)
+    return VisionConfig(endpoint=(endpoint,), client=QUICK.model_dump())
 
 
 def picture(number: int, corners: tuple[int, int, int, int] = (10, 20, 30, 40)) -> Picture:
@@ -158,3 +166,36 @@ def test_a_picture_is_the_same_file_each_time() -> None:
     image = pytest.importorskip("PIL.Image").open(io.BytesIO(png(pixels)))
     assert np.array_equal(np.asarray(image), pixels)
     assert png(pixels) == png(pixels.copy())
+
+
+def test_pages_of_a_pdf_are_read_by_the_model(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    """A scan by the model, born-digital pages by their layer; what the model fails at by what else there is."""
+    grey = b"0.%d g 0 0 612 792 re f 0 g 72 72 200 200 re f"  # no text, ink, and a shade that names the page
+    words = lines(["A page that has a sound layer of text,", "so that no model has to look at it."])
+    (tmp_path / "a.pdf").write_bytes(of_pages([grey % 4, words, grey % 6, grey % 8]))
+    shades = {102: "From the *model*.", 153: "null", 204: "x"}
+    server.answers = lambda corners, warmth: (  # type: ignore[attr-defined]
+        200,
+        front(shades[corners[0]]) if shades[corners[0]] != "x" else "no answer",
+        "stop",
+    )
+    options = {"vision": config(server).model_dump(mode="json"), "engine": "auto", "max_failed": 0.5}
+    asked = InputsConfig(format="pdf", inputs=(str(tmp_path / "a.pdf"),), options=options)
+    (file,) = resolve(asked.inputs, "inputs")
+    storage = Storage.at(str(tmp_path / "ws"))
+    job = ExtractJob(storage, "s", file, "pdf", {}, ExtractConfig(), {}, asked.format_options(), shown=shown)
+    seen = []
+    for _ in range(2):  # the second run asks for nothing but the page at which the model fails
+        server.log.clear()  # type: ignore[attr-defined]
+        with page_pool(1, ExtractConfig(), READERS["pdf"].handler or "") as pool, file.open() as stream:
+            units = (entry.result for entry in read(stream, job, 0, ()) if entry.result is not None)
+            (found,) = by_workers(job, units, lambda handler, pool=pool: pool)
+        assert isinstance(found, Document)
+        assert found.pages is not None
+        assert [page.route for page in found.pages[:3]] == ["vlm", "text", "blank"]
+        assert found.pages[3].route in ("blank", "failed", "ocr")
+        assert found.text.startswith("From the *model*.\n\nA page that has")
+        seen.append([entry[0][0] for entry in server.log])  # type: ignore[attr-defined]
+    assert set(seen[0]) == {102, 153, 204}
+    assert set(seen[1]) <= {204}
+    assert "http" not in json.dumps(job.work(0).identity.config)

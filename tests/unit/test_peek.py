@@ -90,7 +90,6 @@ UNREAD: Mapping[str, tuple[bytes, str]] = {
     "blob.bin": (bytes(range(256)) * 40, "binary data of no known format"),
     "secret.parquet": (b"PARE" + bytes(40), "encrypted"),
     "images.tar.gz": (tar({"a.png": "x", "b.jpg": "y"}), "an archive of files that nothing here reads"),
-    "paper.pdf": (b"%PDF-1.5\n" + bytes(range(200)), "a PDF"),
     "Tags.xml": (b'<?xml version="1.0"?>\n<tags>\n  <row Id="1" TagName="x" />\n</tags>', "the table tags of a dump"),
     "cut.parquet": (b"PAR1" + bytes(200), "a Parquet file without its end"),
 }

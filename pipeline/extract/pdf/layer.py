@@ -265,11 +265,15 @@ class _Characters:
 
     def spans(self) -> Iterator[Span]:
         words = _accented(list(self._words()))
-        downwards = {id(word) for pair in itertools.pairwise(words) if _is_downwards(*pair) for word in pair}
-        is_vertical = len(downwards) > 0.5 * len(words)
+        below = {id(other) for one, other in itertools.pairwise(words) if _is_downwards(one, other)}
+        is_vertical = len(below) > 0.4 * len(words)
+        before: Span | None = None
         for word in words:
             span = self._span(word)
-            yield replace(span, turn=270) if is_vertical and id(word) in downwards else span
+            if is_vertical and before is not None and id(word) in below:
+                span = replace(span, box=Box(before.box.left, span.box.top, before.box.right, span.box.bottom))
+            before = replace(span, turn=270) if is_vertical and len(word.signs) == 1 else span
+            yield before
 
     def _words(self) -> Iterator[_Word]:
         raw, shown = self.raw, self.shown
@@ -394,7 +398,7 @@ def _is_downwards(one: _Word, other: _Word) -> bool:
     if len(one.signs) != 1 or len(other.signs) != 1 or one.style.turn or other.style.turn:
         return False
     size = one.style.size
-    is_below = 0.5 * size < other.v - one.v < 2 * size and abs(one.signs[0][0] - other.signs[0][0]) < 0.4 * size
+    is_below = 0.3 * size < other.v - one.v < 2 * size and abs(one.signs[0][0] - other.signs[0][0]) < 0.7 * size
     return is_below and all(word.signs[0][2] > "\u2e7f" for word in (one, other))
 
 

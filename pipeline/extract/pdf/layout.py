@@ -322,8 +322,13 @@ def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
         still += [_Gutter(left, right, top=y, bottom=y, last=y) for left, right in fresh]
         open_gutters = still
     done += open_gutters
-    least = 3.5 * size / step
-    found = [gutter for gutter in done if gutter.both * 1.0 >= least * 0.6 and gutter.bottom - gutter.top >= 2.2 * size]
+    found = [
+        gutter
+        for gutter in done
+        if gutter.both * step >= 2.1 * size
+        and gutter.bottom - gutter.top >= 2.2 * size
+        and (gutter.bottom - gutter.top >= 6 * size or gutter.right - gutter.left >= 1.5 * size)
+    ]
     for gutter in found:
         gutter.top, gutter.bottom = _extended(gutter, items, size)
     return sorted(found, key=lambda g: (-g.both, -(g.right - g.left), g.left))[:12]
@@ -387,7 +392,8 @@ def _is_prose(lines: Sequence[Line]) -> bool:
     full = [
         line
         for line in lines
-        if line.box.right - line.box.left > 0.5 * width and len(line.text) > 18 and line.text.count(" ") >= 2
+        if line.box.right - line.box.left > 0.5 * width
+        and ((len(line.text) > 18 and line.text.count(" ") >= 2) or sum(map(_is_wide, line.text)) >= 8)
     ]
     text = "".join(line.text for line in lines).replace(" ", "")
     if sum(sign.isalpha() for sign in text) < 0.6 * len(text):

@@ -10,42 +10,27 @@ from __future__ import annotations
 import base64
 import re
 import struct
+import threading
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import Field
 
+from pipeline.extract.config import MAX_ATTEMPTS, VisionConfig
+from pipeline.extract.pdf.page import LONGEST_SIDE, png
+from pipeline.extract.units import Document, Page, Raw, Reject
 from pipeline.llm.cache import Cache
 from pipeline.llm.client import complete_sync
 from pipeline.llm.config import ClientConfig, EndpointConfig
 from pipeline.llm.types import Answer, Failure, Parameters, Request, ending, make_request
-from pipeline.table.config import StageConfig
 from pipeline.table.interrupts import InterruptedRunError
 
-LONGEST_SIDE = 1288
-"""Pixels of a page's picture, as olmOCR's models were trained on."""
 TEMPERATURES = (0.1, 0.2, 0.3, 0.5, 0.8, 0.9, 1.0)
 """Of the first attempt at a page and of those that follow: warmer, a model that repeats itself leaves its rut."""
-PROMPT = (
-    "The picture shows one page of a document. Write down its text as one reads it: Markdown, equations as LaTeX, "
-    "tables as HTML, without running headers and footers. Add nothing that the page does not say. Begin with a front "
-    "matter between two lines of ---, which gives primary_language (two letters, or null), is_rotation_valid, "
-    "rotation_correction (0, 90, 180 or 270), is_table and is_diagram, one a line."
-)
+assert len(TEMPERATURES) == MAX_ATTEMPTS
 _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?\n)---[ \t]*(?:\n(.*))?\Z", re.DOTALL)
 _FIELD = re.compile(r"(\w+)[ \t]*:[ \t]*(\S*)[ \t]*")
-
-
-class VisionConfig(StageConfig):
-    """A vision model behind an OpenAI-compatible endpoint, for the pages that OCR would read."""
-
-    endpoint: tuple[EndpointConfig, ...] = Field(min_length=1, description="servers of the same model")
-    prompt: str = Field(PROMPT, min_length=1, description="what goes with the picture; olmOCR's models know their own")
-    max_tokens: int = Field(8000, ge=1, description="of an answer, the most")
-    max_attempts: int = Field(len(TEMPERATURES), ge=1, le=len(TEMPERATURES), description="at a page, the last warmest")
-    client: ClientConfig = ClientConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +64,15 @@ def read_pages(
 
     Raises: what `complete_sync` raises (no server, no key, every request failed); InterruptedRunError when stopped.
     """
+    endpoints = tuple(EndpointConfig(**each.model_dump()) for each in config.endpoint)
+    client = ClientConfig(**config.client)
     pages = [
         _Page(picture, _request(picture, 0, 0, config)) for picture in sorted(pictures, key=lambda each: each.order)
     ]
     while not all(page.is_done for page in pages):
         # Those that are done come along: the store has their answers, which tells a bad page from a bad server.
         requests = (page.request for page in pages)
-        report = complete_sync(requests, config.endpoint, cache, config=config.client, stop=stop)
+        report = complete_sync(requests, endpoints, cache, config=client, stop=stop)
         if report.stopped is not None:
             raise InterruptedRunError("stopped while a vision model was asked; what it answered is stored")
         for page in pages:
@@ -95,15 +82,55 @@ def read_pages(
     return [texts[picture.order] for picture in pictures]
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """A picture (height, width, 3; uint8, RGB) as a PNG file, the same bytes each time."""
-    height, width, _ = pixels.shape
-    lines = np.zeros((height, 1 + 3 * width), np.uint8)  # before each line which filter it has: none
-    lines[:, 1:] = pixels.reshape(height, -1)
-    head = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
-    chunks = (b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b"")
-    framed = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+def shown(
+    units: Iterable[Page | Raw | Document | Reject],
+    convert: Callable[[Raw], Page | Document | Reject],
+    config: VisionConfig,
+    folder: str,
+) -> Iterator[Page | Raw | Document | Reject]:
+    """Yield units, PDFs with what the model reads on those pages whose picture has to be read (fact `given`).
+
+    `convert` asks a worker for the pictures, some pages at a time; `folder` is that of the store of answers.
+
+    Raises: what `read_pages` raises.
+    """
+    for unit in units:
+        given: dict[str, str] = {}
+        first: object = 0 if isinstance(unit, Raw) and "ocr" in unit.facts else None
+        while isinstance(unit, Raw) and isinstance(first, int):
+            seen = convert(replace(unit, facts={**unit.facts, "survey": first}))
+            if not isinstance(seen, Document):
+                assert isinstance(seen, Reject), "no page comes of a PDF"
+                unit = seen
+                break
+            numbers, first = seen.metadata.get("numbers"), seen.metadata.get("next")
+            pictures = [
+                Picture(f"{unit.document.origin.file} {unit.document.origin.offset:020} {number:06}", pixels(picture))
+                for number, picture in zip(numbers if isinstance(numbers, list) else (), seen.pictures, strict=True)
+            ]
+            with _ONE_AT_A_TIME, Cache(folder) as cache:
+                texts = read_pages(pictures, config, cache) if pictures else []
+            for number, text in zip(numbers if isinstance(numbers, list) else (), texts, strict=True):
+                if text is not None:
+                    given[str(number)] = text
+        yield replace(unit, facts={**unit.facts, "given": given}) if isinstance(unit, Raw) and given else unit
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def pixels(picture: str) -> np.ndarray:
+    """The picture that a worker sends, base64 of what `png` makes. A wrong one is white: a worker is not trusted."""
+    white = np.full((1, 1, 3), 255, np.uint8)
+    try:
+        file = base64.b64decode(picture)
+        width, height = struct.unpack_from(">2I", file, 16)
+        if not (0 < width <= LONGEST_SIDE and 0 < height <= LONGEST_SIDE):
+            return white
+        lines = zlib.decompressobj().decompress(file[41:], height * (1 + 3 * width))
+        return np.frombuffer(lines, np.uint8).reshape(height, 1 + 3 * width)[:, 1:].reshape(height, width, 3)
+    except (ValueError, struct.error, zlib.error):
+        return white
 
 
 def _request(picture: Picture, quarters: int, attempt: int, config: VisionConfig) -> Request:
@@ -116,7 +143,7 @@ def _request(picture: Picture, quarters: int, attempt: int, config: VisionConfig
         ],
     }
     parameters = Parameters(max_tokens=config.max_tokens, temperature=TEMPERATURES[attempt])
-    return make_request(config.endpoint[0], [message], parameters, order=picture.order)
+    return make_request(EndpointConfig(**config.endpoint[0].model_dump()), [message], parameters, order=picture.order)
 
 
 def _hear(page: _Page, answer: Answer | Failure | None, config: VisionConfig) -> None:
