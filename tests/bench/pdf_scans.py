@@ -60,9 +60,8 @@ def main() -> None:
         outcome = routing.settle(empty, routing.route(routing.measure(empty)), reading)
         text = layout.document_text([outcome.page])[0]
         found.append(f1(words(expected), words(text)))
-        print(
-            f"{found[-1]:.3f} {outcome.route} {outcome.confidence:.3f} {time.process_time() - start:5.1f} s  {name}:{number}"
-        )
+        spent_s = time.process_time() - start
+        print(f"{found[-1]:.3f} {outcome.route} {outcome.confidence:.3f} {spent_s:5.1f} s  {name}:{number}", flush=True)
     print(f"{sum(found) / len(found):.3f} mean, {min(found):.3f} the least")
 
 
