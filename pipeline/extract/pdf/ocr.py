@@ -337,9 +337,9 @@ def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Lin
         left, top, wide, high = (float(row[name]) for name in ("left", "top", "width", "height"))
         if row["level"] == "4":  # a line, of which the words follow
             height = high
-        elif row["level"] == "5":
+        elif row["level"] == "5" and (row["text"] or "").strip():
             box = (left, top, left + wide, top + high)
-            lines.append(_Line((row["text"] or "").strip(), float(row["conf"]) / 100, box, _SIZE_OF_HEIGHT * height))
+            lines.append(_Line(row["text"].strip(), float(row["conf"]) / 100, box, _SIZE_OF_HEIGHT * height))
     return lines, turns
 
 
