@@ -102,6 +102,19 @@ def test_of_one_page_only_what_is_evident_goes():
     assert "Dear Sir" in text_of(words("Dear Sir", 72, 60), body)
 
 
+def test_rows_of_tables_and_repeated_sentences_at_an_edge_stay():
+    rows = [
+        words(f"Nickel and compounds {row}", 72, 640 + 14 * row) + words(f"{row}00", 400, 640 + 14 * row)
+        for row in range(9)
+    ]
+    assert "800" in text_of(column(f"{PROSE} {PROSE}.", 72, 120, 400), *rows)
+    note = f"1 Each page says so: {PROSE} {PROSE}"
+    pages = [
+        Page(612, 792, tuple(column(f"{n} {PROSE}.", 72, 120, 400) + words(note, 30, 740, 5))) for n in ("One", "Two")
+    ]
+    assert all("says so" in text for text in layout.document_text(pages))
+
+
 def grid(xs: Sequence[float], ys: Sequence[float]) -> list[Box]:
     return [Box(xs[0], y, xs[-1], y) for y in ys] + [Box(x, ys[0], x, ys[-1]) for x in xs]
 
