@@ -170,6 +170,13 @@ def test_raised_and_lowered_digits_large_first_letters_and_leaders():
     assert text_of(words("Preface", 72, 300), dots, words("12", 400, 300)) == "Preface 12"
 
 
+def test_a_fraction_beside_text_is_one_word_and_an_underline_is_none():
+    parts = [words("y =", 72, 300), words("a + b", 92, 293.5), words("2", 100, 306.5)]
+    assert text_of(*parts, rules=[Box(91, 297, 117, 297)]) == "y = (a + b)/2"
+    lines = [words("see http://example.org here", 72, 300), words("and there it ends now", 72, 312)]
+    assert "/and" not in text_of(*lines, rules=[Box(90, 301.5, 175, 301.5)])
+
+
 def test_words_drawn_twice_are_read_once_and_hidden_ones_only_over_a_picture():
     assert text_of(words("Shadow", 72, 300), words("Shadow", 72.6, 300.4)) == "Shadow"
     hidden = [Span(s.text, s.box, s.size, is_visible=False) for s in words("an old layer of OCR", 72, 300)]

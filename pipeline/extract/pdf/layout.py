@@ -66,7 +66,7 @@ def arrange(page: Page) -> list[Block]:
     taken = {id(word) for table in ruled for word in table.words}
     ruled += tables.framed(page, [word for word in words if id(word) not in taken])
     taken = {id(word) for table in ruled for word in table.words}
-    items = [word for word in words if id(word) not in taken]
+    items = _fractions([word for word in words if id(word) not in taken], page.rules)
     places = [(Span("\x00", table.box, 1.0), table) for table in ruled]
     blocks: list[Block] = []
     for region in _regions(items + [place for place, _ in places], page, 0):
@@ -190,6 +190,37 @@ def _leaders(words: Sequence[Span]) -> tuple[set[int], list[Box]]:
         for word in gone
         if round(word.box.bottom / 4) not in beside
     ]
+
+
+def _fractions(words: list[Span], rules: Sequence[Box]) -> list[Span]:
+    """`words` with what stands above and below a short line, beside other text, as one word `above/below`."""
+    for rule in rules:
+        wide = rule.right - rule.left
+        if rule.top != rule.bottom or not 3 < wide < 150:
+            continue
+        near = [word for word in words if abs((word.box.top + word.box.bottom) / 2 - rule.top) < 1.6 * word.size]
+        inside = [word for word in near if rule.left - 2 <= word.box.left and word.box.right <= rule.right + 2]
+        upper = [word for word in inside if -0.6 * word.size < rule.top - word.box.bottom < 0.6 * word.size]
+        lower = [word for word in inside if -0.4 * word.size < word.box.top - rule.top < 0.6 * word.size]
+        beside = [
+            word
+            for word in near
+            if abs((word.box.top + word.box.bottom) / 2 - rule.top) < 0.4 * word.size
+            and all(abs(word.box.bottom - other.box.bottom) > 0.35 * word.size for other in (*upper, *lower))
+            and (abs(rule.left - word.box.right) < 1.5 * word.size or abs(word.box.left - rule.right) < 1.5 * word.size)
+        ]
+        used = {id(word): word.box for word in (*upper, *lower)}
+        if not upper or not lower or not beside or not len(upper) + len(lower) == len(used) <= 12:
+            continue
+        if max(box.right for box in used.values()) - min(box.left for box in used.values()) < 0.5 * wide:
+            continue
+        parts = [" ".join(line.text for line in lines_of(part)) for part in (upper, lower)]
+        above, below = (f"({part})" if re.search(r"[\s+−-]", part) else part for part in parts)
+        base = beside[0]
+        words = [word for word in words if id(word) not in used]
+        box = Box(rule.left, base.box.top, rule.right, base.box.bottom)
+        words.append(replace(base, text=f"{above}/{below} ", box=box))
+    return words
 
 
 def _turned(page: Page) -> list[Block]:
@@ -516,7 +547,8 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
             size >= 1.18 * body
             and len(block.lines) <= 3
             and len(text) <= 150
-            and letters >= 3
+            and letters >= max(3, 0.5 * len(text.replace(" ", "")))
+            and re.search(r"[^\W\d_]{3}|[\u2e80-\uffef]", text)
             and not _END.search(text)
         ):
             level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
