@@ -20,7 +20,7 @@ from rich.filesize import decimal
 from flows.config import LAST, STAGES, RephraseRun, RunConfig, load
 from flows.stages import TABLE, Run, check_rephrase, opened, prepared, selection, steps
 from pipeline.extract.shard import ExtractJob
-from pipeline.extract.stage import look, sample
+from pipeline.extract.stage import bytes_added, look, sample
 from pipeline.extract.units import Document, Reject
 from pipeline.peek.peek import beside, recognise, single
 from pipeline.rephrase.output import Rejected, before, outcomes
@@ -38,6 +38,7 @@ from pipeline.table.errors import ConfigError, InputError, ShardError, UsageErro
 from pipeline.table.format import Answer, encode, text_table
 from pipeline.table.interrupts import stopping_on_signals
 from pipeline.table.query import one_line
+from pipeline.table.shards import Index
 from pipeline.table.sql import connect
 from pipeline.table.stages import Stage, StageReport
 from pipeline.table.storage import Storage
@@ -240,8 +241,7 @@ class Forecast:
         """Return the estimate of an extraction: documents a byte as those that are there, or as a sample says."""
         jobs: Sequence[ExtractJob] = made.pending
         index = self.sources[source].groups.get("documents") if source in self.sources else None
-        known = index.details.get("shards", {}) if index is not None else {}
-        new = sum(job.size for job in jobs if job.input.name not in known)
+        new = bytes_added(index if index is not None else Index(stage="extract"), jobs)
         there = sum(job.size for job in self.run.extract_jobs(source)) - new
         rate = seconds_a_unit(self.records, source, "extract", "bytes")
         size = bytes_a_row(self.sources, [source], "extract")
@@ -249,12 +249,14 @@ class Forecast:
             rows = self._all([source]) / there * made.work
             self.coming[source], self.added[source] = rows, self._all([source]) / there * new
             return _estimated(rate[0] * made.work, round(size * rows), f"{_of_runs(rate[1])}, what is there")
-        for job in [job for job in jobs if not job.input.problem][:MAX_SAMPLED] if made.work else ():
+        readable = [job for job in jobs if any(file.problem is None for file in job.files)]
+        for job in readable[:MAX_SAMPLED] if made.work else ():
             if (found := sample(job, self.run.pools)) is not None:
                 self.coming[source], self.added[source] = found.documents * made.work, found.documents * new
-                inputs = f"{len(jobs):,} input{'s' * (len(jobs) != 1)} of {decimal(made.work)}"
+                count = sum(len(job.files) for job in jobs)
+                inputs = f"{count:,} input{'s' * (count != 1)} of {decimal(made.work)}"
                 seconds, disk = found.elapsed_s * made.work, decimal(int(found.bytes_on_disk * made.work))
-                units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.input.name}"
+                units = f"{found.units:,} unit{'s' * (found.units != 1)} of {job.name}"
                 self.lines.append(
                     f"{source}: {inputs}: extraction about {_duration(seconds)} on {self.run.workers} workers, and "
                     f"{disk} on disk with all that follows (from {units}; other inputs may differ)\n"

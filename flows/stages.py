@@ -25,7 +25,7 @@ from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
 from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
-from pipeline.extract.shard import ExtractJob, format_of, page_pool, read
+from pipeline.extract.shard import ExtractJob, format_of, gathered, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import LEFT_OUT, SKIPPED, Entry, Reject
 from pipeline.inputs.files import InputFile, resolve, with_contents
@@ -118,13 +118,12 @@ class Run(Context):
         return self._identified[source]
 
     def extract_jobs(self, source: str) -> list[ExtractJob]:
-        """Return a job for every input of a source, as its configuration says."""
+        """Return the jobs of all inputs of a source, as its configuration says."""
         config, files, kept = self.config.sources[source], self.identified(source), self.kept(source)
-        own, options, reader = config.extract, config.format_options(), READERS.get(config.format)
-        groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
+        own = config.format, config.columns, config.extract, kept, config.format_options()
         return [
-            ExtractJob(self.storage, source, file, config.format, config.columns, own, kept, options, tuple(beside))
-            for file, *beside in groups
+            ExtractJob(self.storage, source, file, *own, tuple(beside), bucket, tuple(others))
+            for bucket, ((file, *beside), *others) in gathered(config.format, files)
         ]
 
     def kept(self, source: str) -> dict[str, KeepColumn]:
@@ -405,11 +404,9 @@ def check_inputs(run: Run, source: str) -> None:
     """
     where, settings = f"sources.{source}.inputs", run.config.sources[source]
     complaints: list[str] = []
-    options, reader = settings.format_options(), READERS.get(settings.format)
-    files = run.inputs(source)
-    groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
-    own = settings.format, settings.columns, settings.extract
-    for file, *beside in groups:
+    own, options = (settings.format, settings.columns, settings.extract), settings.format_options()
+    groups = [group for _, groups in gathered(settings.format, run.inputs(source)) for group in groups]
+    for file, *beside in sorted(groups, key=lambda group: group[0].name):
         job = ExtractJob(run.storage, source, file, *own, options=options, beside=tuple(beside))
         try:
             with file.open() as stream:

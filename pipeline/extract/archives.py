@@ -42,6 +42,7 @@ _KINDS = {
 }
 _HEADERS = (b"L", b"K", b"x", b"g", b"X")  # GNU's long names, pax, and Sun's pax
 _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([^=\n]{1,200})=")
+_NAME = re.compile(r"\.(?:zip|tgz|tbz2?|txz|tar(?:\.(?:gz|bz2|xz|zst|lz4))?)$", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.(gz|bz2|xz|zst|lz4)$", re.IGNORECASE)
 _CENTRAL = struct.Struct("<4s2B5H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -77,6 +78,11 @@ class ArchivedFile:
             f"{self.path}: {detail}" if self.path else detail,
             "damage" if self.is_damage else "row",
         )
+
+
+def is_archive(name: str) -> bool:
+    """Whether an input is an archive by its name. Reading never depends on it, only what is read beside what."""
+    return _NAME.search(name) is not None
 
 
 def read_files(stream: BinaryIO, name: str, start: int, limit: int) -> Iterator[ArchivedFile]:

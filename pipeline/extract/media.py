@@ -27,7 +27,7 @@ DELIMITERS = (",", "\t", ";", "|")  # of CSV
 _SNIFF_BYTES = 4096
 
 _UNPACK = "unpack it and name the files in it"
-_FILES_IN_IT = "set the `format` of the files in it (html, text, markdown, latex), or unpack it"
+_FILES_IN_IT = "set the `format` of the files in it (html, text, markdown, latex, code), or unpack it"
 CONVERT = "convert it to JSON lines or Parquet"
 _NO_CORPUS = "it holds no documents that can be read: take it out of `inputs`"
 # Place, magic number, what a file is, and what to do about it.
@@ -87,6 +87,9 @@ _BEGINNINGS: dict[bytes, str] = {
     CODECS["gzip"]: "application/gzip",
 }
 _MARKED_TEXT = (b"%PDF-", b"%!PS", b"{\\rtf", b"version https://git-lfs")
+_SAVED_PAGE = re.compile(
+    rb"(?=[\s\S]{0,2000}?^MIME-Version:)[a-z-]+:[\s\S]{0,2000}?^Content-Type:\s*multipart/related", re.M | re.I
+)
 _PICKLE = re.compile(rb"\x80[\x02-\x05](?:[\x95c}\]]|$)")
 _HTML = re.compile(
     rb"<(?:!doctype\s+html|html|head|body|title|meta|link|script|style|div|p|br|a|b|h[1-6]|table|font|iframe|span|ul|img"
@@ -104,6 +107,8 @@ def file_signature(head: bytes) -> tuple[str, str] | None:
             return what, way_out
     if head.startswith((CODECS["gzip"], CODECS["xz"], CODECS["zstd"])):
         return "another compressed file", "decompress it once"
+    if _SAVED_PAGE.match(head):
+        return "a saved web page with its images (MHTML)", "save it as HTML alone"
     return ("a Python pickle", CONVERT) if _PICKLE.match(head) else None
 
 
@@ -136,7 +141,7 @@ def not_text(data: bytes) -> str | None:
     """Return what a file is that is no text in any charset, None when it may be text."""
     head = data[:_SNIFF_BYTES]
     visible = len(_CONTROL.sub(b"", head))
-    if visible == len(head) and not head.startswith(_MARKED_TEXT):
+    if visible == len(head) and not head.startswith(_MARKED_TEXT) and not _SAVED_PAGE.match(head):
         return None  # whose first letters mean something elsewhere: ORC, BZh
     if (known := file_signature(head)) is not None:
         return known[0]

@@ -1,8 +1,12 @@
-"""One raw input, in whatever format it is, to its shards of documents and rejects.
+"""Raw inputs, in whatever format they are, to their shards of documents and rejects.
 
-A large input becomes several shards, cut where the decoded bytes read so far reach `part_bytes`. Each manifest says
-where the next shard begins, so a killed run goes on after the last complete one, and cutting never depends on where it
-went on.
+A container (an archive, a corpus, a dump) has shards of its own. Files that are documents, and small repositories, are
+gathered by the hash of their name into a fixed number of buckets, which have shards: a folder of a million pages makes
+no million shards, and a file that comes, changes or goes concerns its bucket alone, whatever else is there.
+
+A large input, or bucket, becomes several shards, cut where the decoded bytes read so far reach `part_bytes`. Each
+manifest says where the next shard begins, so a killed run goes on after the last complete one, and cutting never
+depends on where it went on.
 """
 
 from __future__ import annotations
@@ -10,15 +14,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
+from pipeline.extract.archives import is_archive
 from pipeline.extract.config import OPTIONS, ExtractConfig, KeepColumn
 from pipeline.extract.content import Content, Marked, identify
 from pipeline.extract.conversion import converted
@@ -37,17 +43,24 @@ from pipeline.table import schema
 from pipeline.table.config import StageConfig
 from pipeline.table.errors import InputError, ShardError, UnreadableInputError
 from pipeline.table.schema import RejectReason
-from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, read_batches
+from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, digest, read_batches
 from pipeline.table.storage import Storage
 
 VERSION = "extract_v2"
 MAX_UNITS = 200_000
 """Units of one shard at most, for inputs whose units are tiny or all rejected."""
+BUCKETS = 64
+"""Those of a source. One file that changes has as many others as a 64th read again; few files make few shards."""
+ALONE_BYTES = 256 << 20
+"""What fills a shard has its own, whatever it is called."""
+MAX_NAMED = 5
+"""Inputs that cannot be read of which a manifest says why."""
 FORMATS = "WARC, JSON lines or arrays, Parquet or CSV"
 
 _CORPORA = {"jsonl": read_jsonl, "parquet": read_parquet, "csv": read_csv}
 _MARKED = frozenset(get_args(Marked))
 _TELL_ROWS = 16
+_PLACES = 1 << 32  # of each of the inputs of a bucket, numbered through
 _BUFFER_ROWS = 1_000
 _BUFFER_CHARACTERS = 8 << 20
 
@@ -60,7 +73,10 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ExtractJob:
-    """One raw input of a source and how to read it. `format` is `auto` until the content has been looked at."""
+    """One raw input of a source, or a bucket of them, and how to read it.
+
+    `format` is `auto` until the content has been looked at.
+    """
 
     storage: Storage
     source: str
@@ -73,6 +89,9 @@ class ExtractJob:
     options: StageConfig = field(default_factory=StageConfig)
     beside: tuple[InputFile, ...] = ()
     """Inputs that are read together with this one."""
+    bucket: int | None = None
+    others: tuple[tuple[InputFile, ...], ...] = ()
+    """Of a bucket, its further inputs, each with those that are read together with it."""
     is_found: bool = False
     """Whether the format was told by the content: then the source has not its columns, and `metadata` has them."""
 
@@ -87,9 +106,30 @@ class ExtractJob:
         return {name: column.type or "text" for name, column in self.keep.items()}
 
     @property
+    def groups(self) -> tuple[tuple[InputFile, ...], ...]:
+        """The inputs, those that are read together side by side."""
+        return (self.input, *self.beside), *self.others
+
+    @property
+    def files(self) -> list[InputFile]:
+        return [file for group in self.groups for file in group]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        if self.bucket is None:
+            return self.input.name
+        count = len(self.files)
+        return f"{count:,} file{'s' * (count != 1)} (bucket {self.bucket + 1} of {BUCKETS})"
+
+    @property
     def size(self) -> int:
-        """Bytes of the input and of those that are read with it."""
-        return self.input.size + sum(file.size for file in self.beside)
+        """Bytes of all inputs."""
+        return sum(file.size for file in self.files)
+
+    def only(self, group: Sequence[InputFile]) -> ExtractJob:
+        """Return the job of one group of a bucket, as if there were no buckets."""
+        return replace(self, input=group[0], beside=tuple(group[1:]), bucket=None, others=())
 
     @property
     def documents(self) -> Group:
@@ -99,16 +139,30 @@ class ExtractJob:
     def rejects(self) -> Group:
         return Group(self.storage, f"{self.source}/rejects")
 
+    def stem(self, number: int) -> str:
+        """Return the stem of the parts of shard `number`; no name of an input is that of a bucket."""
+        named = self.input.name if self.bucket is None else f"\0{self.bucket}"
+        origin = hashlib.blake2b(f"{self.source}\0{named}".encode(), digest_size=6).hexdigest()
+        return f"part-{origin}-{number:05d}"
+
     def work(self, number: int) -> Work:
-        """Return the work of the input's shard `number`."""
-        origin = hashlib.blake2b(f"{self.source}\0{self.input.name}".encode(), digest_size=6).hexdigest()
-        url, name, size, seen = self.input.shown_url, self.input.name, self.input.size, self.input.identity
-        described = {"url": url, "name": name, "size": size, "identity": seen, "shard": number}
-        beside = ({"url": f.shown_url, "name": f.name, "size": f.size, "identity": f.identity} for f in self.beside)
-        return Work(f"part-{origin}-{number:05d}", self._identity(), (described, *beside))
+        """Return the work of shard `number`. Of a bucket the first names the inputs, the others a digest of them."""
+        if self.bucket is None:
+            first, *beside = self._described()
+            return Work(self.stem(number), self._identity(), ({**first, "shard": number}, *beside))
+        whole = {"bucket": self.bucket, "identity": self._inputs_digest, "shard": number}
+        return Work(self.stem(number), self._identity(), (whole, *([] if number else self._described())))
+
+    def _described(self) -> list[dict[str, Any]]:
+        return [{"url": f.shown_url, "name": f.name, "size": f.size, "identity": f.identity} for f in self.files]
+
+    @cached_property
+    def _inputs_digest(self) -> str:
+        return digest(self._described())
 
     def _identity(self) -> Identity:
         config: dict[str, Any] = {"source": self.source, "format": self.format, "part_bytes": self.config.part_bytes}
+        config |= {} if self.bucket is None else {"buckets": BUCKETS}
         if (reader := READERS.get(self.format)) is not None:
             limits = {"payload_bytes", "record_bytes"}
             config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
@@ -132,9 +186,31 @@ def _libraries() -> dict[str, str]:
     return {name: version(name) for name in ("trafilatura", "resiliparse", "lxml", "justext", "fasttext-community")}
 
 
+def gathered(form: str, files: Sequence[InputFile]) -> list[tuple[int | None, list[tuple[InputFile, ...]]]]:
+    """Group a source's inputs by what is read together, and these groups by their bucket; None: shards of its own.
+
+    Nothing but a group's own names and sizes decides where it goes.
+    """
+    reader = READERS.get(form)
+    groups = reader.together(files) if reader and reader.together else [(file,) for file in files]
+    is_archived = (reader and reader.is_container) or is_archive
+    alone: list[tuple[InputFile, ...]] = []
+    buckets: defaultdict[int, list[tuple[InputFile, ...]]] = defaultdict(list)
+    for group in groups:
+        # What belongs together has a folder in common, which stays when one file of it comes or goes.
+        levels = zip(*(file.name.split("/") for file in group), strict=False)
+        name = "/".join(level[0] for level in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
+        is_container = reader is None or not reader.of_files or (len(group) == 1 and is_archived(name))
+        if is_container or sum(file.size for file in group) >= ALONE_BYTES:
+            alone.append(group)
+        else:
+            buckets[int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) % BUCKETS].append(group)
+    return [*((None, [group]) for group in alone), *sorted(buckets.items())]
+
+
 @dataclass(frozen=True)
 class Shard:
-    """One finished shard of an input: its two parts and its counts."""
+    """One finished shard of an input, or of a bucket: its two parts and its counts."""
 
     documents: Part
     rejects: Part
@@ -144,8 +220,8 @@ class Shard:
     counts: Mapping[str, int]
     """Among them `null:NAME` and `unfit:NAME`: documents whose kept column is null, and whose value does not fit it."""
     format: str
-    unread: str | None
-    """Why nothing of the input could be read."""
+    unread: Sequence[tuple[str, str]]
+    """Inputs of which nothing could be read, and why: some, `counts` has their number as `records_file`."""
 
 
 def page_pool(workers: int, config: ExtractConfig, handler: str = HANDLER) -> WorkerPool:
@@ -163,7 +239,9 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
         if documents is None or rejects is None:
             break
         next_offset = documents.details["next_offset"]
-        unread = documents.details.get("unread")
+        unread = documents.details.get("unread", [])
+        if isinstance(unread, str):  # of the one input, as version 0.2.0 wrote it
+            unread = [(documents.details["file"], unread)]
         shards.append(
             Shard(documents.part, rejects.part, next_offset, rejects.counts, documents.counts, job.format, unread)
         )
@@ -181,37 +259,104 @@ def _proof(group: Group, work: Work) -> Manifest | None:
 
 
 def extract_input(job: ExtractJob, pools: Pools, watch: Watch) -> list[Shard]:
-    """Make the shards of one raw input that are not there yet; every unit ends as exactly one document or reject.
+    """Make the shards of a job that are not there yet; every unit ends as exactly one document or reject.
 
     `pools` is called only where a format has workers. An input that cannot be opened, or read
     as what it is, ends as one reject.
 
     Raises: ShardError when reading fails midway, or the shard cannot be written.
     """
+    while True:
+        try:
+            return _extract(recognised(job), pools, watch)
+        except UnreadableInputError:  # all were sound when they were listed: the next run looks again
+            others = tuple(tuple(map(_looked_at, group)) for group in job.others)
+            beside = tuple(map(_looked_at, job.beside))
+            job = replace(job, input=_looked_at(job.input), beside=beside, others=others)
+
+
+def _looked_at(file: InputFile) -> InputFile:
+    """Return an input as it is now; one that cannot be opened any more has an identity that no listing gives."""
     try:
-        with job.input.open() as stream:
-            return _extract(job.read_as(format_of(stream, job)), stream, pools, watch)
+        if file.problem is None:
+            file.open().close()
     except UnreadableInputError as error:
-        reason, detail = job.input.problem or ("damaged", str(error))
-        if job.input.problem is None:  # it was sound when it was listed: the next run looks again
-            job = replace(job, input=replace(job.input, identity="unread"))
-        feed = _Feed(iter([refuse(job.input.name, 0, reason, detail, "file")]))
-        return [_make_shard(job, 0, feed, pools, lambda rows: watch(rows, 0))]
-    except OSError as error:
-        raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
+        return replace(file, identity=f"unread: {error}", problem=("damaged", str(error)))
+    return file
 
 
-def _extract(job: ExtractJob, stream: BinaryIO, pools: Pools, watch: Watch) -> list[Shard]:
+def _extract(job: ExtractJob, pools: Pools, watch: Watch) -> list[Shard]:
     shards = finished_shards(job)
     start = shards[-1].next_offset if shards else 0
     if start is None:
         return shards
     earlier = itertools.chain.from_iterable([_places(job, shard) for shard in shards])  # read by who needs it
-    feed = _Feed(read(stream, job, start, earlier))
-    while start is not None:
-        shards.append(_make_shard(job, len(shards), feed, pools, lambda rows: watch(rows, stream.tell())))
-        start = shards[-1].next_offset
+    reading = Reading(job, start, earlier)
+    with closing(reading.entries) as entries:
+        feed = _Feed(entries)
+        while start is not None:
+            shards.append(_make_shard(job, len(shards), feed, pools, lambda rows: watch(rows, reading.position)))
+            start = shards[-1].next_offset
     return shards
+
+
+def recognised(job: ExtractJob) -> ExtractJob:
+    """Return the job with its format, where that is `auto` and the input can be read. Raises: as `Reading`."""
+    if job.format != "auto" or job.input.problem is not None:
+        return job
+    try:
+        with job.input.open() as stream:
+            return job.read_as(format_of(stream, job))
+    except OSError as error:
+        raise ShardError(f"{job.input.shown_url} cannot be read: {error.strerror or error}") from error
+
+
+class Reading:
+    """The entries of a job from the place `start` on, one input after the other, and how far reading is.
+
+    `earlier` and `rows` are for `read`. The entries raise UnreadableInputError for an input that cannot be opened any
+    more, ShardError when reading fails midway.
+    """
+
+    def __init__(
+        self, job: ExtractJob, start: int = 0, earlier: Iterable[tuple[str, int]] = (), rows: int | None = None
+    ) -> None:
+        self._job, self._start, self._earlier, self._rows = job, start, earlier, rows
+        self._passed = 0
+        self._stream: BinaryIO | None = None
+        self.entries: Generator[Entry, None, None] = self._of_groups()
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the inputs have been read."""
+        return self._passed + (self._stream.tell() if self._stream is not None else 0)
+
+    def _of_groups(self) -> Generator[Entry, None, None]:
+        first, start = (0, self._start) if self._job.bucket is None else divmod(self._start, _PLACES)
+        for number, group in enumerate(self._job.groups):
+            if number >= first:
+                for entry in self._of_group(group, start if number == first else 0):
+                    yield replace(entry, offset=number * _PLACES + entry.offset) if number else entry
+            self._passed += sum(file.size for file in group)
+
+    def _of_group(self, group: Sequence[InputFile], start: int) -> Iterator[Entry]:
+        """Yield the entries of inputs that are read together: first each that is lost, then what the reader finds."""
+        lost = 0
+        while group and group[0].problem is not None:
+            if start <= lost:
+                yield refuse(group[0].name, lost, *group[0].problem, "file")
+            lost, group = lost + 1, group[1:]
+        if not group:
+            return
+        try:
+            with group[0].open() as self._stream:
+                alone = self._job.only(group)
+                for entry in read(self._stream, alone, max(0, start - lost), self._earlier, self._rows):
+                    yield replace(entry, offset=lost + entry.offset) if lost else entry
+        except OSError as error:
+            raise ShardError(f"{group[0].shown_url} cannot be read: {error.strerror or error}") from error
+        finally:
+            self._stream = None
 
 
 def format_of(stream: BinaryIO, job: ExtractJob) -> str:
@@ -226,7 +371,9 @@ def format_of(stream: BinaryIO, job: ExtractJob) -> str:
 def read(
     stream: BinaryIO, job: ExtractJob, start: int, earlier: Iterable[tuple[str, int]], rows: int | None = None
 ) -> Iterator[Entry]:
-    """Yield the entries of a raw input from `start` on; `earlier` is for `read_warc`, `rows` for who only looks.
+    """Yield the entries of a raw input, no bucket, from `start` on.
+
+    `earlier` is for `read_warc`, `rows` for who only looks.
 
     An input that holds nothing has none. One that cannot be read is one entry of the type "file", and one that is
     shorter than it was when it was listed ends with damage.
@@ -286,19 +433,19 @@ class _Feed:
         self._entries = entries
         self._next = next(entries, None)
         self.counts: Counter[str] = Counter()  # of the shard
-        self.unread: str | None = None
+        self.unread: list[tuple[str, str]] = []  # of the shard
 
     def shard(self, part_bytes: int) -> Iterator[Result]:
         """Yield the results of one shard: up to the first resumable entry after enough bytes or units."""
-        self.counts = Counter(units=0, damage=0)
+        self.counts, self.unread = Counter(units=0, damage=0), []
         decoded_bytes = 0
         while (entry := self._next) is not None:
             if entry.resumable and (decoded_bytes >= part_bytes or self.counts["units"] >= MAX_UNITS):
                 return
             self._next = next(self._entries, None)
             self.counts[f"records_{entry.record_type}"] += 1
-            if entry.record_type == "file" and isinstance(entry.result, Reject):
-                self.unread = f"{entry.result.reason}: {entry.result.detail}"
+            if entry.record_type == "file" and isinstance(entry.result, Reject) and len(self.unread) < MAX_NAMED:
+                self.unread.append((entry.result.origin.file, f"{entry.result.reason}: {entry.result.detail}"))
             if entry.result is not None:
                 self.counts["units" if entry.is_unit else "damage"] += 1
                 decoded_bytes += _size(entry.result)
@@ -328,7 +475,7 @@ def _make_shard(job: ExtractJob, number: int, feed: _Feed, pools: Pools, watch: 
         watch(buffer.rows - told)
     counts = dict(feed.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
-    details = {"next_offset": feed.next_offset, "file": job.input.name}
+    details: dict[str, Any] = {"next_offset": feed.next_offset, "file": job.name}
     details |= {"unread": feed.unread} if feed.unread else {}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
     return Shard(documents.finish(tally), rejected, feed.next_offset, buffer.reasons, counts, job.format, feed.unread)

@@ -154,8 +154,9 @@ class Reader:
     the handler of the workers for its `Raw` units. `libraries` are distributions whose version decides the text;
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
     are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
-    file is a document, so that an empty one is a unit, too. Names that begin with one of `skipped` are not looked for
-    in folders.
+    file is a document: then an empty one is a unit, too, and many share a shard, but for what `is_container` by its
+    name (by default an archive); offsets of entries stay below 2^32. Names that begin with one of `skipped` are not
+    looked for in folders.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
@@ -165,4 +166,5 @@ class Reader:
     version: str = "v1"
     together: Callable[[Sequence[InputFile]], list[tuple[InputFile, ...]]] | None = None
     of_files: bool = False
+    is_container: Callable[[str], bool] | None = None
     skipped: tuple[str, ...] = (".", "_")

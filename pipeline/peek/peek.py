@@ -58,7 +58,46 @@ _OURS = {
 """Columns of corpora that are ours under other names, where no published corpus is known by its columns."""
 _CODE = (
     *("py", "js", "ts", "java", "c", "h", "cpp", "cc", "hpp", "cs", "go", "rs", "rb", "php", "swift", "kt", "scala"),
-    *("sh", "pl", "r", "jl", "lua", "sql", "hs", "ml"),
+    *(
+        "sh",
+        "pl",
+        "pm",
+        "r",
+        "jl",
+        "lua",
+        "sql",
+        "hs",
+        "ml",
+        "ps1",
+        "jsx",
+        "tsx",
+        "mjs",
+        "cjs",
+        "vue",
+        "css",
+        "m",
+        "mm",
+    ),
+    *(
+        "cxx",
+        "hh",
+        "hxx",
+        "cu",
+        "f90",
+        "f",
+        "asm",
+        "ex",
+        "exs",
+        "erl",
+        "clj",
+        "dart",
+        "nim",
+        "zig",
+        "pyx",
+        "fs",
+        "vb",
+        "el",
+    ),
 )
 _SUFFIXES = {
     **dict.fromkeys(("tex", "ltx", "bbl", "sty"), "latex"),
@@ -116,6 +155,9 @@ def single(entry: str) -> InputFile:
     files = resolve([entry], "FILE")
     if len(files) != 1 or files[0].name.endswith("/"):
         hint = f"such as {files[0].shown_url}" if files else "it is empty"
+        kinds = Counter(_SUFFIXES.get(file.name.rpartition(".")[2].lower()) for file in files[:MAX_ENTRIES])
+        if kinds["code"] and kinds["code"] == max(count for kind, count in kinds.items() if kind is not None):
+            hint += "; `format: code` reads the folder as a repository"
         raise InputError(f"{entry} names {len(files):,} files; name one of them, {hint}")
     if files[0].problem is not None:
         raise InputError(f"{entry}: {files[0].problem[1]}")

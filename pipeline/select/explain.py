@@ -137,6 +137,9 @@ def _with_input(session: Session, source: Source, folder: str, row: Mapping[str,
     if manifest is None and session.catalog.storage.exists(group.manifest_path(part)):
         where = session.catalog.storage.sql_path(group.manifest_path(part))
         raise WorkspaceError(f"{where} is damaged; `gristmill run CONFIG` makes it anew")
+    first = re.sub(r"-\d+-[0-9a-f]+$", "-00000-", part)
+    if manifest and "bucket" in manifest.inputs[0] and not part.startswith(first):  # the first shard names the inputs
+        manifest = next((group.manifest(each.name) for each in group.parts() if each.name.startswith(first)), None)
     named = [item for item in (manifest.inputs if manifest else []) if item.get("name") == row["origin"]["file"]]
     result["input"] = dict(named[0]) if named else None
     return result

@@ -71,8 +71,9 @@ def _of_parts(group: Group, wanted: Sequence[tuple[str, Work | None]], is_first:
         return Counter([NOT_MADE])
     listed = {part.stem: part.name for part in index.parts} if index is not None else {}
     there = [(listed[stem], work) for stem, work in wanted if stem in listed and work is not None]
+    new = [work for stem, work in wanted if stem not in listed and work is not None]
     reasons = Counter({_GONE: sum(work is None for _, work in wanted)})
-    reasons[_NEW] = len(wanted) - len(there) - reasons[_GONE]
+    reasons[_NEW] = sum(len(_named(work.inputs)) for work in new) if is_first else len(new)
     with ThreadPoolExecutor(THREADS) as pool:
         for found in pool.map(partial(_of_part, group, is_first), there[:MAX_READ]):
             reasons.update(found)
@@ -93,10 +94,19 @@ def _of_part(group: Group, is_first: bool, found: tuple[str, Work]) -> list[str]
         | {f"version of {library}": value for library, value in each.libraries.items()}
         for each, given in ((manifest, manifest.inputs), (work.identity, work.inputs))
     )
-    moved = _CHANGED if is_first else MOVED
     reasons = [reason for reason in _differing(Wanted(was, now), "") if reason not in (MOVED, "")]
-    reasons += [moved] if _plain(was["inputs"]) != _plain(now["inputs"]) else []
+    if is_first:
+        old, new = _named(_plain(was["inputs"])), _named(_plain(now["inputs"]))
+        reasons += [_NEW] * len(new.keys() - old.keys()) + [_GONE] * len(old.keys() - new.keys())
+        reasons += [_CHANGED for name in old.keys() & new.keys() if old[name] != new[name]]
+    elif _plain(was["inputs"]) != _plain(now["inputs"]):
+        reasons.append(MOVED)
     return reasons or [_DELETED]
+
+
+def _named(inputs: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the raw inputs of a part by name."""
+    return {each["name"]: each for each in inputs if "name" in each}
 
 
 def _differing(wanted: Wanted, same: str) -> list[str]:

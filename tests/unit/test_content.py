@@ -244,7 +244,8 @@ def test_an_odd_file_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFi
         "sub/up/": "duplicate_record",
     }
     assert next(row["detail"] for row in rejects if row["file"] == "a.tar.gz") == (
-        "gzip around a tar archive; set the `format` of the files in it (html, text, markdown, latex), or unpack it"
+        "gzip around a tar archive; set the `format` of the files in it (html, text, markdown, latex, code), "
+        "or unpack it"
     )
     (warning,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning"))
     assert "warning: a: 7 of 12 inputs could not be read" in warning

@@ -133,6 +133,12 @@ $a_1$ `<!-- code -->` <!-- note --> end
     }  # fmt: skip
 
 
+def test_comments_of_markdown_go_but_none_of_its_code(run: Run) -> None:
+    kept = "- ```\n  <!-- a -->\n  ```\n\n> ~~~\n> <!-- b -->\n> ~~~\n\n    <!-- c -->\n\n"
+    kept += "```d``` `<!-- e -->`\n\nf <!-- never closed\n"
+    assert texts(run("markdown", {"a.md": f"<!-- no\n-->\nx<!-- no -->\n{kept}".encode()})) == [f"x\n{kept}"]
+
+
 def test_hostile_front_matter_is_no_fields(run: Run) -> None:
     bomb = "a: &a [x, x]\n" + "".join(
         f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(20)

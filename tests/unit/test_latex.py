@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import time
 from contextlib import suppress
 
@@ -9,6 +11,7 @@ import pytest
 
 from pipeline.extract.conversion import RefusedError
 from pipeline.extract.latex.convert import convert
+from pipeline.extract.latex.papers import to_text
 
 CASES = [
     # letters, signs, spaces
@@ -40,6 +43,10 @@ CASES = [
     (r"\newcommand{\us}{CI/CD\xspace}\us pipeline, \us. \newcommand{\b}[1]{<#1>}\b{z}", "CI/CD pipeline, CI/CD. <z>"),
     (r"\let\x\alpha $\x$ \newenvironment{e}[1]{[#1:}{]}\begin{e}{n}c\end{e}", r"$\alpha$ [n:c]"),
     (r"\def\a{\a b}\a c \def\c#1.#2;{no}\csname x\endcsname d", "c d"),
+    (
+        r"\newcommand{\define}[1]{\textbf{#1}}\def\remark#1{(#1)}a \define{b} c \remark{d}",
+        "a b c (d)",
+    ),  # AMS-TeX's names
     # conditions
     (r"A\iffalse no \ifx a b \fi no \fi B\if0 no\fi C\iftrue yes\else no\fi", "ABCyes"),
     (r"\newif\ifd \ifd a\else b\fi \dtrue \ifd c\fi \iffalse", "bc"),
@@ -74,7 +81,69 @@ CASES = [
     ("\\verb|\\a{$|, \\lstinline!x%y!", "`\\a{$`, `x%y`"),
     ("\\begin{verbatim}\n \\section{x} % y\n\\end{verbatim}b", "```\n \\section{x} % y\n```\n\nb"),
     ("\\begin{lstlisting}[language=C]\nint a; /* $b$ */\n\\end{lstlisting}", "```\nint a; /* $b$ */\n```"),
+    (
+        "\\begin{lstlisting}[caption={A $x$, b},label=l]\na\n\\end{lstlisting}",
+        "```\na\n```\n\nListing: A $x$, b",
+    ),
+    (
+        "\\begin{quote}q\\begin{itemize}\\item\n\\begin{verbatim}\na\n  b\n\\end{verbatim}\\end{itemize}\\end{quote}",
+        "> q\n> - ```\n>   a\n>     b\n>   ```",
+    ),
+    (
+        "\\begin{enumerate}\\item a\\[\\begin{matrix}\nb\n\\end{matrix}\\]\\end{enumerate}",
+        "1. a\n   $$\\begin{matrix}\n   b\n   \\end{matrix}$$",
+    ),
+    # tables: breaks within a cell, heads that are said again, sizes
+    (
+        r"\resizebox{1cm}{!}{\begin{tabular}{ll} a & \makecell{b\\c}\\ d & e\end{tabular}}",
+        "| a | b c |\n| --- | --- |\n| d | e |",
+    ),
+    (
+        r"\begin{longtable}{ll}\caption{L}\\a&b\\\endfirsthead\caption{M}\\a&b\\\endhead go on\\\endfoot\endlastfoot"
+        r" p&q\end{longtable}",
+        "| a | b |\n| --- | --- |\n| p | q |\n\nTable: L",
+    ),
+    (
+        r"\begin{deluxetable}{ll}\tablewidth{0pt}\tablecaption{C}\tablehead{\colhead{A} & \colhead{B}}\startdata a"
+        r"& \nodata\enddata\tablenotetext{a}{N.}\tablecomments{M.}\end{deluxetable}\altaffiltext{1}{x}",
+        "| A | B |\n| --- | --- |\n| a | … |\n\nTable: C\n\nN.\n\nM.",
+    ),
+    (r"\begin{numcases}{x=} a & $b$\end{numcases}", "$$\\begin{numcases}\n{x=} a & \\(b\\)\n\\end{numcases}$$"),
+    (r"\begin{tabbing}a \= b\\c \> d\end{tabbing}", "a b\nc d"),
+    # algorithms
+    (
+        r"\begin{algorithm}\KwIn{a}\ForEach{$x$}{do\;\lIf{c}{d\;}}\Return e \tcp{n}\caption{A}\end{algorithm}",
+        "Input: a\nfor each $x$ do\ndo\nif c then\nd\nreturn e // n\n\nAlgorithm: A",
+    ),
+    # slides
+    (
+        r"\begin{frame}<1>[t]\frametitle<1>{A}\setbeamertemplate{x}[y] b \begin{block}{C}d\end{block}\begin{columns}[T]"
+        r"\begin{column}{.5\textwidth}e\end{column}\column{2cm}f\end{columns}\end{frame}",
+        "### A\n\nb\n\nC\n\nd\n\ne\n\nf",
+    ),
+    # other classes
+    (
+        r"\IEEEPARstart{T}{his} \lettrine[lines=2]{O}{ne} \begin{keyword}a \sep b\end{keyword}",
+        "This One\n\n## Keywords\n\na , b",
+    ),
+    (r"\begin{proof}[Proof of \ref{x}.]p\end{proof}\begin{CJK*}{UTF8}{song}q\end{CJK*}", "Proof of [x]. p\n\nq"),
+    (r"\ifodd 3 a\fi \tikz[x] \draw (0,0); b \tikz{\node;}\looseness=-1 c", "a b c"),
+    # AMS-TeX and plain TeX
+    (
+        r"\input amstex\documentstyle{amsppt}\topmatter\title A b\endtitle\author C\endauthor\endtopmatter\document"
+        r"\head 1. D\endhead\define\R{\Bbb R}\proclaim{Theorem 1} $\R$\endproclaim\demo{Proof} e\enddemo"
+        r"\Refs\ref\no 1\by F\endref\endRefs\enddocument g",
+        "# A b\n\n## 1. D\n\nTheorem 1. $\\Bbb R$\n\nProof. e",
+    ),
+    (
+        "\\magnification=\\magstep1\\font\\big=cmr10 scaled \\magstep2 \\headline={\\hfil A}\\hangafter=1\n"
+        "\\beginsection 1. B\n\nc\\footnote{$^1$}{d}\\halign{#&#\\cr e&f\\cr g&h\\cr}\\bye no",
+        "## 1. B\n\nc (d)\n\n| e | f |\n| --- | --- |\n| g | h |",
+    ),
+    (r"\SI{1 \pm 2}{\meter\tothe{4}} \ifstrequal{a}{b}{yes}{no}", "1 ±2 m⁴ no"),
     # dimensions, and what says nothing
+    ("\\tolerance=1000 \\section{A}\\hbadness=5\nin", "## A\n\nin"),
+    (r"\normalsize \section{A}\parskip=2\baselineskip\parindent\parskip b", "## A\n\nb"),
     (
         r"a\hspace*{1cm}b\hskip 1em plus 2pt c\kern2pt \setlength{\x}{1pt}\parskip=3pt d\penalty10 e\noindent f",
         "a b cdef",
@@ -104,6 +173,40 @@ def test_files_are_read_where_they_are_named() -> None:
     assert text(r"a \input{b} \include c \input{none}", b=r"B\endinput no", c=r"\input{m}C") == "a B C"
     source = r"\documentclass{x}\begin{document}a \subfile{s}\end{document}"
     assert text(source, s=r"\documentclass{y}\begin{document}S\end{document}no") == "a S"
+
+
+PAPERS = {
+    "inner encoding": (
+        {"m.tex": (r"\usepackage[cp1251]{inputenc}", "A \\input{b}"), "b.tex": "Привет".encode("cp1251")},
+        "A Привет",
+    ),
+    "GBK": ({"m.tex": (r"\usepackage{CJK}", "\\begin{CJK}{GBK}{song}你好，世界\\end{CJK}", "gbk")}, "你好，世界"),
+    "Japanese": (
+        {"m.tex": r"\documentclass{jsarticle}\begin{document}日本語の論文\end{document}".encode("euc-jp")},
+        "日本語の論文",
+    ),
+    "UTF-16": ({"m.tex": ("", "é", "utf-16")}, "é"),
+    "mostly UTF-8": ({"m.tex": ("", "Zürich " * 20 + "%"), "n.tex": b"\xe9"}, ("Zürich " * 20).strip()),
+    "a folder": ({"p/ms.tex": ("", "A \\input{s}"), "p/s.tex": b"B", "p/supplement.tex": ("", "C" * 99)}, "A B"),
+    "a preamble": ({"m.tex": b"\\input{p}\\begin{document}A\\end{document}", "p.tex": b"\\documentclass{a}"}, "A"),
+    "letters' case": ({"M.TEX": ("", "A \\include{Chap}"), "chap.TEX": b"B"}, "A B"),
+    "a path that leads out": ({"../m.tex": ("", "no"), "m.tex": ("", "A")}, "A"),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), PAPERS.values(), ids=PAPERS.keys())
+def test_a_paper_of_several_files(files: dict[str, bytes | tuple[str, ...]], expected: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path, said in files.items():
+            if isinstance(said, tuple):
+                head, body, codec = (*said, "utf-8")[:3]
+                said = f"\\documentclass{{article}}{head}\\begin{{document}}{body}\\end{{document}}".encode(codec)
+            header = tarfile.TarInfo(path)
+            header.size = len(said)
+            tar.addfile(header, io.BytesIO(said))
+    facts = {"name": "x.tar", "limit": 1 << 20, "bibliography": False, "citations": True}
+    assert to_text(packed.getvalue(), facts).text == f"{expected}\n"
 
 
 def test_references_are_optional() -> None:
@@ -137,6 +240,10 @@ HOSTILE = {
     "cells": r"\begin{tabular}{l}" + "&" * 3000 + r"\\x" * 3000,
     "spaces": "\n \t" * 300_000,
     "input": r"\input{m}" * 100_000,
+    "ends of AMS-TeX": r"\title" * 50_000 + r"\endhead" * 50_000,
+    "long tables": r"\begin{longtable}{l}a\endhead\endfoot" * 900,
+    "captions": r"\begin{lstlisting}[" + "caption={[" * 20_000 + "]\n\\end{lstlisting}",
+    "GBK": "[" * 200_000,
 }
 
 

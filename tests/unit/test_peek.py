@@ -45,6 +45,7 @@ COMMENTS = """<comments>
 <row Id="1" PostId="1" Score="0" Text="A good question." CreationDate="2020-01-04T00:00:00.000" />
 </comments>"""
 PAPER = r"\documentclass{article}\title{On Mills}\begin{document}\maketitle\section{Stones}They turn.\end{document}"
+MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy ... and this permission notice ..."
 SUBMISSION = {"id": "a1", "name": "t3_a1", "subreddit": "mills", "title": "Look", "selftext": "A wheel.", "score": 4}
 SUBMISSION |= {"created_utc": 1600000000, "permalink": "/r/mills/comments/a1/look/", "author": "x", "is_self": True}
 COMMENT = {"id": "c1", "subreddit": "mills", "body": "Nice.", "link_id": "t3_a1", "parent_id": "t3_a1", "score": 2}
@@ -80,6 +81,7 @@ FILES: Mapping[str, tuple[bytes, str | None, str]] = {
     "eprint.tar.gz": (tar({"main.tex": PAPER, "fig.txt": "1 2"}), "latex", "likely"),
     "site.zip": (zipped({"a.html": "<html><p>A mill</p></html>", "b.html": "<html></html>"}), "html", "likely"),
     "page.html": (b"<!doctype html><html><body><p>A mill grinds.</p></body></html>", "html", "certain"),
+    "tool-1.0.tar.gz": (tar({"tool/a.py": "x = 1", "tool/LICENSE": MIT, "tool/README.md": "#"}), "code", "likely"),
     "notes.md": (b"# Mills\n\nThey grind.\n", "markdown", "likely"),
     "book.txt": ("Ein Mühlrad dreht sich.\n".encode(), "text", "likely"),
 }
@@ -90,6 +92,7 @@ UNREAD: Mapping[str, tuple[bytes, str]] = {
     "blob.bin": (bytes(range(256)) * 40, "binary data of no known format"),
     "secret.parquet": (b"PARE" + bytes(40), "encrypted"),
     "images.tar.gz": (tar({"a.png": "x", "b.jpg": "y"}), "an archive of files that nothing here reads"),
+    "saved.mhtml": (b"From: <x>\nMIME-Version: 1.0\nContent-Type: multipart/related; boundary=x\n\n--x\n", "(MHTML)"),
     "paper.pdf": (b"%PDF-1.5\n" + bytes(range(200)), "a PDF"),
     "Tags.xml": (b'<?xml version="1.0"?>\n<tags>\n  <row Id="1" TagName="x" />\n</tags>', "the table tags of a dump"),
     "cut.parquet": (b"PAR1" + bytes(200), "a Parquet file without its end"),
@@ -133,6 +136,11 @@ def test_folders_and_what_is_not_there_are_mistakes(tmp_path: Path) -> None:
     write(tmp_path, "b.md", b"b")
     with pytest.raises(gm.InputError, match="names 2 files; name one of them, such as"):
         gm.peek(str(tmp_path))
+    (tmp_path / "repository").mkdir()
+    write(tmp_path, "repository/a.py", b"a")
+    write(tmp_path, "repository/LICENSE", b"b")
+    with pytest.raises(gm.InputError, match="`format: code` reads the folder"):
+        gm.peek(str(tmp_path / "repository"))
     with pytest.raises(gm.InputError, match=r"token=\*\*\*"):
         gm.peek("http://127.0.0.1:9/a.jsonl?token=abcdef")
     with pytest.raises(gm.InputError, match="does not exist"):

@@ -310,6 +310,8 @@ def test_an_odd_file_is_one_reject(tmp_path: Path, data: bytes, expected: list[t
         ("<h1>A <code>b</code></h1><h3>C</h3><hr>", "### A `b`\n\n##### C\n\n---"),
         ("<p><img src='x' alt='a cat'> <img src='x' alt='enter image description here'></p>", "a cat"),
         ("<table><tr><th>a</th><th>b</th></tr><tr><td>1</td></tr></table>", "| a | b |\n| --- | --- |\n| 1 |  |"),
+        ("<table><tr><td>a|b</td><td>$|x|$</td></tr></table>", "| a\\|b | $|x|$ |\n| --- | --- |"),
+        ("<p>a<br>\nb</p><p>&nbsp;</p><p>c</p>", "a\nb\n\nc"),
         ("<!-- language: lang-c --><p>a</p><script>x</script><style>y</style>", "a"),
         ("<dl><dt>term</dt><dd>what</dd></dl>", "term\n\nwhat"),
         ("<p>open <b>tags <p>never <ul><li>closed", "open tags\n\nnever\n\n- closed"),

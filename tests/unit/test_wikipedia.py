@@ -179,6 +179,12 @@ def test_what_is_no_dump_is_refused(data: bytes) -> None:
         read(data)
 
 
+@pytest.mark.parametrize("head", ["", " \n ", "\ufeff", '<?xml version="1.0"?>\n'])
+def test_pages_cut_out_of_a_dump_are_read(head: str) -> None:
+    entries = read(f"{head}{page('A')}\n{page('B', '#REDIRECT [[A]]')}".encode())
+    assert reasons(entries) == ["document", "redirect"]
+
+
 def test_a_tag_without_an_end_is_not_held() -> None:
     entries = read(dump(page("A"), '<page x="' + "a" * (9 << 20) + '"></page>', page("B")))
     assert reasons(entries) == ["document", "damaged", "document"]

@@ -53,6 +53,15 @@ CASES = {
     ),
     '{| class="infobox"\n| x\n|}\n{|\n| layout\n{|\n! q\n| r\n|}\n|}': "layout\n| q | r |\n| --- | --- |",
     "{|\n| open || table": "| open | table |\n| --- | --- |",
+    '{|\n! rowspan=2 | A\n! colspan="2" | B\n|-\n! b1 !! b2\n|-\n| x || 1\n| rowspan="2" {{N/A}}\n|-\n| y || 2\n|}': (
+        "| A | B | |\n| --- | --- | --- |\n| | b1 | b2 |\n| x | 1 | N/A |\n| y | 2 |"
+    ),
+    'a\n{| class="infobox"\n| b || 1\n|}\n{| class="toccolours"\n| c || 2\n|}\n{| class="toc"\n| d || 3\n|}': (
+        "a\n\n| b | 1 |\n| --- | --- |\n\n| c | 2 |\n| --- | --- |"
+    ),
+    # links that end a page: categories and the like by names that the dump lacks
+    "a [[K:x]]\n[[:Kat:b]] [[P:c]]\n* [[R:d]]\n[[Kat:e|f]] [[Kat:g]]\n{{h}}\n[[Rub:i]]\n": "a K:x\nKat:b P:c\n- R:d",
+    "[[Kat:a]]\nb<br/ >c": "Kat:a\nb\nc",
     # templates
     "{{Infobox\n|a={{b|c}}\n}}\ntext{{cn|date=2020}}.": "text.",
     "a {{nowrap|5 km}}, {{lang|fr|mot}}, {{Xyz-ru|слово}} b": "a 5 km, mot, слово b",
@@ -69,6 +78,16 @@ CASES = {
     "* {{see|name=A|content=A thing to see.}} {{US$|5}} {{as of|2020|May}}": "- A thing to see. US$5 As of May 2020",
     "{{inh|en|enm|cat}}, {{der|en|la|cattus||cat}}, {{t+|fr|chat|m}}": "cat, cattus, chat",
     "{{main|Other article with a long name}}\na": "a",
+    "le {{XXe siècle}}, 19{{e}}, 5 m{{2}}, {{unité|5|km|2}}, {{lien|fr=Mot|trad=W}}": (
+        "le XXe siècle, 19e, 5 m², 5 km^2, Mot"
+    ),
+    "({{zh|c=李安|p=Lǐ Ān}}) {{unità|5|km|mi}} {{M|1|c|m}} {{Exp|2|−5}} {{GBP|5}} B{{music|flat}}": (
+        "(李安, Lǐ Ān) 5 km 1 cm 2 × 10^−5 £5 B♭"
+    ),
+    "{{url|https://a.b|label}} {{IMDb|0120338|Titanic}} {{legend|blue|sea}} {{in lang|de}} {{ship|HMS|Hood}}": (
+        "label Titanic sea HMS Hood"
+    ),
+    "* {{DNB-Portal|119317079}}\n* {{nowrap|b}} {{refnec|Une phrase.}} {{quote|text=A b.}}": "- b Une phrase. A b.",
     "a word{{note|A remark about the word, as a footnote.}} b": "a word b",
     "{{double image|x.jpg|A caption that is a sentence of many words.}}\na": "a",
     "{{{1|default}}} {{{2}}} {{{{{3}}}}}": "default",

@@ -126,7 +126,6 @@ _COVERS = {
     "NCSA": ("MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause"),
     "OpenSSL": ("BSD-2-Clause", "BSD-3-Clause", "BSD-4-Clause"),
     "PHP-3.01": ("BSD-2-Clause", "BSD-3-Clause"),
-    "Python-2.0": ("PSF-2.0",),
     "ZPL-2.1": ("BSD-2-Clause", "BSD-3-Clause"),
 }
 _NAME_OTHERS = ("AGPL", "CC", "CDDL", "EPL", "EUPL", "GFDL", "GPL", "LGPL", "MPL", "OSL", "SSPL")  # in their texts
@@ -177,22 +176,26 @@ _GNU_NAME = re.compile(
     r"|\b(?P<short>l|a)?gplv?(?P<number>[1-3](?:\.[01])?)(?P<plus>\+| or later)?"
 )
 
+# What a text about its use has; a page of documentation that is called `add-license-option.md` has none of it.
+_TERMS = re.compile(
+    r"\b(?:copyright|all rights|permi(?:ssion|tted)|may not|redistribut|warrant|licensed|public domain)"
+)
+_POINTER = re.compile(r"\b(?:LICEN[CS]E|COPYING)[-._][A-Z0-9][\w.-]*|\bLICEN[CS]ES/")  # to other files, which say more
+_STUB = re.compile(r"(?:\s*(?:YEAR|COPYRIGHT HOLDER|ORGANIZATION):[^\n]*)+\s*")  # of R's packages: see DESCRIPTION
 _CODE_SUFFIX = re.compile(r"\.(?!te?xt$|md$|markdown$|rst$|adoc$|org$|html?$|tex$|rtf$)[a-z][a-z0-9]{0,5}$")
 _LICENCE_NAME = re.compile(r"(?:[a-z0-9.]+[-_])?(?:un)?(?:licen[cs](?:es?|ing)|copying)(?:[-_.][a-z0-9+_.-]*)?", re.I)
+_REUSE_FOLDER = re.compile(r"(?:^|/)LICENSES/[^/]+$")
+_SIDECAR = ".license"
 _LICENCE_FOLDER = re.compile(r"(?:^|/)licen[cs]es?/[^/]+$", re.I)
 _METADATA = frozenset(
     {
-        "pyproject.toml",
-        "setup.cfg",
-        "setup.py",
-        "package.json",
-        "cargo.toml",
-        "composer.json",
-        "pkg-info",
-        "description",
+        *("pyproject.toml", "setup.cfg", "setup.py", "pkg-info", "metadata", "package.json", "bower.json"),
+        *("composer.json", "cargo.toml", "description", "meta.yml", "meta.json", "pom.xml"),
     }
 )
-_MANIFESTS = _METADATA | {"go.mod", "cmakelists.txt", "configure.ac", "pom.xml", "build.gradle", "gemfile"}
+_METADATA_SUFFIXES = (".gemspec", ".podspec", ".cabal", ".rockspec", ".opam", ".nuspec")
+_BARE = ("pkg-info", "metadata", "description", "setup.cfg", "meta.yml")  # and `.cabal`: values without quotes
+_MANIFESTS = _METADATA | {"go.mod", "cmakelists.txt", "configure.ac", "build.gradle", "gemfile"}
 _FIELD = re.compile(
     r"""(?:^|[(,{;])[ \t]*(?:s\.|spec\.)?["']?licen[cs]e(?:[-_]expression|\.text)?["']?"""
     r"""[ \t]*[:=][ \t]*(?P<value>[^\n]{1,300})""",
@@ -200,6 +203,7 @@ _FIELD = re.compile(
 )
 _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 _CLASSIFIER = re.compile(r"License :: (?:OSI Approved :: )?([^\"'\n]{1,120})")
+_XML_FIELD = re.compile(r"<license\b[^>]*>\s*(?:<name>)?\s*([^<\n]{1,200})<")
 _FILE_NAME = re.compile(r"(?:licen[cs]es?|copying)(?:[-_./][\w./-]*)?|[\w./-]+\.(?:txt|md|rst)", re.IGNORECASE)
 _SPDX_LINE = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9(][A-Za-z0-9.+() :-]{0,299})")
 _TOKEN = re.compile(r"[A-Za-z0-9.+:-]+")
@@ -208,7 +212,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9.+:-]+")
 def is_statement(path: str) -> bool:
     """Whether a file states the licence of its folder: a licence's text, or the metadata of a package."""
     name = path.rpartition("/")[2]
-    return name.lower() in _METADATA or is_licence_text(path)
+    return name.lower() in _METADATA or path.endswith((*_METADATA_SUFFIXES, _SIDECAR)) or is_licence_text(path)
 
 
 def is_licence_text(path: str) -> bool:
@@ -223,31 +227,52 @@ def is_manifest(path: str) -> bool:
     return path.rpartition("/")[2].lower() in _MANIFESTS or is_licence_text(path)
 
 
-def folder_of(path: str) -> str:
-    """Return the folder for whose files a statement holds, empty for the whole."""
+def scope_of(path: str) -> str:
+    """Return the folder for whose files a statement holds, empty for the whole; of `a.json.license` it is `a.json`."""
     folder = path.rpartition("/")[0]
+    if path.endswith(_SIDECAR) and path.rpartition("/")[2] != _SIDECAR:
+        return path.removesuffix(_SIDECAR)
     return folder.rpartition("/")[0] if _LICENCE_FOLDER.search(path) else folder
 
 
 def stated(path: str, data: bytes) -> list[str]:
     """Return the expressions that a statement's file makes; a licence that is none of the known is `UNKNOWN`."""
     text = data[:MAX_STATEMENT_BYTES].decode("utf-8", "replace")
+    name = path.rpartition("/")[2]
+    if path.endswith(_SIDECAR) and name != _SIDECAR:
+        return sorted(set(identifiers(text)))
     if not is_licence_text(path):
-        return _of_metadata(path.rpartition("/")[2].lower(), text)
+        return _of_metadata(name.lower(), text)
     plain = _plain(text)
     found = _of_texts(plain)
+    said = name.rpartition(".")[0] if _REUSE_FOLDER.search(path) else ""
+    if said and expression(f"MIT WITH {said}"):
+        return []  # an exception allows more
+    stem = expression(said) if said else None
+    if stem is not None:  # the licence is its file's name, and a GNU text says no more than the version
+        version = stem.removesuffix("-or-later")
+        return sorted({stem, *(each for each in found if each.removesuffix("-only") != version)})
     if not found and plain.strip() and len(plain) < _SHORT:
-        found = _named(plain, UNKNOWN)
-    return sorted({*found, *identifiers(text)}) or ([UNKNOWN] if plain.strip() else [])
+        found = _named(plain, None)
+    found.update(identifiers(text))
+    if found or not plain.strip() or _STUB.fullmatch(text):
+        return sorted(found)
+    is_certain = name.lower().startswith(("licen", "copying")) and not _POINTER.search(text)
+    return [UNKNOWN if (is_certain and not name.islower()) or _TERMS.search(plain) else UNCLEAR]
 
 
-def in_header(text: str) -> list[str]:
-    """Return the expressions that the beginning of a file of code makes about itself."""
+def in_header(text: str, repository: Sequence[str] = ()) -> list[str]:
+    """Return the expressions that the beginning of a file of code makes about itself.
+
+    A notice that names some of those among which the files of its `repository` are offered says no less than that
+    choice; an identifier does.
+    """
     head = text[:HEADER_CHARACTERS]
     plain = _plain(head)
     found = _of_texts(plain)
     for match in _UNDER.finditer(plain):
         found |= _named(match[1], None)
+    found -= set(ids(each for each in repository if " OR " in each))
     return sorted({*found, *identifiers(head)})
 
 
@@ -295,6 +320,15 @@ def refused_by(policy: str | Sequence[str], expressions: Sequence[str]) -> str |
     allowed = PERMISSIVE if policy == "permissive" else frozenset(policy)
     refused = [each for each in ids(expressions) if each not in allowed and each.removesuffix("+") not in allowed]
     return f"{', '.join(refused[:5])}: not {'permissive' if policy == 'permissive' else 'allowed'}" if refused else None
+
+
+def simplified(stated: Iterable[str]) -> set[str]:
+    """Return what the files of one folder state; texts of all licences of a choice are that choice."""
+    found = set(stated)
+    for choice in [each for each in found if " OR " in each and " AND " not in each]:
+        if set(ids([choice])) <= found:
+            found -= set(ids([choice]))
+    return found
 
 
 def _plain(text: str) -> str:
@@ -353,11 +387,12 @@ def _of_metadata(name: str, text: str) -> list[str]:
         values = [each.get("type") if isinstance(each, dict) else each for each in said]
         statements = [each for each in values[:20] if isinstance(each, str) and not each.startswith("SEE ")]
     else:
-        statements = _CLASSIFIER.findall(text)[:20]
+        text = re.sub(r"\(>= ?([\d.]+)\)", r"\1 or later", text) if name == "description" else text
+        statements = [*_CLASSIFIER.findall(text)[:20], *_XML_FIELD.findall(text)[:20]]
         for match in list(_FIELD.finditer(text))[:20]:
             value = match["value"].strip()
             quoted = _QUOTED.findall(re.sub(r"\bfile\s*=\s*[\"'][^\"']*[\"']", "", value))
-            is_bare = value[:1].isalnum() and name in ("pkg-info", "description", "setup.cfg") and "::" not in value
+            is_bare = value[:1].isalnum() and (name in _BARE or name.endswith(".cabal")) and "::" not in value
             statements += [value] if is_bare and not value.startswith("file:") else quoted[:1]
     found: set[str] = set()
     for each in statements:

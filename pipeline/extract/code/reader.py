@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from fsspec.utils import glob_translate
 
-from pipeline.extract.archives import ArchivedFile, read_files
+from pipeline.extract.archives import ArchivedFile, is_archive, read_files
 from pipeline.extract.code import licences
 from pipeline.extract.config import CodeOptions
 from pipeline.extract.media import not_text
@@ -43,7 +43,6 @@ _EXCLUDED = "excluded"  # type of a file that the options leave out, or that a t
 _MAX_STATEMENTS = 20_000
 _MAX_GIT_BYTES = 1 << 20
 _OF_TOOLS = re.compile(r"(?:^|/)(?:\.git|\.hg|\.svn|\.bzr|CVS|__pycache__|\.DS_Store|__MACOSX)(?:/|$)|\.py[co]$")
-_ARCHIVE = re.compile(r"\.(?:zip|tgz|tbz2?|txz|tar(?:\.(?:gz|bz2|xz|zst|lz4))?)$", re.IGNORECASE)
 _REMOTE = re.compile(r"(?:[\w+.-]+://(?:[^/@\s]*@)?|(?:[\w.-]+@)?)([\w.-]+)(?::\d+)?[:/]+([\w./~-]+?)(?:\.git)?/?")
 
 
@@ -64,14 +63,15 @@ class _Repository:
         """Take what a file says of the licences of its folder."""
         if self.count < _MAX_STATEMENTS:
             self.count += 1
-            self.stated[licences.folder_of(path)].update(licences.stated(path, data))
+            self.stated[licences.scope_of(path)].update(licences.stated(path, data))
         else:
             self.stated[""].add(licences.UNKNOWN)
 
     def licences(self, path: str) -> list[str]:
-        """Return the expressions that hold for a file: those of all folders in which it lies."""
+        """Return the expressions that hold for a file: those of all folders in which it lies, and its own."""
         folders = [path[:end] for end, character in enumerate(path) if character == "/"]
-        found = {each for folder in ("", *folders) for each in self.stated.get(folder, ())}
+        scopes = [scope for scope in ("", *folders, path) if scope in self.stated]
+        found = {each for scope in scopes for each in licences.simplified(self.stated[scope])}
         return sorted(found - {licences.UNCLEAR} or found)
 
 
@@ -82,7 +82,7 @@ def together(files: Sequence[InputFile]) -> list[tuple[InputFile, ...]]:
     groups: dict[tuple[str, str], list[InputFile]] = defaultdict(list)
     for file in plain:
         root, is_certain = roots[file.name]
-        alone = _ARCHIVE.search(file.name) is not None and not is_certain
+        alone = is_archive(file.name) and not is_certain
         groups["archive" if alone else "folder", file.name if alone else root].append(file)
     alone_too = [(file,) for file in files if file.problem is not None]
     return sorted([*map(tuple, groups.values()), *alone_too], key=lambda group: group[0].name)
@@ -94,7 +94,7 @@ def _roots(files: Sequence[InputFile]) -> dict[str, tuple[str, bool]]:
     That is the innermost with a `.git`, else the outermost with a licence or a package's metadata, else the first.
     """
     marked = {file.name.rpartition("/")[0] for file in files if licences.is_manifest(file.name)}
-    loose = any("/" not in file.name and not _ARCHIVE.search(file.name) for file in files)
+    loose = any("/" not in file.name and not is_archive(file.name) for file in files)
     git: dict[str, bool] = {}
     found: dict[str, tuple[str, bool]] = {}
     for file in files:

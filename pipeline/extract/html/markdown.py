@@ -21,7 +21,10 @@ from pipeline.extract.html.page_metadata import parse_date
 MAX_FRONT_CHARACTERS = 64 << 10
 _MAX_FRONT_DEPTH = 16
 _FRONT = re.compile(r"(---|\+\+\+)[ \t]*\n")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_FENCE = re.compile(
+    r"[ \t>]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)*(`{3,}(?!.*`)|~{3,})"
+)  # in lists and quotations as well
+_INDENTED = re.compile(r"(?: {4}| {0,3}\t)[ \t]*\S")
 _HEADING = re.compile(r" {0,3}#[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _DATES = ("date", "published", "pubdate", "created", "lastmod", "updated")
 
@@ -108,8 +111,10 @@ def _without_comments(text: str) -> tuple[str, str | None]:
     kept: list[str] = []
     heading: str | None = None
     fence = ""
-    is_comment = False
-    for line in text.split("\n"):
+    is_comment = is_indented = False
+    lines = text.split("\n")
+    last = next((number for number in range(len(lines) - 1, -1, -1) if "-->" in lines[number]), -1)
+    for number, line in enumerate(lines):
         opened = _FENCE.match(line) if not is_comment else None
         if fence:
             kept.append(line)
@@ -120,7 +125,12 @@ def _without_comments(text: str) -> tuple[str, str | None]:
             fence = opened[1]
             kept.append(line)
             continue
-        rest, is_comment = _line_without_comments(line, is_comment)
+        is_code = not is_comment and _INDENTED.match(line) is not None
+        is_indented = is_code and (is_indented or not number or not lines[number - 1].strip())
+        if is_indented:
+            kept.append(line)
+            continue
+        rest, is_comment = _line_without_comments(line, is_comment, number < last)
         if rest is None:  # nothing but a comment: the line goes, too
             continue
         if heading is None and (match := _HEADING.fullmatch(rest)):
@@ -131,8 +141,11 @@ def _without_comments(text: str) -> tuple[str, str | None]:
     return "\n".join(kept), heading
 
 
-def _line_without_comments(line: str, is_comment: bool) -> tuple[str | None, bool]:
-    """Return a line without comments (None when it held nothing else) and whether one goes on behind it."""
+def _line_without_comments(line: str, is_comment: bool, may_go_on: bool) -> tuple[str | None, bool]:
+    """Return a line without comments (None when it held nothing else) and whether one goes on behind it.
+
+    What would never be closed is no comment.
+    """
     if not is_comment and "<!--" not in line:
         return line, False
     parts: list[str] = []
@@ -146,6 +159,8 @@ def _line_without_comments(line: str, is_comment: bool) -> tuple[str | None, boo
         begin = line.find("<!--", position)
         while begin > 0 and line[begin - 1] == "`":  # quoted as code
             begin = line.find("<!--", begin + 4)
+        if not may_go_on and "-->" not in line[begin:]:
+            begin = -1
         parts.append(line[position : begin if begin >= 0 else len(line)])
         if begin < 0:
             break

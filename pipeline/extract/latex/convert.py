@@ -21,6 +21,7 @@ MAX_GROUPS = 1000  # TeX itself has 255 levels
 # What the text is put together with until it is whole; the source cannot hold them.
 _PARAGRAPH, _BREAK, _CELL, _ROW, _ITEM, _LABEL, _INDENT = "\x1d", "\x0b", "\x1e", "\x1f", "\x1c", "\x01", "\x1a"
 _KEPT = re.compile("\x02([0-9]+)\x03")  # a place of what stays as it is
+_KEPT_LINE = re.compile("^((?:[> ]|- |[0-9]+\\. )*)(.*\x02.*)$", re.MULTILINE)
 _BLANKS = re.compile(f" *{_PARAGRAPH}[ {_PARAGRAPH}{_BREAK}]*")
 _CONTROL = dict.fromkeys((*range(9), *range(11, 13), *range(14, 32), 127))
 
@@ -52,9 +53,15 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 _TOKENS, _MATH_TOKENS = _compiled(_TOKEN), _compiled(_MATH_TOKEN)
 _SHORTHAND = re.compile('"([aouAOUs|=])')
 _NAME = re.compile(r"\s*\{\s*([^{}\\]{0,100}?)\s*\}")
-_VALUE = re.compile(r"\s*=?\s*-?(?:[0-9.]+|\\[A-Za-z@]+)\s*(?:true)?(?:pt|em|ex|in|cm|mm|bp|pc|mu|sp|\\[A-Za-z@]+)?"
+_VALUE = re.compile(r"\s*=?\s*-?(?:[0-9.]*\\[A-Za-z@]*(?:skip|width|height|indent|sep|depth|margin)"
+                    r"|[0-9.]+(?:true)?(?:pt|em|ex|in|cm|mm|bp|pc|mu|sp)?(?![A-Za-z]))"
                     r"(?:\s*(?:plus|minus)\s*-?[0-9.]+\s*(?:pt|em|ex|in|cm|mm|fill?l?|fil))*\s?")  # fmt: skip
 
+_CAPTION = re.compile(r"\bcaption\s*=\s*(?:\{(?:\[[^\]]*\])?((?:[^{}]|\{[^{}]*\})*)\}|([^,]+))")
+_ASSIGNED = re.compile(rf"(?=\s*=\s*-?[0-9.]){_VALUE.pattern}")
+_FONT = re.compile(
+    r"\s*\\[A-Za-z@]+\s*=?\s*[^\s{}\\]+(?:\s*(?:scaled|at)\s*(?:\\magstep[a-z]*|[0-9.]+\s*[a-z]*)[0-9]?)? ?"
+)
 
 _SIZE = (
     r"(?:`\\?.|-?[0-9.]+\s*(?:true)?(?:pt|em|ex|in|cm|mm|bp|pc|mu|sp)?|-?[0-9.]*\\[A-Za-z@]+[0-9]*(?![A-Za-z@{]))"
@@ -73,6 +80,7 @@ class _Group:
     ending: str | None = None  # of an environment of the paper's own
     is_table: bool = False
     captions: list[str] = field(default_factory=list)
+    head: tuple[int, int] | None = None  # of a long table: where parts and captions of its head end
 
 
 @dataclass(slots=True)
@@ -90,8 +98,22 @@ def convert(main: str, files: Mapping[str, str], *, bibliography: bool, citation
 
     Raises: RefusedError for a source that nests or expands beyond all measure.
     """
-    sources = {path: source.translate(_CONTROL) for path, source in files.items()}
+    sources = {path: _braced(source.translate(_CONTROL)) for path, source in files.items()}
     return _Converter(sources, bibliography, citations).run(main)
+
+
+def _braced(source: str) -> str:
+    """Return a source of AMS-TeX with arguments in braces: `\\title{...}` for `\\title ... \\endtitle`."""
+    parts: list[str] = []
+    position, searched = 0, dict[str, int]()  # so that nothing is searched twice
+    for end in names.DELIMITED.finditer(source):
+        begin = source.rfind(f"\\{end[1]}", max(position, searched.get(end[1], 0)), end.start())
+        searched[end[1]] = end.end()
+        said = source[begin + len(end[1]) + 1 : end.start()].strip()
+        if begin >= 0 and not source[begin + len(end[1]) + 1].isalpha():
+            parts += [source[position:begin], f"\\{names.HEADS.get(end[1], end[1])}{{{said}}}"]
+            position = end.end()
+    return "".join([*parts, source[position:]])
 
 
 class _Converter(Expansion):
@@ -109,7 +131,7 @@ class _Converter(Expansion):
 
     def run(self, main: str) -> Converted:
         source = self._files[main]
-        self._in_body = "\\begin{document}" not in source
+        self._in_body = self._is_plain = re.search(r"\\begin\s*\{document\}", source) is None
         self._push(source, main)
         while not self._is_over:
             match = _TOKENS[self._at_letter].match(self._text, self._at)
@@ -125,8 +147,6 @@ class _Converter(Expansion):
         title = " ".join(self._title.split()) if self._title else None
         text = f"# {title}\n\n{body}" if title and body else body
         return Converted(text, title, self._expanded, self._missing)
-
-    # The input -------------------------------------------------------------------------------------------------------
 
     # Tokens ----------------------------------------------------------------------------------------------------------
 
@@ -179,11 +199,15 @@ class _Converter(Expansion):
         elif sign == "\\":
             self._star()
             self._optional()
-            self._parts.append(_ROW if self._tables else _BREAK)
+            self._parts.append(_ROW if self._groups and self._groups[-1].is_table else _BREAK)
+        elif sign in "=>+" and self._groups and self._groups[-1].name == "tabbing":
+            self._parts.append(" ")
         elif sign in ACCENTS and sign not in self._macros:
             self._accent(sign)
         elif sign in self._macros:
             self._expand(sign, self._macros[sign])
+        elif sign == ";" and (group := self._float()) and group.name.startswith("algorithm"):
+            self._parts.append(_BREAK)
         else:
             self._parts.append(ESCAPES.get(sign, ""))
 
@@ -214,6 +238,8 @@ class _Converter(Expansion):
         ):
             if match := _VALUE.match(self._text, self._at):
                 self._at = match.end()
+        elif match := _ASSIGNED.match(self._text, self._at):
+            self._at = match.end()
         else:  # a word of nobody knows where: its arguments are text
             self._star()
             if self._text.startswith("[", self._at) and self._text[self._at - 1 : self._at].isalpha():
@@ -326,13 +352,13 @@ class _Converter(Expansion):
         elif plain in self._theorems:
             note = self._optional()
             self._parts.append(_PARAGRAPH)
-            self._push(f"{self._theorems[plain]}{f' ({note})' if note else ''}. ")
+            title = self._theorems[plain]
+            title = (note or title) if plain == "proof" else f"{title} ({note})" if note else title
+            self._push(f"{title.rstrip('. ')}. ")
             group.action = lambda content: content + _PARAGRAPH
-        elif plain in ("abstract", "acknowledgments", "acknowledgements", "acks", "keywords", "IEEEkeywords"):
+        elif plain in names.FRONT:
             self._optional()
-            heading = self._heading(
-                {"abstract": "Abstract"}.get(plain, "Keywords" if "key" in plain else "Acknowledgements")
-            )
+            heading = self._heading(names.FRONT[plain])
             group.action = lambda content: heading(content) if content.strip() else ""
         elif plain == "thebibliography":
             self._drop("m")
@@ -344,6 +370,9 @@ class _Converter(Expansion):
             self._drop(names.BEGIN_ARGUMENTS.get(plain, "o"))
             if plain == "frame" and self._ahead() == "{":
                 self._push("\\frametitle")
+            elif plain in ("block", "alertblock", "exampleblock"):
+                self._overlay()
+                self._push(f"{self._argument() or ''}\\par ")
             if plain not in ("small", "footnotesize", "large", "bf", "em"):
                 self._parts.append(_PARAGRAPH)
                 group.start = len(self._parts)
@@ -536,7 +565,7 @@ class _Converter(Expansion):
             **dict.fromkeys(
                 ("NewDocumentCommand", "RenewDocumentCommand", "DeclareDocumentCommand"), self._document_command
             ),
-            **dict.fromkeys(("def", "gdef", "edef", "xdef"), self._def),
+            **dict.fromkeys(("def", "gdef", "edef", "xdef", "define", "redefine"), self._def),
             **dict.fromkeys(("let",), self._let),
             **dict.fromkeys(("newenvironment", "renewenvironment", "provideenvironment"), self._newenvironment),
             **dict.fromkeys(("newtheorem", "spnewtheorem"), self._newtheorem),
@@ -552,7 +581,7 @@ class _Converter(Expansion):
             ),
             **dict.fromkeys(("newline", "linebreak"), lambda _: self._parts.append(_BREAK)),
             **dict.fromkeys(("tabularnewline", "cr"), lambda _: self._parts.append(_ROW if self._tables else _BREAK)),
-            **dict.fromkeys(("footnote", "footnotetext", "endnote"), inline(lambda said: f" ({said.strip()})", "o")),
+            **dict.fromkeys(("footnote", "footnotetext", "endnote"), self._footnote),
             **dict.fromkeys(
                 ("textsuperscript", "up", "textsu"), inline(lambda said: _raised(said, names.SUPERSCRIPTS))
             ),
@@ -573,6 +602,24 @@ class _Converter(Expansion):
             "end": self._end,
             "item": self._item,
             "bibitem": self._bibitem,
+            "sep": lambda _: self._parts.append(", "),
+            **dict.fromkeys(("Comment", "COMMENT", "tcp", "tcc"), inline(lambda said: f" // {said}{_BREAK}")),
+            **dict.fromkeys(("bye", "enddocument"), lambda _: setattr(self, "_is_over", self._in_body)),
+            **dict.fromkeys(names.STATEMENTS, self._statement),
+            **dict.fromkeys((f"end{name}" for name in names.STATEMENTS), lambda _: self._parts.append(_PARAGRAPH)),
+            "Refs": self._refs,
+            "roster": lambda _: self._push("\\begin{itemize}"),
+            "endroster": lambda _: self._push("\\end{itemize}"),
+            "beginsection": self._beginsection,
+            "itemitem": self._item,
+            "halign": self._halign,
+            "font": self._font,
+            "tablehead": lambda _: self._push(f"{self._argument() or ''}\\tabularnewline " if self._tables else ""),
+            **dict.fromkeys(("tablenotetext", "tablecomments", "tablerefs"), self._table_note),
+            **dict.fromkeys(("headline", "footline", "everypar", "output"), lambda _: self._assigned()),
+            **dict.fromkeys(("IEEEPARstart", "PARstart", "lettrine"), self._initial),
+            **dict.fromkeys(("endfirsthead", "endhead", "endfoot"), lambda _: self._repeated()),
+            "tikz": self._drawn,
             "bibliography": self._references,
             "href": self._href,
             "multicolumn": self._multicolumn,
@@ -589,7 +636,7 @@ class _Converter(Expansion):
             "texorpdfstring": self._first_of_two,
             "csname": lambda _: self._skip_to("\\endcsname"),
             "hyperref": lambda _: self._drop("o" if self._ahead() == "[" else "mmm"),
-            **dict.fromkeys(("iftoggle", "ifbool", "ifthenelse", "IfFileExists"), self._choice),
+            **dict.fromkeys(("iftoggle", "ifbool", "ifthenelse", "IfFileExists", "ifstrequal"), self._choice),
             **dict.fromkeys(("toggletrue", "togglefalse", "booltrue", "boolfalse"), self._toggle),
             **dict.fromkeys(("newtoggle", "newbool", "providetoggle"), lambda _: self._drop("m")),
             "lstinputlisting": self._listing,
@@ -614,8 +661,80 @@ class _Converter(Expansion):
 
         return command
 
-    def _skip_to(self, end: str) -> None:
-        found = self._text.find(end, self._at, self._at + 1000)
+    def _footnote(self, _: str) -> None:
+        is_marked = self._is_plain and re.compile(r"\s*\{[^{}]{0,20}\}\s*\{").match(self._text, self._at)
+        self._drop("m" if is_marked else "o")
+        self._grouped(lambda said: f" ({said.strip()})")
+
+    def _font(self, _: str) -> None:
+        if match := _FONT.match(self._text, self._at):
+            self._at = match.end()
+
+    def _assigned(self) -> None:
+        """Go over a text that is kept for later."""
+        self._at += self._ahead() == "="
+        self._argument()
+
+    def _initial(self, _: str) -> None:
+        self._optional()
+        self._push((self._argument() or "") + (self._argument() or ""))
+
+    def _drawn(self, _: str) -> None:
+        self._optional()
+        if self._ahead() == "{":
+            self._argument()
+        else:
+            self._skip_to(";")
+
+    def _table(self) -> _Group | None:
+        return next((group for group in reversed(self._groups) if group.is_table), None)
+
+    def _table_note(self, name: str) -> None:
+        self._drop("m" if name == "tablenotetext" else "")
+        notes = table.captions if (table := self._table()) else self._parts
+
+        def noted(said: str) -> str:
+            notes.append(f"{_PARAGRAPH}{said.strip()}{_PARAGRAPH}")
+            return ""
+
+        self._grouped(noted)
+
+    def _repeated(self) -> None:
+        """Leave out what a long table says again on each page."""
+        table = self._table()
+        if table is not None and table.head is not None:
+            del self._parts[table.head[0] :], table.captions[table.head[1] :]
+        elif table is not None:
+            table.head = len(self._parts), len(table.captions)
+
+    def _statement(self, name: str) -> None:
+        """Begin a theorem of AMS-TeX, or one of plain TeX, whose title goes up to the first full stop."""
+        self._parts.append(_PARAGRAPH)
+        if self._ahead() == "{":
+            self._grouped(lambda said: f"{said.rstrip('. ')}. ")
+
+    def _refs(self, _: str) -> None:
+        self._parts.append(f"{_PARAGRAPH}## References{_PARAGRAPH}" if self._bibliography else _PARAGRAPH)
+        if self._bibliography:
+            self._dispatch |= {"ref": lambda _: self._parts.append(_PARAGRAPH)}
+        else:
+            self._skip_to("\\endRefs", len(self._text))
+
+    def _beginsection(self, _: str) -> None:
+        end = re.compile(r"[^\n]{0,300}").match(self._text, self._at)
+        assert end is not None, "it may be empty"
+        self._at = end.end()
+        self._push(f"\\section{{{end[0].strip()}}}\n\n")
+
+    def _halign(self, _: str) -> None:
+        """Read plain TeX's table; its first row says what columns look like."""
+        end = self._text.find("{", self._at, self._at + 100)
+        self._at = end if end >= 0 else self._at
+        rows = (self._argument() or "").partition("\\cr")[2]
+        self._push(f"\\begin{{tabular}}{{}}{rows}\\end{{tabular}}")
+
+    def _skip_to(self, end: str, limit: int = 1000) -> None:
+        found = self._text.find(end, self._at, self._at + limit)
         self._at = found + len(end) if found >= 0 else self._at
 
     def _first_of_two(self, _: str) -> None:
@@ -644,6 +763,7 @@ class _Converter(Expansion):
 
     def _section(self, name: str) -> None:
         self._star()
+        self._overlay()
         self._optional()
         self._has_chapters = self._has_chapters or name == "chapter"
         level = min(6, 2 + max(0, names.SECTIONS[name] - (not self._has_chapters)))
@@ -761,12 +881,16 @@ class _Converter(Expansion):
             self._parts.append(self._stash(f"{mark}{said.strip()}{mark}"))
 
     def _verbatim(self, name: str) -> None:
-        self._drop({"minted": "om", "lstlisting": "o", "Verbatim": "o"}.get(name.rstrip("*"), ""))
+        plain = name.rstrip("*")
+        options = self._optional() or "" if plain in ("minted", "lstlisting", "Verbatim") else ""
+        self._drop("m" if plain == "minted" else "")
         closing = f"\\end{{{name}}}"
         end = self._text.find(closing, self._at)
         code = self._text[self._at : end if end >= 0 else len(self._text)]
         self._at += len(code) + (len(closing) if end >= 0 else 0)
         self._code(code)
+        if match := _CAPTION.search(options):
+            self._push(f"\\captionof{{listing}}{{{match[1] or match[2]}}}")
 
     def _listing(self, _: str) -> None:
         self._optional()
@@ -784,14 +908,21 @@ class _Converter(Expansion):
     def _quantity(self, name: str) -> None:
         self._optional()
         numbers = 2 if name == "SIrange" else 0 if name in ("si", "unit") else 1
-        said = [(self._argument() or "").replace("{", "").replace("}", "") for _ in range(numbers)]
+        signs = units()
+
+        def plain(said: str) -> str:
+            said = re.sub(
+                r"\\(?:raise)?tothe\s*\{([^{}]*)\}", lambda match: _raised(match[1], names.SUPERSCRIPTS), said
+            )
+            said = re.sub(r"\\([A-Za-z]+)\s*", lambda match: signs.get(match[1], match[1]), said)
+            return said.replace("{", "").replace("}", "").replace("$", "")
+
+        said = [plain(self._argument() or "") for _ in range(numbers)]
         unit = "°" if name == "ang" else ""
         if name not in ("num", "ang"):
             self._optional()
-            signs = units()
             said_unit = re.sub(r"\\(square|cubic)\s*(\\[A-Za-z]+)", r"\2\\\1d", self._argument() or "")
-            unit = re.sub(r"\\([A-Za-z]+)\s*", lambda match: signs.get(match[1], match[1]), said_unit)
-            unit = unit.replace(".", " ").replace("~", " ").replace("{", "").replace("}", "").replace("$", "")
+            unit = plain(said_unit).replace(".", " ").replace("~", " ")
         gap = " " if said and unit and name != "ang" else ""
         self._parts.append("–".join(said) + gap + unit)
 
@@ -807,7 +938,7 @@ class _Converter(Expansion):
         if name in ("Procedure", "Function"):
             self._push(f"{self._argument() or ''}({self._argument() or ''})")
         elif behind or before:
-            self._grouped(lambda said: said + behind)
+            self._grouped(lambda said: said + behind + (_BREAK if behind else ""))
 
     def _char(self, name: str) -> None:
         if name == "symbol":
@@ -832,10 +963,18 @@ class _Converter(Expansion):
     # The text --------------------------------------------------------------------------------------------------------
 
     def _restored(self, text: str) -> str:
+        """Return a text with what was kept; of several lines all stand in the list, quotation or row of the first."""
+
+        def restored(line: re.Match[str]) -> str:
+            indent, is_row = re.sub("[^>]", " ", line[1]), line[2].startswith("|")
+            return line[1] + _KEPT.sub(
+                lambda match: self._kept[int(match[1])].replace("\n", " " if is_row else f"\n{indent}"), line[2]
+            )
+
         for _ in range(3):  # a formula in code in a cell
             if "\x02" not in text:
                 break
-            text = _KEPT.sub(lambda match: self._kept[int(match[1])], text)
+            text = _KEPT_LINE.sub(restored, text)
         return text
 
     def _finished(self, text: str) -> str:

@@ -52,6 +52,7 @@ class Expansion:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
+        self._lowered = {path.lower(): path for path in sorted(files, reverse=True)}  # as Windows and macOS find them
         self._text, self._at, self._file = "", 0, ""  # what is being read, from where, and the file's name if it is one
         self._frames: list[tuple[str, int, str]] = []  # what goes on behind it
         self._dispatch: dict[str, Callable[[str], object]] = {}
@@ -145,13 +146,13 @@ class Expansion:
         return found
 
     def _drop(self, kinds: str) -> None:
-        """Go over arguments: m(andatory), o(ptional), p(arenthesised)."""
+        """Go over arguments: m(andatory), o(ptional), p(arenthesised), g(roup, where there is one)."""
         for kind in kinds:
-            if kind == "m":
+            if kind == "m" or (kind == "g" and self._ahead() == "{"):
                 self._argument()
             elif kind == "o":
                 self._optional()
-            elif self._ahead() == "(" and (end := self._text.find(")", self._at, self._at + 200)) >= 0:
+            elif kind == "p" and self._ahead() == "(" and (end := self._text.find(")", self._at, self._at + 200)) >= 0:
                 self._at = end + 1
 
     def _star(self) -> bool:
@@ -182,7 +183,8 @@ class Expansion:
         self._push(_PLACE.sub(filled, body) if arguments else body)
 
     def _define(self, name: str | None, macro: Macro) -> None:
-        if name is None or name in self._dispatch or len(self._macros) >= MAX_MACROS:
+        is_ours = name in self._dispatch and name not in names.FOREIGN
+        if name is None or is_ours or len(self._macros) >= MAX_MACROS:
             return
         body = _COMMENT.sub(r"\1", macro.body or "")
         is_simple = len(body) <= MAX_BODY and not _COMPLEX.search(body)
@@ -297,9 +299,9 @@ class Expansion:
             macros = [self._macros.get((token or "")[1:]) for token in (first, second)]
             is_true = first == second or (macros[0] is not None and macros[0] == macros[1])
         elif name in ("ifnum", "ifdim", "ifodd", "ifcase"):
-            match = re.compile(r"\s*([^\s\\<>=]*|\\[A-Za-z@]+)\s*([<>=]?)\s*([^\s\\<>=]*)\s*").match(
-                self._text, self._at
-            )
+            number = r"([^\s\\<>=]*|\\[A-Za-z@]+)\s*"
+            pattern = rf"\s*{number}([<>=]?)\s*{number}" if name in ("ifnum", "ifdim") else rf"\s*{number}()()"
+            match = re.compile(pattern).match(self._text, self._at)
             assert match is not None, "it may be empty"
             self._at = match.end()
             left, right = (int(n) if re.fullmatch("-?[0-9]{1,9}", n) else 0 for n in (match[1], match[3]))
@@ -332,8 +334,11 @@ class Expansion:
 
     def _choice(self, name: str) -> None:
         """Take one of two arguments: as the paper set it, else the first."""
-        asked, chosen, other = self._argument() or "", self._argument() or "", self._argument() or ""
+        asked = self._argument() or ""
         is_true = self._conditions.get(f"toggle {asked}", name == "ifthenelse")
+        if name == "ifstrequal":
+            is_true = asked == self._argument()
+        chosen, other = self._argument() or "", self._argument() or ""
         self._push(f"{chosen if is_true else other} ")
 
     def _toggle(self, name: str) -> None:
@@ -379,11 +384,10 @@ class Expansion:
         said = "/".join(part for part in said.strip().strip('"').split("/") if part not in ("", "."))
         here = next((file for file in (self._file, *(frame[2] for frame in reversed(self._frames))) if file), "")
         folder = here.rpartition("/")[0]
-        for name in (said, f"{said}.tex", f"{folder}/{said}", f"{folder}/{said}.tex"):
-            if name in self._files:
-                return name
         tail = said.rpartition("/")[2]
-        return next((path for path in (f"{tail}.tex", tail) if tail and path in self._files), None)
+        wanted = (said, f"{said}.tex", f"{folder}/{said}", f"{folder}/{said}.tex", f"{tail}.tex", tail)
+        found = next((path for path in wanted if tail and path in self._files), None)
+        return found or next((self._lowered[path.lower()] for path in wanted if path.lower() in self._lowered), None)
 
     def _package(self, _: str) -> None:
         """Read the definitions of a package that is in the archive."""

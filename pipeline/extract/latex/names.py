@@ -14,7 +14,7 @@ def _names(listed: str) -> frozenset[str]:
 
 DISPLAYS = _names("""
     equation displaymath align gather multline eqnarray alignat flalign xalignat dmath math dgroup subeqnarray
-    IEEEeqnarray tikzcd prooftree mathpar empheq
+    IEEEeqnarray IEEEeqnarraybox numcases subnumcases xxalignat dseries tikzcd prooftree mathpar empheq
 """)
 BARE = frozenset({"equation", "displaymath", "math", "dmath"})  # whose names say nothing
 VERBATIM = _names("""
@@ -27,8 +27,11 @@ DRAWN = _names("""
 FLOATS = {
     **dict.fromkeys(("figure", "wrapfigure", "SCfigure", "sidewaysfigure", "floatingfigure", "marginfigure"), "Figure"),
     **dict.fromkeys(("subfigure", "teaserfigure"), "Figure"),
-    **dict.fromkeys(("table", "wraptable", "sidewaystable", "SCtable", "margintable", "longtable"), "Table"),
+    **dict.fromkeys(
+        ("table", "wraptable", "sidewaystable", "SCtable", "margintable", "longtable", "deluxetable"), "Table"
+    ),
     **dict.fromkeys(("algorithm", "algorithm2e"), "Algorithm"),
+    "listing": "Listing",
 }
 TABLES = {
     **dict.fromkeys(
@@ -42,7 +45,7 @@ LISTS = {
     **dict.fromkeys(("description", "compactdesc", "labeling"), ":"),
 }
 BEGIN_ARGUMENTS = {
-    **dict.fromkeys(("multicols", "adjustwidth", "spacing", "CJK", "otherlanguage"), "om"),
+    **dict.fromkeys(("multicols", "spacing", "otherlanguage"), "om"),
     **dict.fromkeys(("wrapfigure", "wraptable"), "omom"),
     **dict.fromkeys(("subfigure",), "om"),
     **dict.fromkeys(("adjustbox", "tcolorbox", "mdframed", "algorithmic"), "o"),
@@ -50,9 +53,15 @@ BEGIN_ARGUMENTS = {
     "thebibliography": "m",
     "list": "mm",
     "labeling": "om",
-    "CJK*": "mm",
+    "CJK": "omm",
     "adjustwidth": "mm",
     "frame": "o",
+    "column": "om",
+}
+FRONT = {
+    "abstract": "Abstract",
+    **dict.fromkeys(("acknowledgments", "acknowledgements", "acknowledgement", "acks"), "Acknowledgements"),
+    **dict.fromkeys(("keywords", "keyword", "IEEEkeywords"), "Keywords"),
 }
 THEOREMS = dict.fromkeys(
     _names("""
@@ -62,6 +71,7 @@ THEOREMS = dict.fromkeys(
 ) | {"thm": "Theorem", "lem": "Lemma", "prop": "Proposition", "cor": "Corollary", "defn": "Definition", "rem": "Remark"}
 SECTIONS = {
     "frametitle": 2,
+    "framesubtitle": 3,
     "part": 0,
     "chapter": 0,
     "section": 1,
@@ -71,7 +81,8 @@ SECTIONS = {
     "subparagraph": 5,
 }
 PRIMITIVES = _names("""advance multiply divide kern mkern raise lower catcode lccode uccode mathcode sfcode hbox vbox
-    vtop hrule vrule count dimen skip write moveleft moveright""")
+    vtop hrule vrule count dimen skip write moveleft moveright
+    magnification""")
 CITES = re.compile(
     r"(?:[Cc]ite|parencite|autocite|textcite|footcite|smartcite|supercite|fullcite|Parencite|Autocite|Textcite)[A-Za-z]*"
 )
@@ -88,14 +99,20 @@ STEPS = {  # of algorithms
     **dict.fromkeys(("State", "STATE", "Statex", "STATEx"), ("", "")),
     **dict.fromkeys(("If", "IF"), ("if ", " then")),
     **dict.fromkeys(("ElsIf", "ELSIF", "ElseIf"), ("else if ", " then")),
-    **dict.fromkeys(("For", "FOR"), ("for ", " do")),
+    **dict.fromkeys(("uIf", "lIf"), ("if ", " then")),
+    **dict.fromkeys(("uElseIf", "lElseIf"), ("else if ", " then")),
+    **dict.fromkeys(("For", "FOR", "lFor"), ("for ", " do")),
     **dict.fromkeys(("ForAll", "FORALL"), ("for all ", " do")),
-    **dict.fromkeys(("While", "WHILE"), ("while ", " do")),
+    **dict.fromkeys(("ForEach", "lForEach"), ("for each ", " do")),
+    **dict.fromkeys(("While", "WHILE", "lWhile"), ("while ", " do")),
     **dict.fromkeys(("Until", "UNTIL"), ("until ", "")),
+    **dict.fromkeys(("KwIn", "KwData"), ("Input: ", " ")),
+    **dict.fromkeys(("KwOut", "KwResult"), ("Output: ", " ")),
+    **dict.fromkeys(("KwRet",), ("return ", " ")),
     **dict.fromkeys(("Procedure", "Function"), ("function ", "")),
 }
 STEP_WORDS = {
-    **dict.fromkeys(("Else", "ELSE"), "else"),
+    **dict.fromkeys(("Else", "ELSE", "uElse", "lElse"), "else"),
     **dict.fromkeys(("Repeat", "REPEAT"), "repeat"),
     **dict.fromkeys(("Loop", "LOOP"), "loop"),
     **dict.fromkeys(("EndIf", "ENDIF"), "end if"),
@@ -107,6 +124,22 @@ STEP_WORDS = {
     **dict.fromkeys(("Ensure", "ENSURE"), "Ensure:"),
     **dict.fromkeys(("Return", "RETURN"), "return"),
 }
+HEADS = {  # of AMS-TeX
+    **dict.fromkeys(("head", "heading", "specialhead"), "section"),
+    **dict.fromkeys(("subhead", "subheading"), "subsection"),
+    "subsubhead": "subsubsection",
+}
+DELIMITED = re.compile(  # what AMS-TeX writes as `\title ... \endtitle`
+    rf"\\end({'|'.join(HEADS)}|title|author|affil|address|email|date|thanks|keywords|subjclass|abstract|curraddr)"
+    "(?![A-Za-z])"
+)
+STATEMENTS = ("proclaim", "demo", "definition", "remark", "example")  # of AMS-TeX, each up to its \end...
+FOREIGN = _names("""
+    define redefine sep Comment COMMENT tcp tcc bye enddocument Refs roster endroster beginsection itemitem halign
+    font tablehead tablenotetext tablecomments tablerefs headline footline IEEEPARstart PARstart lettrine tikz
+    endfirsthead endhead endfoot glspl Glspl acp acrshortpl
+""") | {word for name in STATEMENTS for word in (name, f"end{name}")}
+"""Commands of classes and packages that few papers use: where a paper defines one itself, its own holds."""
 SUPERSCRIPTS = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 QUOTES = {"``": "“", "''": "”", "`": "‘", "'": "’", "--": "–", "---": "—"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from pipeline.extract.archives import ArchivedFile, read_files
+from pipeline.extract.archives import ArchivedFile, is_archive, read_files
 from pipeline.extract.config import LatexOptions
 from pipeline.extract.latex.names import SOURCE_NAME
 from pipeline.extract.media import CODECS
@@ -141,4 +141,5 @@ LATEX = Reader(
     "pipeline.extract.latex.papers:make_handler",
     ("pylatexenc",),
     of_files=True,
+    is_container=lambda name: is_archive(name) and _identifier(name.rpartition("/")[2]) is None,  # else it is one paper
 )

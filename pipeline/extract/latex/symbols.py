@@ -45,7 +45,7 @@ _SIGNS = """
     ie=i.e. eg=e.g. percent=% textpercent=% lbrace={ rbrace=} textbraceleft={ textbraceright=} textnumero=№
     textexclamdown=¡ textquestiondown=¿ textvisiblespace=␣ guillemotleft=« guillemotright=» og=« fg=» glqq=„ grqq=“
     flqq=« frqq=» glq=‚ grq=‘ figurename=Figure tablename=Table abstractname=Abstract refname=References
-    proofname=Proof quotedblbase=„ textunderscore=# hyp=- fshyp=/ bshyp=\\ dothyp=. colonhyp=:
+    proofname=Proof quotedblbase=„ textunderscore=# nodata=… hyp=- fshyp=/ bshyp=\\ dothyp=. colonhyp=:
 """
 _UNITS = """
     meter=m metre=m gram=g second=s ampere=A kelvin=K mole=mol hertz=Hz newton=N pascal=Pa joule=J watt=W volt=V
@@ -54,7 +54,7 @@ _UNITS = """
     centi=c squared=² cubed=³ cubicd=³ kilogram=kg farad=F radian=rad keV=keV MeV=MeV GeV=GeV TeV=TeV barn=b year=yr
 """
 _ARGUMENTS = {
-    "": """hline toprule midrule bottomrule tableofcontents listoffigures listoftables maketitle noindent centering
+    "": """hline toprule midrule bottomrule listoffigures listoftables maketitle noindent centering
         raggedright clearpage newpage hfill bigskip medskip smallskip appendix twocolumn onecolumn frontmatter
         mainmatter backmatter protect""",
     "m": """foreignquote hyphenquote typeout message label pagestyle thispagestyle bibliographystyle pagenumbering
@@ -65,23 +65,27 @@ _ARGUMENTS = {
         homepage collaboration preprint pacs subjclass titlerunning authorrunning tocauthor toctitle shorttitle
         shortauthors runninghead lhead chead rhead lfoot cfoot rfoot fancyhf linespread received accepted
         published authorinfo copyrightyear acmYear acmConference acmBooktitle acmDOI acmISBN acmPrice acmJournal
-        acmVolume acmNumber acmArticle acmMonth setcopyright mathversion cline urlstyle altaffilmark altaffiltext
+        acmVolume acmNumber acmArticle acmMonth setcopyright mathversion cline urlstyle altaffilmark tablenotemark
+        tablewidth tabletypesize tablecolumns tablenum tablefirsthead tabletail tablelasttail
         hypertarget thanks orcid orcidlink epsfig psfig epsfbox fontfamily fontseries fontshape titlenote
-        subtitlenote emailAdd eads extrafloats institute inst reportnumber authornotemark citestyle usebox
-        pagecolor journal journalname""",
+        subtitlenote ead emailAdd eads extrafloats
+        column usetheme usecolortheme usefonttheme useinnertheme useoutertheme metroset usepgfplotslibrary
+        setbeamercovered Opensolutionfile Closesolutionfile noalign institute inst reportnumber authornotemark
+        citestyle usebox pagecolor journal journalname""",
     "mm": """addtocontents markboth numberwithin counterwithin setkeys setlength addtolength setcounter addtocounter
-        settowidth fontsize providecolor icmlauthor icmlcorrespondingauthor""",
-    "mmm": "newlist renewlist definecolor addcontentsline crefname Crefname newfloat",
+        settowidth resizebox altaffiltext fontsize providecolor icmlauthor icmlcorrespondingauthor""",
+    "mmm": "DeclarePairedDelimiter newlist renewlist definecolor addcontentsline crefname Crefname newfloat",
     "mmmm": "titlespacing",
     "mmmmm": "DeclareFixedFont DeclareMathAlphabet",
     "om": """setmainlanguage setdefaultlanguage setotherlanguage setlist textcolor colorbox scalebox foreignlanguage
-        hyperlink adjustbox todo author affil address affiliation date email documentclass documentstyle rowcolor
-        cellcolor columncolor arrayrulecolor psfrag fancyhead fancyfoot color ccsdesc additionalaffil
-        correspondingauthor""",
-    "omo": "usepackage RequirePackage rotatebox raisebox",
+        hyperlink adjustbox includepdf todo author affil address affiliation date email documentclass documentstyle
+        rowcolor cellcolor columncolor arrayrulecolor cortext tnotetext fntext psfrag fancyhead fancyfoot color
+        ccsdesc additionalaffil correspondingauthor""",
+    "omo": "usepackage RequirePackage rotatebox",
+    "moo": "raisebox",
     "ooom": "parbox",
     "oo": "makebox framebox blockquote",
-    "o": "footnotemark linebreak pagebreak nopagebreak nolinebreak printbibliography listoftodos",
+    "o": "tableofcontents footnotemark linebreak pagebreak nopagebreak nolinebreak printbibliography listoftodos",
     "oom": "includegraphics",
     "omm": "rule fcolorbox",
     "ommm": "rowcolors",
@@ -91,8 +95,10 @@ _ARGUMENTS = {
     "mommmm": "titleformat",
     "mmmmmmmmm": "newtheoremstyle",
     "mo": "newcounter",
+    "mog": "setbeamertemplate",
+    "mmo": "setbeamercolor setbeamerfont setbeamersize",
 }
-"""Arguments by their kinds: m(andatory), o(ptional), p(arenthesised)."""
+"""Arguments by their kinds: m(andatory), o(ptional), p(arenthesised), g(roup, where there is one)."""
 
 
 def _pairs(listed: str) -> dict[str, str]:

@@ -90,7 +90,8 @@ class _Body:
         return self._blocks
 
     def _end(self) -> None:
-        if text := "".join(self._line).strip(" \t\n"):
+        text = "".join(self._line).strip(" \t\n")
+        if text.strip("\u00a0"):
             self._blocks.append(("text", text))
         self._line = []
 
@@ -113,7 +114,7 @@ class _Body:
             self._block(element, tag, depth)
             self._end()
         elif tag == "br":
-            self._line.append("\n")
+            self._line.append("" if (element.tail or "").startswith("\n") else "\n")
         elif tag == "img":
             alt = " ".join((element.get("alt") or "").split())
             self._line.append("" if alt.lower() in _NO_ALT else alt)
@@ -171,7 +172,7 @@ class _Body:
         rows: list[list[str]] = []
         for row in element.iter("tr"):
             cells = [
-                " ".join(_joined(_Body().of(cell, depth + 3), " ").split("\n"))
+                _cell(_joined(_Body().of(cell, depth + 3), " ").replace("\n", " "))
                 for cell in row
                 if cell.tag in ("td", "th")
             ]
@@ -182,6 +183,11 @@ class _Body:
             lines = [f"| {' | '.join([*cells, *[''] * (width - len(cells))])} |" for cells in rows]
             lines.insert(1, "| " + " | ".join(["---"] * width) + " |")
             self._blocks.append(("text", "\n".join(lines)))
+
+
+def _cell(text: str) -> str:
+    """Return the text of a cell, whose bars are no borders; in LaTeX a bar that is marked would be another."""
+    return text if "$" in text or "\\" in text else text.replace("|", "\\|")
 
 
 def _verbatim(element: _Element) -> str:

@@ -330,7 +330,8 @@ def _facts(thread: int, post: Post, comments: int, over_18: bool) -> dict[str, A
     subreddit, name = str(fields.get("subreddit") or ""), _name(row.id)
     link, permalink = fields.get("url"), str(fields.get("permalink") or "")
     if not permalink:
-        permalink = f"/r/{subreddit}/comments/{_name(thread)}/" + (f"_/{name}/" if row.kind == COMMENT else "")
+        place = f"/r/{subreddit}" if subreddit else ""
+        permalink = f"{place}/comments/{_name(thread)}/" + (f"_/{name}/" if row.kind == COMMENT else "")
     created, ratio = as_int(fields.get("created_utc")), fields.get("upvote_ratio")
     is_link = row.kind == SUBMISSION and isinstance(link, str) and not _flag(fields.get("is_self"))
     kept = {

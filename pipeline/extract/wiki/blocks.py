@@ -9,33 +9,42 @@ BREAK = "\x03"
 """A break of a line that ends no item, heading or cell."""
 MAX_TABLES = 10
 """Nesting of tables: what is nested deeper becomes text of its cell."""
+MAX_COVERED = 5000
+"""Cells of a table that are covered by one beside or above them, and so empty; what spans more is one cell."""
 
 _LIST = re.compile(r"([*#:;]+)\s*(.*)", re.DOTALL)
 _TABLE = re.compile(r"[\s:*#\x00\x03]*\{\|(.*)", re.DOTALL)
 _FURNITURE = re.compile(
-    r"class\s*=[^|]*\b(?:infobox|navbox|sidebar|metadata|toc|ambox|messagebox|noprint)", re.IGNORECASE
+    r"class\s*=[^|]*\b(?:(infobox)|navbox|sidebar|metadata|toc\b|ambox|messagebox|noprint)", re.IGNORECASE
 )
+_ATTRIBUTES = re.compile(r"(?:\s*(?:align|class|colspan|rowspan|scope|style|width)\s*=\s*\"[^\"]*\")+")
+_SPAN = re.compile(r"\b(col|row)span\s*=\s*[\"']?\s*(\d{1,3})", re.IGNORECASE)
 _CELL_MARK = re.compile(r"[*#:;]+\s*")
 _SPECIAL = frozenset("=*#:;{|! \t\x00")
 
 
 class _Table:
-    """A table that is open: its rows of cells, each the pieces of a text."""
+    """A table that is open: its rows of cells, each the pieces of a text, or none where another cell covers it."""
 
-    def __init__(self, attributes: str) -> None:
-        self.is_furniture = _FURNITURE.search(attributes) is not None
+    def __init__(self, attributes: str, is_first: bool) -> None:
+        furniture = _FURNITURE.search(attributes)
+        self.is_furniture = furniture is not None and (is_first or furniture[1] is None)
         self.caption: list[str] = []
         self.rows: list[list[list[str]]] = [[]]
         self.last = self.caption  # what goes on in the next line
         self.nests = False
+        self._room = MAX_COVERED
+        self._covered: dict[int, int] = {}  # by column, the row behind those that a cell covers
 
     def feed(self, line: str) -> None:
         """Take a line between the table's beginning and its end."""
         if line.startswith("|-"):
-            self.rows.append([])
+            if self.rows[-1]:
+                self._cover(self.rows[-1])
+                self.rows.append([])
             self.last = []
         elif line.startswith("|+"):
-            self.caption = self.last = [_content(line[2:])]
+            self.caption = self.last = [_content(line[2:])[1]]
         elif line[:1] in ("|", "!"):
             self._begin((line[1:].replace("!!", "||") if line[0] == "!" else line[1:]).split("||"))
         else:
@@ -44,16 +53,31 @@ class _Table:
             self._begin(cells)
 
     def _begin(self, cells: Sequence[str]) -> None:
+        row = self.rows[-1]
         for cell in cells:
-            self.last = [_content(cell)]
-            self.rows[-1].append(self.last)
+            self._cover(row)
+            attributes, content = _content(cell)
+            spans = {name.lower(): int(number) for name, number in _SPAN.findall(attributes)}
+            columns, rows = max(1, spans.get("col", 1)), max(1, spans.get("row", 1))
+            if columns * rows - 1 > self._room:
+                columns = rows = 1
+            self._room -= columns * rows - 1
+            if rows > 1:
+                self._covered |= dict.fromkeys(range(len(row), len(row) + columns), len(self.rows) + rows)
+            self.last = [content]
+            row += [self.last, *([] for _ in range(columns - 1))]
+
+    def _cover(self, row: list[list[str]]) -> None:
+        """Put an empty cell wherever one above reaches down to the end of the row so far."""
+        while self._covered.get(len(row), 0) > len(self.rows):
+            row.append([])
 
     def text(self) -> str:
         """Return the rows as Markdown; of a table that is there for the layout alone, its cells as paragraphs."""
         if self.is_furniture:
             return ""
         caption = " ".join(" ".join(self.caption).split())
-        if self.nests or all(len(row) <= 1 for row in self.rows):
+        if self.nests or all(sum(map(bool, row)) <= 1 for row in self.rows):
             cells = ["\n".join(line for line in cell if line.strip(" \x00")) for row in self.rows for cell in row]
             return "\n\n".join(cell for cell in [caption, *cells] if cell)
         rows = [[" ".join(" ".join(cell).replace("|", r"\|").split()) for cell in row] for row in self.rows]
@@ -65,10 +89,13 @@ class _Table:
         return "\n".join([caption, "", *lines] if caption else lines)
 
 
-def _content(cell: str) -> str:
-    """Return a cell without its attributes."""
+def _content(cell: str) -> tuple[str, str]:
+    """Return the attributes and the content of a cell."""
     before, bar, behind = cell.partition("|")
-    return (behind if bar and "[[" not in before else cell).strip()
+    if bar and "[[" not in before:
+        return before, behind.strip()
+    found = _ATTRIBUTES.match(cell)
+    return (found[0], cell[found.end() :].strip()) if found is not None else ("", cell.strip())
 
 
 class Lines:
@@ -124,7 +151,7 @@ class Lines:
         opening = _TABLE.match(line) if len(self._tables) < MAX_TABLES else None
         if opening is not None:
             self._end_indented()
-            self._tables.append(_Table(opening[1]))
+            self._tables.append(_Table(opening[1], not any(line.strip(" \x00") for line in self._out)))
         elif line.startswith("|}"):
             self._end_table(line[2:])
         elif self._tables:

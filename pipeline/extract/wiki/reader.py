@@ -55,6 +55,8 @@ _CC_BY_SA_4 = datetime(2023, 6, 7, tzinfo=UTC)
 _REDIRECT = re.compile(r"\s*#[^\s\[\]#*:;]{3,30}\s*:?\s*\[\[")
 _ROOT = b"<mediawiki>"
 _PAGE = b"<page>"
+_BARE = re.compile(rb"(?:\s|<\?[^>]*>)*<page>")
+"""Pages that a tool cut out of a dump."""
 
 
 class _Broken(Exception):
@@ -249,7 +251,9 @@ def _entry(site: _Site, given: Given, page: _Page) -> Entry:
     elif namespace not in given.options.namespaces:
         name = site.namespaces.get(str(namespace))
         reason, detail = "namespace", f"{namespace}{f' ({name})' if name else ''}"
-    elif page.is_redirect or ("ns" not in fields and _REDIRECT.match(text)):
+    elif page.is_redirect or (
+        _REDIRECT.match(text) and ("ns" not in fields or text.lstrip()[:9].lower() == "#redirect")
+    ):
         reason, detail = "redirect", "a redirect"
     elif page.is_deleted:
         reason, detail = "deleted", "the text of the revision is deleted"
@@ -285,7 +289,7 @@ def read_dump(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
     Raises: InputError when the content is no dump.
     """
     raw, site = RawInput(stream), _Site()
-    is_bare = read_head(RawInput(stream, whole=False), len(_PAGE))[0] == _PAGE  # pages that a tool cut out of a dump
+    is_bare = _BARE.match(read_head(RawInput(stream, whole=False))[0]) is not None
     if start and not is_bare:  # what the dump says of its wiki stands before the first page
         head = _Parser(site, given, 0)
         for piece in content(RawInput(stream), 0):
@@ -293,7 +297,7 @@ def read_dump(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
             if site.is_known or head.broken is not None:
                 break
     site.is_known = site.is_known or start > 0
-    parser: _Parser | None = _Parser(site, given, start, in_root=is_bare or start > 0)
+    parser = None if is_bare else _Parser(site, given, start, in_root=start > 0)
     position, tail = start, b""  # behind what was read; the end of it while a page is sought
     damage: DamagedMember | None = None
     try:

@@ -35,6 +35,7 @@ _MARKS_CONVERTED = re.compile(r"\{\{+|\}\}+(?:-(?!\{))?|\}-|\[\[|\]\]|\||-\{(?!\
 _LINE_ENDS = re.compile(r"[ \t]*+(?:\n|\Z)")
 _FORMULA_ENDS = re.compile(r"[ \t.,;]*+(?:\n|\Z)")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,8}){0,2}|simple|tarantino")
+_PREFIXED = re.compile(r"\s*[^\W\d][^:\n]{0,40}:\S")
 _NO_LANGUAGE = frozenset({"doi", "mw", "oeis", "pmid", "rfc", "wp"})
 _VARIANT = re.compile(r"(?:^|;)\s*[a-z]{2,3}(?:-[a-z]+)*\s*:\s*([^;]*)", re.IGNORECASE)
 _EXTERNAL = re.compile(
@@ -48,7 +49,7 @@ _INLINE = (
     "rtc|ruby|s|samp|small|span|strike|strong|su[bp]|time|translate|tvar|tbody|td|tfoot|th|thead|tt|u|var|wbr|ref|"
     "references|gallery|math|pre|source|syntaxhighlight|noeditsection|onlyinclude|templatestyles"
 )
-_HTML = re.compile(rf"</?(?:(code)|({_BREAKING})|{_INLINE})(?:\s[^<>]*+)?/?>", re.IGNORECASE)
+_HTML = re.compile(rf"</?(?:(code)|({_BREAKING})|{_INLINE})(?:\s[^<>]*+)?/?\s*+>", re.IGNORECASE)
 _QUOTES = re.compile("''+")
 _SWITCH = re.compile(r"__[^\W\d_](?:[^\W_]|_(?!_)){2,40}__")
 _SPACES = re.compile(r"(?<=\S)[ \t\u00a0]{2,}|[\t\u00a0]")  # not those before an item of a list
@@ -182,7 +183,8 @@ class _Page:
         stack: list[_Frame] = []
         root: list[str] = []
         out = root
-        starts_line = True  # whether nothing but spaces and marks stands on the line so far, outside of brackets
+        starts_line = True  # whether nothing but spaces stands on the line so far, outside of brackets
+        last: list[int] = []  # links of lines of their own, behind which no text has come
         position = 0
         for token in (_MARKS_CONVERTED if self._converts else _MARKS).finditer(text):
             start, end = token.span()
@@ -192,7 +194,8 @@ class _Page:
                 if not stack:
                     line = piece.rpartition("\n")
                     starts_line = not line[2].strip() and (starts_line or bool(line[1]))
-                    self._has_begun = self._has_begun or not piece.isspace()
+                    if not piece.isspace():
+                        self._has_begun, last = True, []
             position, mark = end, token[0]
             if mark == "|":
                 if stack:
@@ -209,10 +212,17 @@ class _Page:
             else:
                 is_alone = starts_line and _LINE_ENDS.match(text, end) is not None
                 depth = len(stack)
+                target = stack[0].parts[0] if depth == 1 and mark == "]]" and (starts_line or last) else ()
                 self._close(stack, root, mark, is_alone)
                 out = stack[-1].parts[-1] if stack else root
-                if depth and not stack and out and out[-1] != GONE:
-                    starts_line = starts_line and not out[-1].strip()
+                if depth and not stack and out and out[-1] != GONE and out[-1].strip():
+                    starts_line = False
+                    if _PREFIXED.match("".join(target)):
+                        last.append(len(root) - 1)
+                    else:
+                        last = []
+        for place in () if stack or text[position:].strip() else last:  # categories by a name that the dump lacks
+            root[place] = GONE
         out.append(text[position:])
         while stack:
             self._flush(stack, root)
@@ -235,9 +245,16 @@ class _Page:
             left -= taken
             frame.count -= taken
             out = (stack[-2].parts[-1] if len(stack) > 1 else root) if frame.count < 2 else []
-            before = next((piece for piece in out[:-4:-1] if piece and piece != GONE), "")[-1:]
-            is_behind = (before.isalnum() and before < "\u2e80") or before in _ENDS
-            value = self._value(frame, taken, is_alone and len(stack) == 1, is_behind and bool(before))
+            before = next((piece for piece in out[:-4:-1] if piece and piece != GONE), "")[-3:]
+            last = before[-1:]
+            place: Place = "line"
+            if is_alone and len(stack) == 1:
+                place = "alone"
+            elif last and ((last.isalnum() and last < "\u2e80") or last in _ENDS):
+                place = "behind"
+            elif before.rstrip(" ")[-1:] in ("*", "#"):
+                place = "item"
+            value = self._value(frame, taken, place)
             if kind == "{" and frame.count >= 2:
                 frame.parts = [[value]]
                 continue
@@ -264,7 +281,7 @@ class _Page:
                 out.append("|")
             out += part
 
-    def _value(self, frame: _Frame, taken: int, is_alone: bool, is_behind: bool) -> str:
+    def _value(self, frame: _Frame, taken: int, place: Place) -> str:
         if frame.kind == "[":
             return self._link(["".join(part) for part in frame.parts])
         if frame.kind == "-":
@@ -277,9 +294,8 @@ class _Page:
             name = rest.strip()
         if name and ":" not in name and "\n" not in name and len(self.templates) < MAX_NAMES:
             self.templates[(name[0].upper() + name[1:])[:MAX_NAME]] = None
-        if is_alone and not self._has_begun:
+        if place == "alone" and not self._has_begun:
             return GONE
-        place: Place = "alone" if is_alone else "behind" if is_behind else "line"
         return template_text(name, frame.parts[1:], self._title, place)
 
     def _link(self, parts: list[str]) -> str:
