@@ -102,6 +102,19 @@ def test_of_one_page_only_what_is_evident_goes():
     assert "Dear Sir" in text_of(words("Dear Sir", 72, 60), body)
 
 
+def test_rows_of_tables_and_repeated_sentences_at_an_edge_stay():
+    rows = [
+        words(f"Nickel and compounds {row}", 72, 640 + 14 * row) + words(f"{row}00", 400, 640 + 14 * row)
+        for row in range(9)
+    ]
+    assert "800" in text_of(column(f"{PROSE} {PROSE}.", 72, 120, 400), *rows)
+    note = f"1 Each page says so: {PROSE} {PROSE}"
+    pages = [
+        Page(612, 792, tuple(column(f"{n} {PROSE}.", 72, 120, 400) + words(note, 30, 740, 5))) for n in ("One", "Two")
+    ]
+    assert all("says so" in text for text in layout.document_text(pages))
+
+
 def grid(xs: Sequence[float], ys: Sequence[float]) -> list[Box]:
     return [Box(xs[0], y, xs[-1], y) for y in ys] + [Box(x, ys[0], x, ys[-1]) for x in xs]
 
@@ -155,6 +168,13 @@ def test_raised_and_lowered_digits_large_first_letters_and_leaders():
     assert text_of(cap, *lines).startswith("Once upon a time")
     dots = words(". " * 20, 130, 300)
     assert text_of(words("Preface", 72, 300), dots, words("12", 400, 300)) == "Preface 12"
+
+
+def test_a_fraction_beside_text_is_one_word_and_an_underline_is_none():
+    parts = [words("y =", 72, 300), words("a + b", 92, 293.5), words("2", 100, 306.5)]
+    assert text_of(*parts, rules=[Box(91, 297, 117, 297)]) == "y = (a + b)/2"
+    lines = [words("see http://example.org here", 72, 300), words("and there it ends now", 72, 312)]
+    assert "/and" not in text_of(*lines, rules=[Box(90, 301.5, 175, 301.5)])
 
 
 def test_words_drawn_twice_are_read_once_and_hidden_ones_only_over_a_picture():

@@ -19,6 +19,8 @@ from pipeline.extract.pdf.lines import Line, line_text, lines_of
 from pipeline.extract.pdf.page import Box, Page, Span
 
 MAX_DEPTH = 12
+EDGE_LINES = 4
+"""Lines at the head and the foot of a page that may be running ones."""
 _LIST = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\])$")
 _BULLET = re.compile(r"^[•●◦▪■□‣·∙\uf0b7\uf0a7]\s*")
 _NUMBER = re.compile(
@@ -56,8 +58,7 @@ def arrange(page: Page) -> list[Block]:
     page = _upright(page)
     words = [span for span in page.spans if span.turn == 0 and span.text]
     leaders, dotted = _leaders(words)
-    counted = _line_numbers(words) | leaders
-    words = [span for span in words if id(span) not in counted]
+    words = [span for span in words if id(span) not in leaders]
     if not words:
         return _turned(page)
     page = replace(page, rules=tables.joined([*page.rules, *dotted]))
@@ -65,7 +66,7 @@ def arrange(page: Page) -> list[Block]:
     taken = {id(word) for table in ruled for word in table.words}
     ruled += tables.framed(page, [word for word in words if id(word) not in taken])
     taken = {id(word) for table in ruled for word in table.words}
-    items = [word for word in words if id(word) not in taken]
+    items = _fractions([word for word in words if id(word) not in taken], page.rules)
     places = [(Span("\x00", table.box, 1.0), table) for table in ruled]
     blocks: list[Block] = []
     for region in _regions(items + [place for place, _ in places], page, 0):
@@ -95,7 +96,8 @@ def _upright(page: Page) -> Page:
     turn = max((t for t in turns if t % 90 == 0), key=lambda t: (turns[t], -t), default=0)
     seen = _once(seen)
     if turn == 0:
-        return replace(page, spans=tuple(seen))
+        counted = _line_numbers([span for span in seen if span.turn == 0])
+        return replace(page, spans=tuple(span for span in seen if id(span) not in counted))
     width, height = (page.height, page.width) if turn in (90, 270) else (page.width, page.height)
 
     def turned(box: Box) -> Box:
@@ -188,6 +190,37 @@ def _leaders(words: Sequence[Span]) -> tuple[set[int], list[Box]]:
         for word in gone
         if round(word.box.bottom / 4) not in beside
     ]
+
+
+def _fractions(words: list[Span], rules: Sequence[Box]) -> list[Span]:
+    """`words` with what stands above and below a short line, beside other text, as one word `above/below`."""
+    for rule in rules:
+        wide = rule.right - rule.left
+        if rule.top != rule.bottom or not 3 < wide < 150:
+            continue
+        near = [word for word in words if abs((word.box.top + word.box.bottom) / 2 - rule.top) < 1.6 * word.size]
+        inside = [word for word in near if rule.left - 2 <= word.box.left and word.box.right <= rule.right + 2]
+        upper = [word for word in inside if -0.6 * word.size < rule.top - word.box.bottom < 0.6 * word.size]
+        lower = [word for word in inside if -0.4 * word.size < word.box.top - rule.top < 0.6 * word.size]
+        beside = [
+            word
+            for word in near
+            if abs((word.box.top + word.box.bottom) / 2 - rule.top) < 0.4 * word.size
+            and all(abs(word.box.bottom - other.box.bottom) > 0.35 * word.size for other in (*upper, *lower))
+            and (abs(rule.left - word.box.right) < 1.5 * word.size or abs(word.box.left - rule.right) < 1.5 * word.size)
+        ]
+        used = {id(word): word.box for word in (*upper, *lower)}
+        if not upper or not lower or not beside or not len(upper) + len(lower) == len(used) <= 12:
+            continue
+        if max(box.right for box in used.values()) - min(box.left for box in used.values()) < 0.5 * wide:
+            continue
+        parts = [" ".join(line.text for line in lines_of(part)) for part in (upper, lower)]
+        above, below = (f"({part})" if re.search(r"[\s+−-]", part) else part for part in parts)
+        base = beside[0]
+        words = [word for word in words if id(word) not in used]
+        box = Box(rule.left, base.box.top, rule.right, base.box.bottom)
+        words.append(replace(base, text=f"{above}/{below} ", box=box))
+    return words
 
 
 def _turned(page: Page) -> list[Block]:
@@ -514,7 +547,8 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
             size >= 1.18 * body
             and len(block.lines) <= 3
             and len(text) <= 150
-            and letters >= 3
+            and letters >= max(3, 0.5 * len(text.replace(" ", "")))
+            and re.search(r"[^\W\d_]{3}|[\u2e80-\uffef]", text)
             and not _END.search(text)
         ):
             level = 1 if size >= 1.7 * body else 2 if size >= 1.35 * body else 3
@@ -560,58 +594,65 @@ def _is_wide(sign: str) -> bool:
 
 
 def _without_furniture(pages: Sequence[Page]) -> list[Page]:
-    """`pages` without what stands at the same place of several pages, and without page numbers."""
-    edges = [_edges(page) for page in pages]
-    counts = Counter[tuple[str, int]]()
-    for edge in edges:
-        counts.update({key for _, key in edge})
+    """`pages` without what stands at the same place of several pages, and without page numbers.
+
+    Only lines at an edge go, from the outermost inwards, up to the first that is part of the text.
+    """
+    laid = [lines_of([span for span in page.spans if span.turn == 0]) for page in pages]
+    places: dict[str, list[float]] = {}
+    for lines in laid:
+        for line in [*lines[:EDGE_LINES], *lines[max(EDGE_LINES, len(lines) - EDGE_LINES) :]]:
+            places.setdefault(_pattern(line), []).append(line.base)
+    needed = 2 if len(pages) <= 5 else 3
     cleaned = []
-    for page, edge in zip(pages, edges, strict=True):
-        gone = {id(span) for line, key in edge if counts[key] >= 2 for span in line.spans}
-        gone |= _numbers(page, gone)
+    for page, lines in zip(pages, laid, strict=True):
+        body = _body_size(lines)
+        gone: set[int] = set()
+        for inwards in (lines, lines[::-1]):
+            for line, neighbour in itertools.islice(itertools.pairwise(inwards), EDGE_LINES):
+                if len(gone) + 3 > sum(len(other.spans) for other in lines):
+                    break
+                same = sum(abs(base - line.base) < 8 for base in places.get(_pattern(line), ()))
+                is_margin = line.base < 0.25 * page.height or line.base > 0.75 * page.height
+                is_running = same >= needed and is_margin and len(line.text) < 110 and len(_parts(line)) < 4
+                if not is_running and not _is_furniture(line, neighbour, body, page):
+                    break
+                gone |= {id(span) for span in line.spans}
         cleaned.append(
             replace(page, spans=tuple(span for span in page.spans if id(span) not in gone)) if gone else page
         )
     return cleaned
 
 
-def _edges(page: Page) -> list[tuple[Line, tuple[str, int]]]:
-    """The outermost lines with what is compared between pages: their text with `#` for digits, their place."""
-    lines = lines_of([span for span in page.spans if span.turn == 0])
-    zone = [line for line in lines[:4] if line.box.top < 0.2 * page.height]
-    zone += [line for line in lines[-4:] if line.box.bottom > 0.8 * page.height and line not in zone]
-    return [(line, (re.sub(r"\d+", "#", line.text), round(line.box.top / 12))) for line in zone if len(line.text) < 200]
+def _pattern(line: Line) -> str:
+    """A line's text as it is compared between pages."""
+    return re.sub(r"\d+", "#", line.text)
 
 
-def _numbers(page: Page, gone: set[int]) -> set[int]:
-    """Words at the edges that are evidently no part of the text: page numbers with what shares their line, and small
-    lines far from it."""
-    lines = lines_of([span for span in page.spans if span.turn == 0 and id(span) not in gone])
-    body = _body_size(lines)
-    found: set[int] = set()
-    for is_foot in (False, True):
-        while len(lines) >= 3:
-            line, neighbour = (lines[-1], lines[-2]) if is_foot else (lines[0], lines[1])
-            if not _is_furniture(line, neighbour, body, page):
-                break
-            found |= {id(span) for span in line.spans}
-            lines = [other for other in lines if other is not line]
-    return found
+def _parts(line: Line) -> list[str]:
+    """The texts of a line that wide white parts."""
+    parts: list[list[Span]] = [[line.spans[0]]]
+    for before, span in itertools.pairwise(line.spans):
+        if span.box.left - before.box.right > 1.5 * line.size:
+            parts.append([])
+        parts[-1].append(span)
+    return [line_text(part, line.size, line.base) for part in parts]
 
 
 def _is_furniture(line: Line, neighbour: Line, body: float, page: Page) -> bool:
+    """Whether an outermost line is evidently no part of the text: a page number and what is beside it, small print."""
     distance = abs(neighbour.base - line.base) / max(line.size, 0.8 * neighbour.size)
     is_edge = line.box.bottom < 0.15 * page.height or line.box.top > 0.85 * page.height
     if _NUMBER.fullmatch(line.text):
         return distance > (1.3 if is_edge else 2.5)
     if not is_edge or len(line.text) > 150 or distance < 1.15:
         return False
-    pieces: list[list[Span]] = [[line.spans[0]]]
-    for before, span in zip(line.spans, line.spans[1:], strict=False):
-        if span.box.left - before.box.right > 1.5 * line.size:
-            pieces.append([])
-        pieces[-1].append(span)
-    if len(pieces) > 1 and any(_NUMBER.fullmatch(line_text(piece, line.size, line.base)) for piece in pieces):
-        return True
+    parts, beside = _parts(line), _parts(neighbour)
+    numbers = [part for part in parts if _NUMBER.fullmatch(part) and not part.endswith(".")]
+    is_row = any(_NUMBER.fullmatch(part) for part in (beside[0], beside[-1])) and len(beside) > 1
+    if 1 < len(parts) < 4 and len(numbers) == 1 and not is_row:
+        words = [part for part in parts if part not in numbers and not any(sign.isdigit() for sign in part)]
+        if distance > 1.6 or line.size < 0.95 * neighbour.size or len(words) == 2:
+            return True
     far = line.box.bottom < 0.08 * page.height or line.box.top > 0.92 * page.height
     return far and distance > 2.5 and line.size <= 0.9 * body and len(line.text) <= 100
