@@ -12,7 +12,7 @@ import pytest
 from pipeline.extract.pdf import layer, layout
 from pipeline.extract.pdf.page import Box, Page, Span
 
-DATA = Path("/work/shared/data/pdf")
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pdf"
 PROSE = "the river rose over its banks and the people of the town went up the hill to wait there for the night to pass"
 
 
