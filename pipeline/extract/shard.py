@@ -35,6 +35,7 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.html.messages import HANDLER, HtmlOptions
 from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
+from pipeline.extract.pdf.reader import check_engine
 from pipeline.extract.units import DAMAGE, Document, Entry, Given, Page, Raw, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs.files import InputFile
@@ -428,6 +429,8 @@ def read(
         return
     try:
         if form == "warc":
+            if job.config.pdf is not None:
+                check_engine(job.config.pdf)
             yield from read_warc(stream, name, start, limits, earlier, job.config.pdf)
         elif form in READERS:
             address = job.input.shown_url

@@ -7,6 +7,7 @@ fall over costs the document: the worker's limits see to that, a page's CPU time
 from __future__ import annotations
 
 import base64
+import ctypes
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -73,7 +74,8 @@ def convert(payload: bytes, facts: Mapping[str, Any]) -> Converted:
     if len(failed) > facts["max_failed"] * count or len(failed) == count:
         number, why = failed[0]
         raise RefusedError("damaged", f"{len(failed)} of {count} pages failed, the first is page {number}: {why}")
-    with allow(facts["page_cpu_s"], facts["page_memory_bytes"]):
+    # Of a hundred pages as of one that is read: a dense one takes a fiftieth of a second, and there may be thousands.
+    with allow(facts["page_cpu_s"] * (1 + count // 100), facts["page_memory_bytes"]):
         texts = layout.document_text([each.page for each in found])
     for number, each in enumerate(found):
         if each.route == "vlm" and not (said := str(facts["given"][str(number)])).strip():
@@ -212,14 +214,23 @@ def _joined(texts: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 def _said(document: pdfium.PdfDocument, captured: str | None) -> tuple[str | None, datetime | None, dict[str, object]]:
     """Return title, date and whatever else a PDF says of itself."""
-    fields = {key: _CONTROL.sub(" ", value).strip()[:_MAX_FIELD] for key, value in document.get_metadata_dict().items()}
-    title = fields.get("Title") or ""
-    date = _date(fields.get("CreationDate") or "")
+    names = ("Title", "Author", "Subject", "Keywords", "Creator", "Producer", "CreationDate")
+    fields = {name: _CONTROL.sub(" ", _field(document, name)).strip()[:_MAX_FIELD] for name in names}
+    title = fields["Title"]
+    date = _date(fields["CreationDate"])
     if date is not None and captured and date > datetime.fromisoformat(captured) + _CLOCK_TOLERANCE:
         date = None
-    metadata = {name.lower(): fields[name] for name in ("Author", "Subject", "Keywords", "Creator", "Producer")}
+    metadata = {name.lower(): fields[name] for name in names[1:-1]}
     said: dict[str, object] = {name: value for name, value in metadata.items() if value}
     return (None if _NO_TITLE.fullmatch(title) else title), date, said
+
+
+def _field(document: pdfium.PdfDocument, name: str) -> str:
+    """Return what a PDF says under a name; halves of characters, at which pypdfium2's own fails, are U+FFFD."""
+    size = pdfium_c.FPDF_GetMetaText(document, name.encode(), None, 0)
+    held = ctypes.create_string_buffer(size)
+    pdfium_c.FPDF_GetMetaText(document, name.encode(), held, size)
+    return held.raw[: max(size - 2, 0)].decode("utf-16-le", "replace")
 
 
 def _date(text: str) -> datetime | None:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from pipeline.extract.archives import matches, read_files
-from pipeline.extract.config import ExtractLimits, PdfOptions
+from pipeline.extract.config import ExtractLimits, PdfConfig, PdfOptions
 from pipeline.extract.media import is_pdf
 from pipeline.extract.units import Document, Entry, Given, Origin, Raw, Reader, Reject
 from pipeline.table.schema import RejectReason
@@ -22,10 +22,7 @@ def read_pdf(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
     """Yield one entry for each file: a PDF when its name, its beginning or `include` says so; none can drop."""
     options = given.options
     assert isinstance(options, PdfOptions), "the options of this format"
-    if options.engine != "auto":
-        from pipeline.extract.pdf import ocr  # its libraries are an extra's
-
-        ocr.check(options.engine)
+    check_engine(options)
     for file in read_files(stream, given.file, start, options.max_bytes):
         is_wanted = not options.include or matches(file.path, options.include)
         if file.path and (not is_wanted or matches(file.path, options.exclude)):
@@ -48,6 +45,14 @@ def read_pdf(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
         metadata: dict[str, object] = {"modified": file.modified.isoformat()} if file.modified else {}
         known = Document(origin, url, "", metadata=metadata, kept={_PATH: file.path})
         yield Entry(file.number, Raw(known, file.data, options.facts(given.limits)))
+
+
+def check_engine(options: PdfConfig) -> None:
+    """Check that the engine that is asked for can run here. Raises: MissingDependencyError."""
+    if options.engine != "auto":
+        from pipeline.extract.pdf import ocr  # its libraries are an extra's
+
+        ocr.check(options.engine)
 
 
 def worker_limits(limits: ExtractLimits) -> dict[str, float]:
