@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.extract.config import PAGES_FOLDER, ExtractConfig
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, PdfConfig
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import (
@@ -64,9 +65,15 @@ def extract_stage(
     found = [job.read_as(formats.get(job.input.name, "auto")) for job in jobs]
     done = _finished(context, source, index, found)
     pending = [job for job in jobs if job.stem(0) not in done]
+    withdrawing, withdrawn = threading.Lock(), False
 
     def make(job: ExtractJob, progress: Progress) -> Made[Extracted]:
+        nonlocal withdrawn
         seen = 0
+        with withdrawing:
+            if job.config.retry and not withdrawn:
+                _withdraw(context, source, found)
+            withdrawn = True
 
         def watch(rows: int, position: int) -> None:
             nonlocal seen
@@ -109,7 +116,7 @@ def extract_stage(
         if any(job.has_pages for job in jobs):
             publish(context.group(source, PAGES_FOLDER), pages, Index(stage="extract"))
         publish(context.group(source, "documents"), documents, Index(stage="extract", details=details))
-        _prune(context, source, {part.stem for part in documents}, publish)
+        _prune(context, source, {part.stem: part.ids for part in documents}, publish)
         made = [shard for _, shards in results for shard in shards]
         _warn(context, source, sum(len(job.files) for job in jobs), made)
         rows = sum(part.rows for part in documents)
@@ -154,6 +161,30 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
     return done
 
 
+def _withdraw(context: Context, source: str, jobs: Sequence[ExtractJob]) -> None:
+    """Make parts that are tried again undone, indexes first: their names stay, and what they hold may become another.
+
+    Whatever ends the run then, no index and no manifest speaks of what a file held before.
+    """
+    rejects, listed = context.group(source, "rejects"), context.group(source, "documents").index()
+    if listed is None:
+        return
+    again: set[str] = set()
+    for job in jobs:
+        names = [job.work(number).name for number in range(_listed(listed, job)[0])]
+        first = next((at for at, name in enumerate(names) if _is_to_retry(rejects, [name], job)), len(names))
+        again.update(names[first:])
+    for folder in ("documents", "rejects", PAGES_FOLDER):
+        group = context.group(source, folder)
+        index = group.index()
+        if index is not None and any(part.name in again for part in index.parts):
+            group.complete([part for part in index.parts if part.name not in again], index)
+    for folder in ("documents", "rejects", PAGES_FOLDER):
+        group = context.group(source, folder)
+        for name in again & {each.removesuffix(".json") for each in context.storage.names(group.manifests)}:
+            context.storage.delete(group.manifest_path(name))
+
+
 def _is_to_retry(rejects: Group, names: Sequence[str], job: ExtractJob) -> bool:
     """Whether parts of a job have rejects that the run is asked to try again."""
     if not job.config.retry:
@@ -176,13 +207,24 @@ def bytes_added(index: Index, jobs: Sequence[ExtractJob]) -> int:
     return sum(max(job.size - _listed(index, job)[1], 0) for job in jobs)
 
 
-def _prune(context: Context, source: str, stems: set[str], publish: Publish) -> None:
-    """Take what was measured of documents that are gone out of every index, also of stages no longer configured."""
+def _prune(context: Context, source: str, stems: Mapping[str, str], publish: Publish) -> None:
+    """Take what was measured of documents that are gone out of every index, also of stages no longer configured.
+
+    `stems` are those of the documents, with the digests of their ids. Pages that an extraction without PDFs left behind
+    are of other documents: nothing makes them anew.
+    """
     for folder in group_folders(context.storage, source):
         group = context.group(source, folder)
         index = group.index() if folder not in ("documents", "rejects", "curated") else None
-        if index is not None and any(part.stem not in stems for part in index.parts):
-            publish(group, [part for part in index.parts if part.stem in stems], index)
+        if index is None:
+            continue
+        kept = [
+            part
+            for part in index.parts
+            if part.stem in stems and (folder != PAGES_FOLDER or part.ids == stems[part.stem])
+        ]
+        if len(kept) < len(index.parts):
+            publish(group, kept, index)
 
 
 def _warn(context: Context, source: str, inputs: int, made: Sequence[Shard]) -> None:
@@ -242,6 +284,13 @@ def look(
         yield from by_workers(job, results(), partial(pools, job.config))
 
 
+def _unshown(job: ExtractJob) -> ExtractJob:
+    """Return the job with no model to ask, which an estimate must not: it costs, and nothing may be served yet."""
+    pdf = job.config.pdf and job.config.pdf.model_copy(update={"vision": None})
+    told = {"vision": None} if isinstance(job.options, PdfConfig) else {}
+    return replace(job, config=job.config.model_copy(update={"pdf": pdf}), options=job.options.model_copy(update=told))
+
+
 @dataclass(frozen=True)
 class Sample:
     """What the first units of an input say: all but `units` for each raw byte."""
@@ -257,7 +306,7 @@ class Sample:
 def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Sample | None:
     """Extract the first units of a job; times and sizes come back per raw byte."""
     started = time.monotonic()
-    job = recognised(job)
+    job = _unshown(recognised(job))
     reader = READERS.get(job.format)
     is_put_together = reader is not None and reader.together is not None and not reader.of_files
     most = None if is_put_together else SAMPLE_UNITS + (reader is None or not reader.of_files)

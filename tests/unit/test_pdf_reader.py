@@ -7,7 +7,7 @@ import json
 import random
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,17 +17,19 @@ from pdf_files import hostile, of_pages, of_texts
 from flows.config import RunConfig
 from flows.launch import extracted
 from flows.stages import Run, expected_columns
-from pipeline.extract.config import ExtractConfig, InputsConfig, has_pages
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, InputsConfig, PdfOptions, has_pages
 from pipeline.extract.content import identify
 from pipeline.extract.conversion import RefusedError, _read
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.pdf import document
 from pipeline.extract.shard import ExtractJob, by_workers, extract_input, finished_shards, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import Document, PageText, Reject
 from pipeline.inputs.files import resolve
 from pipeline.peek.pages import marked, sheet
 from pipeline.table import schema
+from pipeline.table.errors import GristmillError, MissingDependencyError
 from pipeline.table.storage import Storage
 
 ONE = ["The first page of a document has some lines of text,", "and each of them is a sentence, or a part of one."]
@@ -97,6 +99,33 @@ def test_pages_of_a_document(made: Made) -> None:
     assert found.url == "https://example.org/a/paper.pdf"
     assert found.kept == {"path": "a/paper.pdf"}
     assert marked(found).startswith("--- page 1 (text, 1.00) ---\nThe first page")
+
+
+def test_halves_of_characters_in_a_title_cost_no_document(made: Made) -> None:
+    (found,) = made({"a.pdf": of_texts(ONE, info=b"<< /Title <FEFF0041DC000042> /Author <FEFFD83D> >>")})
+    assert isinstance(found, Document)
+    assert found.title == "A\ufffdB"
+
+
+def test_the_pages_of_a_book_have_time_to_be_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+
+    @contextmanager
+    def allow(cpu_s: float, memory_bytes: int) -> Iterator[None]:
+        allowed.append(cpu_s)
+        yield
+
+    monkeypatch.setattr(document, "allow", allow)
+    facts = PdfOptions(ocr="off").facts(ExtractLimits(cpu_s=1.0))
+    document.convert(of_texts(ONE, *[[]] * 199), facts)
+    assert allowed[-1] == 3.0
+
+
+def test_an_engine_that_is_not_there_ends_a_web_archive_too(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    config = ExtractConfig.model_validate({"pdf": {"engine": "tesseract"}})
+    with pytest.raises(MissingDependencyError, match="not on the PATH"):
+        made({"a.warc": record("http://a/1", "application/pdf", of_texts(ONE))}, form="warc", config=config)
 
 
 def test_files_are_chosen_and_none_is_lost(made: Made) -> None:
@@ -300,3 +329,44 @@ def test_rejects_are_tried_again_when_asked(pools: Callable[[str], WorkerPool], 
         assert job.work(0).key == first.extract_jobs("s")[0].work(0).key
         assert len(finished_shards(job)) == (retry != ["damaged"])
     assert plans == [0, 1, 0]
+
+
+def test_a_run_that_tries_again_may_be_killed(pools: Callable[[str], WorkerPool], tmp_path: Path) -> None:
+    """What comes out otherwise lies in files of the same names: no index may speak of what they held."""
+    (tmp_path / "a.pdf").write_bytes(of_pages([b"0 g 72 72 200 200 re f"]))
+    run = {"format": "pdf", "inputs": [str(tmp_path / "a.pdf")], "options": {"ocr": "off"}}
+    value = {"workspace": str(tmp_path / "ws"), "sources": {"s": run}, "engine": {"workers": 1, "prefect": "never"}}
+    first = Run.of(RunConfig.model_validate(value))
+    with first.resources:
+        first.do(extract_stage(first, "s", first.extract_jobs("s"), first.pools))
+    again = Run.of(RunConfig.model_validate(value | {"extract": {"retry": ["damaged"]}}))
+    (job,) = again.extract_jobs("s")
+
+    def killed(*args: object) -> WorkerPool:
+        raise GristmillError("killed")
+
+    with again.resources, pytest.raises(GristmillError, match="killed"):
+        again.do(extract_stage(again, "s", [job], killed))
+    for group in (job.documents, job.rejects, job.pages):
+        assert group is not None
+        assert group.present() == {}
+        assert group.manifest(job.work(0).name) is None
+        (tmp_path / "ws" / group.path(job.work(0).name)).write_bytes(b"another outcome")
+    after = Run.of(RunConfig.model_validate(value))
+    assert extract_stage(after, "s", after.extract_jobs("s"), after.pools).shards_to_do == 1
+    with after.resources:
+        after.do(extract_stage(after, "s", after.extract_jobs("s"), after.pools))
+    assert [part.rows for part in job.rejects.parts()] == [1]
+
+
+def test_pages_go_with_the_pdfs(tmp_path: Path) -> None:
+    (tmp_path / "a.warc").write_bytes(record("http://a/1", "application/pdf", of_texts(ONE)))
+    rows = []
+    for pdf in (True, False):
+        run = {"format": "warc", "inputs": [str(tmp_path / "a.warc")], "extract": {"pdf": pdf}}
+        value = {"workspace": str(tmp_path / "ws"), "sources": {"s": run}, "engine": {"workers": 1, "prefect": "never"}}
+        found = Run.of(RunConfig.model_validate(value))
+        with found.resources:
+            found.do(extract_stage(found, "s", found.extract_jobs("s"), found.pools))
+        rows.append([sum(part.rows for part in found.group("s", name).parts()) for name in ("documents", PAGES_FOLDER)])
+    assert rows == [[1, 1], [0, 0]]
