@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.pdf.page import png
 from pipeline.extract.pdf.vision import TEMPERATURES, Picture, read_pages, shown
 from pipeline.extract.shard import ExtractJob, by_workers, page_pool, read
-from pipeline.extract.units import Document
+from pipeline.extract.stage import sample
+from pipeline.extract.units import Document, Origin, Raw
 from pipeline.inputs.files import resolve
 from pipeline.llm.cache import Cache
 from pipeline.llm.config import ClientConfig
@@ -155,6 +157,18 @@ def test_a_server_that_refuses_a_page_costs_that_page(server: ThreadingHTTPServe
     assert found == ["ok", None, "ok"]
 
 
+def test_a_pdf_all_of_whose_pages_are_refused_costs_those_pages(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    server.answers = lambda corners, warmth: (413, "too large", "") if corners[0] == 7 else (200, front("ok"), "stop")  # type: ignore[attr-defined]
+    units = [Raw(Document(Origin("f", n), None, ""), b"", {"ocr": "auto", "shade": n}) for n in (6, 7, 8)]
+
+    def convert(raw: Raw) -> Document:
+        sent = base64.b64encode(png(picture(1, (int(str(raw.facts["shade"])), 0, 0, 0)).pixels)).decode()
+        return replace(raw.document, metadata={"numbers": [0]}, pictures=(sent,))
+
+    found = list(shown(units, convert, config(server), str(tmp_path / "answers")))
+    assert [isinstance(each, Raw) and each.facts.get("given") for each in found] == [{"0": "ok"}, None, {"0": "ok"}]
+
+
 def test_a_server_that_refuses_everything_ends_the_run(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.answers = lambda corners, warmth: (401, f"no such key {KEY}", "")  # type: ignore[attr-defined]
     with Cache(tmp_path) as cache, pytest.raises(GristmillError, match="check api_key_env, model and base_url"):
@@ -199,3 +213,18 @@ def test_pages_of_a_pdf_are_read_by_the_model(server: ThreadingHTTPServer, tmp_p
     assert set(seen[0]) == {102, 153, 204}
     assert set(seen[1]) <= {204}
     assert "http" not in json.dumps(job.work(0).identity.config)
+
+
+def test_an_estimate_asks_no_model(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(of_pages([b"0 g 72 72 200 200 re f"]))
+    options = {"vision": config(server).model_dump(mode="json")}
+    asked = InputsConfig(format="pdf", inputs=(str(tmp_path / "a.pdf"),), options=options)
+    (file,) = resolve(asked.inputs, "inputs")
+    storage = Storage.at(str(tmp_path / "ws"))
+    job = ExtractJob(storage, "s", file, "pdf", {}, ExtractConfig(), {}, asked.format_options(), shown=shown)
+    with page_pool(1, ExtractConfig(), READERS["pdf"].handler or "") as pool:
+        found = sample(job, lambda own, handler: pool)
+    assert found is not None
+    assert found.units == 1
+    assert not server.log  # type: ignore[attr-defined]
+    assert not (tmp_path / "ws").exists()

@@ -94,6 +94,7 @@ def shown(
 
     Raises: what `read_pages` raises.
     """
+    witness: list[Picture] = []  # one that was answered: a server that refuses all of a PDF's pages is a good one
     for unit in units:
         given: dict[str, str] = {}
         first: object = 0 if isinstance(unit, Raw) and "ocr" in unit.facts else None
@@ -109,7 +110,11 @@ def shown(
                 for number, picture in zip(numbers if isinstance(numbers, list) else (), seen.pictures, strict=True)
             ]
             with _ONE_AT_A_TIME, Cache(folder) as cache:
-                texts = read_pages(pictures, config, cache) if pictures else []
+                texts = read_pages([*witness, *pictures], config, cache)[len(witness) :] if pictures else []
+                for each, text in zip(pictures, texts, strict=True):
+                    if not witness and text is not None:
+                        is_heard = isinstance(cache.get(_request(each, 0, 0, config).key), Answer)
+                        witness = [each] if is_heard else []
             for number, text in zip(numbers if isinstance(numbers, list) else (), texts, strict=True):
                 if text is not None:
                     given[str(number)] = text
