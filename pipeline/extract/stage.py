@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, PdfConfig
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.pdf.ocr import installed
 from pipeline.extract.shard import (
     MAX_NAMED,
     ExtractJob,
@@ -118,6 +119,11 @@ def extract_stage(
         publish(context.group(source, "documents"), documents, Index(stage="extract", details=details))
         _prune(context, source, {part.stem: part.ids for part in documents}, publish)
         made = [shard for _, shards in results for shard in shards]
+        if any(_lacks_engine(job, shards) for job, shards in results):
+            context.reporter.line(
+                f"warning: {source}: nothing is installed that reads pictures: pages without a sound text layer "
+                "failed (pip install 'gristmill[ocr]', or `ocr: off`)"
+            )
         _warn(context, source, sum(len(job.files) for job in jobs), made)
         rows = sum(part.rows for part in documents)
         return Totals(rows + sum(part.rows for part in rejects), rows, _reasons(made))
@@ -237,6 +243,14 @@ def _warn(context: Context, source: str, inputs: int, made: Sequence[Shard]) -> 
             f"warning: {source}: {count:,} of {inputs:,} inputs could not be read, each is one row of "
             f"{source}.rejects: {', '.join(unread)}{more}"
         )
+
+
+def _lacks_engine(job: ExtractJob, shards: Sequence[Shard]) -> bool:
+    """Whether a job had PDFs read, as far as its format says, and no engine to read their pictures with."""
+    form = shards[0].format if shards else job.format
+    options = job.config.pdf if form == "warc" else job.read_as(form).options
+    is_wanted = isinstance(options, PdfConfig) and options.ocr != "off" and options.engine == "auto"
+    return is_wanted and installed() is None
 
 
 def _reasons(shards: Sequence[Shard]) -> str:

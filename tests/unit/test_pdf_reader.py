@@ -17,6 +17,7 @@ from pdf_files import hostile, of_pages, of_texts
 from flows.config import RunConfig
 from flows.launch import extracted
 from flows.stages import Run, expected_columns
+from pipeline.extract import stage
 from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, InputsConfig, PdfOptions, has_pages
 from pipeline.extract.content import identify
 from pipeline.extract.conversion import RefusedError, _read
@@ -119,6 +120,29 @@ def test_the_pages_of_a_book_have_time_to_be_laid_out(monkeypatch: pytest.Monkey
     facts = PdfOptions(ocr="off").facts(ExtractLimits(cpu_s=1.0))
     document.convert(of_texts(ONE, *[[]] * 199), facts)
     assert allowed[-1] == 3.0
+
+
+def test_what_passes_through_does_not_pile_up() -> None:
+    taken: list[int] = []
+    items = ((taken.append(n) or n, None) for n in range(100))  # type: ignore[func-returns-value]
+    with WorkerPool("nothing:nothing", 4) as pool:
+        for number, (tag, answer) in enumerate(pool.imap(items)):
+            assert (tag, answer, len(taken)) == (number, None, number + 1)
+    assert len(taken) == 100
+
+
+def test_without_an_engine_the_run_says_so_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stage, "installed", lambda: None)
+    (tmp_path / "a.pdf").write_bytes(of_texts(ONE))
+    for ocr, times in (("auto", 1), ("off", 0)):
+        run = {"format": "pdf", "inputs": [str(tmp_path / "a.pdf")], "options": {"ocr": ocr}}
+        value = {"workspace": str(tmp_path / ocr), "sources": {"s": run}, "engine": {"workers": 1, "prefect": "never"}}
+        found = Run.of(RunConfig.model_validate(value))
+        told: list[str] = []
+        monkeypatch.setattr(type(found.reporter), "line", lambda self, text, told=told: told.append(text))
+        with found.resources:
+            found.do(extract_stage(found, "s", found.extract_jobs("s"), found.pools))
+        assert sum("gristmill[ocr]" in line for line in told) == times
 
 
 def test_an_engine_that_is_not_there_ends_a_web_archive_too(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,6 @@ import ctypes
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
-from shutil import which
 from typing import Any
 
 import numpy
@@ -150,9 +148,7 @@ def _engine(facts: Mapping[str, Any]) -> ocr.Engine | None:
         return None
     if facts["engine"] != "auto":
         return "tesseract" if facts["engine"] == "tesseract" else "rapidocr"
-    if find_spec("rapidocr") and find_spec("onnxruntime"):
-        return "rapidocr"
-    return "tesseract" if which("tesseract") else None
+    return ocr.installed()
 
 
 def _drawn(sheet: pdfium.PdfPage, scale: float) -> numpy.ndarray[Any, Any]:

@@ -69,6 +69,13 @@ def check(engine: Engine) -> None:
         )
 
 
+def installed() -> Engine | None:
+    """Return the first engine that can run here, None without any."""
+    if all(importlib.util.find_spec(name) for name in ("rapidocr", "onnxruntime")):
+        return "rapidocr"
+    return "tesseract" if shutil.which("tesseract") else None
+
+
 def dpi_for(width: float, height: float) -> float:
     """The resolution at which a page of `width` x `height` points is to be rendered for `recognise`."""
     return min(MAX_DPI, MAX_SIDE_PIXELS * POINTS_PER_INCH / max(width, height, 1.0))
