@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from pdf_files import hostile, of_pages, of_texts
 
 from flows.config import RunConfig
@@ -232,6 +233,11 @@ def test_which_sources_have_pages() -> None:
     run = Run.of(RunConfig.model_validate({"workspace": "ws", "sources": sources}))
     assert expected_columns(run.config.settings("a"), {})["ocr_pages"] == "BIGINT"
     assert "ocr_pages" not in expected_columns(run.config.settings("b"), {})
+
+
+def test_off_needs_no_quotes() -> None:
+    told = yaml.safe_load("{format: pdf, inputs: [a], options: {ocr: off}}")
+    assert InputsConfig.model_validate(told).format_options().model_dump()["ocr"] == "off"
 
 
 def test_a_web_archive_without_pdfs_is_what_it_was() -> None:
