@@ -158,6 +158,7 @@ def extract(
     from pipeline.table.format import Result, visible, write_json
 
     rejects: Counter[str] = Counter()
+    details: dict[str, str] = {}
     documents = 0
     seen = []
     with extracted(file, form, assignments, n, do.MAX_PICTURES if html else 0) as results:
@@ -167,7 +168,9 @@ def extract(
             for result in results:
                 seen.extend([result] if html else [])
                 documents += not isinstance(result, Reject)
-                rejects.update([result.reason] if isinstance(result, Reject) else [])
+                if isinstance(result, Reject):
+                    rejects[result.reason] += 1
+                    details.setdefault(result.reason, visible(result.detail))
                 row = do.extracted_row(result)
                 yield row if isinstance(result, Reject) or not pages else row | {"text": marked(result)}
 
@@ -183,7 +186,10 @@ def extract(
                     sys.stdout.write(f"=== {documents} {head}\n{row['text'].rstrip()}\n\n")
     if html:
         write_one(html, sheet(file, seen))
-    why = ", ".join(f"{reason} {count:,}" for reason, count in rejects.most_common())
+    why = ", ".join(
+        f"{reason} {count:,} ({'first: ' if count > 1 else ''}{details[reason]})"
+        for reason, count in rejects.most_common()
+    )
     sys.stderr.write(
         f"{documents:,} documents, {rejects.total():,} rejects{f' (--json has them): {why}' if why else ''}\n"
     )

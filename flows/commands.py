@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.select.rules import RuleSet
     from pipeline.table.storage import Storage
 
-OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "code_repositories", "files")
+OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "code_repositories", "files", "pdf")
 TEMPLATES = (*OWN, *preset_names("corpora"))
 """Starting configurations: of kinds of inputs, and of published corpora."""
 

@@ -21,7 +21,7 @@ from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, Sta
 from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
-from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, KeepColumn, has_pages
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, KeepColumn, PdfConfig, has_pages
 from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
@@ -43,7 +43,15 @@ from pipeline.signals.stage import annotate_stage, detect_language, signal_group
 from pipeline.status.runs import Recorder, recording
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST, adopt
-from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError, UsageError, nearest
+from pipeline.table.errors import (
+    ConfigError,
+    InputError,
+    MissingDependencyError,
+    ShardError,
+    UnreadableInputError,
+    UsageError,
+    nearest,
+)
 from pipeline.table.interrupts import Stop
 from pipeline.table.stages import Context, Stage, StageReport, run_stage
 from pipeline.table.storage import Storage, hold
@@ -408,9 +416,10 @@ def check_inputs(run: Run, source: str) -> None:
     One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
     that inputs, format or columns are wrong.
 
-    Raises: InputError naming the entry or file.
+    Raises: InputError naming the entry or file; MissingDependencyError for what reads pictures of pages.
     """
     where, settings = f"sources.{source}.inputs", run.config.sources[source]
+    _check_ocr(f"sources.{source}", settings)
     complaints: list[str] = []
     own, options = (settings.format, settings.columns, settings.extract), settings.format_options()
     groups = [group for _, groups in gathered(settings.format, run.inputs(source)) for group in groups]
@@ -430,6 +439,20 @@ def check_inputs(run: Run, source: str) -> None:
     if complaints:
         more = f" (and {len(complaints) - 1:,} more)" if len(complaints) > 1 else ""
         raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
+
+
+def _check_ocr(where: str, settings: SourceConfig) -> None:
+    """Check that the engine that a source names for its PDFs can run here."""
+    options = settings.format_options()
+    key, pdf = ("options", options) if isinstance(options, PdfConfig) else ("extract.pdf", settings.extract.pdf)
+    if pdf is None or pdf.engine == "auto" or pdf.ocr == "off" or not has_pages(settings.format, settings.extract):
+        return
+    from pipeline.extract.pdf import ocr  # its libraries are an extra's
+
+    try:
+        ocr.check(pdf.engine)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{where}.{key}.engine: {error}") from error
 
 
 def _complaint(items: Iterator[Entry], form: str) -> str | None:

@@ -127,6 +127,11 @@ class PdfConfig(StageConfig):
         None, description="a served model that reads those pages; `engine` reads what it does not"
     )
 
+    @field_validator("ocr", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
     def identity(self) -> dict[str, object]:
         """Return what decides the text: of a served model not where it is and how it is asked."""
         told = self.model_dump(mode="json", exclude={"vision": {"client": True, "endpoint": True}})

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from pdf_files import hostile, of_pages, of_texts
 
 from flows.config import RunConfig
 from flows.launch import extracted
-from flows.stages import Run, expected_columns
+from flows.stages import Run, check_inputs, expected_columns
 from pipeline.extract import stage
 from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, InputsConfig, PdfOptions, has_pages
 from pipeline.extract.content import identify
@@ -285,6 +286,29 @@ def test_which_sources_have_pages() -> None:
     run = Run.of(RunConfig.model_validate({"workspace": "ws", "sources": sources}))
     assert expected_columns(run.config.settings("a"), {})["ocr_pages"] == "BIGINT"
     assert "ocr_pages" not in expected_columns(run.config.settings("b"), {})
+
+
+def test_an_engine_that_is_not_there_is_told_before_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "a.pdf").write_bytes(of_texts(["A page."]))
+    chosen = {"engine": "tesseract"}
+    sources = {
+        "crawl": {"inputs": [str(tmp_path / "a.jsonl")], "extract": {"pdf": chosen}},
+        "files": {"format": "pdf", "inputs": [str(tmp_path / "a.pdf")], "options": chosen},
+        "rows": {"format": "jsonl", "inputs": [str(tmp_path / "a.jsonl")], "extract": {"pdf": chosen}},
+    }
+    run = Run.of(RunConfig.model_validate({"workspace": str(tmp_path / "ws"), "sources": sources}))
+    with pytest.raises(MissingDependencyError, match=r"^sources\.crawl\.extract\.pdf\.engine: ocr engine tesseract"):
+        check_inputs(run, "crawl")
+    with pytest.raises(MissingDependencyError, match=r"^sources\.files\.options\.engine: ocr engine tesseract"):
+        check_inputs(run, "files")
+    check_inputs(run, "rows")  # which has no PDFs
+
+
+def test_off_needs_no_quotes() -> None:
+    told = yaml.safe_load("{format: pdf, inputs: [a], options: {ocr: off}}")
+    assert InputsConfig.model_validate(told).format_options().model_dump()["ocr"] == "off"
 
 
 def test_a_web_archive_without_pdfs_is_what_it_was() -> None:
