@@ -181,7 +181,8 @@ def extract(
             for row in rows():
                 if row["reason"] is None:
                     date = row["date"].date().isoformat() if row["date"] else None
-                    known = [row["title"] or row["origin"]["record_id"], row["url"], date, row["licence"]]
+                    name = row["title"] or row["origin"]["record_id"] or row["origin"]["file"]
+                    known = [name, row["url"], date, row["licence"]]
                     head = " | ".join(visible(each) for each in known if each)
                     sys.stdout.write(f"=== {documents} {head}\n{row['text'].rstrip()}\n\n")
     if html:

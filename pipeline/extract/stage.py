@@ -122,7 +122,7 @@ def extract_stage(
         if any(_lacks_engine(job, shards) for job, shards in results):
             context.reporter.line(
                 f"warning: {source}: nothing is installed that reads pictures: pages without a sound text layer "
-                "failed (pip install 'gristmill[ocr]', or `ocr: off`)"
+                "fail (pip install 'gristmill[ocr]', or `ocr: off`)"
             )
         _warn(context, source, sum(len(job.files) for job in jobs), made)
         rows = sum(part.rows for part in documents)

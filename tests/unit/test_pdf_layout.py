@@ -93,6 +93,11 @@ def test_running_lines_and_page_numbers_go_and_the_text_stays():
     assert [text.split()[0] for text in texts] == ["One", "Two", "Three"]
 
 
+def test_pages_that_are_all_alike_are_not_lost():
+    pages = [Page(612, 792, tuple(words("Annals of Rivers, volume 3", 72, 40)))] * 20
+    assert layout.document_text(pages) == ["Annals of Rivers, volume 3"] * 20
+
+
 def test_of_one_page_only_what_is_evident_goes():
     body = column(f"{PROSE} {PROSE} {PROSE}.", 72, 120, 400)
     assert text_of(

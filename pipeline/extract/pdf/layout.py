@@ -45,6 +45,8 @@ def document_text(pages: Sequence[Page]) -> list[str]:
     """The text of each page: running headers, footers and page numbers removed, blocks in reading order."""
     upright = [_upright(page) for page in pages]
     cleaned = _without_furniture(upright)
+    if not any(page.spans for page in cleaned):  # pages that are all alike are no running headers
+        cleaned = upright
     arranged = [arrange(page) for page in cleaned]
     vocabulary = Counter(
         word for page in arranged for block in page for line in block.lines for word in line.text.lower().split()
