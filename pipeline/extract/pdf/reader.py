@@ -49,7 +49,7 @@ def read_pdf(stream: BinaryIO, start: int, given: Given) -> Iterator[Entry]:
 
 def check_engine(options: PdfConfig) -> None:
     """Check that the engine that is asked for can run here. Raises: MissingDependencyError."""
-    if options.engine != "auto":
+    if options.engine != "auto" and options.ocr != "off":
         from pipeline.extract.pdf import ocr  # its libraries are an extra's
 
         ocr.check(options.engine)
