@@ -63,7 +63,10 @@ def test_columns_of_unequal_lines_and_heights_keep_apart():
         ("the informa-", "tion of the day", "the information of the day"),
         ("the well-", "Known one", "the well-Known one"),
         ("state-of-the-", "art things here", "state-of-the-art things here"),
-        ("in the range of 10-", "20 per cent", "in the range of 10- 20 per cent"),
+        ("in the range of 10-", "20 per cent", "in the range of 10-20 per cent"),
+        ("models 737–", "9 at https://", "models 737–9 at https://"),
+        ("ships – all –", "sail and/", "ships – all – sail and/"),
+        ("at https://", "www.example.org", "at https://www.example.org"),
     ],
 )
 def test_hyphens_at_the_end_of_a_line(first: str, second: str, joined: str):

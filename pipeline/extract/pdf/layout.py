@@ -562,6 +562,9 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
     return "\n\n".join(text for text in texts if text.strip())
 
 
+_JOINING = ("-", "‐", "–", "—", "/")  # 10-20, 737–9, https://a: no space follows where none stands before
+
+
 def _joined(lines: Sequence[Line], vocabulary: Counter[str]) -> str:
     """Lines as one text; a hyphen at a line's end goes where the parts are one word."""
     text = ""
@@ -577,7 +580,9 @@ def _joined(lines: Sequence[Line], vocabulary: Counter[str]) -> str:
                 line.text[0].islower() and whole >= hyphened and not (hyphened == 0 and "-" in word)
             )
             text = text[:-1] + ("" if joined else "-") + line.text
-        elif _is_wide(text[-1]) and _is_wide(line.text[:1] or " "):
+        elif (tail[-1:] in _JOINING and len(tail) > 1 and line.text[:1].isalnum()) or (
+            _is_wide(text[-1]) and _is_wide(line.text[:1] or " ")
+        ):
             text += line.text
         else:
             text += " " + line.text
