@@ -152,6 +152,17 @@ def test_heads_over_several_ruled_columns_are_html():
     )
 
 
+def test_a_frame_around_columns_of_lines_is_no_cell():
+    names = [f"MEMBER {chr(65 + number)}" for number in range(25)]
+    spans = words("NAME AND SIDE", 70, 105) + words("NAME AND SIDE", 310, 105)
+    for number, name in enumerate(names):
+        for left, base in ((70, 130 + 14 * number), (310, 136 + 14 * number)):
+            spans += words(name, left, base) + words("DEM", left + 170, base)
+    lines = text_of(spans, rules=grid([60, 300, 540], [90, 110, 560])).splitlines()
+    assert not any("MEMBER C" in line and "MEMBER T" in line for line in lines)
+    assert all(any(name in line and "DEM" in line for line in lines) for name in names)
+
+
 def test_numbers_in_columns_are_a_table_and_justified_prose_is_not():
     rows = [
         ("Country", "People", "Area"),

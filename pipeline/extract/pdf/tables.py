@@ -17,6 +17,7 @@ NEAR = 3.0
 MAX_LINES = 400
 MAX_TRIES = 60
 """How often a table is looked for between drawn lines of one page, and among the rows of one column."""
+FRAMED_LINES = 20
 MAX_CELL = 1500
 _MARKER = re.compile(r"(?:[•●◦▪■□–‣·∙*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]|\[\d{1,3}\]|\d+(?:\.\d+)*)$")
 _AMOUNT = re.compile(r"(?!(?:19|20)\d\d$)[-–−(+$€£]*\s?\d[\d.,]*\)?\s?%?")
@@ -147,9 +148,12 @@ def _lattice(across: Lines, down: Lines, words: Sequence[Span]) -> Table | None:
         columns = {column: lines_of(held) for (r, column), held in merged.items() if r == row}
         if any(sum(len(line.text) for line in held) > MAX_CELL for held in columns.values()):
             return None
-        rows += _split(
+        parted = _split(
             columns, {c: max(k for k in range(len(xs) - 1) if starts[(row, k)] == (row, c)) for c in columns}
         )
+        if len(parted) == 1 and any(map(_is_frame, columns.values())):
+            return None
+        rows += parted
     return Table(box, _text(rows, len(xs) - 1, 1), inside)
 
 
@@ -247,6 +251,11 @@ def _split(columns: dict[int, list[Line]], lasts: dict[int, int]) -> list[list[C
     return [
         [Cell(column, lasts[column], " ".join(line.text for line in held)) for column, held in sorted(columns.items())]
     ]
+
+
+def _is_frame(held: list[Line]) -> bool:
+    """Whether lines between rules are no cell: many, and with columns of their own."""
+    return len(held) > FRAMED_LINES and sum(len(_pieces(line)) > 1 for line in held) > 0.3 * len(held)
 
 
 def _run_on(cells: list[list[Line]]) -> bool:
