@@ -392,6 +392,11 @@ def test_explain_says_what_pulls_and_what_changed(copied: Path) -> None:
     text = done(copied, "explain", "mix.yaml", "modules").out
     assert "suite prose.yaml -> code.yaml" in text
     assert "held_out_modules" in text
+    asked = ("--set", "suite=code.yaml", "--set", "measure=[prose.yaml]")
+    assert done(copied, "explain", "mix.yaml", "modules", *asked).out == text
+    assert done(copied, "explain", "mix.yaml", "--set", "suite=prose.yaml").out == alone
+    never = here(copied, "mix", "explain", "mix.yaml", "--set", "suite=code.yaml")
+    assert (never.code, "nothing is proposed yet" in never.err) == (2, True)
     wrong = here(copied, "mix", "explain", "mix.yaml", "modles")
     assert (wrong.code, wrong.out) == (2, "")
     assert "nearest: 'modules'" in wrong.err

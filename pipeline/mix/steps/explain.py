@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.mix.steps.types import OpenMix
+from pipeline.mix.steps.workspace import stored_config
 from pipeline.mix.types import from_json
 from pipeline.mix.weights.mixture import Mixture, load_mixture
 from pipeline.mix.weights.proposal import Proposal
@@ -19,6 +21,10 @@ def explain_mixture(mix: OpenMix, slice_name: str | None) -> Answer:
 
     Raises: UsageError when nothing was proposed yet, or no slice has that name.
     """
+    if mix.proposal is None:  # the one that this configuration led to
+        written = [name for name in mix.folder.history() if mix.folder.proposal(name).config.is_file()]
+        mine = [name for name in written if stored_config(mix.folder, name, mix.config) == mix.config]
+        mix = replace(mix, proposal=mine[-1] if mine else None)
     if mix.proposal is None:
         raise UsageError(f"mix explain: nothing is proposed yet; make it with {mix.command_of('propose')}")
     folder = mix.folder.proposal(mix.proposal)
