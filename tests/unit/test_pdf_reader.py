@@ -109,6 +109,7 @@ def test_halves_of_characters_in_a_title_cost_no_document(made: Made) -> None:
     assert found.title == "A\ufffdB"
 
 
+@pytest.mark.acceptance
 def test_the_pages_of_a_book_have_time_to_be_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed: list[float] = []
 
