@@ -46,6 +46,11 @@ CASES = [
     (
         r"\newcommand{\define}[1]{\textbf{#1}}\def\remark#1{(#1)}a \define{b} c \remark{d}",
         "a b c (d)",
+    ),
+    (
+        r"\newcommand{\unit}[1]{$\mathrm{#1}$}\newcommand{\num}{n}\def\alert#1{!#1}\renewcommand{\State}{S}"
+        r"5 \unit{m}, \num\ of \alert{b}, \State.",
+        r"5 $\mathrm{m}$, n of !b, S.",
     ),  # AMS-TeX's names
     # conditions
     (r"A\iffalse no \ifx a b \fi no \fi B\if0 no\fi C\iftrue yes\else no\fi", "ABCyes"),

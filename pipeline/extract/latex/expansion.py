@@ -183,12 +183,12 @@ class Expansion:
         self._push(_PLACE.sub(filled, body) if arguments else body)
 
     def _define(self, name: str | None, macro: Macro) -> None:
-        is_ours = name in self._dispatch and name not in names.FOREIGN
-        if name is None or is_ours or len(self._macros) >= MAX_MACROS:
+        if name is None or name in names.CORE or len(self._macros) >= MAX_MACROS:
             return
         body = _COMMENT.sub(r"\1", macro.body or "")
         is_simple = len(body) <= MAX_BODY and not _COMPLEX.search(body)
-        if not is_simple and (name in self._symbols or name in self._silent or name in ACCENTS or "@" in name):
+        is_known = name in self._dispatch or name in self._symbols or name in self._silent or name in ACCENTS
+        if not is_simple and (is_known or "@" in name):
             return
         loops = macro.arguments == 0 and name in _WORD.findall(body)
         self._macros[name] = Macro(macro.arguments, macro.default, body if is_simple and not loops else None)
@@ -233,7 +233,7 @@ class Expansion:
         name = self._control_name()
         self._at = re.compile(r"\s*=?\s*").match(self._text, self._at).end()  # type: ignore[union-attr]
         other = self._control_name() if self._text.startswith("\\", self._at) else self._argument()
-        if name and other and name not in self._dispatch and name != other:
+        if name and other and name not in names.CORE and name != other:
             known = self._macros.get(other)
             if other in ("fi", "else", "or") or other in names.CONDITIONS:
                 self._synonyms[name] = other

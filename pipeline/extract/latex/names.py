@@ -134,12 +134,19 @@ DELIMITED = re.compile(  # what AMS-TeX writes as `\title ... \endtitle`
     "(?![A-Za-z])"
 )
 STATEMENTS = ("proclaim", "demo", "definition", "remark", "example")  # of AMS-TeX, each up to its \end...
-FOREIGN = _names("""
-    define redefine sep Comment COMMENT tcp tcc bye enddocument Refs roster endroster beginsection itemitem halign
-    font tablehead tablenotetext tablecomments tablerefs headline footline IEEEPARstart PARstart lettrine tikz
-    endfirsthead endhead endfoot glspl Glspl acp acrshortpl
-""") | {word for name in STATEMENTS for word in (name, f"end{name}")}
-"""Commands of classes and packages that few papers use: where a paper defines one itself, its own holds."""
+CORE = _names("""
+    @input input include includefrom inputfrom import subimport subfile subfileinclude InputIfFileExists usepackage
+    endinput begin end item bibitem bibliography title section subsection subsubsection paragraph subparagraph
+    chapter part abstract caption caption* captionof footnote footnotetext endnote ref pageref eqref autoref cref
+    Cref nameref vref href hyperref url nolinkurl path verb Verb lstinline mintinline lstinputlisting multicolumn
+    par newline linebreak newpage clearpage cr tabularnewline hskip hspace vskip vspace bigskip medskip smallskip
+    everypar textsubscript textsuperscript ensuremath texorpdfstring xspace char symbol csname def edef gdef xdef
+    let newcommand renewcommand providecommand newrobustcmd DeclareRobustCommand DeclareMathOperator
+    NewDocumentCommand RenewDocumentCommand DeclareDocumentCommand newenvironment renewenvironment
+    provideenvironment newtheorem spnewtheorem newif else fi ifthenelse newbool newtoggle providetoggle booltrue
+    boolfalse toggletrue togglefalse ifbool iftoggle ifstrequal IfFileExists makeatletter makeatother
+""")
+"""What papers are built of, and redefine as only TeX can follow. Of all else a paper's own definition holds."""
 SUPERSCRIPTS = str.maketrans("0123456789+-−=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁼⁽⁾ⁿ")
 SUBSCRIPTS = str.maketrans("0123456789+-−=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₌₍₎")
 QUOTES = {"``": "“", "''": "”", "`": "‘", "'": "’", "--": "–", "---": "—"}
