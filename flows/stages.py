@@ -130,8 +130,9 @@ class Run(Context):
         """Return the jobs of all inputs of a source, as its configuration says."""
         config, files, kept = self.config.sources[source], self.identified(source), self.kept(source)
         own = config.format, config.columns, config.extract, kept, config.format_options()
+        asked = partial(shown, stop=self.stop.is_set)
         return [
-            ExtractJob(self.storage, source, file, *own, tuple(beside), bucket, tuple(others), shown=shown)
+            ExtractJob(self.storage, source, file, *own, tuple(beside), bucket, tuple(others), shown=asked)
             for bucket, ((file, *beside), *others) in gathered(config.format, files)
         ]
 

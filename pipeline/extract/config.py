@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any, Literal
 
+from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline.table.config import Address, StageConfig
@@ -80,6 +82,20 @@ class FileOptions(StageConfig):
     )
     exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
     base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
+
+    def chooses(self, path: str) -> bool:
+        """Whether a file is wanted, by its path, or its name where a glob has no `/`."""
+        name = path.rpartition("/")[2]
+
+        def is_meant(globs: tuple[str, ...]) -> bool:
+            return any(_pattern(glob).fullmatch(path if "/" in glob else name) is not None for glob in globs)
+
+        return (not self.include or is_meant(self.include)) and not is_meant(self.exclude)
+
+
+@cache
+def _pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(glob_translate(glob), re.IGNORECASE)
 
 
 MAX_ATTEMPTS = 7

@@ -74,7 +74,7 @@ class DamagedMember(Exception):
 class RawInput:
     """Raw bytes by position over a seekable stream, read in blocks; to see how it begins, or `whole`.
 
-    `window` is how far back Zstandard may look, which is memory once so much is decoded.
+    `window` is how far back Zstandard may look, which is memory once so much is decoded: not to see how it begins.
     """
 
     def __init__(self, stream: BinaryIO, *, whole: bool = True, window: int = MAX_ZSTD_WINDOW) -> None:

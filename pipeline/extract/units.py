@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
+from urllib.parse import quote
 
-from pipeline.extract.config import ExtractLimits
+from pipeline.extract.config import ExtractLimits, FileOptions
+from pipeline.extract.media import not_text
 from pipeline.inputs.files import InputFile
 from pipeline.table.config import StageConfig
 from pipeline.table.schema import KeptType, RejectReason
@@ -21,7 +23,7 @@ UNIT_TYPES = frozenset({"row", "response", "resource", "conversion", "revisit", 
 MERGED = "merged"
 """Type of a record that went into the document of another: an answer, a comment. It is counted, and no unit."""
 LEFT_OUT = "left_out"
-"""Type of a part of a document that an option leaves out, or that belongs to none. It is counted, and no unit."""
+"""Type of a file, or a part of a document, that options leave out, or that belongs to none. Counted, and no unit."""
 SKIPPED = "skipped"
 """Type of a whole input of which nothing is used. It is counted, and no unit."""
 DAMAGE = "damage"
@@ -160,6 +162,55 @@ class Entry:
 def refuse(file: str, offset: int, reason: RejectReason, detail: str, record_type: str = "row") -> Entry:
     """Return what cannot be read as a reject."""
     return Entry(offset, Reject(Origin(file, offset), None, reason, detail[:MAX_DETAIL]), record_type)
+
+
+class FileUnit(Protocol):
+    """A file of an input, as `pipeline.extract.archives` finds it."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def problem(self) -> tuple[RejectReason, str] | None: ...
+    def refusal(self) -> tuple[int, RejectReason, str, str]: ...
+    @property
+    def is_damage(self) -> bool: ...
+
+
+def place_of(given: Given, file: FileUnit) -> tuple[Origin, str | None]:
+    """Return where a file was found, and where it is on the web as far as the options say where its folder is."""
+    assert isinstance(given.options, FileOptions), "the options of formats of files"
+    base, path = given.options.base_url, file.path
+    origin = Origin(given.file, file.number, path if path and path != given.file else None)
+    return origin, f"{base.rstrip('/')}/{quote(path)}" if base and path else None
+
+
+def unread(
+    given: Given, file: FileUnit, path: str, origin: Origin, url: str | None, *, is_text: bool = True
+) -> Entry | None:
+    """Return the entry of a file that its format is not asked about: left out by the options, lost, or a reject.
+
+    `path` is what the options choose by. None: the file is to be read.
+    """
+    assert isinstance(given.options, FileOptions), "the options of formats of files"
+    if file.path and not given.options.chooses(path):
+        return Entry(file.number, None, LEFT_OUT)
+    if file.is_damage:
+        return given.refuse(*file.refusal())
+    problem = file.problem
+    if problem is None and not file.data.strip():
+        problem = "empty", "an empty file"
+    if problem is None and is_text and (what := not_text(file.data)) is not None:
+        problem = "encrypted" if "encrypted" in what else "unsupported", what
+    return rejected(file, path, origin, url, *problem) if problem is not None else None
+
+
+def rejected(file: FileUnit, path: str, origin: Origin, url: str | None, reason: RejectReason, detail: str) -> Entry:
+    """Return a file as a reject whose detail begins with its path."""
+    return Entry(file.number, Reject(origin, url, reason, f"{path}: {detail}"[:MAX_DETAIL]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,48 +56,12 @@ _OURS = {
     "id": ("id", "doc_id", "uuid"),
 }
 """Columns of corpora that are ours under other names, where no published corpus is known by its columns."""
-_CODE = (
-    *("py", "js", "ts", "java", "c", "h", "cpp", "cc", "hpp", "cs", "go", "rs", "rb", "php", "swift", "kt", "scala"),
-    *(
-        "sh",
-        "pl",
-        "pm",
-        "r",
-        "jl",
-        "lua",
-        "sql",
-        "hs",
-        "ml",
-        "ps1",
-        "jsx",
-        "tsx",
-        "mjs",
-        "cjs",
-        "vue",
-        "css",
-        "m",
-        "mm",
-    ),
-    *(
-        "cxx",
-        "hh",
-        "hxx",
-        "cu",
-        "f90",
-        "f",
-        "asm",
-        "ex",
-        "exs",
-        "erl",
-        "clj",
-        "dart",
-        "nim",
-        "zig",
-        "pyx",
-        "fs",
-        "vb",
-        "el",
-    ),
+_CODE = re.findall(
+    r"\w+",
+    """
+    py js ts java c h cpp cc hpp cs go rs rb php swift kt scala sh pl pm r jl lua sql hs ml ps1 jsx tsx mjs cjs vue
+    css m mm cxx hh hxx cu f90 f asm ex exs erl clj dart nim zig pyx fs vb el
+    """,
 )
 _SUFFIXES = {
     **dict.fromkeys(("tex", "ltx", "bbl", "sty"), "latex"),

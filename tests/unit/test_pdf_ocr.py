@@ -99,14 +99,14 @@ def test_tesseracts_words_are_spans(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         f'case "$*" in *"psm 0"*) echo "Rotate: 90"; echo "Orientation confidence: 1.2";; *) cat {tmp_path}/tsv;; esac'
     )
     tesseract(monkeypatch, tmp_path, script)
-    found = ocr.recognise(drawn("Hello"), 144, "tesseract", "deu+eng")
+    found = ocr.recognise(drawn("Hello"), 144, "tesseract")
     assert [span.text for span in found.page.spans] == ["Hello", '"world"']
     hello = found.page.spans[0]
     assert (hello.box.left, hello.box.top, hello.box.right, hello.box.bottom) == (30, 30, 80, 50)
     assert (hello.size, hello.confidence) == (pytest.approx(0.86 * 20), 0.965)
     assert (found.page.width, found.page.height, found.is_blank) == (350, 500, False)
     assert found.illegible_share == pytest.approx(60 / 250)
-    assert (tmp_path / "asked").read_text().splitlines()[1] == "stdin stdout --dpi 144 -l deu+eng --psm 3 tsv"
+    assert (tmp_path / "asked").read_text().splitlines()[1] == "stdin stdout --dpi 144 -l eng --psm 3 tsv"
     assert (tmp_path / "picture").read_bytes().startswith(b"P6 700 1000 255\n")
 
 

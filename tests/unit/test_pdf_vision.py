@@ -25,6 +25,7 @@ from pipeline.inputs.files import resolve
 from pipeline.llm.cache import Cache
 from pipeline.llm.config import ClientConfig
 from pipeline.table.errors import GristmillError
+from pipeline.table.interrupts import InterruptedRunError
 from pipeline.table.storage import Storage
 
 KEY = "secret-of-the-test-0123456789"
@@ -167,6 +168,31 @@ def test_a_pdf_all_of_whose_pages_are_refused_costs_those_pages(server: Threadin
 
     found = list(shown(units, convert, config(server), str(tmp_path / "answers")))
     assert [isinstance(each, Raw) and each.facts.get("given") for each in found] == [{"0": "ok"}, None, {"0": "ok"}]
+
+
+def test_a_run_that_is_stopped_waits_for_no_further_page(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    came, go_on = threading.Event(), threading.Event()
+
+    def answers(corners: tuple[int, ...], warmth: float) -> tuple[int, str, str]:
+        came.set()
+        go_on.wait(20)
+        return 200, "no front matter: it would be asked again", "stop"
+
+    server.answers = answers  # type: ignore[attr-defined]
+
+    def convert(raw: Raw) -> Document:
+        sent = base64.b64encode(png(picture(1).pixels)).decode()
+        return replace(raw.document, metadata={"numbers": [0]}, pictures=(sent,))
+
+    def stop() -> bool:
+        if came.is_set():
+            go_on.set()
+        return came.is_set()
+
+    unit = Raw(Document(Origin("f", 0), None, ""), b"", {"ocr": "auto"})
+    with pytest.raises(InterruptedRunError):
+        list(shown([unit], convert, config(server), str(tmp_path / "answers"), stop))
+    assert len(server.log) == 1  # type: ignore[attr-defined]
 
 
 def test_a_server_that_refuses_everything_ends_the_run(server: ThreadingHTTPServer, tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 from urllib.parse import quote
 
-from pipeline.extract.archives import ArchivedFile, is_archive, matches, read_files
+from pipeline.extract.archives import ArchivedFile, is_archive, read_files
 from pipeline.extract.code import licences
 from pipeline.extract.config import CodeOptions
-from pipeline.extract.media import not_text
-from pipeline.extract.units import Document, Entry, Given, Origin, Raw, Reader, Reject
+from pipeline.extract.units import LEFT_OUT, Document, Entry, Given, Origin, Raw, Reader, Reject, unread
 from pipeline.inputs.files import InputFile
 from pipeline.table.errors import UnreadableInputError
 from pipeline.table.schema import KeptType, RejectReason
@@ -36,7 +35,6 @@ COLUMNS: dict[str, KeptType] = {
     "repository": "text",
     "secrets": "int",
 }
-_EXCLUDED = "excluded"  # type of a file that the options leave out, or that a tool keeps for itself: no unit
 _MAX_STATEMENTS = 20_000
 _MAX_GIT_BYTES = 1 << 20
 _OF_TOOLS = re.compile(r"(?:^|/)(?:\.git|\.hg|\.svn|\.bzr|CVS|__pycache__|\.DS_Store|__MACOSX)(?:/|$)|\.py[co]$")
@@ -176,26 +174,16 @@ def _entry(given: Given, options: CodeOptions, file: ArchivedFile, known: _Repos
     if web and file.path:
         web = web.replace("{commit}", known.commit or "HEAD").replace("{repository}", known.name or "")
         url = f"{web.rstrip('/')}/{quote(path)}"
-    is_wanted = not options.include or matches(path, options.include)
-    if file.path and (_OF_TOOLS.search(file.path) or not is_wanted or matches(path, options.exclude)):
-        return Entry(file.number, None, _EXCLUDED)
-    if file.is_damage:
-        return given.refuse(*file.refusal())
-    offset = file.number if name == given.file else 0
-    origin = Origin(name, offset, path if path and path != name else None)
-    problem = file.problem
-    if problem is None and not file.data.strip():
-        problem = "empty", "an empty file"
-    if problem is None and (what := not_text(file.data)) is not None:
-        problem = "encrypted" if "encrypted" in what else "unsupported", what
-    if problem is not None:
-        return Entry(file.number, Reject(origin, url, problem[0], f"{path}: {problem[1]}"[:300]))
-    metadata: dict[str, object] = {"modified": file.modified.isoformat()} if file.modified else {}
+    if _OF_TOOLS.search(file.path):
+        return Entry(file.number, None, LEFT_OUT)
+    origin = Origin(name, file.number if name == given.file else 0, path if path and path != name else None)
+    if (entry := unread(given, file, path, origin, url)) is not None:
+        return entry
     kept: dict[str, object] = {"path": path, "repository": known.name, "commit": known.commit}
     facts: dict[str, object] = {"path": path, "licences": known.licences(file.path), "policy": options.licences}
     facts |= {"generated": options.generated, "vendored": options.vendored}
     facts |= {"minified": options.minified, "data": options.data}
-    return Entry(file.number, Raw(Document(origin, url, "", path, metadata=metadata, kept=kept), file.data, facts))
+    return Entry(file.number, Raw(Document(origin, url, "", path, metadata=file.metadata, kept=kept), file.data, facts))
 
 
 def _commit(comment: str | None) -> str | None:

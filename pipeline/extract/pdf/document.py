@@ -146,9 +146,8 @@ def _engine(facts: Mapping[str, Any]) -> ocr.Engine | None:
     """Return which engine reads pictures, None where none is to or none is installed."""
     if facts["ocr"] == "off":
         return None
-    if facts["engine"] != "auto":
-        return "tesseract" if facts["engine"] == "tesseract" else "rapidocr"
-    return ocr.installed()
+    engine: ocr.Engine | None = ocr.installed() if facts["engine"] == "auto" else facts["engine"]
+    return engine
 
 
 def _drawn(sheet: pdfium.PdfPage, scale: float) -> numpy.ndarray[Any, Any]:

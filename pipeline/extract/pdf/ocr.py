@@ -94,12 +94,12 @@ class Reading:
     """Nothing is drawn on the picture."""
 
 
-def recognise(image: np.ndarray, dpi: float, engine: Engine = "rapidocr", languages: str = "eng") -> Reading:
+def recognise(image: np.ndarray, dpi: float, engine: Engine = "rapidocr") -> Reading:
     """Read `image` (height, width, 3; uint8, BGR), a page rendered at `dpi`: its lines as spans, in points.
 
     A picture that lies on its side or stands on its head is turned first: the page that comes back is upright, so
-    width and height may have changed places. A picture without writing gives a page without spans. `languages` are
-    tesseract's names, joined by `+`; rapidocr's one model knows Latin, Greek, Chinese and Japanese writing.
+    width and height may have changed places. A picture without writing gives a page without spans. tesseract reads
+    English; rapidocr's one model knows Latin, Greek, Chinese and Japanese writing.
 
     Raises: MissingDependencyError; OcrError when the engine fails.
     """
@@ -107,7 +107,7 @@ def recognise(image: np.ndarray, dpi: float, engine: Engine = "rapidocr", langua
     scale = POINTS_PER_INCH / dpi
     regions = inked(image)
     if engine == "tesseract":
-        lines, turns = _tesseract(image, dpi, languages) if regions else ([], 0)
+        lines, turns = _tesseract(image, dpi) if regions else ([], 0)
     else:
         lines, turns = _rapidocr(np.ascontiguousarray(image), regions)
         lines = _tightened(lines)
@@ -323,7 +323,7 @@ def _read_crops(crops: list[np.ndarray]) -> list[tuple[str, float]]:
     return list(zip(found.txts, map(float, found.scores), strict=True))
 
 
-def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Line], int]:
+def _tesseract(image: np.ndarray, dpi: float) -> tuple[list[_Line], int]:
     """The words of `image`, as tesseract's TSV says them, and the quarters by which it was turned."""
     turns = 0
     try:
@@ -335,7 +335,7 @@ def _tesseract(image: np.ndarray, dpi: float, languages: str) -> tuple[list[_Lin
         turns = -int(facts.get("Rotate", 0)) // 90 % 4  # it says how far clockwise
         image = np.rot90(image, turns)
     rows = csv.DictReader(
-        io.StringIO(_run_tesseract(image, dpi, ["-l", languages, "--psm", "3", "tsv"])),
+        io.StringIO(_run_tesseract(image, dpi, ["-l", "eng", "--psm", "3", "tsv"])),
         delimiter="\t",
         quoting=csv.QUOTE_NONE,
     )

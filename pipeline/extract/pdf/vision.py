@@ -87,10 +87,12 @@ def shown(
     convert: Callable[[Raw], Page | Document | Reject],
     config: VisionConfig,
     folder: str,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Page | Raw | Document | Reject]:
     """Yield units, PDFs with what the model reads on those pages whose picture has to be read (fact `given`).
 
-    `convert` asks a worker for the pictures, some pages at a time; `folder` is that of the store of answers.
+    `convert` asks a worker for the pictures, some pages at a time; `folder` is that of the store of answers. No page is
+    asked for once `stop` is true.
 
     Raises: what `read_pages` raises.
     """
@@ -110,7 +112,7 @@ def shown(
                 for number, picture in zip(numbers if isinstance(numbers, list) else (), seen.pictures, strict=True)
             ]
             with _ONE_AT_A_TIME, Cache(folder) as cache:
-                texts = read_pages([*witness, *pictures], config, cache)[len(witness) :] if pictures else []
+                texts = read_pages([*witness, *pictures], config, cache, stop)[len(witness) :] if pictures else []
                 for each, text in zip(pictures, texts, strict=True):
                     if not witness and text is not None:
                         is_heard = isinstance(cache.get(_request(each, 0, 0, config).key), Answer)
