@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extract.config import ExtractConfig, InputsConfig, KeepColumn
+from pipeline.extract.config import OPTIONS, ExtractConfig, ExtractLimits, InputsConfig, KeepColumn
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.shard import ExtractJob, by_workers, page_pool, read
-from pipeline.extract.units import Document, Reject
+from pipeline.extract.units import LEFT_OUT, Document, Given, Reject
 from pipeline.inputs.files import resolve
 from pipeline.table.storage import Storage
 
@@ -159,6 +159,22 @@ def test_options_choose_files(run: Run) -> None:
     assert texts(run("markdown", {"r.zip": zipped(files)})) == ["# A\n", "# B\n", "# C\n", "unsupported"]
     chosen = run("markdown", {"r.zip": zipped(files)}, include=["docs/**/*.md"], exclude=["b.*"])
     assert texts(chosen) == ["# A\n"]
+
+
+@pytest.mark.parametrize("form", ["html", "text", "markdown", "pdf", "code"])
+def test_formats_of_files_judge_alike(form: str) -> None:
+    files = {"d/a.md": b"x" * 2000, "d/b.md": b"left out", "d/empty.md": b" "}
+    sizes = {"max_bytes": 1000} if form in ("pdf", "code") else {}
+    options = OPTIONS[form](exclude=("b.*",), base_url="https://a.org/x", **sizes)
+    given = Given("r.zip", ExtractLimits(payload_bytes=1000), options)
+    large, left, empty = READERS[form].read(io.BytesIO(zipped(files)), 0, given)
+    assert (left.result, left.record_type) == (None, LEFT_OUT)
+    for entry, reason in ((large, "oversize"), (empty, "empty")):
+        assert isinstance(entry.result, Reject)
+        assert entry.result.reason == reason
+        assert entry.result.origin.record_id == entry.result.detail.split(":")[0]
+        assert entry.result.url is not None
+        assert entry.result.url.startswith("https://a.org/x/")
 
 
 def test_each_paper_of_a_bulk_tar_is_a_unit(run: Run) -> None:
