@@ -87,8 +87,8 @@ def flip(config: dict[str, Any], count: int, tmp_path: Path) -> None:
     assert errors > count // 5
 
 
-def test_twenty_flipped_bits(config: dict[str, Any], tmp_path: Path) -> None:
-    flip(config, 20, tmp_path)
+def test_ten_flipped_bits(config: dict[str, Any], tmp_path: Path) -> None:
+    flip(config, 10, tmp_path)
 
 
 @pytest.mark.acceptance
