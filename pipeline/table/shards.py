@@ -509,8 +509,8 @@ class PartWriter:
             return
         # One chunk a column: row groups must not depend on how rows arrived.
         table = pa.concat_tables(self._pending).combine_chunks()
+        self._pending, self._pending_bytes, self._pending_rows = [], 0, 0  # first: both at once are memory
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
 
 
 def _sealed(model: BaseModel) -> bytes:

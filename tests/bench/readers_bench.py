@@ -126,7 +126,8 @@ def _files(form: str) -> tuple[tuple[str, bytes], ...]:
     if form == "html":
         with open(DATA / "web" / "web-dev.warc.gz", "rb") as warc:
             records = [r.content_stream().read() for r in ArchiveIterator(warc) if r.rec_type == "response"]
-        return tuple((f"{number}.html", data) for number, data in enumerate(records) if b"<html" in data[:2000].lower())
+        pages = [data for data in records if b"<html" in data[:2000].lower()]
+        return tuple((f"{number}.html", data) for number, data in enumerate(pages[::8]))  # less than the smallest input
     if form == "text":
         names = ("gutenberg-1342-0.txt.gz", "wikitext-2-valid.txt.gz", "wikitext-2-test.txt.gz")
         return tuple((name.removesuffix(".gz"), gzip.decompress((RAW / name).read_bytes())) for name in names)
