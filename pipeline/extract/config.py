@@ -50,19 +50,29 @@ KeptName = Annotated[str, AfterValidator(_kept_name)]
 class ExtractLimits(StageConfig):
     """What decides that a unit is refused. The same everywhere, so that every machine refuses the same units."""
 
-    payload_bytes: int = Field(10 << 20, gt=0, description="decoded body of a page")
-    record_bytes: int = Field(64 << 20, gt=0, description="one line of JSONL or one row of CSV")
-    nodes: int = Field(100_000, gt=0, description="elements of a page")
-    depth: int = Field(255, gt=0, le=255, description="nesting of a page's elements")
-    cpu_s: float = Field(30.0, gt=0, description="CPU seconds a page may take: only a net, never met by ordinary pages")
+    payload_bytes: int = Field(10 << 20, gt=0, description="largest decoded body of a page")
+    record_bytes: int = Field(
+        64 << 20, gt=0, description="largest line of JSONL or row of CSV, and longest text of a row"
+    )
+    nodes: int = Field(100_000, gt=0, description="most elements of a page")
+    depth: int = Field(255, gt=0, le=255, description="deepest nesting of a page's elements")
+    cpu_s: float = Field(30.0, gt=0, description="CPU seconds that a page may take: a net only")
     memory_bytes: int = Field(2 << 30, gt=0, description="memory of one extraction worker: a net, too")
 
 
 class KeepColumn(StageConfig):
     """One of a corpus's own fields that becomes a column of documents and outcomes."""
 
-    path: str = Field(min_length=1, description="the field's name, or the names that lead to it: `meta.stars`")
-    type: KeptType | None = Field(None, description="null: text, in Parquet the type of the file's column")
+    path: str = Field(
+        min_length=1,
+        description="a field that becomes the column NAME of `documents` and `outcomes`: its name, or the names that "
+        "lead to it, as in `meta.stars`",
+    )
+    type: KeptType | None = Field(
+        None,
+        description="`text`, `int`, `float`, `bool`, `date`, or a list of them such as `text[]`; null is text, in "
+        "Parquet the file's own type",
+    )
 
 
 class WikipediaOptions(StageConfig):
@@ -74,15 +84,28 @@ class WikipediaOptions(StageConfig):
 class ExtractConfig(StageConfig):
     """How units become text."""
 
-    engine: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    favor: Favor = "balanced"
+    engine: Literal["trafilatura", "resiliparse"] = Field(
+        "trafilatura", description="what extracts the text of pages: `resiliparse` is faster, see BENCHMARKS.md"
+    )
+    favor: Favor = Field(
+        "balanced", description="`precision` takes less, `recall` more text from doubtful parts of a page"
+    )
     language_gate: tuple[str, ...] | None = Field(
-        None, description="languages (ISO 639-1) to extract; others are rejected"
+        None,
+        description="a list such as `[en]`: pages that are surely in another language are rejected before the slow "
+        "part of extraction; doubtful ones pass",
     )
     metadata: Literal["light", "full"] = Field(
-        "light", description="full: trafilatura's own date search, at twice the time"
+        "light",
+        description="title, date and licence from meta tags, JSON-LD, links and HTTP headers; `full` adds "
+        "trafilatura's own search for title and date, which is slower",
     )
-    part_bytes: int = Field(256 << 20, ge=1 << 16, description="decoded input bytes that go into one shard")
+    part_bytes: int = Field(
+        256 << 20,
+        ge=1 << 16,
+        description="decoded input bytes that go into one shard: so little is done again after a stop, and one large "
+        "file uses all cores in the stages after it",
+    )
     limits: ExtractLimits = ExtractLimits()
 
 
@@ -166,13 +189,27 @@ OPTIONS: dict[str, type[StageConfig]] = {
 class InputsConfig(StageConfig):
     """What a source is made of: its raw inputs, and which of their fields become which columns."""
 
-    format: Format = Field("auto", description="auto: each input is read as what its content is")
-    inputs: tuple[Address, ...] = Field(min_length=1)
-    columns: dict[ColumnName, str] = Field(default_factory=dict)
+    format: Format = Field(
+        "auto",
+        description="how inputs are read; `auto`: each as what its content is, which may also be a dump of "
+        "MediaWiki, a `Posts.xml` or a LaTeX paper. An input that cannot be read is one row of "
+        "`rejects`; when none can, the run refuses",
+    )
+    inputs: tuple[Address, ...] = Field(
+        min_length=1,
+        description="paths, globs, folders or fsspec URLs. A folder means every file below it whose name does not "
+        "begin with `.` or `_` (of `code`: with `.`); links are followed, and a file that two of them "
+        "name is read once",
+    )
+    columns: dict[ColumnName, str] = Field(
+        default_factory=dict,
+        description="what the files call our columns `text`, `url`, `title`, `date`, `licence`, `id`, as in `{text: "
+        "content, url: meta.url}`; unnamed ones have the same name, other fields go to `metadata`",
+    )
     keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the format's own")
     identity: Literal["stat", "content"] = Field(
-        "stat", description="content: hash inputs instead of trusting their dates"
+        "stat", description="`stat`: an input is the same while URL, size and date are; `content`: while its bytes are"
     )
 
     @field_validator("inputs", mode="before")
