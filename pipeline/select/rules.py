@@ -23,11 +23,22 @@ from pipeline.table.query import Node
 from pipeline.table.schema import TOKEN_COLUMNS
 
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"
-CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
-"""Calls that become constants before any document is judged."""
+CONSTANT_FUNCTIONS = {
+    TOP_SHARE: "`top_share(x, p)` is true for the share p of documents with the largest x, counted among the documents "
+    "of the source that pass all rules without a share. Ties at the border are kept; documents whose x is null count "
+    "in the whole, and fail. Copies count, too: shares are taken before duplicates are dropped",
+    TOP_TOKEN_SHARE: "`top_token_share(x, p)` is `top_share` by tokens (`token_count`, or else `estimated_tokens`) "
+    "instead of documents",
+    QUANTILE: "`quantile(x, p)` is the least value of x that at least a share p of the documents with an x do not "
+    "exceed, over all documents of the source, as in `word_count >= quantile(word_count, 0.05)`",
+}
+"""Calls that become constants before any document is judged, and what each means."""
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
-BUILT_IN = (EXACT_DUPLICATE, NEAR_DUPLICATE)
+BUILT_IN = {
+    EXACT_DUPLICATE: "another member of the component with the same normalised words was kept",
+    NEAR_DUPLICATE: "another member of the component was kept, whose words are alike",
+}
 """The rules that a component's members other than its keeper fail, after all others; the first failed one took them."""
 
 DEFAULT_KEEP = "text_length desc, url asc"

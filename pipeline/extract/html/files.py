@@ -14,7 +14,7 @@ from pipeline.extract.archives import ArchivedFile, read_files
 from pipeline.extract.config import FileOptions
 from pipeline.extract.html.messages import HANDLER
 from pipeline.extract.media import TEXT_TYPE, looks_like_html, not_text
-from pipeline.extract.units import Document, Entry, Given, Origin, Page, Raw, Reader, Reject
+from pipeline.extract.units import Document, Entry, Given, Origin, OwnColumn, Page, Raw, Reader, Reject
 from pipeline.table.schema import RejectReason
 
 _PATH = "path"  # the column of a file's path in its archive, or of its name
@@ -101,11 +101,12 @@ def _reject(given: Given, file: ArchivedFile, url: str | None, reason: RejectRea
     return Entry(file.number, Reject(_origin(given, file), url, reason, f"{file.path}: {detail}"[:300]))
 
 
-HTML = Reader(read_html, {_PATH: "text"}, HANDLER, of_files=True)
-TEXT = Reader(read_text, {_PATH: "text"}, HANDLER, of_files=True)
+_OWN = {_PATH: OwnColumn("text", "path of the file, in its folder or archive")}
+HTML = Reader(read_html, _OWN, HANDLER, of_files=True)
+TEXT = Reader(read_text, _OWN, HANDLER, of_files=True)
 MARKDOWN = Reader(
     read_markdown,
-    {_PATH: "text"},
+    _OWN,
     "pipeline.extract.html.markdown:make_handler",
     ("resiliparse", "PyYAML"),
     of_files=True,
