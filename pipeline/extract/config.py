@@ -28,6 +28,23 @@ Format = Literal[
     "text",
     "wikipedia",
 ]
+FORMATS: dict[Format, str] = {
+    "auto": "each input is read as what its content is: the next four, dumps of MediaWiki, Posts.xml, a LaTeX paper",
+    "warc": "WARC, ARC and WET; a document is a page: a response, resource or conversion record",
+    "jsonl": "JSON lines, or a JSON array; a document is a row",
+    "parquet": "Parquet; a document is a row",
+    "csv": "rows with `,`, tab, `;` or `|` between their values; a document is a row",
+    "code": "repositories in folders, tars and zips; a document is a file, its text as it is, its title its path",
+    "html": "HTML files in folders and archives; a document is a file",
+    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper",
+    "markdown": "Markdown files in folders and archives; a document is a file, still Markdown",
+    "reddit": "submissions and comments as JSON lines; a document is a submission with its comments",
+    "stackexchange": "Posts.xml of a dump of Stack Exchange, with PostLinks.xml and Comments.xml beside it; a document "
+    "is a question with its answers",
+    "text": "text files in folders and archives; a document is a file",
+    "wikipedia": "XML dumps of any MediaWiki; a document is a page, of a history its last revision",
+}
+"""What each format is, and what one document of it is."""
 Favor = Literal["precision", "balanced", "recall"]
 
 
