@@ -333,18 +333,17 @@ def find(known: Iterable[Entry], name: str) -> list[Entry]:
     def chosen(pattern: str) -> list[Entry]:
         return [entry for entry in listed if re.fullmatch(pattern, entry.name)]
 
-    for entry in listed:  # `sources.web.format` is `sources.NAME.format`
-        if (
-            entry.kind == "key"
-            and "NAME" in entry.name
-            and re.fullmatch(re.escape(entry.name).replace("NAME", r"[a-z]\w*"), wanted)
-        ):
-            wanted = wanted if chosen(re.escape(wanted)) else entry.name
+    free = (entry.name for entry in listed if entry.kind == "key" and "NAME" in entry.name)
+    written = (name for name in free if re.fullmatch(re.escape(name).replace("NAME", r"[a-z]\w*"), wanted))
     common = re.sub(rf"^(sources\.\w+|rephrase)\.(?=({'|'.join((*STAGES, EXPECT))})\b)", "", wanted)
-    exact, score = re.escape(wanted), re.sub(r"^[a-z]\w*_(?=(score|probability|rank)$)", "NAME_", wanted)
-    for pattern in (exact, re.escape(common), rf".*\.{exact}", rf".* {exact}", rf"{exact}[. ].*", score):
+    score = re.sub(r"^[a-z]\w*_(?=(score|probability|rank)$)", "NAME_", wanted)
+    exact = re.escape(wanted)
+    alike = [
+        re.escape(each) for each in (next(written, wanted), common)
+    ]  # `sources.web.format`, `sources.web.dedup.seed`
+    for pattern in (exact, *alike, rf".*\.{exact}", rf".* {exact}", rf"{exact}[. ].*", re.escape(score)):
         if found := chosen(pattern):
             inside = tuple(f"{entry.name}." for entry in found if entry.kind == "key")
             return found + [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]
     hint = nearest(wanted, {entry.name for entry in listed})
-    raise UsageError(f"docs: nothing is called {wanted!r}{hint}; `gristmill docs` lists what there is")
+    raise UsageError(f"docs: nothing is called {wanted[:100]!r}{hint}; `gristmill docs` lists what there is")
