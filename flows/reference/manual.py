@@ -285,10 +285,10 @@ nothing but files of them, so that pyarrow, Polars and `datasets.load_dataset("D
 is; `DIR/README.md` is a data-set card of what was counted, and `DIR/manifest.json`, written last,
 has every file's rows, bytes and SHA-256.
 
-  --as parquet      part-00000.parquet, ...
-  --as hf           train-00000-of-00002.parquet, ...: as the Hugging Face Hub names them
-  --as jsonl.zst    part-00000.jsonl.zst, ...: an object a line
-  --as partitioned  language=en/part-00000.parquet, ...: a folder for each value of --by
+    --as parquet      part-00000.parquet, ...
+    --as hf           train-00000-of-00002.parquet, ...: as the Hugging Face Hub names them
+    --as jsonl.zst    part-00000.jsonl.zst, ...: an object a line
+    --as partitioned  language=en/part-00000.parquet, ...: a folder for each value of --by
 
 The same workspace and options give the same bytes. The same export into the same DIR again finds
 nothing to do; another one is refused, as is a DIR that holds anything else or lies in the

@@ -34,17 +34,25 @@ FORMATS: dict[Format, str] = {
     "jsonl": "JSON lines, or a JSON array; a document is a row",
     "parquet": "Parquet; a document is a row",
     "csv": "rows with `,`, tab, `;` or `|` between their values; a document is a row",
-    "code": "repositories in folders, tars and zips; a document is a file, its text as it is, its title its path",
-    "html": "HTML files in folders and archives; a document is a file",
-    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper",
-    "markdown": "Markdown files in folders and archives; a document is a file, still Markdown",
-    "reddit": "submissions and comments as JSON lines; a document is a submission with its comments",
+    "code": "repositories in folders, tars and zips; a document is a file, its text as it is, its title its path, its "
+    "licence all that hold for it. Rejects: `licence`; `unsupported` (generated, vendored, minified, data, binary: "
+    "`detail` says which), `oversize`, `charset`, `empty`",
+    "html": "HTML files in folders and archives; a document is a file: a page, as in a WARC. Rejects: `not_html`, "
+    "`unsupported` (binary), and those of pages",
+    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper. Rejects: "
+    "`unsupported` (PDF or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
+    "markdown": "Markdown files in folders and archives; a document is a file, still Markdown; front matter gives "
+    "title, date and licence. Rejects: `unsupported` (other names than .md and the like, unless `include` names them)",
+    "reddit": "submissions and comments as JSON lines; a document is a submission with its comments. Rejects: "
+    "`deleted`, `namespace`; `damaged` is also a comment without its submission",
     "stackexchange": "Posts.xml of a dump of Stack Exchange, with PostLinks.xml and Comments.xml beside it; a document "
-    "is a question with its answers",
-    "text": "text files in folders and archives; a document is a file",
-    "wikipedia": "XML dumps of any MediaWiki; a document is a page, of a history its last revision",
+    "is a question with its answers. Rejects: `namespace`, `deleted`; `damaged` is also an answer without its question",
+    "text": "text files in folders and archives; a document is a file, all of it. Rejects: `charset`, `empty`, "
+    "`unsupported`",
+    "wikipedia": "XML dumps of any MediaWiki; a document is a page, of a history its last revision. Rejects: "
+    "`redirect`, `namespace`, `deleted`, `unsupported` (no wikitext), `empty`, `oversize`, `damaged`",
 }
-"""What each format is, and what one document of it is."""
+"""What each format is, what one document of it is, and what are rejects."""
 Favor = Literal["precision", "balanced", "recall"]
 
 
