@@ -15,6 +15,7 @@ from textwrap import fill
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+import pyarrow as pa
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -252,14 +253,18 @@ VIEWS: dict[str, tuple[str, str, Columns]] = {
 """Each view of a source: the stage that makes it, what it holds, its columns."""
 
 
+def arrow_type(kind: pa.DataType) -> str:
+    """Return a column's type in Arrow's words; the length of a signature follows from the configuration."""
+    return f"list of {kind.value_type}" if pa.types.is_fixed_size_list(kind) else str(kind)
+
+
 def columns() -> Iterator[Entry]:
     """Yield the views, each column once with the views that have it, and the columns of formats' own."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for view, (stage, meaning, inside) in VIEWS.items():
         yield Entry("view", view, meaning, of=f"stage {stage}")
         for name, column in inside.items():
-            kind = "list of uint32" if name == "signature" else str(column.type)
-            found.setdefault((name, kind, column.meaning), []).append(view)
+            found.setdefault((name, arrow_type(column.type), column.meaning), []).append(view)
     for (name, kind, meaning), views in found.items():
         yield Entry("column", name, meaning, of=", ".join(views), type=kind)
     for form, reader in READERS.items():

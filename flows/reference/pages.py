@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flows.reference.entries import CONFIGURATIONS, VIEWS, Entry, entries, leaves, rules_of
+from flows.reference.entries import CONFIGURATIONS, VIEWS, Entry, arrow_type, entries, leaves, rules_of
 from flows.reference.manual import MANUAL
 from pipeline.extract.config import FORMATS, OPTIONS
 from pipeline.extract.formats import READERS
@@ -89,9 +89,8 @@ def _columns(known: Sequence[Entry]) -> Iterable[str]:
         yield f"## `{view}`\n\nMade by `{stage}`: {meaning}.\n"
         rows = []
         for name, column in columns.items():
-            kind = "list of uint32" if name == "signature" else str(column.type)
             where = said.setdefault((name, column.meaning), view)
-            rows.append((_code(name), kind, column.meaning if where == view else f"as in `{where}`"))
+            rows.append((_code(name), arrow_type(column.type), column.meaning if where == view else f"as in `{where}`"))
         yield _table(("column", "type", "meaning"), rows)
 
 

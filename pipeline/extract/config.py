@@ -39,8 +39,8 @@ FORMATS: dict[Format, str] = {
     "`detail` says which), `oversize`, `charset`, `empty`",
     "html": "HTML files in folders and archives; a document is a file: a page, as in a WARC. Rejects: `not_html`, "
     "`unsupported` (binary), and those of pages",
-    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper. Rejects: "
-    "`unsupported` (PDF or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
+    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper. "
+    "Rejects: `unsupported` (PDF or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
     "markdown": "Markdown files in folders and archives; a document is a file, still Markdown; front matter gives "
     "title, date and licence. Rejects: `unsupported` (other names than .md and the like, unless `include` names them)",
     "reddit": "submissions and comments as JSON lines; a document is a submission with its comments. Rejects: "
