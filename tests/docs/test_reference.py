@@ -26,6 +26,11 @@ from flows.reference.pages import pages, write
 from pipeline.dedup.config import DedupConfig
 from pipeline.extract.config import FORMATS, Format, RedditOptions
 from pipeline.extract.formats import READERS
+from pipeline.rephrase.output import VERDICTS
+from pipeline.select.decide import DECIDED_COLUMNS
+from pipeline.select.wide_table import planned_columns
+from pipeline.signals.config import AnnotateConfig
+from pipeline.signals.stage import signal_groups
 from pipeline.table import schema
 from pipeline.table.errors import UsageError
 from pipeline.table.schema import REJECT_REASONS, Column, RejectReason
@@ -174,6 +179,16 @@ def test_closed_lists_are_whole() -> None:
     assert not [name for name, reader in READERS.items() for each in reader.own.values() if not each.meaning]
     documented = {name for _, _, columns in VIEWS.values() for name in columns}
     assert {*schema.DOCUMENTS.names, *schema.REJECTS.names, *schema.DUPLICATES.names} <= documented
+
+
+def test_views_have_the_columns_that_stages_write_and_rules_read() -> None:
+    groups = signal_groups(AnnotateConfig(recipe_stats=True, tokenizer="tokenizer.json"))
+    for folder, columns in groups.items():
+        assert list(VIEWS[folder.replace("/", "_")][2]) == columns.names
+    assert list(VIEWS["signals_rephrase"][2]) == VERDICTS.names
+    groups |= {"duplicates": schema.DUPLICATES, "scores/quality": schema.SCORES}
+    planned = {name.replace("quality_", "NAME_") for name in planned_columns(groups)}
+    assert planned | set(DECIDED_COLUMNS) == set(VIEWS["outcomes"][2])
 
 
 def test_every_command_of_a_group_has_help() -> None:
