@@ -170,6 +170,17 @@ judged with them. Without `keep` in RULES the workspace's order of election hold
 """,
         """
 $ gristmill what-if ./ws gopher --source web --examples 1
+web
+  rule                documents_in  documents_out  tokens_in  tokens_out  fails  fails_tokens  alone
+  ------------------  ------------  -------------  ---------  ----------  -----  ------------  -----
+  gopher_words               1,478          1,448  2,665,758   2,664,401     30         1,357      4
+  gopher_word_length         1,448          1,426  2,664,401   2,637,118     23        27,326      1
+...
+web: documents that two rules both drop, the largest 10 of 145
+  rule                     other                     documents   share
+  -----------------------  ------------------------  ---------  ------
+  gopher_alpha_words       gopher_stop_words                97  35.8 %
+...
 """,
     ),
     "sweep": _of(
@@ -198,7 +209,16 @@ a stage before it would have something to do, it says which, and ends with exit 
 rephrased is left out, since it follows what is kept.
 """,
         """
-$ gristmill diff curate.yaml --set select.rules.gopher_words="word_count > 80" --examples 1
+$ gristmill diff curate.yaml --set sources.code.select.rules.length="text_length > 100" --examples 1
+code
+          documents     tokens
+  ------  ---------  ---------
+  before        391  1,453,751
+  after         861  2,227,718
+  both          368  1,036,031
+  gained        493  1,191,687
+  lost           23    417,720
+...
 $ gristmill diff ./ws ./other-ws
 """,
     ),
@@ -209,6 +229,12 @@ text. Which ones depends on their ids and the seed alone.
 """,
         """
 $ gristmill sample ./ws web --dropped-by gopher_alpha_words --alone -n 1
+7e41cfb6b1ade4698ffebbfd0a59d2e9 https://en.wikipedia.org/wiki/New_Zealand
+  New Zealand - Wikipedia; 30,144 tokens
+  alpha_word_ratio is 0.637477, must be at least 0.8: 0.162523 (20.3 %) too little
+    New Zealand
+    Coordinates: 42°S 174°E / 42°S 174°E
+...
 $ gristmill sample ./ws web --html kept.html
 """,
     ),
@@ -232,6 +258,14 @@ from. It opens no part, also works while a run is on, and names a damaged index 
 """,
         """
 $ gristmill status ./ws
+workspace ./ws: 1 source, 8.0 MB
+
+when                 command                    took     made                                      outcome
+-------------------  -------------------------  -------  ----------------------------------------  --------
+2026-11-30 02:38:07  gristmill run curate.yaml  132.7 s  extract 1, annotate 1, dedup 2, select 1  finished
+2026-11-30 02:40:25  gristmill run curate.yaml  1.1 s    select 1                                  finished
+  select.rules: fineweb -> gopher
+...
 """,
     ),
     "test": _of(
