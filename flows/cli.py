@@ -163,25 +163,35 @@ def diff(config: str, other: str | None, assignments: Sequence[str], examples: i
     return diff(config, assignments, other, examples)
 
 
-def extract(file: str, form: str, assignments: Sequence[str], n: int | None, as_json: bool) -> int:
+def extract(
+    file: str, form: str, assignments: Sequence[str], n: int | None, pages: bool, html: str | None, as_json: bool
+) -> int:
     """Print the documents that a run would make of one file, before running.
 
-    Raises: InputError for what cannot be read; UsageError, ConfigError.
+    Raises: InputError for what cannot be read; UsageError, ConfigError, WorkspaceError.
     """
     from flows.launch import extracted
     from pipeline.extract.units import Reject
+    from pipeline.peek.pages import marked, sheet
+    from pipeline.report.page import write_one
     from pipeline.table.format import Result, visible, write_json
 
     rejects: Counter[str] = Counter()
+    details: dict[str, str] = {}
     documents = 0
-    with extracted(file, form, assignments, n) as results:
+    seen = []
+    with extracted(file, form, assignments, n, do.MAX_PICTURES if html else 0) as results:
 
         def rows() -> Iterator[Mapping[str, Any]]:
             nonlocal documents
             for result in results:
+                seen.extend([result] if html else [])
                 documents += not isinstance(result, Reject)
-                rejects.update([result.reason] if isinstance(result, Reject) else [])
-                yield do.extracted_row(result)
+                if isinstance(result, Reject):
+                    rejects[result.reason] += 1
+                    details.setdefault(result.reason, visible(result.detail))
+                row = do.extracted_row(result)
+                yield row if isinstance(result, Reject) or not pages else row | {"text": marked(result)}
 
         if as_json:
             cells = (tuple(row.values()) for row in rows())
@@ -190,10 +200,16 @@ def extract(file: str, form: str, assignments: Sequence[str], n: int | None, as_
             for row in rows():
                 if row["reason"] is None:
                     date = row["date"].date().isoformat() if row["date"] else None
-                    known = [row["title"] or row["origin"]["record_id"], row["url"], date, row["licence"]]
+                    name = row["title"] or row["origin"]["record_id"] or row["origin"]["file"]
+                    known = [name, row["url"], date, row["licence"]]
                     head = " | ".join(visible(each) for each in known if each)
                     sys.stdout.write(f"=== {documents} {head}\n{row['text'].rstrip()}\n\n")
-    why = ", ".join(f"{reason} {count:,}" for reason, count in rejects.most_common())
+    if html:
+        write_one(html, sheet(file, seen))
+    why = ", ".join(
+        f"{reason} {count:,} ({'first: ' if count > 1 else ''}{details[reason]})"
+        for reason, count in rejects.most_common()
+    )
     sys.stderr.write(
         f"{documents:,} documents, {rejects.total():,} rejects{f' (--json has them): {why}' if why else ''}\n"
     )
@@ -468,6 +484,12 @@ def _add_reading(commands: Any) -> None:
             dest="assignments",
         ),
         _given("-n", "N", "the first N documents (default: all)", type=int),
+        _flag("--pages", "a line before each page of a PDF: its number, how it was read and how sure that is"),
+        _given(
+            "--html",
+            "FILE",
+            "also a page that loads nothing: pictures of each PDF's first 200 pages beside their texts",
+        ),
         _flag("--json", "print one JSON array", dest="as_json"),
     )
     _add(

@@ -86,13 +86,17 @@ def peek(file: str) -> Answer:
     return Answer(found.columns, found.as_text, asdict(found), columns=("name", "type", "example"))
 
 
-EXTRACTED = ("url", "title", "date", "licence", "text", "origin", "kept", "metadata", "reason", "detail")
+MAX_PICTURES = 200
+"""Pages of a document of which `extract --html` shows pictures."""
+EXTRACTED = ("url", "title", "date", "licence", "text", "origin", "kept", "metadata", "pages", "reason", "detail")
 """Keys of what `extract` prints: `text` is null in rejects, `reason` in documents."""
 
 
 def extracted_row(result: Document | Reject) -> dict[str, Any]:
     """Return a document or a reject as `extract` prints it."""
     found = dict.fromkeys(EXTRACTED) | {name: getattr(result, name) for name in EXTRACTED if hasattr(result, name)}
+    if found["pages"] is not None:
+        found["pages"] = [asdict(each) for each in found["pages"]]
     return found | {"origin": asdict(result.origin)}
 
 

@@ -439,12 +439,12 @@ def _wrapped(text: str) -> list[str]:
 
 @contextmanager
 def extracted(
-    entry: str, form: str = "auto", assignments: Sequence[str] = (), n: int | None = None
+    entry: str, form: str = "auto", assignments: Sequence[str] = (), n: int | None = None, pictures: int = 0
 ) -> Iterator[Iterator[Document | Reject]]:
     """Give the block what a run would make of one file: its documents and rejects, in order, as they come.
 
     `form` is a format, or `auto` for what `peek` says; `assignments` are keys of the source. Inputs that are read
-    together with the file are found beside it. At most `n` documents come.
+    together with the file are found beside it. At most `n` documents come, with `pictures` of so many pages of each.
 
     Raises: UsageError for a file that is not there, or of which nothing can be read; ConfigError.
     """
@@ -465,7 +465,7 @@ def extracted(
         value = {"workspace": folder, "sources": {"file": source}, "engine": {"workers": workers}}
         run = Run.of(validate(RunConfig, value, f"extract {entry}"))
         (job,) = run.extract_jobs("file")
-        with run.resources, closing(look(job, run.pools)) as results:  # type: ignore[type-var]
+        with run.resources, closing(look(job, run.pools, pictures)) as results:  # type: ignore[type-var]
             yield _until(results, n)
 
 

@@ -17,14 +17,15 @@ from typing import Any
 import pyarrow as pa
 
 from classifiers.stage import classifier, classify_stage
-from flows.config import LAST, STAGES, RephraseRun, RunConfig, StageConfigs, chosen_sources, load
+from flows.config import LAST, STAGES, RephraseRun, RunConfig, SourceConfig, StageConfigs, chosen_sources, load
 from flows.engine import LocalEngine
 from flows.progress import Reporter, reporter
 from pipeline.dedup.stage import Scope, dedup_stage
-from pipeline.extract.config import ExtractConfig, ExtractLimits, KeepColumn
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, ExtractLimits, KeepColumn, PdfConfig, has_pages
 from pipeline.extract.corpora.parquet import settle_types
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.pdf.vision import shown
 from pipeline.extract.shard import ExtractJob, format_of, gathered, page_pool, read
 from pipeline.extract.stage import extract_stage
 from pipeline.extract.units import LEFT_OUT, SKIPPED, Entry, Reject
@@ -42,7 +43,15 @@ from pipeline.signals.stage import annotate_stage, detect_language, signal_group
 from pipeline.status.runs import Recorder, recording
 from pipeline.table import schema
 from pipeline.table.catalog import AGAINST, adopt
-from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError, UsageError, nearest
+from pipeline.table.errors import (
+    ConfigError,
+    InputError,
+    MissingDependencyError,
+    ShardError,
+    UnreadableInputError,
+    UsageError,
+    nearest,
+)
 from pipeline.table.interrupts import Stop
 from pipeline.table.stages import Context, Stage, StageReport, run_stage
 from pipeline.table.storage import Storage, hold
@@ -122,7 +131,7 @@ class Run(Context):
         config, files, kept = self.config.sources[source], self.identified(source), self.kept(source)
         own = config.format, config.columns, config.extract, kept, config.format_options()
         return [
-            ExtractJob(self.storage, source, file, *own, tuple(beside), bucket, tuple(others))
+            ExtractJob(self.storage, source, file, *own, tuple(beside), bucket, tuple(others), shown=shown)
             for bucket, ((file, *beside), *others) in gathered(config.format, files)
         ]
 
@@ -239,7 +248,14 @@ def _rephrase(run: Run, sources: tuple[str, ...]) -> Stage[Any, Any]:
 
 
 TABLE: dict[str, StageEntry] = {
-    "extract": StageEntry(lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools)),
+    "extract": StageEntry(
+        lambda run, sources: extract_stage(run, sources[0], run.extract_jobs(sources[0]), run.pools),
+        adds=lambda config: (
+            {PAGES_FOLDER: schema.PAGES}
+            if isinstance(config, SourceConfig) and has_pages(config.format, config.extract)
+            else {}
+        ),
+    ),
     "annotate": StageEntry(
         lambda run, sources: annotate_stage(run, sources[0], measured(run.config.settings(sources[0]))),
         adds=lambda config: (
@@ -400,9 +416,10 @@ def check_inputs(run: Run, source: str) -> None:
     One bad row is a reject, and so is a bad file among good ones; that no file begins with a row that can be read means
     that inputs, format or columns are wrong.
 
-    Raises: InputError naming the entry or file.
+    Raises: InputError naming the entry or file; MissingDependencyError for what reads pictures of pages.
     """
     where, settings = f"sources.{source}.inputs", run.config.sources[source]
+    _check_ocr(f"sources.{source}", settings)
     complaints: list[str] = []
     own, options = (settings.format, settings.columns, settings.extract), settings.format_options()
     groups = [group for _, groups in gathered(settings.format, run.inputs(source)) for group in groups]
@@ -422,6 +439,20 @@ def check_inputs(run: Run, source: str) -> None:
     if complaints:
         more = f" (and {len(complaints) - 1:,} more)" if len(complaints) > 1 else ""
         raise InputError(f"{where}: no row can be read: {complaints[0]}{more}; correct `inputs`, `format` or `columns`")
+
+
+def _check_ocr(where: str, settings: SourceConfig) -> None:
+    """Check that the engine that a source names for its PDFs can run here."""
+    options = settings.format_options()
+    key, pdf = ("options", options) if isinstance(options, PdfConfig) else ("extract.pdf", settings.extract.pdf)
+    if pdf is None or pdf.engine == "auto" or pdf.ocr == "off" or not has_pages(settings.format, settings.extract):
+        return
+    from pipeline.extract.pdf import ocr  # its libraries are an extra's
+
+    try:
+        ocr.check(pdf.engine)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(f"{where}.{key}.engine: {error}") from error
 
 
 def _complaint(items: Iterator[Entry], form: str) -> str | None:

@@ -140,7 +140,7 @@ def shown_default(field: FieldInfo) -> str | None:
         value = {}
     if isinstance(value, BaseModel):
         return None
-    return str(yaml.safe_dump(value, default_flow_style=True).splitlines()[0])
+    return str(yaml.safe_dump(value, default_flow_style=True, width=1_000_000).splitlines()[0])
 
 
 _BASIC = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null", Any: "anything"}
@@ -217,6 +217,7 @@ _OUTCOMES: Columns = {
     **text_stats.COLUMNS,
     **recipe_stats.COLUMNS,
     **tokens.COLUMNS,
+    **schema.PAGE_COLUMNS,
     **schema.DUPLICATE_COLUMNS,
     **_OF_CLASSIFIERS,
     **DECIDED_COLUMNS,
@@ -224,6 +225,11 @@ _OUTCOMES: Columns = {
 VIEWS: dict[str, tuple[str, str, Columns]] = {
     "documents": ("extract", "text, and where it came from; with the source's own columns", schema.DOCUMENT_COLUMNS),
     "rejects": ("extract", "units that did not become documents", schema.REJECT_COLUMNS),
+    "signals_pages": (
+        "extract",
+        "how the pages of PDFs were read: with `format: pdf`, and `extract.pdf`",
+        schema.PAGE_COLUMNS,
+    ),
     "signals_language": ("annotate", "language of each document", ID_COLUMN | language.COLUMNS),
     "signals_text_stats": (
         "annotate",

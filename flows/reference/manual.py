@@ -122,20 +122,22 @@ Documents in their order and as they come, by the readers and workers of a run: 
 with `===` and has number, title, address, date and licence, then the text. What is rejected is
 counted on standard error. Files that are read together with it (PostLinks.xml and Comments.xml
 beside Posts.xml, comments beside submissions) are found in its folder. Nothing is written but
-scratch, and `| head` is enough to stop it. A file of which nothing can be read ends with 2.
+scratch and the file of `--html`, and `| head` is enough to stop it. A file that nothing reads
+(damaged, empty, binary) ends with 2; one that a run would reject does not.
 """,
         """
 $ gristmill extract crawl/sample.warc.gz -n 3
 $ gristmill extract dump/Posts.xml --set options.comments=true --json
 $ gristmill extract rows.jsonl --format jsonl --set columns.text=body
+$ gristmill extract paper.pdf --pages --html paper.html
 """,
     ),
     "explain": _of(
         """
 Its verdict, each failed rule with its values, the constants that it was compared with and how far
 off it was, the rules that it passed by less than 5 %, where it came from, its component and keeper,
-all signals and scores. A URL may name several documents and rejects. It works at every stage of
-completeness.
+all signals and scores. A URL may name several documents and rejects; what has none is found by its
+record's own id or its file's name. It works at every stage of completeness.
 """,
         """
 $ gristmill explain ./ws https://en.wikipedia.org/wiki/Hermitian_matrix

@@ -18,7 +18,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import BinaryIO
+
+from fsspec.utils import glob_translate
 
 from pipeline.extract.members import UNIT_BYTES, DamagedMember, DecodedStream, RawInput, detect
 from pipeline.table.schema import RejectReason
@@ -110,6 +113,17 @@ def read_files(stream: BinaryIO, name: str, start: int, limit: int) -> Iterator[
     elif start == 0:
         path = _SUFFIX.sub("", name) if codec != "plain" else name
         yield ArchivedFile(0, path, b"" if problem else data, problem=problem)
+
+
+def matches(path: str, globs: tuple[str, ...]) -> bool:
+    """Whether a file's path, or its name where the glob has no `/`, is one of those that `globs` mean."""
+    name = path.rpartition("/")[2]
+    return any(_pattern(glob).fullmatch(path if "/" in glob else name) is not None for glob in globs)
+
+
+@cache
+def _pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(glob_translate(glob), re.IGNORECASE)
 
 
 def _over(limit: int) -> tuple[RejectReason, str]:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from pipeline.table.config import Address, StageConfig
 from pipeline.table.errors import nearest
-from pipeline.table.schema import KeptType
+from pipeline.table.schema import KeptType, RejectReason
 
 COLUMNS = ("text", "url", "title", "date", "licence", "id")
 """Our columns that an existing corpus can be mapped to."""
@@ -23,13 +23,14 @@ Format = Literal[
     "html",
     "latex",
     "markdown",
+    "pdf",
     "reddit",
     "stackexchange",
     "text",
     "wikipedia",
 ]
 FORMATS: dict[Format, str] = {
-    "auto": "each input is read as what its content is: the next four, dumps of MediaWiki, Posts.xml, a LaTeX paper",
+    "auto": "each input is read as what its content is: the next four, dumps of MediaWiki, Posts.xml, LaTeX, PDF",
     "warc": "WARC, ARC and WET; a document is a page: a response, resource or conversion record",
     "jsonl": "JSON lines, or a JSON array; a document is a row",
     "parquet": "Parquet; a document is a row",
@@ -42,7 +43,12 @@ FORMATS: dict[Format, str] = {
     "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper. "
     "Rejects: `unsupported` (PDF or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
     "markdown": "Markdown files in folders and archives; a document is a file, still Markdown; front matter gives "
-    "title, date and licence. Rejects: `unsupported` (other names than .md and the like, unless `include` names them)",
+    "title, date and licence. Rejects: `unsupported` (other names than .md, .txt and the like, unless `include` names "
+    "them)",
+    "pdf": "PDFs in folders and archives, by their name, their beginning or `include`; a document is a PDF; title and "
+    "date and, in `metadata`, author, producer and the like are as it says itself. Rejects: `encrypted` (a password is "
+    "needed), `damaged` (no page can be found, or too many pages failed), `truncated_input`, `empty` (no page has "
+    "text), `oversize`, `timeout`, `crash`, `memory`",
     "reddit": "submissions and comments as JSON lines; a document is a submission with its comments. Rejects: "
     "`deleted`, `namespace`; `damaged` is also a comment without its submission",
     "stackexchange": "Posts.xml of a dump of Stack Exchange, with PostLinks.xml and Comments.xml beside it; a document "
@@ -106,6 +112,98 @@ class WikipediaOptions(StageConfig):
     namespaces: tuple[int, ...] = Field((0,), min_length=1, description="numbers of those whose pages are read")
 
 
+class FileOptions(StageConfig):
+    """Which files of folders and archives become documents."""
+
+    include: tuple[str, ...] = Field(
+        (), description="globs of paths or names, such as `docs/**/*.md`; empty: what the format reads"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
+    base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
+
+
+MAX_ATTEMPTS = 7
+PROMPT = (
+    "The picture shows one page of a document. Write down its text as one reads it: Markdown, equations as LaTeX, "
+    "tables as HTML, without running headers and footers. Add nothing that the page does not say. Begin with a front "
+    "matter between two lines of ---, which gives primary_language (two letters, or null), is_rotation_valid, "
+    "rotation_correction (0, 90, 180 or 270), is_table and is_diagram, one a line."
+)
+
+
+class ServedModel(StageConfig):
+    """One OpenAI-compatible server and the model that is asked for there."""
+
+    base_url: str = Field(pattern=r"^https?://[^@\s]+$", description="as in `http://127.0.0.1:8000/v1`")
+    model: str = Field(min_length=1, max_length=512, description="the model that is asked for")
+    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
+    revision: str | None = Field(None, description="the model's revision: another one is asked again")
+    max_concurrency: int = Field(64, ge=1, le=4096, description="calls at once, at most")
+    timeout_s: float = Field(600.0, gt=0, le=86_400, description="the most that one call may take")
+
+
+class VisionConfig(StageConfig):
+    """A vision model behind an OpenAI-compatible endpoint, for the pages that OCR would read."""
+
+    endpoint: tuple[ServedModel, ...] = Field(min_length=1, description="one server, or more of the same model")
+    prompt: str = Field(PROMPT, min_length=1, description="what goes with the picture; olmOCR's models know their own")
+    max_tokens: int = Field(8000, ge=1, description="the most tokens of an answer")
+    max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS, description="attempts at a page, the last warmest")
+    client: dict[str, Any] = Field(default_factory=dict, description="as `rephrase.client`")
+
+
+class PdfConfig(StageConfig):
+    """How the pages of a PDF become text."""
+
+    ocr: Literal["auto", "off", "force"] = Field(
+        "auto",
+        description="which pages are read from their picture: `auto`: those whose text layer is missing or unsound; "
+        "`off`: none; `force`: each that is not blank",
+    )
+    engine: Literal["auto", "rapidocr", "tesseract"] = Field(
+        "auto",
+        description="`rapidocr` (the extra `ocr`, models and all; Latin, Greek, Chinese and Japanese writing), or the "
+        "program `tesseract`; `auto` is the first of them that is installed. Without one, pages that need it fail",
+    )
+    max_pages: int = Field(2_000, gt=0, description="pages of a PDF; one with more is `oversize`")
+    max_failed: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of pages that may fail; above it, or when all fail, the PDF is rejected as `damaged`, and "
+        "`detail` says of how many pages and why the first one failed",
+    )
+    vision: VisionConfig | None = Field(
+        None,
+        description="a vision model behind an OpenAI-compatible server, asked in olmOCR's form, for the pages that OCR "
+        "would read; what it does not answer OCR reads, or the layer. Answers are stored in the workspace, which must "
+        "be local, and never asked for twice",
+    )
+
+    @field_validator("ocr", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+    def identity(self) -> dict[str, object]:
+        """Return what decides the text: of a served model not where it is and how it is asked."""
+        told = self.model_dump(mode="json", exclude={"vision": {"client": True, "endpoint": True}})
+        if self.vision is not None:
+            told["vision"] |= {"models": sorted({(each.model, each.revision or "") for each in self.vision.endpoint})}
+        return told
+
+    def facts(self, limits: ExtractLimits) -> dict[str, object]:
+        """Return what a worker has to know beside the PDF itself."""
+        told = self.model_dump(mode="json", include=set(PdfConfig.model_fields) - {"vision"})
+        return told | {"page_cpu_s": limits.cpu_s, "page_memory_bytes": limits.memory_bytes // 2}
+
+
+class PdfOptions(FileOptions, PdfConfig):
+    """Which PDFs become documents, and how."""
+
+    max_bytes: int = Field(128 << 20, gt=0, description="bytes of a PDF; larger ones are `oversize`")
+
+
 class ExtractConfig(StageConfig):
     """How units become text."""
 
@@ -132,6 +230,21 @@ class ExtractConfig(StageConfig):
         "file uses all cores in the stages after it",
     )
     limits: ExtractLimits = ExtractLimits()
+    pdf: PdfConfig | None = Field(
+        None,
+        description="`true`, or options as of `format: pdf`: PDFs in web archives become documents, and "
+        "`signals_pages` says how their pages were read",
+    )
+    retry: tuple[RejectReason, ...] = Field(
+        (),
+        description="reasons such as `[damaged, timeout]`: inputs that have rejects of them are read again. Give it "
+        "for one run, with `--set`",
+    )
+
+    @field_validator("pdf", mode="before")
+    @classmethod
+    def _yes_or_no_is_enough(cls, value: Any) -> Any:
+        return (PdfConfig() if value else None) if isinstance(value, bool) else value
 
 
 class StackExchangeOptions(StageConfig):
@@ -163,16 +276,6 @@ class RedditOptions(StageConfig):
     max_comments: int | None = Field(None, ge=0, description="comments of a document, in reading order")
 
 
-class FileOptions(StageConfig):
-    """Which files of folders and archives become documents."""
-
-    include: tuple[str, ...] = Field(
-        (), description="globs of paths or names, such as `docs/**/*.md`; empty: what the format reads"
-    )
-    exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
-    base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
-
-
 class LatexOptions(StageConfig):
     """What of a paper's sources becomes text."""
 
@@ -198,12 +301,21 @@ class CodeOptions(FileOptions):
     max_bytes: int = Field(1 << 20, gt=0, description="of a file; larger ones are `oversize`")
 
 
+PAGES_FOLDER = "signals/pages"
+
+
+def has_pages(form: str, config: ExtractConfig) -> bool:
+    """Whether a source of this format has `signals/pages` beside its documents."""
+    return form == "pdf" or (config.pdf is not None and form in ("warc", "auto"))
+
+
 OPTIONS: dict[str, type[StageConfig]] = {
     "code": CodeOptions,
     "html": FileOptions,
     "text": FileOptions,
     "markdown": FileOptions,
     "latex": LatexOptions,
+    "pdf": PdfOptions,
     "reddit": RedditOptions,
     "stackexchange": StackExchangeOptions,
     "wikipedia": WikipediaOptions,

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from pipeline.extract.media import CONVERT, DELIMITERS, file_signature
+from pipeline.extract.media import CONVERT, DELIMITERS, file_signature, is_pdf
 from pipeline.extract.members import HEAD_BYTES, RawInput, detect, read_head
 from pipeline.extract.warc.records import starts_arc, starts_warc
 from pipeline.table.schema import RejectReason
 
-Marked = Literal["wikipedia", "stackexchange", "latex"]
+Marked = Literal["wikipedia", "stackexchange", "latex", "pdf"]
 Kind = Literal["empty", "warc", "parquet", "jsonl", "csv", "text", "binary", "damaged", "unreadable"] | Marked
 
 _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|\?xml|!--|[a-z][a-z0-9:_-]*[\s>/])", re.IGNORECASE)
@@ -70,6 +70,8 @@ def identify(stream: BinaryIO, name: str, columns: Mapping[str, str]) -> Content
 
 def marked_format(head: bytes) -> tuple[Marked, str] | None:
     """Return the format that the beginning of a file proves, of those with a reader of their own, and by what."""
+    if is_pdf(head):
+        return "pdf", "it begins with %PDF-"
     start = _LEAD.match(head).end()  # type: ignore[union-attr]  # which matches nothing as well
     if _MEDIAWIKI.match(head, start):
         return "wikipedia", "its root is <mediawiki> in the namespace of MediaWiki's exports"

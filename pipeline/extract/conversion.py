@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.table.schema import KeptType, RejectReason
 
 _LENGTH = struct.Struct("<I")
+ROUTES = frozenset({"text", "ocr", "vlm", "blank", "failed"})
 _SCALARS: dict[str, tuple[type, ...]] = {"text": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
@@ -43,6 +44,9 @@ class Converted:
     metadata: dict[str, object] = field(default_factory=dict)
     kept: dict[str, object] = field(default_factory=dict)
     """Values of the format's own columns."""
+    pages: list[tuple[int, int, str, float | None]] | None = None
+    """Of each page where its text begins and ends, its route and confidence (`units.PageText`)."""
+    pictures: list[str] = field(default_factory=list)
 
 
 Convert = Callable[[bytes, Mapping[str, Any]], Converted]
@@ -67,19 +71,19 @@ def handler(convert: Convert) -> Callable[[bytes], bytes]:
 
 def converted(
     pool: WorkerPool, units: Iterable[Page | Raw | Document | Reject], columns: Mapping[str, KeptType]
-) -> Iterator[Document | Reject]:
-    """Yield one document or reject for each unit, in order; none can drop. What is no `Raw` passes through.
+) -> Iterator[Page | Document | Reject]:
+    """Yield one document or reject for each unit, in order; none can drop. What is no `Raw` passes through,
+    pages to their own workers.
 
     `pool` runs the format's handler; `columns` are the format's own. `units` is read lazily, a bounded number ahead.
 
     Raises: GristmillError when workers cannot be started.
     """
     from pipeline.extract.isolation import WorkerFailure
-    from pipeline.extract.units import MAX_DETAIL, Page, Raw, Reject
+    from pipeline.extract.units import MAX_DETAIL, Raw, Reject
 
-    def requests() -> Iterator[tuple[Raw | Document | Reject, bytes | None]]:
+    def requests() -> Iterator[tuple[Page | Raw | Document | Reject, bytes | None]]:
         for unit in units:
-            assert not isinstance(unit, Page), "pages have a handler of their own"
             if isinstance(unit, Raw):
                 head = json.dumps(dict(unit.facts)).encode()
                 yield replace(unit, payload=b""), b"".join((_LENGTH.pack(len(head)), head, unit.payload))
@@ -116,12 +120,18 @@ def _read(answer: bytes) -> Converted:
         is_sound = isinstance(found.text, str) and isinstance(found.metadata, dict) and isinstance(found.kept, dict)
         if not is_sound or any(not isinstance(each, (str, type(None))) for each in (found.title, found.licence)):
             raise TypeError("a field of a wrong type")
+        if found.pages is not None and not _are_pages(found.pages, len(found.text)):
+            raise TypeError("pages that are none")
+        if not isinstance(found.pictures, list) or any(not isinstance(each, str) for each in found.pictures):
+            raise TypeError("pictures that are none")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RefusedError("crash", f"a worker's answer is none: {error}") from error
     return found
 
 
 def _joined(known: Document, found: Converted, columns: Mapping[str, KeptType]) -> Document:
+    from pipeline.extract.units import PageText
+
     for name, value in found.kept.items():
         if name not in columns or not _fits(value, columns[name]):
             raise RefusedError("crash", f"a worker's answer has a column {name!r} of a wrong type")
@@ -133,7 +143,20 @@ def _joined(known: Document, found: Converted, columns: Mapping[str, KeptType]) 
         licence=found.licence or known.licence,
         metadata=known.metadata | {name: value for name, value in found.metadata.items() if value is not None},
         kept=known.kept | found.kept,
+        pages=None if found.pages is None else tuple(PageText(*page) for page in found.pages),
+        pictures=tuple(found.pictures),
     )
+
+
+def _are_pages(pages: list[Any], length: int) -> bool:
+    """Whether these follow one another in a text of `length` characters."""
+    end = 0
+    for first, last, route, sure in pages:
+        is_placed = type(first) is int and type(last) is int and end <= first <= last <= length
+        if not is_placed or route not in ROUTES or not (sure is None or 0 <= sure <= 1):
+            return False
+        end = last
+    return True
 
 
 def _fits(value: object, kind: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.extract.code.reader import CODE
 from pipeline.extract.html.files import HTML, MARKDOWN, TEXT
 from pipeline.extract.latex.reader import LATEX
+from pipeline.extract.pdf.reader import PDF
 from pipeline.extract.threads.reddit import REDDIT
 from pipeline.extract.threads.stackexchange import STACKEXCHANGE
 from pipeline.extract.units import Reader
@@ -15,6 +16,7 @@ READERS: dict[str, Reader] = {
     "html": HTML,
     "latex": LATEX,
     "markdown": MARKDOWN,
+    "pdf": PDF,
     "reddit": REDDIT,
     "stackexchange": STACKEXCHANGE,
     "text": TEXT,

@@ -160,6 +160,7 @@ class WorkerPool:
         """Read items and submit them in batches until enough are `waiting`; whether there may be more."""
         batch: list[_Item] = []
         bytes_ahead, more = sum(len(item.request) for _, item in waiting if item is not None), True
+        is_asked = any(item is not None for _, item in waiting)
         while len(waiting) < 3 * self.size * BATCH_ITEMS and bytes_ahead < MAX_BYTES_IN_FLIGHT:
             found = next(source, None)
             if found is None:
@@ -171,6 +172,9 @@ class WorkerPool:
             if item is not None:
                 batch.append(item)
                 bytes_ahead += len(item.request)
+                is_asked = True
+            elif not is_asked:  # nothing to wait for: what passes through is not counted, and must not pile up
+                break
             if len(batch) >= BATCH_ITEMS or sum(len(item.request) for item in batch) >= BATCH_BYTES:
                 self._submit(batch)
                 batch = []
@@ -425,6 +429,8 @@ class _WorkerProcess:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if number == signal.SIGKILL:
             return _Ending("killed", "the worker was killed")
+        if number == signal.SIGXCPU:
+            return _Ending("timeout", "a step of it took more than its CPU time")
         if number:
             return _Ending("crash", f"the worker ended with {signal.Signals(number).name}")
         return _Ending("crash", f"the worker ended with exit status {os.WEXITSTATUS(status)}")

@@ -14,6 +14,12 @@ Codec = Literal["plain", "gzip", "lz4", "zstd", "xz", "bz2"]
 
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"})
 TEXT_TYPE = "text/plain"
+PDF_TYPES = frozenset({"application/pdf", "application/x-pdf"})
+ANY_TYPES = frozenset(
+    {"application/octet-stream", "binary/octet-stream", "application/download", "application/x-download"}
+    | {"application/force-download"}
+)
+"""Types that say nothing but that a body is to be saved."""
 PAGE_TYPES = HTML_TYPES | {TEXT_TYPE}
 CODECS: dict[Codec, bytes] = {
     "gzip": b"\x1f\x8b\x08",
@@ -56,7 +62,7 @@ _FILES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x89HDF\r\n", "an HDF5 file", CONVERT),
     (0, b"\x93NUMPY", "a NumPy array", CONVERT),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1", "an old Office document", CONVERT),
-    (0, b"%PDF-", "a PDF", "extract its text first"),
+    (0, b"%PDF-", "a PDF", "set `format: pdf`"),
     (0, b"\x89PNG\r\n", "a PNG image", _NO_CORPUS),
     (0, b"GIF8", "a GIF image", _NO_CORPUS),
     (0, b"\xff\xd8\xff", "a JPEG image", _NO_CORPUS),
@@ -122,6 +128,11 @@ def looks_like_markup(body: bytes) -> bool:
     """Say whether the beginning of `body` is text with an HTML tag: enough where its header says that it is HTML."""
     head = _head(body)
     return _HTML.search(head) is not None and _CONTROL.search(head, 0, 1024) is None
+
+
+def is_pdf(body: bytes) -> bool:
+    """Say whether a body begins as a PDF does."""
+    return body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n\0").startswith(b"%PDF-")
 
 
 def refuse_type(media_type: str | None) -> str | None:

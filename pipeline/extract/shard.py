@@ -16,16 +16,16 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
 from pipeline.extract.archives import is_archive
-from pipeline.extract.config import OPTIONS, ExtractConfig, KeepColumn
+from pipeline.extract.config import OPTIONS, PAGES_FOLDER, ExtractConfig, KeepColumn, PdfConfig, VisionConfig, has_pages
 from pipeline.extract.content import Content, Marked, identify
 from pipeline.extract.conversion import converted
 from pipeline.extract.corpora.parquet import read_parquet
@@ -35,13 +35,15 @@ from pipeline.extract.formats import READERS
 from pipeline.extract.html.messages import HANDLER, HtmlOptions
 from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerLimits, WorkerPool
+from pipeline.extract.pdf.reader import check_engine
 from pipeline.extract.units import DAMAGE, Document, Entry, Given, Page, Raw, Reject, refuse
 from pipeline.extract.warc.archive import read_warc
 from pipeline.inputs.files import InputFile
 from pipeline.inputs.shipped import lid_model_hash
 from pipeline.table import schema
+from pipeline.table.catalog import ANSWERS
 from pipeline.table.config import StageConfig
-from pipeline.table.errors import InputError, ShardError, UnreadableInputError
+from pipeline.table.errors import ConfigError, InputError, ShardError, UnreadableInputError
 from pipeline.table.schema import RejectReason
 from pipeline.table.shards import Group, Identity, Manifest, Part, PartWriter, Tally, Work, digest, read_batches
 from pipeline.table.storage import Storage
@@ -67,6 +69,8 @@ _BUFFER_CHARACTERS = 8 << 20
 Result = Page | Raw | Document | Reject
 Pools = Callable[[str], WorkerPool]
 """Gives the workers of a handler (`module:function`), started at the first call."""
+Shown = Callable[[Iterable[Result], Callable[[Raw], Page | Document | Reject], VisionConfig, str], Iterator[Result]]
+"""Has a model read the pictures of pages: `pipeline.extract.pdf.vision.shown`, which imports the network's client."""
 Watch = Callable[[int, int], None]
 """Called with the number of rows finished since the last call and the place in the input's bytes; raises to stop."""
 
@@ -94,12 +98,19 @@ class ExtractJob:
     """Of a bucket, its further inputs, each with those that are read together with it."""
     is_found: bool = False
     """Whether the format was told by the content: then the source has not its columns, and `metadata` has them."""
+    shown: Shown | None = None
+    has_pages: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = "auto" if self.is_found else self.format
+        object.__setattr__(self, "has_pages", has_pages(given, self.config))
 
     def read_as(self, form: str) -> ExtractJob:
         """Return the job with the format that `format_of` found, where its source names none."""
         if self.format != "auto":
             return self
-        return replace(self, format=form, options=OPTIONS.get(form, StageConfig)(), is_found=True)
+        told = self.config.pdf.model_dump() if form == "pdf" and self.config.pdf is not None else {}
+        return replace(self, format=form, options=OPTIONS.get(form, StageConfig)(**told), is_found=True)
 
     @property
     def kept_types(self) -> dict[str, str]:
@@ -139,6 +150,11 @@ class ExtractJob:
     def rejects(self) -> Group:
         return Group(self.storage, f"{self.source}/rejects")
 
+    @property
+    def pages(self) -> Group | None:
+        """Where it is written how the pages of each document were read; None where documents have no pages."""
+        return Group(self.storage, f"{self.source}/{PAGES_FOLDER}") if self.has_pages else None
+
     def stem(self, number: int) -> str:
         """Return the stem of the parts of shard `number`; no name of an input is that of a bucket."""
         named = self.input.name if self.bucket is None else f"\0{self.bucket}"
@@ -165,25 +181,44 @@ class ExtractJob:
         config |= {} if self.bucket is None else {"buckets": BUCKETS}
         if (reader := READERS.get(self.format)) is not None:
             limits = {"payload_bytes", "record_bytes"}
-            config |= {"options": self.options.model_dump(mode="json"), "reader": reader.version}
+            options = self.options
+            said = options.identity() if isinstance(options, PdfConfig) else options.model_dump(mode="json")
+            config |= {"options": said, "reader": reader.version}
             if reader.handler != HANDLER:
                 config |= {"columns": {} if self.is_found else dict(reader.columns)}
                 config |= self.config.model_dump(mode="json", include={"limits": limits, "language_gate": True})
-                return Identity("extract", VERSION, config, {name: version(name) for name in reader.libraries})
+                return Identity("extract", VERSION, config, _versions(reader.libraries))
         elif self.keep:
             config[schema.KEEP_COLUMNS] = {name: [item.path, item.type] for name, item in self.keep.items()}
         if self.format != "warc" and reader is None:  # what concerns pages alone must not re-read a corpus
             config |= {"columns": dict(self.columns), "record_bytes": self.config.limits.record_bytes}
             return Identity("extract", VERSION, config)
-        settings = self.config.model_dump(mode="json", exclude={"limits": {"cpu_s", "memory_bytes", "record_bytes"}})
+        nets = {"cpu_s", "memory_bytes", "record_bytes"}
+        settings = self.config.model_dump(mode="json", exclude={"limits": nets, "retry": True})
         libraries = _libraries() | ({"lid.176": lid_model_hash()} if self.config.language_gate else {})
+        if self.config.pdf is None or not self.has_pages:
+            del settings["pdf"]
+        else:
+            settings["pdf"] = self.config.pdf.identity()
+            libraries |= _versions(READERS["pdf"].libraries) | {"pdf": READERS["pdf"].version}
         return Identity("extract", VERSION, {**config, **settings}, libraries)
 
 
 @cache
 def _libraries() -> dict[str, str]:
     """Return the versions that decide a page's text; once, since a look-up reads files and a crawl has many inputs."""
-    return {name: version(name) for name in ("trafilatura", "resiliparse", "lxml", "justext", "fasttext-community")}
+    return _versions(("trafilatura", "resiliparse", "lxml", "justext", "fasttext-community"))
+
+
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return what decides texts and is installed: what an extra brings changes them, too."""
+    found = {}
+    for name in libraries:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def gathered(form: str, files: Sequence[InputFile]) -> list[tuple[int | None, list[tuple[InputFile, ...]]]]:
@@ -210,10 +245,11 @@ def gathered(form: str, files: Sequence[InputFile]) -> list[tuple[int | None, li
 
 @dataclass(frozen=True)
 class Shard:
-    """One finished shard of an input, or of a bucket: its two parts and its counts."""
+    """One finished shard of an input, or of a bucket: its parts and its counts."""
 
     documents: Part
     rejects: Part
+    pages: Part | None
     next_offset: int | None
     reasons: Mapping[str, int]
     """Rejects by reason."""
@@ -226,8 +262,10 @@ class Shard:
 
 def page_pool(workers: int, config: ExtractConfig, handler: str = HANDLER) -> WorkerPool:
     """Start the isolated workers of a handler, by default that of pages; close them by leaving the `with` block."""
-    limits = WorkerLimits(cpu_s=config.limits.cpu_s, memory_bytes=config.limits.memory_bytes)
-    return WorkerPool(handler, workers, limits)
+    own = next((reader.worker_limits for reader in READERS.values() if reader.handler == handler), None)
+    limits = {"cpu_s": config.limits.cpu_s, "memory_bytes": config.limits.memory_bytes}
+    nets = {**limits, **own(config.limits)} if own else limits
+    return WorkerPool(handler, workers, WorkerLimits(**nets))  # type: ignore[arg-type]
 
 
 def finished_shards(job: ExtractJob) -> list[Shard]:
@@ -236,15 +274,17 @@ def finished_shards(job: ExtractJob) -> list[Shard]:
     for number in itertools.count():
         work = job.work(number)
         documents, rejects = _proof(job.documents, work), _proof(job.rejects, work)
-        if documents is None or rejects is None:
+        pages = _proof(job.pages, work) if job.pages else None
+        if documents is None or rejects is None or (job.pages and pages is None):
+            break
+        if not rejects.counts.keys().isdisjoint(job.config.retry):
             break
         next_offset = documents.details["next_offset"]
         unread = documents.details.get("unread", [])
         if isinstance(unread, str):  # of the one input, as version 0.2.0 wrote it
             unread = [(documents.details["file"], unread)]
-        shards.append(
-            Shard(documents.part, rejects.part, next_offset, rejects.counts, documents.counts, job.format, unread)
-        )
+        parts = documents.part, rejects.part, pages.part if pages else None
+        shards.append(Shard(*parts, next_offset, rejects.counts, documents.counts, job.format, unread))
         if next_offset is None:
             break
     return shards
@@ -389,7 +429,9 @@ def read(
         return
     try:
         if form == "warc":
-            yield from read_warc(stream, name, start, limits, earlier)
+            if job.config.pdf is not None:
+                check_engine(job.config.pdf)
+            yield from read_warc(stream, name, start, limits, earlier, job.config.pdf)
         elif form in READERS:
             address = job.input.shown_url
             given = Given(name, limits, job.read_as(form).options, job.beside, address, job.storage, rows)
@@ -460,11 +502,11 @@ class _Feed:
 def _make_shard(job: ExtractJob, number: int, feed: _Feed, pools: Pools, watch: Callable[[int], None]) -> Shard:
     work = job.work(number)
     results = by_workers(job, feed.shard(job.config.part_bytes), pools)
-    with (
-        PartWriter(job.documents, work, schema.documents_schema(job.kept_types)) as documents,
-        PartWriter(job.rejects, work, schema.REJECTS) as rejects,
-    ):
-        buffer = _Buffer(job.source, documents, rejects)
+    with ExitStack() as parts:
+        documents = parts.enter_context(PartWriter(job.documents, work, schema.documents_schema(job.kept_types)))
+        rejects = parts.enter_context(PartWriter(job.rejects, work, schema.REJECTS))
+        pages = parts.enter_context(PartWriter(job.pages, work, schema.PAGES)) if job.pages else None
+        buffer = _Buffer(job.source, documents, rejects, pages)
         told = 0
         for result in results:
             buffer.add(result)
@@ -475,27 +517,41 @@ def _make_shard(job: ExtractJob, number: int, feed: _Feed, pools: Pools, watch: 
         watch(buffer.rows - told)
     counts = dict(feed.counts) | dict(sorted(buffer.kept.items()))
     rejected = rejects.finish(Tally(rows_in=rejects.rows, counts=buffer.reasons))
+    paged = pages.finish(Tally(rows_in=pages.rows)) if pages else None
     details: dict[str, Any] = {"next_offset": feed.next_offset, "file": job.name}
     details |= {"unread": feed.unread} if feed.unread else {}
     tally = Tally(rows_in=counts["units"] + counts["damage"], rejects=rejects.rows, counts=counts, details=details)
-    return Shard(documents.finish(tally), rejected, feed.next_offset, buffer.reasons, counts, job.format, feed.unread)
+    made = documents.finish(tally), rejected, paged
+    return Shard(*made, feed.next_offset, buffer.reasons, counts, job.format, feed.unread)
 
 
 def by_workers(job: ExtractJob, results: Iterable[Result], pools: Pools) -> Iterator[Document | Reject]:
     """Yield a document or reject for each result, in order: pages and raw content go through their format's workers."""
     reader = READERS.get(job.format)
     handler = HANDLER if job.format == "warc" else reader.handler if reader else None
-    made: Iterator[Result]
+    made: Iterable[Result] = results
+    pdf, columns = job.config.pdf if job.format == "warc" else job.options, READERS["pdf"].columns
+    if isinstance(pdf, PdfConfig):
+        assert READERS["pdf"].handler is not None, "PDFs are read by workers"
+        pool = pools(READERS["pdf"].handler)
+        if pdf.vision is not None and pdf.ocr != "off":
+            if not job.storage.is_local:
+                where = f"{job.source}: workspace {job.storage.url}"
+                raise ConfigError(f"{where}: a model's answers are stored durably on a local disk; use a local one")
+            folder = job.storage.path(ANSWERS)
+            assert job.shown is not None, "who makes jobs of PDFs says who shows them"
+            made = job.shown(made, lambda unit: next(converted(pool, [unit], columns)), pdf.vision, folder)
+        made = converted(pool, made, columns)
     if handler == HANDLER:
-        made = extract_pages(pools(handler), results, html_options(job.config))
-    elif handler is not None:
-        made = converted(pools(handler), results, READERS[job.format].columns)
-    else:
-        made = iter(results)
+        made = extract_pages(pools(handler), made, html_options(job.config))
+    elif handler is not None and handler != READERS["pdf"].handler:
+        made = converted(pools(handler), made, READERS[job.format].columns)
     for result in made:
         assert isinstance(result, (Document, Reject)), f"{job.format} has no workers"
         if reader is not None and job.is_found and isinstance(result, Document):
             facts = {name: value for name, value in result.kept.items() if value is not None}
+            if result.pages is not None and not job.has_pages:
+                facts["pages"] = [asdict(page) for page in result.pages]
             yield replace(result, metadata=result.metadata | facts, kept=dict.fromkeys(job.keep))
         else:
             yield result
@@ -517,9 +573,9 @@ def html_options(config: ExtractConfig) -> HtmlOptions:
 class _Buffer:
     """Documents and rejects on their way into the two parts of a shard, in order."""
 
-    def __init__(self, source: str, documents: PartWriter, rejects: PartWriter) -> None:
+    def __init__(self, source: str, documents: PartWriter, rejects: PartWriter, pages: PartWriter | None) -> None:
         self._source = source
-        self._writers = documents, rejects
+        self._writers = documents, rejects, pages
         self._documents: list[Document] = []
         self._rejects: list[Reject] = []
         self._characters = 0
@@ -542,9 +598,12 @@ class _Buffer:
 
     def flush(self) -> None:
         """Write what is held."""
-        documents, rejects = self._writers
+        documents, rejects, pages = self._writers
         if self._documents:
-            documents.write(documents_table(self._source, self._documents, documents.schema))
+            table = documents_table(self._source, self._documents, documents.schema)
+            documents.write(table)
+            if pages is not None:
+                pages.write(pages_table(table[schema.DOC_ID], self._documents))
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
         self._documents, self._rejects, self._characters = [], [], 0
@@ -569,6 +628,27 @@ def documents_table(source: str, documents: Sequence[Document], columns: pa.Sche
         for d in documents
     ]
     return pa.Table.from_pylist(rows, columns)
+
+
+def pages_table(ids: pa.ChunkedArray, documents: Sequence[Document]) -> pa.Table:
+    """Return how the pages of documents were read as rows of `schema.PAGES`, beside their ids."""
+    rows: list[dict[str, object]] = []
+    for d in documents:
+        if d.pages is None:
+            rows.append(dict.fromkeys(schema.PAGES.names))
+            continue
+        seen = [page for page in d.pages if page.route in ("ocr", "vlm")]
+        sure = [page.confidence for page in seen if page.confidence is not None]
+        rows.append(
+            {
+                "pages": [asdict(page) for page in d.pages],
+                "page_count": len(d.pages),
+                "ocr_pages": len(seen),
+                "ocr_confidence": sum(sure) / len(sure) if sure else None,
+                "failed_pages": sum(page.route == "failed" for page in d.pages),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema.PAGES).set_column(0, schema.PAGES.field(0), ids)
 
 
 def rejects_table(source: str, rejects: Sequence[Reject]) -> pa.Table:

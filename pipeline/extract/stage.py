@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,9 +15,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.extract.config import ExtractConfig
+from pipeline.extract.config import PAGES_FOLDER, ExtractConfig, PdfConfig
 from pipeline.extract.formats import READERS
 from pipeline.extract.isolation import WorkerPool
+from pipeline.extract.pdf.ocr import installed
 from pipeline.extract.shard import (
     MAX_NAMED,
     ExtractJob,
@@ -46,8 +48,8 @@ _CURATED_AGAIN = 2.0
 FORMER_PART_BYTES = 1 << 30
 """The default until 0.2.0."""
 
-Parts = tuple[list[Part], list[Part]]
-"""A job's parts: of documents and of rejects."""
+Parts = tuple[list[Part], list[Part], list[Part]]
+"""A job's parts: of documents, of rejects, and of pages where it has those."""
 Extracted = tuple[ExtractJob, list[Shard]]
 
 
@@ -64,9 +66,15 @@ def extract_stage(
     found = [job.read_as(formats.get(job.input.name, "auto")) for job in jobs]
     done = _finished(context, source, index, found)
     pending = [job for job in jobs if job.stem(0) not in done]
+    withdrawing, withdrawn = threading.Lock(), False
 
     def make(job: ExtractJob, progress: Progress) -> Made[Extracted]:
+        nonlocal withdrawn
         seen = 0
+        with withdrawing:
+            if job.config.retry and not withdrawn:
+                _withdraw(context, source, found)
+            withdrawn = True
 
         def watch(rows: int, position: int) -> None:
             nonlocal seen
@@ -84,11 +92,14 @@ def extract_stage(
 
     def complete(results: Sequence[Extracted], publish: Publish, progress: Progress) -> Totals:
         parts = done | {
-            job.stem(0): ([shard.documents for shard in shards], [shard.rejects for shard in shards])
+            job.stem(0): (
+                [shard.documents for shard in shards],
+                [shard.rejects for shard in shards],
+                [shard.pages for shard in shards if shard.pages is not None],
+            )
             for job, shards in results
         }
-        documents = [part for listed, _ in parts.values() for part in listed]
-        rejects = [part for _, listed in parts.values() for part in listed]
+        documents, rejects, pages = ([part for each in parts.values() for part in each[kind]] for kind in range(3))
         alone, gathered = ([job for job in jobs if (job.bucket is None) == each] for each in (True, False))
         details: dict[str, Any] = {"shards": {job.input.name: len(parts[job.stem(0)][0]) for job in alone}}
         if gathered:
@@ -103,9 +114,16 @@ def extract_stage(
         if jobs and jobs[0].keep:
             details[KEEP_COLUMNS] = jobs[0].kept_types
         publish(context.group(source, "rejects"), rejects, Index(stage="extract"))
+        if any(job.has_pages for job in jobs):
+            publish(context.group(source, PAGES_FOLDER), pages, Index(stage="extract"))
         publish(context.group(source, "documents"), documents, Index(stage="extract", details=details))
-        _prune(context, source, {part.stem for part in documents}, publish)
+        _prune(context, source, {part.stem: part.ids for part in documents}, publish)
         made = [shard for _, shards in results for shard in shards]
+        if any(_lacks_engine(job, shards) for job, shards in results):
+            context.reporter.line(
+                f"warning: {source}: nothing is installed that reads pictures: pages without a sound text layer "
+                "fail (pip install 'gristmill[ocr]', or `ocr: off`)"
+            )
         _warn(context, source, sum(len(job.files) for job in jobs), made)
         rows = sum(part.rows for part in documents)
         return Totals(rows + sum(part.rows for part in rejects), rows, _reasons(made))
@@ -130,7 +148,9 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
     """Return the parts of the jobs that the indexes prove to be done, by the job's first stem."""
     if index is None:
         return {}
-    listed = context.group(source, "documents").present(), context.group(source, "rejects").present()
+    listed = [context.group(source, folder).present() for folder in ("documents", "rejects")]
+    paged = context.group(source, PAGES_FOLDER).present() if any(job.has_pages for job in jobs) else None
+    listed += [paged] if paged is not None else []
     done: dict[str, Parts] = {}
     for job in jobs:
         sized = [job]
@@ -138,10 +158,45 @@ def _finished(context: Context, source: str, index: Index | None, jobs: Sequence
             sized.append(replace(job, config=job.config.model_copy(update={"part_bytes": FORMER_PART_BYTES})))
         for each in sized:
             names = [each.work(number).name for number in range(_listed(index, job)[0])]
+            if _is_to_retry(context.group(source, "rejects"), names, job):
+                break
             if names and all(name in parts for name in names for parts in listed):
-                done[job.stem(0)] = [listed[0][name] for name in names], [listed[1][name] for name in names]
+                documents, rejects, *pages = ([parts[name] for name in names] for parts in listed)
+                done[job.stem(0)] = documents, rejects, pages[0] if pages else []
                 break
     return done
+
+
+def _withdraw(context: Context, source: str, jobs: Sequence[ExtractJob]) -> None:
+    """Make parts that are tried again undone, indexes first: their names stay, and what they hold may become another.
+
+    Whatever ends the run then, no index and no manifest speaks of what a file held before.
+    """
+    rejects, listed = context.group(source, "rejects"), context.group(source, "documents").index()
+    if listed is None:
+        return
+    again: set[str] = set()
+    for job in jobs:
+        names = [job.work(number).name for number in range(_listed(listed, job)[0])]
+        first = next((at for at, name in enumerate(names) if _is_to_retry(rejects, [name], job)), len(names))
+        again.update(names[first:])
+    for folder in ("documents", "rejects", PAGES_FOLDER):
+        group = context.group(source, folder)
+        index = group.index()
+        if index is not None and any(part.name in again for part in index.parts):
+            group.complete([part for part in index.parts if part.name not in again], index)
+    for folder in ("documents", "rejects", PAGES_FOLDER):
+        group = context.group(source, folder)
+        for name in again & {each.removesuffix(".json") for each in context.storage.names(group.manifests)}:
+            context.storage.delete(group.manifest_path(name))
+
+
+def _is_to_retry(rejects: Group, names: Sequence[str], job: ExtractJob) -> bool:
+    """Whether parts of a job have rejects that the run is asked to try again."""
+    if not job.config.retry:
+        return False
+    counts = (manifest.counts for name in names if (manifest := rejects.manifest(name)) is not None)
+    return any(not each.keys().isdisjoint(job.config.retry) for each in counts)
 
 
 def _listed(index: Index, job: ExtractJob) -> tuple[int, int]:
@@ -158,13 +213,24 @@ def bytes_added(index: Index, jobs: Sequence[ExtractJob]) -> int:
     return sum(max(job.size - _listed(index, job)[1], 0) for job in jobs)
 
 
-def _prune(context: Context, source: str, stems: set[str], publish: Publish) -> None:
-    """Take what was measured of documents that are gone out of every index, also of stages no longer configured."""
+def _prune(context: Context, source: str, stems: Mapping[str, str], publish: Publish) -> None:
+    """Take what was measured of documents that are gone out of every index, also of stages no longer configured.
+
+    `stems` are those of the documents, with the digests of their ids. Pages that an extraction without PDFs left behind
+    are of other documents: nothing makes them anew.
+    """
     for folder in group_folders(context.storage, source):
         group = context.group(source, folder)
         index = group.index() if folder not in ("documents", "rejects", "curated") else None
-        if index is not None and any(part.stem not in stems for part in index.parts):
-            publish(group, [part for part in index.parts if part.stem in stems], index)
+        if index is None:
+            continue
+        kept = [
+            part
+            for part in index.parts
+            if part.stem in stems and (folder != PAGES_FOLDER or part.ids == stems[part.stem])
+        ]
+        if len(kept) < len(index.parts):
+            publish(group, kept, index)
 
 
 def _warn(context: Context, source: str, inputs: int, made: Sequence[Shard]) -> None:
@@ -177,6 +243,14 @@ def _warn(context: Context, source: str, inputs: int, made: Sequence[Shard]) -> 
             f"warning: {source}: {count:,} of {inputs:,} inputs could not be read, each is one row of "
             f"{source}.rejects: {', '.join(unread)}{more}"
         )
+
+
+def _lacks_engine(job: ExtractJob, shards: Sequence[Shard]) -> bool:
+    """Whether a job had PDFs read, as far as its format says, and no engine to read their pictures with."""
+    form = shards[0].format if shards else job.format
+    options = job.config.pdf if form == "warc" else job.read_as(form).options
+    is_wanted = isinstance(options, PdfConfig) and options.ocr != "off" and options.engine == "auto"
+    return is_wanted and installed() is None
 
 
 def _reasons(shards: Sequence[Shard]) -> str:
@@ -200,8 +274,12 @@ def _reasons(shards: Sequence[Shard]) -> str:
     return ", ".join(notes)
 
 
-def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Iterator[Document | Reject]:
+def look(
+    job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool], pictures: int = 0
+) -> Iterator[Document | Reject]:
     """Yield what `extract_stage` would make of an input, in order and as it comes; nothing is written.
+
+    Documents that have pages come with the `pictures` of so many.
 
     Raises: InputError when nothing of the input can be read; ShardError.
     """
@@ -212,10 +290,19 @@ def look(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> 
             for entry in entries:
                 if entry.record_type == "file" and isinstance(entry.result, Reject):
                     raise InputError(f"{job.input.shown_url}: {entry.result.reason}: {entry.result.detail}")
-                if entry.result is not None:
+                if isinstance(entry.result, Raw) and pictures:
+                    yield replace(entry.result, facts={**entry.result.facts, "pictures": pictures})
+                elif entry.result is not None:
                     yield entry.result
 
         yield from by_workers(job, results(), partial(pools, job.config))
+
+
+def _unshown(job: ExtractJob) -> ExtractJob:
+    """Return the job with no model to ask, which an estimate must not: it costs, and nothing may be served yet."""
+    pdf = job.config.pdf and job.config.pdf.model_copy(update={"vision": None})
+    told = {"vision": None} if isinstance(job.options, PdfConfig) else {}
+    return replace(job, config=job.config.model_copy(update={"pdf": pdf}), options=job.options.model_copy(update=told))
 
 
 @dataclass(frozen=True)
@@ -233,7 +320,7 @@ class Sample:
 def sample(job: ExtractJob, pools: Callable[[ExtractConfig, str], WorkerPool]) -> Sample | None:
     """Extract the first units of a job; times and sizes come back per raw byte."""
     started = time.monotonic()
-    job = recognised(job)
+    job = _unshown(recognised(job))
     reader = READERS.get(job.format)
     is_put_together = reader is not None and reader.together is not None and not reader.of_files
     most = None if is_put_together else SAMPLE_UNITS + (reader is None or not reader.of_files)

@@ -58,10 +58,25 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class PageText:
+    """Where the text of a page stands in its document's (characters), how it was read, and how sure that is (0 to 1).
+
+    `route` is "text" (the layer), "ocr", "vlm" (a model that was shown its picture), "blank" or "failed".
+    """
+
+    start: int
+    end: int
+    route: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A unit that became text. `metadata` is JSON-serialisable.
 
-    `kept` are the values of the source's kept columns by name, `unfit` the names of those whose value did not fit.
+    `kept` are the values of the source's kept columns by name, `unfit` the names of those whose value did not fit;
+    `pages` are those of a format that has pages, else None; `pictures`, of the first pages where somebody looks (fact
+    `pictures`), PNG in base64.
     """
 
     origin: Origin
@@ -73,6 +88,8 @@ class Document:
     metadata: dict[str, object] = field(default_factory=dict)
     kept: dict[str, object] = field(default_factory=dict)
     unfit: tuple[str, ...] = ()
+    pages: tuple[PageText, ...] | None = None
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +180,8 @@ class Reader:
     are read together, the first of each group at the head; by default each is read alone. `of_files` says that a
     file is a document: then an empty one is a unit, too, and many share a shard, but for what `is_container` by its
     name (by default an archive); offsets of entries stay below 2^32. Names that begin with one of `skipped` are not
-    looked for in folders.
+    looked for in folders. `worker_limits` are those of its workers (`isolation.WorkerLimits`) where they are not those
+    of pages.
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
@@ -175,6 +193,7 @@ class Reader:
     of_files: bool = False
     is_container: Callable[[str], bool] | None = None
     skipped: tuple[str, ...] = (".", "_")
+    worker_limits: Callable[[ExtractLimits], Mapping[str, float]] | None = None
 
     @property
     def columns(self) -> dict[str, KeptType]:

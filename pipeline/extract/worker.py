@@ -18,7 +18,8 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import BinaryIO
 
@@ -127,6 +128,30 @@ def _limit(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes if hard < 0 else min(memory_bytes, hard), hard))
+
+
+@contextmanager
+def allow(cpu_s: float, memory_bytes: int) -> Iterator[None]:
+    """Have the kernel end this process (SIGXCPU) when the block takes more CPU time than that, to the second, and let
+    allocations fail beyond so many bytes more than there are.
+
+    For a handler whose request is made of steps that each may hang, in code that no signal's handler could stop.
+    """
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS)}
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/statm", "rb") as statm:
+        size = int(statm.read().split()[0]) * resource.getpagesize()
+    ends = {
+        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime + cpu_s) + 1,
+        resource.RLIMIT_AS: size + memory_bytes,
+    }
+    for kind, (soft, hard) in before.items():
+        resource.setrlimit(kind, (min(end for end in (ends[kind], soft, hard) if end >= 0), hard))
+    try:
+        yield
+    finally:
+        for kind, limits in before.items():
+            resource.setrlimit(kind, limits)
 
 
 def _silence() -> None:

@@ -57,7 +57,7 @@ def preset_names(kind: PresetKind) -> list[str]:
     return sorted(path.stem for path in Path(str(importlib.resources.files("configs")), kind).glob("*.yaml"))
 
 
-_OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "code_repositories", "files")
+_OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "code_repositories", "files", "pdf")
 TEMPLATES = (*_OWN, *preset_names("corpora"))
 """Starting configurations: of kinds of inputs, and of published corpora."""
 

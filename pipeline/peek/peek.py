@@ -104,6 +104,7 @@ _SUFFIXES = {
     **dict.fromkeys(("html", "htm", "xhtml"), "html"),
     **dict.fromkeys(("md", "markdown", "mdx", "qmd", "rmd"), "markdown"),
     **dict.fromkeys(("txt", "text"), "text"),
+    "pdf": "pdf",
     **dict.fromkeys(_CODE, "code"),
 }
 _CORPORA = {"jsonl": read_jsonl, "csv": read_csv, "parquet": read_parquet}
@@ -221,7 +222,7 @@ def _archive(stream: BinaryIO, name: str) -> tuple[str | None, str, str]:
         if kind is not None and kind in get_args(Format):
             kinds[kind] += 1
     if "latex" in kinds and any(path.endswith(".tex") for path in names):
-        kinds["latex"] += kinds["text"]  # of figures and data
+        kinds["latex"] += kinds["text"] + kinds["pdf"]  # of data and figures
     if not kinds:
         listed = ", ".join(names[:5]) or "nothing"
         return None, "no", f"an archive of files that nothing here reads ({listed}); unpack it and name what it holds"
@@ -275,6 +276,8 @@ def _container(head: bytes, raw: RawInput) -> str | None:
     if raw.exactly(0, 2) == b"PK":
         return "zip"
     marked = marked_format(head)
+    if marked and marked[0] == "pdf":
+        return "PDF"
     return "XML" if head.startswith(b"<?xml") or (marked and marked[0] != "latex") else None
 
 

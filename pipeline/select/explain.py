@@ -75,12 +75,17 @@ class Explanation:
 def explain(storage: Storage, query: str) -> Explanation:
     """Return what every stage recorded of the document with this doc_id, or of all documents and rejects of a URL.
 
-    Raises: WorkspaceError when nothing has this id or URL, naming those that come close.
+    What has no URL is found by its record's own id, and by the name of its file.
+
+    Raises: WorkspaceError when nothing has this id, URL or name, naming those that come close.
     """
     with connect(storage) as session:
-        column = "doc_id" if _DOC_ID.fullmatch(query) else "url"
-        documents = list(_find(session, "documents", column, query))
-        rejects = list(_find(session, "rejects", column, query)) if column == "url" else []
+        documents, rejects = [], []
+        for column in ("doc_id",) if _DOC_ID.fullmatch(query) else ("url", "origin.record_id", "origin.file"):
+            documents = list(_find(session, "documents", column, query))
+            rejects = list(_find(session, "rejects", column, query)) if column != "doc_id" else []
+            if documents or rejects:
+                break
         if not documents and not rejects:
             raise WorkspaceError(f"{storage.url} has no document or reject {query!r}{_hint(session, query)}")
         return Explanation(

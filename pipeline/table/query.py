@@ -89,6 +89,10 @@ _ADVICE = (
         re.compile(r"(?:refinedweb|dolma3?|mc4)_\w+", re.IGNORECASE),
         "; if it is of signals_recipe_stats: `gristmill run CONFIG --set annotate.recipe_stats=true --until annotate`",
     ),
+    (
+        re.compile(r"page_count|ocr_pages|ocr_confidence|failed_pages", re.IGNORECASE),
+        "; it is of signals_pages, which `format: pdf` makes, and `extract.pdf: true` where `format` is warc or auto",
+    ),
 )
 """Of columns that only some configurations have, what makes them."""
 

@@ -146,6 +146,22 @@ DUPLICATE_COLUMNS = ID_COLUMN | {
 }
 DUPLICATES = arrow(DUPLICATE_COLUMNS)
 
+_PAGE = {"start": pa.int64(), "end": pa.int64(), "route": pa.string(), "confidence": pa.float64()}
+PAGE_COLUMNS = ID_COLUMN | {
+    "pages": Column(
+        pa.list_(pa.field("element", pa.struct(list(_PAGE.items())))),
+        "of each page `start` and `end` (characters of `text`), `route` (`text`: the layer; `ocr`; `vlm`: a vision "
+        "model; `blank`; `failed`) and `confidence` (0 to 1, null for `vlm` and `failed`); null for documents that "
+        "have no pages",
+    ),
+    "page_count": Column(pa.int64(), "pages of the document; null when it has none, as are the next ones"),
+    "ocr_pages": Column(pa.int64(), "pages that were read from their picture: `ocr` and `vlm`"),
+    "ocr_confidence": Column(pa.float64(), "the mean confidence of those"),
+    "failed_pages": Column(pa.int64(), "pages that could not be read"),
+}
+PAGES = arrow(PAGE_COLUMNS)
+"""Columns of `signals/pages`."""
+
 SCORE_COLUMNS = ID_COLUMN | {
     "score": Column(pa.float32(), "raw score of the classifier"),
     "probability": Column(pa.float32(), "the score, calibrated: probability of the class of good texts"),

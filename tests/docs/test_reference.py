@@ -186,7 +186,7 @@ def test_views_have_the_columns_that_stages_write_and_rules_read() -> None:
     for folder, columns in groups.items():
         assert list(VIEWS[folder.replace("/", "_")][2]) == columns.names
     assert list(VIEWS["signals_rephrase"][2]) == VERDICTS.names
-    groups |= {"duplicates": schema.DUPLICATES, "scores/quality": schema.SCORES}
+    groups |= {"signals/pages": schema.PAGES, "duplicates": schema.DUPLICATES, "scores/quality": schema.SCORES}
     planned = {name.replace("quality_", "NAME_") for name in planned_columns(groups)}
     assert planned | set(DECIDED_COLUMNS) == set(VIEWS["outcomes"][2])
 

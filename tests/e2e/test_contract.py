@@ -232,7 +232,14 @@ def test_gc_deletes_what_no_index_lists_and_nothing_else(copied: Path) -> None:
 # The configuration and its switches -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("template", ["web", "corpus"])
+def test_every_starting_configuration_can_be_printed() -> None:
+    from flows.commands import OWN
+
+    files = {path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")}
+    assert files - {"quickstart"} == set(OWN)
+
+
+@pytest.mark.parametrize("template", ["web", "corpus", "pdf"])
 def test_init_prints_a_configuration_that_loads(template: str, tmp_path: Path) -> None:
     from flows.config import load
 

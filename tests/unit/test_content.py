@@ -91,7 +91,7 @@ def tar(mode: str) -> bytes:
         (parquet(text=["a"])[:-10], "unreadable"),
         (pickle.dumps({"text": "a"}), "unreadable"),
         (b"PK\x03\x04" + bytes(40), "unreadable"),
-        (b"%PDF-1.7\n%\xe2\xe3", "unreadable"),
+        (b"%PDF-1.7\n%\xe2\xe3", "pdf"),
         (b"<!DOCTYPE html><p>hello</p>", "unreadable"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "unreadable"),
     ],

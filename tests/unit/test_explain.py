@@ -182,6 +182,14 @@ def test_a_url_finds_documents_and_rejects(tmp_path: Path) -> None:
     assert "reject of source web: charset" in explain(storage, "https://a.org/x").as_text()
 
 
+def test_what_has_no_url_is_found_by_its_file(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path / "ws"))
+    named = {"origin": {"file": "a/locked.pdf", "offset": 0, "record_id": None}, "url": None}
+    wb.write_group(storage, "pdfs/rejects", [[wb.reject(3, "encrypted", source="pdfs") | named]], schema.REJECTS)
+    (reject,) = asdict(explain(storage, "a/locked.pdf"))["rejects"]
+    assert (reject["reason"], reject["origin"]["file"]) == ("encrypted", "a/locked.pdf")
+
+
 @pytest.mark.parametrize("until", ["extract", "annotate", "dedup", "classify", "select"])
 def test_every_stage_of_completeness(tmp_path: Path, until: str) -> None:
     storage = wb.build(str(tmp_path / "ws"), until=until)

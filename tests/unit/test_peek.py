@@ -93,7 +93,6 @@ UNREAD: Mapping[str, tuple[bytes, str]] = {
     "secret.parquet": (b"PARE" + bytes(40), "encrypted"),
     "images.tar.gz": (tar({"a.png": "x", "b.jpg": "y"}), "an archive of files that nothing here reads"),
     "saved.mhtml": (b"From: <x>\nMIME-Version: 1.0\nContent-Type: multipart/related; boundary=x\n\n--x\n", "(MHTML)"),
-    "paper.pdf": (b"%PDF-1.5\n" + bytes(range(200)), "a PDF"),
     "Tags.xml": (b'<?xml version="1.0"?>\n<tags>\n  <row Id="1" TagName="x" />\n</tags>', "the table tags of a dump"),
     "cut.parquet": (b"PAR1" + bytes(200), "a Parquet file without its end"),
 }
@@ -183,6 +182,7 @@ def test_extract_prints_text_or_one_array(tmp_path: Path) -> None:
     ran = here(tmp_path, "extract", path, "-n", "2")
     assert (ran.code, ran.out) == (0, "=== 1 Title 0\ntext 0\n\n=== 2 Title 1\ntext 1\n\n")
     assert ran.err == "2 documents, 0 rejects\n"
+    assert here(tmp_path, "extract", path).err.startswith("4 documents, 1 rejects (--json has them): empty 1 (")
     ran = here(tmp_path, "extract", path, "--json")
     found = ran.rows()
     assert [row["text"] for row in found] == ["text 0", "text 1", "text 2", "text 3", None]

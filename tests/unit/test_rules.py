@@ -67,6 +67,8 @@ def test_good_predicates_bind_and_tell_what_they_read(predicate: str, reads: tup
     ("predicate", "words"),
     [
         ("word_cuont > 5", ["unknown column 'word_cuont'", "nearest: 'word_count'"]),
+        ("failed_pages = 0", ["unknown column 'failed_pages'; it is of signals_pages", "`format: pdf`"]),
+        ("failed_page = 0", ["unknown column 'failed_page' (nearest:"]),
         ("quality > 0.5", ["unknown column 'quality'", "nearest: 'quality_score'"]),
         ("text LIKE '%x%'", ["rules do not read 'text'", "everything"]),
         ("Metadata->>'a' = 'b'", ["rules do not read 'Metadata'", "keep_columns: {lang: meta.lang}"]),

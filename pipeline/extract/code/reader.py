@@ -8,13 +8,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import BinaryIO
 from urllib.parse import quote
 
-from fsspec.utils import glob_translate
-
-from pipeline.extract.archives import ArchivedFile, is_archive, read_files
+from pipeline.extract.archives import ArchivedFile, is_archive, matches, read_files
 from pipeline.extract.code import licences
 from pipeline.extract.config import CodeOptions
 from pipeline.extract.media import not_text
@@ -179,8 +176,8 @@ def _entry(given: Given, options: CodeOptions, file: ArchivedFile, known: _Repos
     if web and file.path:
         web = web.replace("{commit}", known.commit or "HEAD").replace("{repository}", known.name or "")
         url = f"{web.rstrip('/')}/{quote(path)}"
-    is_wanted = not options.include or _matches(path, options.include)
-    if file.path and (_OF_TOOLS.search(file.path) or not is_wanted or _matches(path, options.exclude)):
+    is_wanted = not options.include or matches(path, options.include)
+    if file.path and (_OF_TOOLS.search(file.path) or not is_wanted or matches(path, options.exclude)):
         return Entry(file.number, None, _EXCLUDED)
     if file.is_damage:
         return given.refuse(*file.refusal())
@@ -199,16 +196,6 @@ def _entry(given: Given, options: CodeOptions, file: ArchivedFile, known: _Repos
     facts |= {"generated": options.generated, "vendored": options.vendored}
     facts |= {"minified": options.minified, "data": options.data}
     return Entry(file.number, Raw(Document(origin, url, "", path, metadata=metadata, kept=kept), file.data, facts))
-
-
-def _matches(path: str, globs: tuple[str, ...]) -> bool:
-    name = path.rpartition("/")[2]
-    return any(_pattern(glob).fullmatch(path if "/" in glob else name) is not None for glob in globs)
-
-
-@cache
-def _pattern(glob: str) -> re.Pattern[str]:
-    return re.compile(glob_translate(glob), re.IGNORECASE)
 
 
 def _commit(comment: str | None) -> str | None:

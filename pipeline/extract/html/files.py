@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import BinaryIO
 from urllib.parse import quote
 
-from fsspec.utils import glob_translate
-
-from pipeline.extract.archives import ArchivedFile, read_files
+from pipeline.extract.archives import ArchivedFile, matches, read_files
 from pipeline.extract.config import FileOptions
 from pipeline.extract.html.messages import HANDLER
 from pipeline.extract.media import TEXT_TYPE, looks_like_html, not_text
@@ -57,8 +54,8 @@ def _chosen(stream: BinaryIO, start: int, given: Given) -> Iterator[tuple[Archiv
     options = _options(given)
     for file in read_files(stream, given.file, start, given.limits.payload_bytes):
         url = f"{options.base_url.rstrip('/')}/{quote(file.path)}" if options.base_url else None
-        is_wanted = not options.include or _matches(file.path, options.include)
-        if file.path and (not is_wanted or _matches(file.path, options.exclude)):
+        is_wanted = not options.include or matches(file.path, options.include)
+        if file.path and (not is_wanted or matches(file.path, options.exclude)):
             yield file, Entry(file.number, None, _EXCLUDED)
         elif file.problem is not None:
             yield file, given.refuse(*file.refusal())
@@ -73,16 +70,6 @@ def _chosen(stream: BinaryIO, start: int, given: Given) -> Iterator[tuple[Archiv
 def _options(given: Given) -> FileOptions:
     assert isinstance(given.options, FileOptions), "the options of these formats"
     return given.options
-
-
-def _matches(path: str, globs: tuple[str, ...]) -> bool:
-    name = path.rpartition("/")[2]
-    return any(_pattern(glob).fullmatch(path if "/" in glob else name) is not None for glob in globs)
-
-
-@cache
-def _pattern(glob: str) -> re.Pattern[str]:
-    return re.compile(glob_translate(glob), re.IGNORECASE)
 
 
 def _origin(given: Given, file: ArchivedFile) -> Origin:

@@ -17,10 +17,19 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import BinaryIO, Literal, get_args
 
-from pipeline.extract.config import ExtractLimits
-from pipeline.extract.media import TEXT_TYPE, Codec, looks_like_html, refuse_body, refuse_type
+from pipeline.extract.config import ExtractLimits, PdfConfig
+from pipeline.extract.media import (
+    ANY_TYPES,
+    PDF_TYPES,
+    TEXT_TYPE,
+    Codec,
+    is_pdf,
+    looks_like_html,
+    refuse_body,
+    refuse_type,
+)
 from pipeline.extract.members import Compression, DamagedMember, Member, RawInput, detect
-from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Entry, Origin, Page, Reject
+from pipeline.extract.units import DAMAGE, MAX_DETAIL, UNIT_TYPES, Document, Entry, Origin, Page, Raw, Reject
 from pipeline.extract.warc import http
 from pipeline.extract.warc.records import Record, RecordReader, starts_arc, starts_warc
 from pipeline.table.errors import InputError
@@ -37,7 +46,12 @@ _PLACE = re.compile(r"@\d+$")
 
 
 def read_warc(
-    stream: BinaryIO, file: str, start: int, limits: ExtractLimits, earlier: Iterable[tuple[str, int]] = ()
+    stream: BinaryIO,
+    file: str,
+    start: int,
+    limits: ExtractLimits,
+    earlier: Iterable[tuple[str, int]] = (),
+    pdf: PdfConfig | None = None,
 ) -> Iterator[Entry]:
     """Yield every record of a seekable web archive from the raw offset `start` on, in file order; none can drop.
 
@@ -70,7 +84,7 @@ def read_warc(
     for record_id, offset in earlier:
         known.places.setdefault(_PLACE.sub("", record_id), []).append(offset)
     for record in _join_segments(chain(first, records), block_bytes):
-        yield _to_entry(file, record, limits, known)
+        yield _to_entry(file, record, limits, known, pdf)
 
 
 def _join_segments(records: Iterator[Record], block_bytes: int) -> Iterator[Record]:
@@ -207,9 +221,9 @@ def _is_broken_archive(raw: RawInput, form: Compression) -> bool:
     return starts_warc(head) or starts_arc(head) or not is_sound
 
 
-def _to_entry(file: str, record: Record, limits: ExtractLimits, known: _Known) -> Entry:
+def _to_entry(file: str, record: Record, limits: ExtractLimits, known: _Known, pdf: PdfConfig | None) -> Entry:
     record_type = record.type
-    result: Page | Reject | None = None
+    result: Page | Raw | Reject | None = None
     if record.damage is not None:
         record_type = record_type if record_type in UNIT_TYPES else DAMAGE
         result = _broken(_origin(file, record), record)
@@ -219,7 +233,7 @@ def _to_entry(file: str, record: Record, limits: ExtractLimits, known: _Known) -
         )
         result = Reject(_origin(file, record), record.url or None, "truncated_input", lone[:MAX_DETAIL])
     elif not record.is_joined and record_type in UNIT_TYPES:
-        result = _to_result(file, record, limits, known)
+        result = _to_result(file, record, limits, known, pdf)
     return Entry(record.offset, result, record_type, record.is_resumable)
 
 
@@ -237,7 +251,9 @@ def _origin(file: str, record: Record, *, is_repeated: bool = False) -> Origin:
     return Origin(file, record.offset, record_id or None)
 
 
-def _to_result(file: str, record: Record, limits: ExtractLimits, known: _Known) -> Page | Reject:
+def _to_result(
+    file: str, record: Record, limits: ExtractLimits, known: _Known, pdf: PdfConfig | None
+) -> Page | Raw | Reject:
     identifier, url = record.identifier, record.url or None
     origin = _origin(file, record, is_repeated=known.has(identifier))
     message = _message(record)
@@ -246,12 +262,12 @@ def _to_result(file: str, record: Record, limits: ExtractLimits, known: _Known) 
         return Reject(origin, url, "duplicate_record", detail[:MAX_DETAIL])
     if record.type == "revisit":
         return Reject(origin, url, "empty", _refers_to(record))
-    refused = _refuse_by_header(message, record.type)
+    refused = _refuse_by_header(message, record.type, PDF_TYPES | ANY_TYPES if pdf is not None else frozenset())
     if refused is None and not record.complete:
         refused = ("oversize", f"{record.length} bytes, the limit is {limits.payload_bytes}")
     if refused is not None:
         return Reject(origin, url, refused[0], refused[1][:MAX_DETAIL])
-    return _to_page(origin, url, record, message, limits)
+    return _to_page(origin, url, record, message, limits, pdf)
 
 
 def _refers_to(record: Record) -> str:
@@ -272,7 +288,8 @@ def _message(record: Record) -> http.Message:
     return http.Message(200, {"content-type": content_type}, record.block)
 
 
-def _refuse_by_header(message: http.Message, record_type: str) -> tuple[RejectReason, str] | None:
+def _refuse_by_header(message: http.Message, record_type: str, too: frozenset[str]) -> tuple[RejectReason, str] | None:
+    """Return why a response is no page; bodies of the types in `too` are looked at."""
     if not 200 <= message.status < 300:
         location = message.headers.get("location", "")
         if 300 <= message.status < 400:
@@ -280,13 +297,18 @@ def _refuse_by_header(message: http.Message, record_type: str) -> tuple[RejectRe
         return "http_status", str(message.status)
     media_type, _ = http.media_type(message.headers.get("content-type"))
     other = TEXT_TYPE if media_type == TEXT_TYPE and record_type != "conversion" else refuse_type(media_type)
-    return ("not_html", other) if other else None
+    return ("not_html", other) if other and other not in too else None
 
 
 def _to_page(
-    origin: Origin, url: str | None, record: Record, message: http.Message, limits: ExtractLimits
-) -> Page | Reject:
-    """Return the page, or the reject that its body calls for."""
+    origin: Origin,
+    url: str | None,
+    record: Record,
+    message: http.Message,
+    limits: ExtractLimits,
+    pdf: PdfConfig | None,
+) -> Page | Raw | Reject:
+    """Return the page, the PDF where `pdf` says that those are read, or the reject that its body calls for."""
     truncated = record.headers.get("warc-truncated", "").strip().lower()[:40] or None
     body = http.decode_body(message, limits.payload_bytes, was_cut=truncated is not None)
     if body.problem is not None:
@@ -294,14 +316,19 @@ def _to_page(
     if not body.data.strip(b"\0\t\n\r "):
         return Reject(origin, url, "empty", "the body is empty")
     media_type, charset = http.media_type(message.headers.get("content-type"))
-    other = refuse_body(media_type, body.data)
+    captured = parse_date(record.headers.get("warc-date", ""))
+    cut = truncated or body.cut
+    if pdf is not None and (media_type in PDF_TYPES or is_pdf(body.data)):
+        metadata = {"media_type": media_type, "captured": captured.isoformat() if captured else None, "truncated": cut}
+        said: dict[str, object] = {name: value for name, value in metadata.items() if value is not None}
+        facts = pdf.facts(limits) | {"is_cut": cut is not None, "captured": metadata["captured"]}
+        return Raw(Document(origin, url, "", metadata=said), body.data, facts)
+    other = refuse_body(media_type, body.data) or refuse_type(media_type)
     if other is None and media_type is None and not looks_like_html(body.data):
         other = "no media type is declared, and the content does not begin like HTML"
     if other is not None:
         return Reject(origin, url, "not_html", other)
     headers = {name: message.headers[name][:MAX_HEADER_CHARACTERS] for name in KEPT_HEADERS & message.headers.keys()}
-    captured = parse_date(record.headers.get("warc-date", ""))
-    cut = truncated or body.cut
     return Page(origin, url, body.data, media_type, charset, captured, cut, dict(sorted(headers.items())))
 
 

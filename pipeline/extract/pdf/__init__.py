@@ -1,0 +1,1 @@
+"""PDF: the text layer where it is sound, OCR where it is not, page by page."""
