@@ -39,7 +39,7 @@ def init(template: str = "web") -> Answer:
 
 
 def docs(name: str | Sequence[str] = (), to: str | None = None, top: ArgumentParser | None = None) -> Answer:
-    """Say what a command, key, column, reject reason, rule, preset, format or exit code is.
+    """Say what a command, key, column, reject reason, rule, preset, format, exit code, variable or extra is.
 
     Without a name all entries. With `to` the whole reference is written into that folder, as pages of Markdown. Options
     are those of the command line `top`.

@@ -24,6 +24,7 @@ from pydantic_core import PydanticUndefined
 from classifiers.config import EvaluateConfig, TrainConfig
 from flows.config import EXPECT, STAGES, RunConfig
 from flows.reference.manual import MANUAL
+from pipeline import ENVIRONMENT, EXTRAS
 from pipeline.dedup.minhash import signature_columns
 from pipeline.extract.config import FORMATS, OPTIONS
 from pipeline.extract.formats import READERS
@@ -32,7 +33,7 @@ from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.rephrase.output import VERDICT_COLUMNS
 from pipeline.rephrase.styles import Style
 from pipeline.select.decide import DECIDED_COLUMNS
-from pipeline.select.rules import BUILT_IN, CONSTANT_FUNCTIONS, load_rules
+from pipeline.select.rules import BUILT_IN, CONSTANT_FUNCTIONS, RulesFile, load_rules
 from pipeline.select.wide_table import DOCUMENT_COLUMNS
 from pipeline.signals import language, recipe_stats, text_stats, tokens
 from pipeline.table import schema
@@ -180,6 +181,7 @@ CONFIGURATIONS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
     "classifier train": (TrainConfig, ("negatives.",)),
     "classifier evaluate": (EvaluateConfig, ("positives", "negatives")),
     "style": (Style, ()),
+    "rules": (RulesFile, ()),
 }
 """Each kind of configuration with its model, and the beginnings of keys that only repeat others."""
 
@@ -308,13 +310,15 @@ def rules_of(preset: str) -> dict[str, str]:
 
 
 def closed_lists() -> Iterator[Entry]:
-    """Yield reject reasons, what rules may call, the rules that are always there, formats and exit codes."""
+    """Yield reject reasons, what rules may call, the rules that are always there, formats, exit codes, environment."""
     lists: tuple[tuple[str, Mapping[Any, str], str | None], ...] = (
         ("reject reason", schema.REJECT_REASONS, "rejects.reason"),
         ("rule function", CONSTANT_FUNCTIONS, "select.rules"),
         ("built-in rule", BUILT_IN, "outcomes.failed_rules"),
         ("format", FORMATS, "sources.NAME.format"),
         ("exit code", EXIT_CODES, None),
+        ("environment variable", ENVIRONMENT, None),
+        ("extra", {f"gristmill[{name}]": meaning for name, meaning in EXTRAS.items()}, None),
     )
     for kind, meanings, of in lists:
         yield from (Entry(kind, str(name), meaning, of=of) for name, meaning in meanings.items())
@@ -335,7 +339,7 @@ def entries(top: argparse.ArgumentParser | None) -> list[Entry]:
 
 
 def find(known: Iterable[Entry], name: str) -> list[Entry]:
-    """Return what a name means: all entries of it, else keys whose last names it is, else keys and commands below it.
+    """Return what a name means: all entries of it and keys whose last names it is, else keys and commands below it.
 
     Raises: UsageError with the nearest name.
     """
@@ -352,7 +356,8 @@ def find(known: Iterable[Entry], name: str) -> list[Entry]:
     alike = [
         re.escape(each) for each in (next(written, wanted), common)
     ]  # `sources.web.format`, `sources.web.dedup.seed`
-    for pattern in (exact, *alike, rf".*\.{exact}", rf".* {exact}", rf"{exact}[. ].*", re.escape(score)):
+    last = rf".*(\.{exact}|\[{exact}\])"
+    for pattern in (rf"{exact}|{last}", *alike, rf".* {exact}", rf"{exact}[. ].*", re.escape(score)):
         if found := chosen(pattern):
             inside = tuple(f"{entry.name}." for entry in found if entry.kind == "key")
             return found + [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]

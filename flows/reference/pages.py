@@ -24,6 +24,7 @@ _FILES = {
         "`gristmill classifier evaluate` reads it, with `positives` and `negatives` as in training",
     ),
     "style": ("A style of rephrasing", "a file in the folder that `rephrase.prompts` names"),
+    "rules": ("Rules", "`select.rules` names it, and `extends` in other rules; every preset is one"),
 }
 """What each kind of configuration is called, and who reads it."""
 
@@ -144,6 +145,13 @@ def pages(top: argparse.ArgumentParser) -> dict[str, str]:
             _listed(known, "reject reason"),
         ],
         "rules.md": _rules(known),
+        "environment.md": [
+            "# Extras and environment variables\n\n`pip install 'gristmill[NAME]'` brings what a feature needs. "
+            "`https://` and `hf://` need nothing more; other protocols of fsspec need its package, `gs://` `gcsfs`.\n",
+            _listed(known, "extra"),
+            _listed(known, "environment variable"),
+            "The key of a language model is in the variable that its `api_key_env` names, and nowhere else.\n",
+        ],
         "exit-codes.md": ["# Exit codes\n", _listed(known, "exit code")],
     }
     texts = {name: "\n".join(part for part in [f"{_MADE}\n", *parts] if part) for name, parts in made.items()}

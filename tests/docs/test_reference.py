@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from flows.reference import pages as written
 from flows.reference.entries import VIEWS, Entry, entries, find, leaves
 from flows.reference.manual import MANUAL
 from flows.reference.pages import pages, write
+from pipeline import ENVIRONMENT, EXTRAS, PACKAGES
 from pipeline.dedup.config import DedupConfig
 from pipeline.extract.config import FORMATS, Format, RedditOptions
 from pipeline.extract.formats import READERS
@@ -40,6 +42,13 @@ FOLDER = ROOT / "docs" / "reference"
 PARSER = cli.parser()
 ENTRIES = entries(PARSER)
 LEAVES = dict(leaves(PARSER))
+SOURCES = [
+    path.read_text("utf-8")
+    for package in ("gristmill", *PACKAGES)
+    for path in (ROOT / package).rglob("*.py")
+    if "reference" not in path.parts and path != ROOT / "pipeline" / "__init__.py"
+]
+"""Our code, without that which says these names."""
 
 
 def committed() -> dict[str, str]:
@@ -104,6 +113,10 @@ def rule_function(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reference, "CONSTANT_FUNCTIONS", {**reference.CONSTANT_FUNCTIONS, "median": "another"})
 
 
+def extra(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(EXTRAS, "ocr", "another")
+
+
 def exit_code(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reference, "EXIT_CODES", {**reference.EXIT_CODES, 3: "another"})
 
@@ -135,6 +148,7 @@ CHANGES = {
     reason: "reject-reasons.md",
     rule_function: "rules.md",
     exit_code: "exit-codes.md",
+    extra: "environment.md",
 }
 
 
@@ -179,6 +193,20 @@ def test_closed_lists_are_whole() -> None:
     assert not [name for name, reader in READERS.items() for each in reader.own.values() if not each.meaning]
     documented = {name for _, _, columns in VIEWS.values() for name in columns}
     assert {*schema.DOCUMENTS.names, *schema.REJECTS.names, *schema.DUPLICATES.names} <= documented
+
+
+def test_extras_are_those_of_the_project_and_of_its_messages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert {*EXTRAS, "dev"} == project["optional-dependencies"].keys()
+    named = {name for text in SOURCES for name in re.findall(r"gristmill\[(\w+)\]", text)}
+    assert named == EXTRAS.keys(), "each is asked for by a message where it is missing"
+
+
+def test_environment_variables_are_those_that_the_code_reads() -> None:
+    read = {name for text in SOURCES for name in re.findall(r"""environ(?:\.get\(|\[)["'](\w+)""", text)}
+    assert read - {"NO_PROXY", "no_proxy"} <= ENVIRONMENT.keys(), "what is handed on to our own server is no setting"
+    of_libraries = {"NUMBA_CACHE_DIR", "TMPDIR", "AWS_*", "FSSPEC_*"}
+    assert ENVIRONMENT.keys() == {"PREFECT_API_URL", "XDG_CACHE_HOME"} | of_libraries
 
 
 def test_views_have_the_columns_that_stages_write_and_rules_read() -> None:
@@ -254,6 +282,12 @@ def test_the_manual_has_no_command_that_is_not_there() -> None:
         ("the-stack", "template", "the-stack"),
         ("wikipedia", "format", "wikipedia"),
         ("143", "exit code", "143"),
+        ("TMPDIR", "environment variable", "TMPDIR"),
+        ("gristmill[ocr]", "extra", "gristmill[ocr]"),
+        ("ocr", "extra", "gristmill[ocr]"),
+        ("ocr", "key", "extract.pdf.ocr"),
+        ("keep", "key", "keep"),
+        ("keep", "key", "select.keep"),
     ],
 )
 def test_one_entry_is_found_by_its_name(asked: str, kind: str, name: str) -> None:
