@@ -52,6 +52,15 @@ def test_columns_are_read_one_after_the_other_below_a_head_over_both():
     assert text == f"# A head over both of the columns\n\n{left}\n\n{right}"
 
 
+def test_a_line_that_stands_out_a_little_ends_no_gutter():
+    left, right = (f"{side} begins {' '.join([PROSE] * 9)} {side} ends." for side in ("left", "right"))
+    spans = column(left, 72, 100), column(right, 282, 100)  # white of 10 points
+    edge = max(span.box.right for span in spans[0])
+    (first, *_) = [span for span in spans[1] if span.box.left == 282 and span.box.top > 250]
+    out = [replace(s, box=replace(s.box, left=edge + 6.5)) if s is first else s for s in spans[1]]
+    assert text_of(spans[0], out).split() == f"{left} {right}".split()
+
+
 def test_columns_of_unequal_lines_and_heights_keep_apart():
     left, right = f"left begins {PROSE} {PROSE} {PROSE} left ends.", f"right begins {PROSE} right ends."
     assert text_of(column(left, 72, 130), column(right, 320, 134)) == f"{left}\n\n{right}"
@@ -63,7 +72,10 @@ def test_columns_of_unequal_lines_and_heights_keep_apart():
         ("the informa-", "tion of the day", "the information of the day"),
         ("the well-", "Known one", "the well-Known one"),
         ("state-of-the-", "art things here", "state-of-the-art things here"),
-        ("in the range of 10-", "20 per cent", "in the range of 10- 20 per cent"),
+        ("in the range of 10-", "20 per cent", "in the range of 10-20 per cent"),
+        ("models 737–", "9 at https://", "models 737–9 at https://"),
+        ("ships – all –", "sail and/", "ships – all – sail and/"),
+        ("at https://", "www.example.org", "at https://www.example.org"),
     ],
 )
 def test_hyphens_at_the_end_of_a_line(first: str, second: str, joined: str):

@@ -315,6 +315,9 @@ def _is_head(line: Line, side: list[Line], body: float) -> bool:
     return larger and line.box.top - above.box.bottom > 1.2 * line.size
 
 
+_LONG = 30  # rows of sight with text on both sides: about nine lines
+
+
 def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
     """White strips with text on both sides, those along most text first."""
     size = median(s.size for s in items if s.text != "\x00") if any(s.text != "\x00" for s in items) else 10.0
@@ -341,7 +344,8 @@ def _gutters(items: Sequence[Span], rules: Sequence[Box]) -> list[_Gutter]:
             best = None
             for index, (low, high) in enumerate(gaps):
                 left, right = max(low, gutter.left), min(high, gutter.right)
-                if right - left >= wide and (best is None or right - left > best[1] - best[0]):
+                enough = wide if gutter.both < _LONG else 0.6 * wide  # a line or two of many stand out
+                if right - left >= enough and (best is None or right - left > best[1] - best[0]):
                     best = (left, right, index)
             if best is None or y - gutter.last > 40 * step:
                 done.append(gutter)
@@ -562,6 +566,9 @@ def _markdown(blocks: Sequence[Block], body: float, vocabulary: Counter[str]) ->
     return "\n\n".join(text for text in texts if text.strip())
 
 
+_JOINING = ("-", "‐", "–", "—", "/")  # 10-20, 737–9, https://a: no space follows where none stands before
+
+
 def _joined(lines: Sequence[Line], vocabulary: Counter[str]) -> str:
     """Lines as one text; a hyphen at a line's end goes where the parts are one word."""
     text = ""
@@ -577,7 +584,9 @@ def _joined(lines: Sequence[Line], vocabulary: Counter[str]) -> str:
                 line.text[0].islower() and whole >= hyphened and not (hyphened == 0 and "-" in word)
             )
             text = text[:-1] + ("" if joined else "-") + line.text
-        elif _is_wide(text[-1]) and _is_wide(line.text[:1] or " "):
+        elif (tail[-1:] in _JOINING and len(tail) > 1 and line.text[:1].isalnum()) or (
+            _is_wide(text[-1]) and _is_wide(line.text[:1] or " ")
+        ):
             text += line.text
         else:
             text += " " + line.text
