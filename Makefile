@@ -3,6 +3,7 @@
 #   make test         the tests, on two processes;  make check: style, types, documentation
 #   make acceptance   the full must-show checks: minutes each
 #   make fuzz         hostile inputs for every parser, FUZZ_S seconds long (600)
+#   make docs         the reference in docs/reference, from what the code says
 #   make clean        remove .venv and everything that the targets above made
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ WS := .quickstart/workspace
 FUZZ_S ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check acceptance fuzz clean
+.PHONY: help quickstart test check acceptance fuzz docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -92,6 +93,9 @@ acceptance: $(DEV)
 
 fuzz: $(DEV)
 	$(BIN)/python -m tests.fuzz.test_fuzz $(FUZZ_S)
+
+docs: $(BASE)
+	$(BIN)/gristmill docs --to docs/reference
 
 clean:
 	rm -rf $(VENV) .quickstart .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -15,10 +15,12 @@ class Corpus(StageConfig):
     """Texts of one class: files (`path`), or a query over a workspace (`workspace` and `sql`)."""
 
     path: Address | None = Field(
-        None, description="path, glob, folder or URL of .parquet, .jsonl or .csv (.gz, .zst) files"
+        None,
+        description="path, glob, folder or URL of `.parquet`, `.jsonl` or `.csv` files (the latter two also `.gz`, "
+        "`.zst`); a bad record is an error here, not a reject",
     )
-    workspace: Address | None = Field(None, description="workspace that `sql` reads")
-    sql: str | None = Field(None, description="SELECT with a text column")
+    workspace: Address | None = Field(None, description="instead of `path`: the workspace that `sql` reads")
+    sql: str | None = Field(None, description="one SELECT with a text column")
     text: str = Field("text", description="name of the text column")
     limit: int | None = Field(None, ge=1, description="at most so many distinct texts, drawn evenly by their hash")
 
@@ -48,20 +50,22 @@ class PreprocessConfig(StageConfig):
 
     lowercase: bool = Field(True, description="lower case, by Unicode")
     normalise_digits: bool = Field(False, description="every ASCII digit becomes 0")
-    max_characters: int | None = Field(None, ge=1, description="only the first so many characters")
+    max_characters: int | None = Field(None, ge=1, description="only the beginning of long texts")
 
 
 class FastTextConfig(StageConfig):
     """fastText's own parameters. The defaults are fastText's, but for word pairs (DCLM) and fewer buckets (a tenth)."""
 
-    epochs: int = Field(5, ge=1, le=1000)
-    learning_rate: float = Field(0.1, gt=0, le=10)
-    word_ngrams: int = Field(2, ge=1, le=5)
-    dimension: int = Field(100, ge=1, le=1024)
-    bucket: int = Field(200_000, ge=1, le=50_000_000, description="hashed n-grams; model size is 4 x dimension x this")
+    epochs: int = Field(5, ge=1, le=1000, description="passes over the texts")
+    learning_rate: float = Field(0.1, gt=0, le=10, description="how fast the weights move at first")
+    word_ngrams: int = Field(2, ge=1, le=5, description="2: word pairs are features, too")
+    dimension: int = Field(100, ge=1, le=1024, description="length of the vectors")
+    bucket: int = Field(
+        200_000, ge=1, le=50_000_000, description="hashed n-grams; the model file takes 4 × dimension × bucket bytes"
+    )
     min_count: int = Field(1, ge=1, description="rarer words are left out")
-    min_gram: int = Field(0, ge=0, le=16, description="character n-grams, 0 for none")
-    max_gram: int = Field(0, ge=0, le=16)
+    min_gram: int = Field(0, ge=0, le=16, description="character n-grams, shortest; 0 for none")
+    max_gram: int = Field(0, ge=0, le=16, description="character n-grams, longest")
 
     @model_validator(mode="after")
     def _grams_in_order(self) -> FastTextConfig:
@@ -74,14 +78,23 @@ class TrainConfig(StageConfig):
     """A whole training run."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$", description="an identifier in lower case")
-    output: str = Field(min_length=1, description="folder of the trained classifier")
-    positives: Corpora
-    negatives: Corpora
-    seed: int = Field(1, ge=0, le=2**31 - 1)
-    hold_out: float = Field(
-        0.1, gt=0, le=0.5, description="share of each class never trained on, chosen by hash of text"
+    output: str = Field(min_length=1, description="folder of the trained classifier; replaced when it is there")
+    positives: Corpora = Field(description="list of corpora of good texts")
+    negatives: Corpora = Field(description="list of corpora of ordinary texts")
+    seed: int = Field(
+        1, ge=0, le=2**31 - 1, description="decides what is sampled, what is held out and the order of training"
     )
-    balance: Literal["repeat", "none"] = Field("repeat", description="repeat: texts of the smaller class recur")
+    hold_out: float = Field(
+        0.1,
+        gt=0,
+        le=0.5,
+        description="share of each class that is never trained on: half measures the AUC, half calibrates",
+    )
+    balance: Literal["repeat", "none"] = Field(
+        "repeat",
+        description="texts of the smaller class recur, 50 times at most; `none`: leave the classes as large as they "
+        "are",
+    )
     preprocess: PreprocessConfig = PreprocessConfig()
     fasttext: FastTextConfig = FastTextConfig()
 
@@ -89,8 +102,8 @@ class TrainConfig(StageConfig):
 class EvaluateConfig(StageConfig):
     """Labelled texts to measure a classifier on."""
 
-    positives: Corpora
-    negatives: Corpora
+    positives: Corpora = Field(description="list of corpora of good texts")
+    negatives: Corpora = Field(description="list of corpora of ordinary texts")
     held_out: bool = Field(False, description="only texts that this classifier's training set aside for its test")
 
 

@@ -20,10 +20,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from textwrap import indent
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flows import commands as do
+from flows.reference.manual import MANUAL
+from pipeline.inputs.shipped import TEMPLATES
 from pipeline.table.errors import guard
 from pipeline.table.format import Answer, Format
 
@@ -74,7 +77,14 @@ def _json(what: str) -> Argument:
     return _flag("--json", f"print one JSON {what}")
 
 
-SET = _given("--set", "A.B=C", "override a key", action="append", default=[], dest="assignments")
+SET = _given(
+    "--set",
+    "A.B=C",
+    "override a key; the value is read as YAML (repeatable)",
+    action="append",
+    default=[],
+    dest="assignments",
+)
 WORKSPACE = _given("workspace", "WORKSPACE", "path or URL of the workspace")
 DRY_RUN = _flag("--dry-run", "print what would be done, and change nothing")
 
@@ -104,8 +114,17 @@ def _do(given: argparse.Namespace) -> int:
 
 def _described(commands: Any, name: str, text: str) -> Any:
     text = text.rstrip(".")
-    help_text, description = text[0].lower() + text[1:], f"{text[0].upper()}{text[1:]}."
-    return commands.add_parser(name, help=help_text, description=description, allow_abbrev=False)
+    command = commands.add_parser(
+        name,
+        help=text[0].lower() + text[1:],
+        description=f"{text[0].upper()}{text[1:]}.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if said := MANUAL.get(command.prog.partition(" ")[2]):
+        command.description += f"\n\n{said.about}"
+        command.epilog = f"examples:\n{indent(said.examples, '  ')}"
+    return command
 
 
 def _group(commands: Any, name: str, text: str) -> Any:
@@ -370,26 +389,41 @@ def parser() -> argparse.ArgumentParser:
         _given("--source", "NAME", "only this source of the workspace"),
         _given("--columns", "OURS=THEIRS", "a file's names of text, url, language, label: text=content,url=link"),
         _given("--n", "N", "look at about so many documents at most", type=int),
-        _given("--at", "SCORE", "also documents around this cut of the raw score", type=float),
-        _given("--html", "FILE", "also write a page with plots"),
+        _given("--at", "SCORE", "also ten documents around this cut of the raw score, and what it keeps", type=float),
+        _given("--html", "FILE", "also write one page with plots, which loads nothing and runs nothing"),
         _json("object"),
     )
     _add_mix(_group(commands, "mix", "find, by experiment, in which proportions to mix slices of curated text"))
     _add_scaling(_group(commands, "scaling", "fit a scaling law to training runs, predict with it, allocate compute"))
+    _add(
+        commands,
+        do.docs,
+        _given("name", "NAME", "what is asked for (default: all)", nargs="*"),
+        _given("--to", "DIR", "write the whole reference into this folder, as pages of Markdown"),
+        _json("array"),
+    )
+    commands.choices["docs"].set_defaults(top=top)
     _add(commands, doctor, _flag("--json", "print one JSON object a line", dest="as_json"))
     return top
 
 
 def _add_runs(commands: Any) -> None:
-    template = _given("template", None, "what will be curated", nargs="?", choices=do.TEMPLATES, default="web")
+    named = f"what will be curated: {', '.join(TEMPLATES)}"
+    template = _given("template", "TEMPLATE", named, nargs="?", choices=TEMPLATES, default="web")
     _add(commands, do.init, template)
     _add(
         commands,
         run,
         _given("config", "CONFIG", "YAML configuration"),
         SET,
-        _given("--only", "SOURCE", "only this source (repeatable)", action="append", default=[]),
-        _given("--until", "STAGE", "stop after this stage", choices=STAGES, default="rephrase"),
+        _given(
+            "--only",
+            "SOURCE",
+            "only this source, and those that dedup.scope joins to it (repeatable)",
+            action="append",
+            default=[],
+        ),
+        _given("--until", "STAGE", f"stop after this stage: {', '.join(STAGES)}", choices=STAGES, default="rephrase"),
         DRY_RUN,
         _json("array, with --dry-run"),
     )
@@ -405,7 +439,12 @@ def _add_runs(commands: Any) -> None:
         rephrase,
         _given("config", "CONFIG", "YAML configuration with the key `rephrase`"),
         SET,
-        _given("--sample", "N", "ask for N documents and print each beside its source", type=int),
+        _given(
+            "--sample",
+            "N",
+            "ask for the first N documents only, and print each segment beside its rephrasing",
+            type=int,
+        ),
         _flag("--dry-run", "print requests, tokens and, with prices, money"),
         _flag("--json", "print one JSON object, with --dry-run", dest="as_json"),
     )
@@ -419,7 +458,12 @@ def _add_reading(commands: Any) -> None:
         WORKSPACE,
         _given("query", "SQL", "one SELECT statement"),
         _given(
-            "--format", None, "how to print the result", choices=("table", "csv", "json"), default="table", dest="form"
+            "--format",
+            None,
+            "how to print the result: table (for people: cells are cut), csv (RFC 4180) or json, nothing cut",
+            choices=("table", "csv", "json"),
+            default="table",
+            dest="form",
         ),
         ("--json", {"action": "store_const", "const": "json", "dest": "form", "help": "the same as --format json"}),
         _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
@@ -431,13 +475,30 @@ def _add_reading(commands: Any) -> None:
         extract,
         file,
         _given("--format", "F", "how it is read (default: auto, as `peek` says)", dest="form", default="auto"),
-        _given("--set", "A.B=C", "override a key of the source", action="append", default=[], dest="assignments"),
+        _given(
+            "--set",
+            "A.B=C",
+            "override a key of the source, as in options.comments=true",
+            action="append",
+            default=[],
+            dest="assignments",
+        ),
         _given("-n", "N", "the first N documents (default: all)", type=int),
-        _flag("--pages", "a line before each page that says how it was read, where documents have pages"),
-        _given("--html", "FILE", "also write a page: the pages' pictures beside their texts"),
+        _flag("--pages", "a line before each page of a PDF: its number, how it was read and how sure that is"),
+        _given(
+            "--html",
+            "FILE",
+            "also a page that loads nothing: pictures of each PDF's first 200 pages beside their texts",
+        ),
         _flag("--json", "print one JSON array", dest="as_json"),
     )
-    _add(commands, do.explain, WORKSPACE, _given("document", "DOC_ID|URL"), _json("object"))
+    _add(
+        commands,
+        do.explain,
+        WORKSPACE,
+        _given("document", "DOC_ID|URL", "the document's id, or its address"),
+        _json("object"),
+    )
     _add(
         commands,
         do.funnel,
@@ -461,10 +522,16 @@ def _add_reading(commands: Any) -> None:
         do.sweep,
         WORKSPACE,
         _given("--rule", "NAME", "the rule whose number is varied", required=True),
-        _given("--values", "A:B:STEP", "the numbers, A first and none beyond B, or a list with commas", required=True),
-        _given("--column", "NAME", "where the rule compares with several numbers: that of this column"),
+        _given(
+            "--values", "A:B:STEP", "from A to B, both among them, or numbers with commas between them", required=True
+        ),
+        _given(
+            "--column",
+            "NAME",
+            "where the rule compares with several numbers: that of this column, or of 'word_count >='",
+        ),
         sources,
-        _given("--html", "FILE", "write a page with a plot, too"),
+        _given("--html", "FILE", "write a page with a plot, too; the plot needs gristmill[plots]"),
         _json("array"),
     )
     _add(
@@ -481,11 +548,15 @@ def _add_reading(commands: Any) -> None:
         do.sample,
         WORKSPACE,
         _given("source", "SOURCE", "the source whose documents are shown"),
-        _given("--dropped-by", "RULE", "documents that this rule dropped (default: those that were kept)"),
+        _given(
+            "--dropped-by",
+            "RULE",
+            "documents that fail this rule, near_duplicate among them (default: those that were kept)",
+        ),
         _flag("--alone", "of those, the ones that no other rule dropped"),
         _given("-n", "N", "how many", type=int, default=20),
         _given("--seed", "SEED", "another seed, another sample", type=int, default=1),
-        _given("--html", "FILE", "write them as a page, too"),
+        _given("--html", "FILE", "write them as a page, too: one file without a script, whatever they hold escaped"),
         _json("array"),
     )
     _add(commands, do.check, WORKSPACE, _json("array"))
@@ -507,12 +578,22 @@ def _add_reading(commands: Any) -> None:
         WORKSPACE,
         _given("source", "SOURCE", "source whose kept documents are written"),
         _given("--to", "DIR", "new or empty folder, or URL", required=True),
-        _given("--as", None, "what is written (default: parquet)", dest="form", choices=EXPORTS, default="parquet"),
-        _given("--by", "COLUMN", "partitioned: a folder for each of its values"),
-        _given("--columns", "A,B,C", "columns of `curated` and `outcomes` (default: all of `curated`)"),
-        _given("--where", "SQL", "only documents that meet this predicate over the same columns"),
-        _given("--shard-size", "SIZE", "about how large a file is at most (default: 512MB)", default="512MB"),
-        _flag("--overwrite", "replace another export in DIR"),
+        _given("--as", None, f"what is written: {', '.join(EXPORTS)}", dest="form", choices=EXPORTS, default="parquet"),
+        _given(
+            "--by",
+            "COLUMN",
+            "partitioned: a folder for each of its values, at most 1,000: text, whole numbers or true and false",
+        ),
+        _given("--columns", "A,B,C", "columns of `curated` and `outcomes`, in this order (default: all of `curated`)"),
+        _given(
+            "--where",
+            "SQL",
+            "only documents that meet this predicate over the same columns, as rules have them, and `text`",
+        ),
+        _given(
+            "--shard-size", "SIZE", "about how large a file is at most, in KB, MB, GB, KiB, MiB or GiB", default="512MB"
+        ),
+        _flag("--overwrite", "replace another export in DIR; only what its manifest lists is deleted"),
         _json("object"),
     )
     commands.choices["export"].set_defaults(progress=_count_rows())
@@ -539,11 +620,16 @@ def _add_mix(commands: Any) -> None:
         mix_fit,
         _given("config", "CONFIG", "YAML configuration of the mix", nargs="?"),
         SET,
-        _given("--ratios", "CSV", "mixtures: `index`, one column a slice, and `seed` if known"),
+        _given("--ratios", "CSV", "mixtures: `index`, one column a slice (rows are normalised), and `seed` if known"),
         _given("--metrics", "CSV", "losses: column `index`, then one column a metric"),
         _given("--higher", "METRIC", "a metric where larger is better (repeatable)", action="append", default=[]),
         _given("--out", "DIR", "folder that the fit is written to"),
-        _given("--model", None, "regression model (default: auto, or what CONFIG says)", choices=MODELS),
+        _given(
+            "--model",
+            None,
+            f"regression model: {', '.join(MODELS)} (default: auto, or what CONFIG says)",
+            choices=MODELS,
+        ),
         _json("array, an object a metric"),
     )
     _add(
@@ -561,7 +647,7 @@ def _add_scaling(scaling: Any) -> None:
     _add(
         scaling,
         do.scaling_fit,
-        _given("--runs", "CSV", "columns `parameters`, `tokens`, `loss`", required=True),
+        _given("--runs", "CSV", "columns `parameters`, `tokens`, `loss` (or N, D, L)", required=True),
         _given("--out", "DIR", "folder that the fit and its plot are written to", required=True),
         _given("--bootstrap", "N", "refits that intervals rest on", type=int, default=200),
         _given("--seed", "SEED", "seed of the refits", type=int, default=1),
@@ -571,7 +657,7 @@ def _add_scaling(scaling: Any) -> None:
         scaling,
         do.scaling_predict,
         fitted,
-        _given("--parameters", "N", "parameters of the model", type=float, required=True),
+        _given("--parameters", "N", "parameters of the model, as in 1e9", type=float, required=True),
         _given("--tokens", "D", "training tokens", type=float, required=True),
         _json("object"),
     )

@@ -11,19 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.inputs.shipped import preset_names, preset_path
+from pipeline.inputs.shipped import TEMPLATES, preset_names, preset_path, template_path
 from pipeline.table.format import Answer
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from classifiers.artefact import Measured
     from pipeline.export.export import Form
     from pipeline.extract.units import Document, Reject
     from pipeline.select.rules import RuleSet
     from pipeline.table.storage import Storage
-
-OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "code_repositories", "files", "pdf")
-TEMPLATES = (*OWN, *preset_names("corpora"))
-"""Starting configurations: of kinds of inputs, and of published corpora."""
 
 
 def init(template: str = "web") -> Answer:
@@ -31,16 +29,45 @@ def init(template: str = "web") -> Answer:
 
     Raises: UsageError for an unknown template.
     """
-    from importlib.resources import files
-
     from pipeline.table.errors import UsageError, nearest
 
     if template not in TEMPLATES:
         raise UsageError(
             f"init: no template {template!r}{nearest(template, TEMPLATES)}; there are {', '.join(TEMPLATES)}"
         )
-    found = preset_path("corpora", template)
-    return Answer([], (found or files("configs").joinpath(f"{template}.yaml")).read_text("utf-8"))
+    return Answer([], template_path(template).read_text("utf-8"))
+
+
+def docs(name: str | Sequence[str] = (), to: str | None = None, top: ArgumentParser | None = None) -> Answer:
+    """Say what a command, key, column, reject reason, rule, preset, format, exit code, variable or extra is.
+
+    Without a name all entries. With `to` the whole reference is written into that folder, as pages of Markdown. Options
+    are those of the command line `top`.
+
+    Raises: UsageError with the nearest name, or for a file in the folder that is not of the reference.
+    """
+    from textwrap import fill
+
+    from flows.reference.entries import entries, find
+
+    words = name if isinstance(name, str) else " ".join(name)
+    known = entries(top)
+    if to is not None:
+        from flows.reference.pages import write
+        from pipeline.table.errors import UsageError
+
+        if top is None or words:
+            raise UsageError("docs: --to writes the whole reference, from the command line: leave NAME out")
+        return Answer([{"file": path} for path in write(Path(to), top)], f"{to}: the reference")
+    if words:
+        found = find(known, words)
+        return Answer([asdict(entry) for entry in found], "\n".join(entry.as_text for entry in found))
+    kinds: dict[str, list[str]] = {}
+    for entry in known:
+        kinds.setdefault(entry.kind, []).append(entry.name)
+    margin = {"initial_indent": "  ", "subsequent_indent": "  "}
+    told = {kind: fill(", ".join(dict.fromkeys(each)), 118, **margin) for kind, each in kinds.items()}  # type: ignore[arg-type]
+    return Answer([asdict(entry) for entry in known], "".join(f"{kind}\n{each}\n" for kind, each in told.items()))
 
 
 # A file -------------------------------------------------------------------------------------------------------------

@@ -58,7 +58,10 @@ ClassifierName = Annotated[str, AfterValidator(_classifier_name)]
 class ClassifierUse(StageConfig):
     """One classifier that scores every document."""
 
-    model: Address = Field(description="folder that `gristmill classifier train` wrote")
+    model: Address = Field(
+        description="folder that `gristmill classifier train` wrote; NAME becomes columns, so it is an identifier in "
+        "lower case"
+    )
 
 
 class StageConfigs(StageConfig):
@@ -93,20 +96,27 @@ class RephraseRun(StageConfigs, RephraseConfig):
 class EngineConfig(StageConfig):
     """Where the work runs. Never changes a byte of the result."""
 
-    kind: Literal["local"] = "local"
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    kind: Literal["local"] = Field("local", description="where the work runs; `local` is the only kind yet")
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=1024,
+        description="pages extracted and shards worked on at once; all cores by default",
+    )
     prefect: Literal["auto", "always", "never"] = Field(
-        "auto", description="auto: not for small work, unless PREFECT_API_URL names a server"
+        "auto",
+        description="whether Prefect runs it; `auto` leaves small work to this process, unless `PREFECT_API_URL` "
+        "names a server",
     )
     memory_mb: int = Field(
-        1024, ge=64, description="bound for out-of-core steps (components, SQL), all workers together"
+        1024, ge=64, description="bound for the out-of-core steps (components, SQL), all workers together"
     )
 
 
 class RunConfig(StageConfigs):
     """A whole run, as `gristmill run` reads it."""
 
-    workspace: Address = Field(min_length=1)
+    workspace: Address = Field(min_length=1, description="everything that is made goes here: a path or an fsspec URL")
     sources: dict[SourceName, SourceConfig] = Field(min_length=1)
     rephrase: RephraseRun | None = None
     engine: EngineConfig = Field(default_factory=EngineConfig)

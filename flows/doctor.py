@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from pipeline import user_cache
 from pipeline.table.errors import GristmillError, redact
 
 _PACKAGES = (
@@ -101,7 +101,9 @@ def _prefect() -> str:
 
 
 def _home() -> str:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
+    folder = user_cache() / "gristmill"
+    if not folder.is_absolute():
+        return "no home folder: kernels are compiled in every process anew; set XDG_CACHE_HOME"
     folder.mkdir(parents=True, exist_ok=True)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return f"{folder}: {size / 2**20:.0f} MiB of compiled kernels and Prefect's database; may be deleted any time"

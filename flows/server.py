@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline import OURS_FIRST
+from pipeline import OURS_FIRST, user_cache
 from pipeline.table.errors import GristmillError, redact
 from pipeline.table.interrupts import Stop, last_acts, stop_if_asked
 from pipeline.table.storage import scratch_folder
@@ -196,17 +196,18 @@ def _home() -> Iterator[tuple[Path, bool]]:
 
     While another run uses that, and where it cannot be had, it is a fresh one.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gristmill"
-    shared = base / f"prefect-{version('prefect')}"
+    shared = user_cache() / "gristmill" / f"prefect-{version('prefect')}"
     handle = None
     try:
+        if not shared.is_absolute():
+            raise FileNotFoundError(shared)
         shared.mkdir(parents=True, exist_ok=True)
         handle = os.open(shared / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shared.chmod(0o700)
         for path in shared.iterdir():
             path.chmod(0o700 if path.is_dir() else 0o600)
-    except (OSError, RuntimeError):  # held by another run, read-only, another user's, or this user has no home folder
+    except OSError:  # held by another run, read-only, another user's, or this user has no home folder
         if handle is not None:
             os.close(handle)
         with scratch_folder("gristmill-prefect-") as folder:

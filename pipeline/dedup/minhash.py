@@ -42,14 +42,17 @@ def permutations(num_perm: int, seed: int = 1) -> Permutations:
 
 def signatures_schema(num_perm: int) -> pa.Schema:
     """Return the schema of a signatures part."""
-    return pa.schema(
-        [
-            pa.field(schema.DOC_ID, pa.string(), nullable=False),
-            pa.field("text_hash", pa.uint64(), nullable=False),
-            pa.field("shingles", pa.int32(), nullable=False),
-            pa.field(SIGNATURE, pa.list_(pa.field("item", pa.uint32(), nullable=False), num_perm), nullable=False),
-        ]
-    )
+    return schema.arrow(signature_columns(num_perm))
+
+
+def signature_columns(num_perm: int) -> dict[str, schema.Column]:
+    """Return the columns of a signatures part."""
+    signature = pa.list_(pa.field("item", pa.uint32(), nullable=False), num_perm)
+    return schema.ID_COLUMN | {
+        "text_hash": schema.DUPLICATE_COLUMNS["text_hash"],
+        "shingles": schema.Column(pa.int32(), "number of its shingles", False),
+        SIGNATURE: schema.Column(signature, "num_bands × rows_per_band values of 32 bits", False),
+    }
 
 
 def sign_table(

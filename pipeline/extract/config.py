@@ -31,6 +31,36 @@ Format = Literal[
     "text",
     "wikipedia",
 ]
+FORMATS: dict[Format, str] = {
+    "auto": "each input is read as what its content is: the next four, dumps of MediaWiki, Posts.xml, LaTeX, PDF",
+    "warc": "WARC, ARC and WET; a document is a page: a response, resource or conversion record",
+    "jsonl": "JSON lines, or a JSON array; a document is a row",
+    "parquet": "Parquet; a document is a row",
+    "csv": "rows with `,`, tab, `;` or `|` between their values; a document is a row",
+    "code": "repositories in folders, tars and zips; a document is a file, its text as it is, its title its path, its "
+    "licence all that hold for it. Rejects: `licence`; `unsupported` (generated, vendored, minified, data, binary: "
+    "`detail` says which), `oversize`, `charset`, `empty`",
+    "html": "HTML files in folders and archives; a document is a file: a page, as in a WARC. Rejects: `not_html`, "
+    "`unsupported` (binary), and those of pages",
+    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper. "
+    "Rejects: `unsupported` (PDF or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
+    "markdown": "Markdown files in folders and archives; a document is a file, still Markdown; front matter gives "
+    "title, date and licence. Rejects: `unsupported` (other names than .md, .txt and the like, unless `include` names "
+    "them)",
+    "pdf": "PDFs in folders and archives, by their name, their beginning or `include`; a document is a PDF; title and "
+    "date and, in `metadata`, author, producer and the like are as it says itself. Rejects: `encrypted` (a password is "
+    "needed), `damaged` (no page can be found, or too many pages failed), `truncated_input`, `empty` (no page has "
+    "text), `oversize`, `timeout`, `crash`, `memory`",
+    "reddit": "submissions and comments as JSON lines; a document is a submission with its comments. Rejects: "
+    "`deleted`, `namespace`; `damaged` is also a comment without its submission",
+    "stackexchange": "Posts.xml of a dump of Stack Exchange, with PostLinks.xml and Comments.xml beside it; a document "
+    "is a question with its answers. Rejects: `namespace`, `deleted`; `damaged` is also an answer without its question",
+    "text": "text files in folders and archives; a document is a file, all of it. Rejects: `charset`, `empty`, "
+    "`unsupported`",
+    "wikipedia": "XML dumps of any MediaWiki; a document is a page, of a history its last revision. Rejects: "
+    "`redirect`, `namespace`, `deleted`, `unsupported` (no wikitext), `empty`, `oversize`, `damaged`",
+}
+"""What each format is, what one document of it is, and what are rejects."""
 Favor = Literal["precision", "balanced", "recall"]
 
 
@@ -53,19 +83,29 @@ KeptName = Annotated[str, AfterValidator(_kept_name)]
 class ExtractLimits(StageConfig):
     """What decides that a unit is refused. The same everywhere, so that every machine refuses the same units."""
 
-    payload_bytes: int = Field(10 << 20, gt=0, description="decoded body of a page")
-    record_bytes: int = Field(64 << 20, gt=0, description="one line of JSONL or one row of CSV")
-    nodes: int = Field(100_000, gt=0, description="elements of a page")
-    depth: int = Field(255, gt=0, le=255, description="nesting of a page's elements")
-    cpu_s: float = Field(30.0, gt=0, description="CPU seconds a page may take: only a net, never met by ordinary pages")
+    payload_bytes: int = Field(10 << 20, gt=0, description="largest decoded body of a page")
+    record_bytes: int = Field(
+        64 << 20, gt=0, description="largest line of JSONL or row of CSV, and longest text of a row"
+    )
+    nodes: int = Field(100_000, gt=0, description="most elements of a page")
+    depth: int = Field(255, gt=0, le=255, description="deepest nesting of a page's elements")
+    cpu_s: float = Field(30.0, gt=0, description="CPU seconds that a page may take: a net only")
     memory_bytes: int = Field(2 << 30, gt=0, description="memory of one extraction worker: a net, too")
 
 
 class KeepColumn(StageConfig):
     """One of a corpus's own fields that becomes a column of documents and outcomes."""
 
-    path: str = Field(min_length=1, description="the field's name, or the names that lead to it: `meta.stars`")
-    type: KeptType | None = Field(None, description="null: text, in Parquet the type of the file's column")
+    path: str = Field(
+        min_length=1,
+        description="a field that becomes the column NAME of `documents` and `outcomes`: its name, or the names that "
+        "lead to it, as in `meta.stars`",
+    )
+    type: KeptType | None = Field(
+        None,
+        description="`text`, `int`, `float`, `bool`, `date`, or a list of them such as `text[]`; null is text, in "
+        "Parquet the file's own type",
+    )
 
 
 class WikipediaOptions(StageConfig):
@@ -111,20 +151,20 @@ class ServedModel(StageConfig):
     """One OpenAI-compatible server and the model that is asked for there."""
 
     base_url: str = Field(pattern=r"^https?://[^@\s]+$", description="as in `http://127.0.0.1:8000/v1`")
-    model: str = Field(min_length=1, max_length=512)
-    api_key_env: str | None = Field(None, description="the name of the environment variable that holds the key")
-    revision: str | None = Field(None, description="of the model: another one is asked again")
-    max_concurrency: int = Field(64, ge=1, le=4096)
-    timeout_s: float = Field(600.0, gt=0, le=86_400)
+    model: str = Field(min_length=1, max_length=512, description="the model that is asked for")
+    api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
+    revision: str | None = Field(None, description="the model's revision: another one is asked again")
+    max_concurrency: int = Field(64, ge=1, le=4096, description="calls at once, at most")
+    timeout_s: float = Field(600.0, gt=0, le=86_400, description="the most that one call may take")
 
 
 class VisionConfig(StageConfig):
     """A vision model behind an OpenAI-compatible endpoint, for the pages that OCR would read."""
 
-    endpoint: tuple[ServedModel, ...] = Field(min_length=1, description="servers of the same model")
+    endpoint: tuple[ServedModel, ...] = Field(min_length=1, description="one server, or more of the same model")
     prompt: str = Field(PROMPT, min_length=1, description="what goes with the picture; olmOCR's models know their own")
-    max_tokens: int = Field(8000, ge=1, description="of an answer, the most")
-    max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS, description="at a page, the last warmest")
+    max_tokens: int = Field(8000, ge=1, description="the most tokens of an answer")
+    max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=MAX_ATTEMPTS, description="attempts at a page, the last warmest")
     client: dict[str, Any] = Field(default_factory=dict, description="as `rephrase.client`")
 
 
@@ -132,15 +172,28 @@ class PdfConfig(StageConfig):
     """How the pages of a PDF become text."""
 
     ocr: Literal["auto", "off", "force"] = Field(
-        "auto", description="auto: pages whose text layer is missing or unsound; force: every page that is not blank"
+        "auto",
+        description="which pages are read from their picture: `auto`: those whose text layer is missing or unsound; "
+        "`off`: none; `force`: each that is not blank",
     )
-    engine: Literal["auto", "rapidocr", "tesseract"] = Field("auto", description="auto: the first that is installed")
-    max_pages: int = Field(2_000, gt=0, description="of a PDF; one with more is `oversize`")
+    engine: Literal["auto", "rapidocr", "tesseract"] = Field(
+        "auto",
+        description="`rapidocr` (the extra `ocr`, models and all; Latin, Greek, Chinese and Japanese writing), or the "
+        "program `tesseract`; `auto` is the first of them that is installed. Without one, pages that need it fail",
+    )
+    max_pages: int = Field(2_000, gt=0, description="pages of a PDF; one with more is `oversize`")
     max_failed: float = Field(
-        0.2, ge=0, le=1, description="share of pages that may fail; above it the PDF is rejected as `damaged`"
+        0.2,
+        ge=0,
+        le=1,
+        description="share of pages that may fail; above it, or when all fail, the PDF is rejected as `damaged`, and "
+        "`detail` says of how many pages and why the first one failed",
     )
     vision: VisionConfig | None = Field(
-        None, description="a served model that reads those pages; `engine` reads what it does not"
+        None,
+        description="a vision model behind an OpenAI-compatible server, asked in olmOCR's form, for the pages that OCR "
+        "would read; what it does not answer OCR reads, or the layer. Answers are stored in the workspace, which must "
+        "be local, and never asked for twice",
     )
 
     @field_validator("ocr", mode="before")
@@ -164,28 +217,44 @@ class PdfConfig(StageConfig):
 class PdfOptions(FileOptions, PdfConfig):
     """Which PDFs become documents, and how."""
 
-    max_bytes: int = Field(128 << 20, gt=0, description="of a PDF; larger ones are `oversize`")
+    max_bytes: int = Field(128 << 20, gt=0, description="bytes of a PDF; larger ones are `oversize`")
 
 
 class ExtractConfig(StageConfig):
     """How units become text."""
 
-    engine: Literal["trafilatura", "resiliparse"] = "trafilatura"
-    favor: Favor = "balanced"
+    engine: Literal["trafilatura", "resiliparse"] = Field(
+        "trafilatura", description="what extracts the text of pages: `resiliparse` is faster, see BENCHMARKS.md"
+    )
+    favor: Favor = Field(
+        "balanced", description="`precision` takes less, `recall` more text from doubtful parts of a page"
+    )
     language_gate: tuple[str, ...] | None = Field(
-        None, description="languages (ISO 639-1) to extract; others are rejected"
+        None,
+        description="a list such as `[en]`: pages that are surely in another language are rejected before the slow "
+        "part of extraction; doubtful ones pass",
     )
     metadata: Literal["light", "full"] = Field(
-        "light", description="full: trafilatura's own date search, at twice the time"
+        "light",
+        description="title, date and licence from meta tags, JSON-LD, links and HTTP headers; `full` adds "
+        "trafilatura's own search for title and date, which is slower",
     )
-    part_bytes: int = Field(256 << 20, ge=1 << 16, description="decoded input bytes that go into one shard")
+    part_bytes: int = Field(
+        256 << 20,
+        ge=1 << 16,
+        description="decoded input bytes that go into one shard: so little is done again after a stop, and one large "
+        "file uses all cores in the stages after it",
+    )
     limits: ExtractLimits = ExtractLimits()
     pdf: PdfConfig | None = Field(
-        None, description="true, or settings: PDFs in web archives become documents, too, and their pages are kept"
+        None,
+        description="`true`, or options as of `format: pdf`: PDFs in web archives become documents, and "
+        "`signals_pages` says how their pages were read",
     )
-
     retry: tuple[RejectReason, ...] = Field(
-        (), description="for one run, with `--set`: inputs that have rejects of these reasons are read again"
+        (),
+        description="reasons such as `[damaged, timeout]`: inputs that have rejects of them are read again. Give it "
+        "for one run, with `--set`",
     )
 
     @field_validator("pdf", mode="before")
@@ -273,13 +342,27 @@ OPTIONS: dict[str, type[StageConfig]] = {
 class InputsConfig(StageConfig):
     """What a source is made of: its raw inputs, and which of their fields become which columns."""
 
-    format: Format = Field("auto", description="auto: each input is read as what its content is")
-    inputs: tuple[Address, ...] = Field(min_length=1)
-    columns: dict[ColumnName, str] = Field(default_factory=dict)
+    format: Format = Field(
+        "auto",
+        description="how inputs are read; `auto`: each as what its content is, which may also be a dump of "
+        "MediaWiki, a `Posts.xml` or a LaTeX paper. An input that cannot be read is one row of "
+        "`rejects`; when none can, the run refuses",
+    )
+    inputs: tuple[Address, ...] = Field(
+        min_length=1,
+        description="paths, globs, folders or fsspec URLs. A folder means every file below it whose name does not "
+        "begin with `.` or `_` (of `code`: with `.`); links are followed, and a file that two of them "
+        "name is read once",
+    )
+    columns: dict[ColumnName, str] = Field(
+        default_factory=dict,
+        description="what the files call our columns `text`, `url`, `title`, `date`, `licence`, `id`, as in `{text: "
+        "content, url: meta.url}`; unnamed ones have the same name, other fields go to `metadata`",
+    )
     keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the format's own")
     identity: Literal["stat", "content"] = Field(
-        "stat", description="content: hash inputs instead of trusting their dates"
+        "stat", description="`stat`: an input is the same while URL, size and date are; `content`: while its bytes are"
     )
 
     @field_validator("inputs", mode="before")

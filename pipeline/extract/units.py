@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 from urllib.parse import quote
 
 from pipeline.extract.config import ExtractLimits, FileOptions
@@ -213,11 +213,18 @@ def rejected(file: FileUnit, path: str, origin: Origin, url: str | None, reason:
     return Entry(file.number, Reject(origin, url, reason, f"{path}: {detail}"[:MAX_DETAIL]))
 
 
+class OwnColumn(NamedTuple):
+    """A column of a format's own: its type, and what it means (for the reference)."""
+
+    type: KeptType
+    meaning: str
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """How inputs of one format are read.
 
-    `read` takes a stream, the place to begin at (that of a resumable entry) and what is `Given`. `columns` are what the
+    `read` takes a stream, the place to begin at (that of a resumable entry) and what is `Given`. `own` are what the
     format knows beyond the schema, in the order of their names; `handler` names the function (`module:name`) that makes
     the handler of the workers for its `Raw` units. `libraries` are distributions whose version decides the text;
     `version` is raised when the reader would make other documents. `together` groups a source's inputs into those that
@@ -229,7 +236,7 @@ class Reader:
     """
 
     read: Callable[[BinaryIO, int, Given], Iterator[Entry]]
-    columns: Mapping[str, KeptType] = field(default_factory=dict)
+    own: Mapping[str, OwnColumn] = field(default_factory=dict)
     handler: str | None = None
     libraries: tuple[str, ...] = ()
     version: str = "v1"
@@ -238,3 +245,8 @@ class Reader:
     is_container: Callable[[str], bool] | None = None
     skipped: tuple[str, ...] = (".", "_")
     worker_limits: Callable[[ExtractLimits], Mapping[str, float]] | None = None
+
+    @property
+    def columns(self) -> dict[str, KeptType]:
+        """The types of the format's own columns."""
+        return {name: column.type for name, column in self.own.items()}

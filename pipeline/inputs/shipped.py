@@ -55,3 +55,13 @@ def preset_path(kind: PresetKind, name: str) -> Path | None:
 def preset_names(kind: PresetKind) -> list[str]:
     """Return the names of all presets of a kind, sorted."""
     return sorted(path.stem for path in Path(str(importlib.resources.files("configs")), kind).glob("*.yaml"))
+
+
+_OWN = ("web", "corpus", "wikipedia", "stackexchange", "reddit", "papers", "code_repositories", "files", "pdf")
+TEMPLATES = (*_OWN, *preset_names("corpora"))
+"""Starting configurations: of kinds of inputs, and of published corpora."""
+
+
+def template_path(name: str) -> Path:
+    """Return the file of a starting configuration."""
+    return preset_path("corpora", name) or Path(str(importlib.resources.files("configs")), f"{name}.yaml")

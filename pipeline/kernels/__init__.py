@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,6 +28,8 @@ from typing import Any
 import numba
 import numpy as np
 from numba.extending import register_jitable
+
+from pipeline import user_cache
 
 entry = numba.njit(cache=True, nogil=True, _nrt=False, error_model="numpy")
 inner = register_jitable(_nrt=False, error_model="numpy")
@@ -61,13 +62,7 @@ def cache_folder(base: Path) -> Path:
     return private
 
 
-def _user_cache() -> Path:
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says to ignore a relative path.
-    return Path(configured) if os.path.isabs(configured) else Path(os.path.expanduser("~")) / ".cache"
-
-
 # The one side effect of an import in this package: it must happen before any kernel module is decorated.
 _config: Any = numba.config
 if not _config.CACHE_DIR:
-    _config.CACHE_DIR = str(cache_folder(_user_cache()))
+    _config.CACHE_DIR = str(cache_folder(user_cache()))

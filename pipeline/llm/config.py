@@ -23,36 +23,52 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 class EndpointConfig(StageConfig):
     """One OpenAI-compatible server and the model that is asked for there."""
 
-    base_url: str
-    """As in `http://127.0.0.1:8000/v1`: `/chat/completions` is appended."""
-    model: Annotated[str, Field(min_length=1, max_length=512)]
-    api_key_env: str | None = None
-    """The *name* of the environment variable that holds the key."""
-    kind: Literal["chat", "completions"] = "chat"
-    max_concurrency: Annotated[int, Field(ge=1, le=_MOST_CONCURRENT)] = 64
-    timeout_s: Seconds = 600.0
-    """The most that one call may take, from sending to the answer's last byte."""
-    first_byte_timeout_s: Seconds | None = None
-    """The most that a server may stay silent; none is `timeout_s`: most servers are, until the answer is complete."""
-    connect_timeout_s: Seconds = 10.0
-    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls the most tokens of an answer; OpenAI's newer models take `max_completion_tokens` alone."""
-    omit: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], ...] = ()
-    """Parameters that the server does not take, such as `temperature`: they are never sent, whatever a style says."""
-    prefill: Literal["message", "continue_final_message", "prefix"] | None = None
-    """How the server goes on with an answer that a style's `prefill` begins: when it is the last message (llama.cpp,
-    OpenRouter), with `continue_final_message` beside it (vLLM, SGLang), or with `prefix` in it (Mistral, DeepSeek). Of
-    kind completions the prompt ends with it. None: it is not sent."""
-    answers_as: tuple[str, ...] = ()
-    """Other names that the server gives to the model in its answers."""
-    price_input: Price | None = None
-    """Money for a million prompt tokens."""
-    price_output: Price | None = None
-    """Money for a million completion tokens."""
-    revision: str | None = None
-    """The model's revision: part of the cache's key, so that another revision is asked again."""
-    licence: str | None = None
-    """SPDX identifier of the model's licence, as far as it binds what the model writes."""
+    base_url: str = Field(
+        description="an OpenAI-compatible server, as in `http://127.0.0.1:8000/v1`. `endpoint` may be a list of "
+        "servers with the same model: work is balanced over them"
+    )
+    model: Annotated[str, Field(min_length=1, max_length=512)] = Field(description="the model that is asked for")
+    api_key_env: str | None = Field(
+        None, description="name of the environment variable that holds the key; the key itself is nowhere else"
+    )
+    kind: Literal["chat", "completions"] = Field(
+        "chat", description="`completions` for a server that goes on with a text instead of answering messages"
+    )
+    max_concurrency: Annotated[int, Field(ge=1, le=_MOST_CONCURRENT)] = Field(
+        64, description="calls at once; the client finds how many a server bears, up to this"
+    )
+    timeout_s: Seconds = Field(
+        600.0, description="the most that one call may take, from sending to the answer's last byte"
+    )
+    first_byte_timeout_s: Seconds | None = Field(
+        None,
+        description="the most that a server may stay silent; null is `timeout_s`: most servers are, until the answer "
+        "is complete",
+    )
+    connect_timeout_s: Seconds = Field(10.0, description="the most that connecting may take")
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens",
+        description="what the server calls the most tokens of an answer; OpenAI's newer models take "
+        "`max_completion_tokens` alone",
+    )
+    omit: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")], ...] = Field(
+        (),
+        description="parameters that the server does not take, such as `[temperature]`: never sent, whatever a style "
+        "says",
+    )
+    prefill: Literal["message", "continue_final_message", "prefix"] | None = Field(
+        None,
+        description="how the server goes on with an answer that a style begins: `message` (llama.cpp, OpenRouter), "
+        "`continue_final_message` (vLLM, SGLang) or `prefix` (Mistral, DeepSeek); of kind completions "
+        "the prompt ends with it; null: it is not sent",
+    )
+    answers_as: tuple[str, ...] = Field((), description="other names that the server gives the model in its answers")
+    price_input: Price | None = Field(None, description="money for a million prompt tokens")
+    price_output: Price | None = Field(None, description="money for a million completion tokens")
+    revision: str | None = Field(None, description="the model's revision: another one is asked again")
+    licence: str | None = Field(
+        None, description="SPDX identifier of the model's licence, as far as it binds what the model writes"
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -112,29 +128,35 @@ class EndpointConfig(StageConfig):
 class BudgetConfig(StageConfig):
     """The most that a set of requests may ask for; see `pipeline.llm.budget` for what counts."""
 
-    requests: Annotated[int, Field(ge=0)] | None = None
-    tokens: Annotated[int, Field(ge=0)] | None = None
+    requests: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="the most requests, stored answers among them"
+    )
+    tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="the most tokens, prompts and answers; counted before a request is sent by the most that it can "
+        "take",
+    )
 
 
 class ClientConfig(StageConfig):
     """How the client waits, tries again and gives up. None of it changes an answer."""
 
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Attempts that count against a request before it is set aside; see the policies for what counts how much."""
-    start_timeout_s: Seconds = 3.0
-    """How long every endpoint may be unreachable at the start."""
-    give_up_s: Seconds = 600.0
-    """Stop when no endpoint has given any usable answer for so long."""
-    backoff_s: Seconds = 0.5
-    backoff_cap_s: Seconds = 30.0
-    retry_after_cap_s: Seconds = 60.0
-    drain_s: Seconds = 600.0
-    """How long calls under way may go on after a stop was asked for."""
-    max_answer_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 4 << 20
-    all_failed: Annotated[int, Field(ge=1)] = 20
-    """Stop when the first so many requests have all failed: then it is the setting that is wrong, not a request."""
-    retry_failed: bool = False
-    """Ask again for what an earlier run set aside as failed."""
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        8, description="attempts that count against a request before it is set aside as failed"
+    )
+    start_timeout_s: Seconds = Field(3.0, description="how long every endpoint may be unreachable at the start")
+    give_up_s: Seconds = Field(600.0, description="stop when no endpoint gave a usable answer for so long")
+    backoff_s: Seconds = Field(0.5, description="first wait after an error; it doubles, with full jitter")
+    backoff_cap_s: Seconds = Field(30.0, description="longest wait")
+    retry_after_cap_s: Seconds = Field(60.0, description="the most that a server's `Retry-After` is heeded")
+    drain_s: Seconds = Field(600.0, description="how long calls under way may go on after a stop")
+    max_answer_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = Field(4 << 20, description="largest answer")
+    all_failed: Annotated[int, Field(ge=1)] = Field(
+        20,
+        description="stop when the first so many requests all fail, or all there are: then it is the setting that is "
+        "wrong",
+    )
+    retry_failed: bool = Field(False, description="ask again for what was set aside")
 
 
 def check_endpoints(endpoints: tuple[EndpointConfig, ...]) -> None:

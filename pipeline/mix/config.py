@@ -37,8 +37,8 @@ class SliceConfig(StageConfig):
     where: str = Field(min_length=1, description="SQL predicate over the kept rows of `main.everything`")
     by: tuple[str, ...] = Field((), description="SQL expressions; each combination of their values is a slice")
     max_epochs: float = Field(4.0, gt=0, le=1000, description="how often the target run may repeat it at most")
-    min_weight: float = Field(0.0, ge=0, lt=1)
-    max_weight: float = Field(1.0, gt=0, le=1)
+    min_weight: float = Field(0.0, ge=0, lt=1, description="least weight")
+    max_weight: float = Field(1.0, gt=0, le=1, description="largest weight")
     weight: float | None = Field(None, ge=0, lt=1, description="fixed weight")
     group: str | None = Field(None, description="name that `propose.groups` bounds together")
 
@@ -71,7 +71,7 @@ class TokenizerConfig(StageConfig):
 
     train: TokenizerTraining | None = None
     file: Address | None = Field(None, description="a tokenizers file (.json)")
-    end_of_document: str | None = Field(None, description="token of `file` that ends a document; found when not given")
+    end_of_document: str | None = Field(None, description="token of `file` that ends a document; null: it is found")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TokenizerConfig:
@@ -83,8 +83,11 @@ class TokenizerConfig(StageConfig):
 class Reuse(StageConfig):
     """An earlier mixture whose ratios stay frozen while new slices are added."""
 
-    mixture: str = Field(description="mixture.yaml of an earlier mix")
-    frozen: tuple[Name, ...] = Field((), description="its slices that keep their ratios; all by default")
+    mixture: str = Field(
+        description="mixture.yaml of an earlier mix: the ratios of its slices stay frozen, and only the weight of "
+        "the block and of new slices is sought"
+    )
+    frozen: tuple[Name, ...] = Field((), description="its slices that keep their ratios; empty: all")
 
 
 class SwarmConfig(StageConfig):
@@ -92,12 +95,22 @@ class SwarmConfig(StageConfig):
 
     runs: int = Field(64, ge=2, le=100_000, description="mixtures drawn; baselines and replicates come on top")
     seed: int = Field(1, ge=0, le=2**31 - 1, description="of the drawing, and the first seed of the proxies")
-    strengths: tuple[float, float] = Field((0.1, 5.0), description="least and largest Dirichlet strength")
-    temperatures: tuple[float, ...] = Field((1.0, 0.5), min_length=1, description="centre: natural ** temperature")
+    strengths: tuple[float, float] = Field(
+        (0.1, 5.0), description="least and largest Dirichlet strength, drawn evenly on a log scale"
+    )
+    temperatures: tuple[float, ...] = Field(
+        (1.0, 0.5), min_length=1, description="the centre is natural ** temperature: 1 natural, 0 uniform"
+    )
     min_weight: float = Field(0.002, ge=0, lt=0.5, description="smaller weights become zero")
     candidates: int = Field(32, ge=1, le=1024, description="drawn for each mixture that is kept, evenly spread")
     corners: bool = Field(True, description="one run on each slice alone, within its cap")
-    replicates: int = Field(8, ge=2, le=64, description="seeds that runs are dealt over; natural is trained with each")
+    replicates: int = Field(
+        8,
+        ge=2,
+        le=64,
+        description="seeds that runs are dealt over in turn; the natural mixture is trained with each, uniform and "
+        "two corners with two",
+    )
     match_target_epochs: bool = Field(
         True, description="proxies see a slice as often as the target would: they draw from a share of its documents"
     )
@@ -107,7 +120,7 @@ class SwarmConfig(StageConfig):
 class EarlyStopping(StageConfig):
     """Ends proxy runs that will not be among the best. Their wider uncertainty stays in the fit."""
 
-    best_share: float = Field(0.2, gt=0, lt=1, description="the best share of runs is what is looked for")
+    best_share: float = Field(0.2, gt=0, lt=1, description="the best share of the runs is what is looked for")
     threshold: float = Field(0.02, gt=0, lt=1, description="a run less likely than this to be among them stops")
     rungs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (0.25, 0.5, 0.75), min_length=1, description="shares of the tokens to look at"
@@ -117,39 +130,54 @@ class EarlyStopping(StageConfig):
 class ProxyConfig(StageConfig):
     """The small models that stand for the large one."""
 
-    kind: Kind = "ngram"
+    kind: Kind = Field(
+        "ngram",
+        description="`ngram` counts, thousands of mixtures a minute; `transformer` trains small decoders (extra "
+        "`proxy`)",
+    )
     parameters: int = Field(1_000_000, ge=1_000, le=10**10, description="about so many, embeddings not counted")
     tokens: int = Field(10_000_000, ge=1_000, le=10**13, description="training tokens of one run")
     workers: int = Field(1, ge=1, le=1024, description="training processes, each on one core")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where transformers train; `auto` takes a GPU where there is one"
+    )
     seed: int = Field(1, ge=0, le=2**31 - 1, description="initial weights and order of documents")
     context: int = Field(256, ge=16, le=65_536, description="tokens a model sees at once")
     batch_tokens: int = Field(8_192, ge=16, le=1 << 24, description="tokens of one step")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="by size when not given")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="null: by size")
     early_stopping: EarlyStopping | None = None
 
 
 class FitConfig(StageConfig):
     """Which regression maps a mixture to each metric."""
 
-    model: ModelName = "auto"
+    model: ModelName = Field(
+        "auto",
+        description="regression model; `auto` takes the effective-data law, a Gaussian process on what it leaves, or "
+        "`linear`, as they predict; `lightgbm` needs its extra",
+    )
     bootstrap: int = Field(64, ge=8, le=10_000, description="refits that intervals rest on")
-    seed: int = Field(1, ge=0, le=2**31 - 1)
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the refits")
 
 
 class GroupBounds(StageConfig):
     """Bounds on the sum of the weights of the slices of a group."""
 
-    min_weight: float = Field(0.0, ge=0, le=1)
-    max_weight: float = Field(1.0, ge=0, le=1)
+    min_weight: float = Field(0.0, ge=0, le=1, description="least sum of the weights of a group's slices")
+    max_weight: float = Field(1.0, ge=0, le=1, description="largest sum of the weights of a group's slices")
 
 
 class ProposeConfig(StageConfig):
     """What the proposed mixture optimises."""
 
-    objective: Objective = "expected"
+    objective: Objective = Field(
+        "expected", description="what is least: the `expected` metric, or the `upper` end of its 90 % interval"
+    )
     kl: float | None = Field(
-        None, ge=0, le=1000, description="weight of KL(mixture || natural) in the objective; measured when not given"
+        None,
+        ge=0,
+        le=1000,
+        description="weight of KL(mixture || natural) in the objective; null: measured on halves of the runs",
     )
     groups: dict[str, GroupBounds] = Field(default_factory=dict)
 
@@ -165,15 +193,17 @@ class VerifyConfig(StageConfig):
 class SampleConfig(StageConfig):
     """How token shards are written."""
 
-    format: Literal["npy", "megatron", "parquet"] = "npy"
-    shard_tokens: int = Field(100_000_000, ge=1_000, le=10**12)
-    seed: int = Field(1, ge=0, le=2**31 - 1)
+    format: Literal["npy", "megatron", "parquet"] = Field(
+        "npy", description="`npy` as OLMo-core reads it, `megatron` (.bin and .idx) or `parquet`"
+    )
+    shard_tokens: int = Field(100_000_000, ge=1_000, le=10**12, description="tokens a shard holds at most")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the order of documents")
 
 
 class TargetStage(StageConfig):
     """A later stage of the target run, with its own suite and slices: another mix configuration."""
 
-    name: Name
+    name: Name = Field(description="name of the stage, an identifier")
     config: str = Field(description="mix configuration of this stage, made first")
     share: float = Field(gt=0, lt=1, description="share of `budget_tokens`")
 
@@ -181,10 +211,14 @@ class TargetStage(StageConfig):
 class MixConfig(StageConfig):
     """A whole mix, as `gristmill mix run` reads it."""
 
-    workspace: Address = Field(min_length=1)
-    name: Name | None = Field(None, description="folder under `<workspace>/mix`; the file's name by default")
+    workspace: Address = Field(
+        min_length=1,
+        description="the workspace whose curated documents are mixed, and where the mix lies: a local path or a URL, "
+        "which is worked on in a copy in the user's cache",
+    )
+    name: Name | None = Field(None, description="folder under `<workspace>/mix`; null is the file's name")
     slices: dict[Name, SliceConfig] = Field(min_length=1)
-    suite: Address = Field(description="file of the evaluation suite")
+    suite: Address = Field(description="a suite's file, or the name of a preset")
     measure: tuple[str, ...] = Field((), description="more suites whose tasks the proxies are measured on")
     budget_tokens: int = Field(ge=1_000, le=10**15, description="tokens of the target run")
     tokenizer: TokenizerConfig = TokenizerConfig(train=TokenizerTraining())
@@ -214,22 +248,27 @@ class MixConfig(StageConfig):
 class TaskConfig(StageConfig):
     """One task of a suite: JSON lines with `prompt` and `continuation`."""
 
-    name: Name
+    name: Name = Field(description="name of the task, an identifier")
     path: str = Field(min_length=1, description=".jsonl, .jsonl.gz or .jsonl.zst with `id`, `prompt`, `continuation`")
-    metric: Literal["bits_per_byte"] = "bits_per_byte"
-    direction: Direction = "lower"
-    weight: float = Field(1.0, ge=0, le=1e6)
-    group: str = "all"
+    metric: Literal["bits_per_byte"] = Field(
+        "bits_per_byte",
+        description="what is measured: bits per UTF-8 byte of the gold continuations, the only metric yet",
+    )
+    direction: Direction = Field(
+        "lower", description="which way is better; `higher`: such as the loss on text that a model shall not learn"
+    )
+    weight: float = Field(1.0, ge=0, le=1e6, description="share of the weighted metric, after all are normalised")
+    group: str = Field("all", description="group in the Pareto front and the report")
     limit: int | None = Field(None, ge=1, description="only the first so many items")
 
 
 class HeldOutConfig(StageConfig):
     """A slice's held-out documents as a task."""
 
-    slice: Name
-    direction: Direction = "lower"
-    weight: float = Field(1.0, ge=0, le=1e6)
-    group: str = "held_out"
+    slice: Name = Field(description="a slice of the mix whose held-out documents are a task")
+    direction: Direction = Field("lower", description="which way is better, as for tasks")
+    weight: float = Field(1.0, ge=0, le=1e6, description="share of the weighted metric, as for tasks")
+    group: str = Field("held_out", description="group in the Pareto front and the report")
 
     @property
     def name(self) -> str:

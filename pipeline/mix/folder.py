@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import user_cache
 from pipeline.mix.types import Measure, RunSpec, TrainedRun
 from pipeline.table.errors import ShardError
 from pipeline.table.kept import as_written, create_file, done, read_arrays, read_json, write_arrays, write_json
@@ -230,7 +231,5 @@ def mix_folder(home: Storage) -> MixFolder:
     """Return the folder in which a mix is at work: its own, or the copy of a remote one."""
     if home.is_local:
         return MixFolder(Path(home.root))
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    cache = cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")
-    root = Path(cache, "gristmill", "mixes", digest(home.url)[:16])
+    root = Path(user_cache(), "gristmill", "mixes", digest(home.url)[:16])
     return MixFolder(root, Mirror(home, root))

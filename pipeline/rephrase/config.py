@@ -32,8 +32,12 @@ SourceName = Annotated[str, AfterValidator(_source_name)]
 class RouteConfig(StageConfig):
     """Which kept documents get which styles."""
 
-    where: str = Field("true", min_length=1, description="SQL over `<source>.everything`")
-    styles: tuple[str, ...] = Field(min_length=1, description="names of configs/prompts/, or of the folder `prompts`")
+    where: str = Field("true", min_length=1, description="SQL over the kept rows of `<source>.everything`")
+    styles: tuple[str, ...] = Field(
+        min_length=1,
+        description="styles for these documents: `wikipedia`, `qa`, `distill`, `extract`, `list`, `summary`, "
+        "`rewrite`, or your own",
+    )
 
     @field_validator("styles", mode="before")
     @classmethod
@@ -53,9 +57,9 @@ class RephraseConfig(StageConfig):
     """Which documents are rephrased how, by which model, for how much."""
 
     source: SourceName = Field(description="whose curated documents go in")
-    output: SourceName | None = Field(None, description="the new source; `<source>_rephrased` by default")
+    output: SourceName | None = Field(None, description="the new source; null is `<source>_rephrased`")
     endpoint: tuple[EndpointConfig, ...] = Field(min_length=1, description="one server, or a list of equal ones")
-    routes: tuple[RouteConfig, ...] = Field(min_length=1)
+    routes: tuple[RouteConfig, ...] = Field(min_length=1, description="which kept documents get which styles")
     budget: BudgetConfig = BudgetConfig()
     client: ClientConfig = ClientConfig()
     seed: int | None = Field(1, ge=0, lt=1 << 62, description="sample i is asked with seed + i; null sends none")

@@ -23,10 +23,11 @@ from pipeline.rephrase.config import RephraseConfig
 from pipeline.rephrase.licence import inherit
 from pipeline.rephrase.plan import Plan, Planned
 from pipeline.rephrase.post import finish
+from pipeline.rephrase.verify import COLUMNS as VERDICTS_OF_A_PAIR
 from pipeline.rephrase.verify import SCHEMA, Expectations, Pair, verdict_table
 from pipeline.table import schema
 from pipeline.table.errors import ConservationError
-from pipeline.table.schema import RejectReason
+from pipeline.table.schema import Column, RejectReason
 from pipeline.table.shards import Group, Identity, Index, Part, PartWriter, Tally, Work, digest, finished, made_from
 from pipeline.table.stages import Publish
 from pipeline.table.storage import Storage
@@ -50,20 +51,22 @@ REASONS: Mapping[Reason, RejectReason] = {
 """The reject reason of each failure of a request; `detail` begins with the failure's own name. An answer that is
 blank, or of which post-processing leaves nothing, is `empty`."""
 
-DESCRIPTION = pa.schema(
-    [
-        pa.field("style", pa.string(), nullable=False),
-        pa.field("segment", pa.int32(), nullable=False),
-        pa.field("sample", pa.int32(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("finish_reason", pa.string(), nullable=False),
-        pa.field("prompt_tokens", pa.int64()),  # null where the server does not count
-        pa.field("completion_tokens", pa.int64()),
-        pa.field("waived", pa.list_(pa.string()), nullable=False),  # the rules that the style's file waives
-        pa.field("licence_conflict", pa.string()),  # null: the parent's and the model's licences go together
-    ]
-)
-VERDICTS = pa.schema([pa.field(schema.DOC_ID, pa.string(), nullable=False), *DESCRIPTION, *SCHEMA])
+_DESCRIBED = {
+    "style": Column(pa.string(), "the style that was asked for", False),
+    "segment": Column(pa.int32(), "number of the segment of the source document", False),
+    "sample": Column(pa.int32(), "number of the answer to the same segment and style", False),
+    "model": Column(pa.string(), "the model that answered", False),
+    "finish_reason": Column(pa.string(), "why the answer ended, as the server says it", False),
+    "prompt_tokens": Column(pa.int64(), "tokens of the request; null where the server does not count"),
+    "completion_tokens": Column(pa.int64(), "tokens of the answer; null where the server does not count"),
+    "waived": Column(pa.list_(pa.string()), "the rules that the style's file waives", False),
+    "licence_conflict": Column(
+        pa.string(), "why the parent's and the model's licences do not go together; null: they do"
+    ),
+}
+DESCRIPTION = schema.arrow(_DESCRIBED)
+VERDICT_COLUMNS = schema.ID_COLUMN | _DESCRIBED | VERDICTS_OF_A_PAIR
+VERDICTS = schema.arrow(VERDICT_COLUMNS)
 """Columns of `signals/rephrase`, row-aligned with `documents`: beside the verdicts what rules need to know of a row and
 `documents` keeps in its metadata. What a judge or embeddings add has a group of its own."""
 

@@ -73,11 +73,19 @@ _Template = Annotated[str, Field(min_length=1, max_length=64 << 10)]
 class SamplingConfig(StageConfig):
     """Sampling parameters; what is none is left to whoever is asked next: the style, then the server."""
 
-    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field((), max_length=16)
-    extra: Mapping[str, Any] = Field(default_factory=dict)
-    """Fields that a server knows beyond these, such as `top_k` or `repetition_penalty`."""
+    temperature: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = Field(
+        None, description="0 is greedy; under `rephrase` it goes over every style's own"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="share of the probability that is drawn from; under `rephrase` it goes over every style's own"
+    )
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        (), max_length=16, description="texts that end an answer"
+    )
+    extra: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="fields that your server knows beyond these, such as `top_k` or `repetition_penalty`",
+    )
 
     def over(self, other: SamplingConfig) -> SamplingConfig:
         """Return `other` with what is given here on top."""
@@ -92,8 +100,8 @@ class SamplingConfig(StageConfig):
 class Marker(StageConfig):
     """What an answer must carry to be one: its first words, or a line somewhere."""
 
-    text: str = Field(min_length=1, max_length=200)
-    at: Literal["start", "line"] = "start"
+    text: str = Field(min_length=1, max_length=200, description="one line that the answer must have")
+    at: Literal["start", "line"] = Field("start", description="its first words, or a `line` somewhere")
 
     @field_validator("text")
     @classmethod
@@ -120,21 +128,29 @@ class Format(StageConfig):
 class Style(StageConfig):
     """One way of rephrasing."""
 
-    name: str
-    version: int = Field(1, ge=1)
-    description: str = ""
-    kind: Literal["any", "chat", "completions"] = "any"
-    system: _Template | None = None
-    user: _Template
-    input_tokens: int = Field(ge=16, le=1 << 20)
-    output_tokens: int = Field(ge=1, le=1 << 20)
+    name: str = Field(description="the file's name")
+    version: int = Field(1, ge=1, description="raise it to ask again although the wording is the same")
+    description: str = Field("", description="one line for people")
+    kind: Literal["any", "chat", "completions"] = Field(
+        "any", description="`chat` or `completions` where the wording fits one alone"
+    )
+    system: _Template | None = Field(None, description="the system message")
+    user: _Template = Field(description="what is asked: `{text}` is the segment, `{title}` its document's title")
+    input_tokens: int = Field(
+        ge=16, le=1 << 20, description="a longer document is split into segments of at most so many tokens"
+    )
+    output_tokens: int = Field(ge=1, le=1 << 20, description="the most tokens of an answer")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     marker: Marker | None = None
-    prefill: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
-    post: tuple[Step, ...] = ()
-    length_ratio: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = (0.0, 10.0)
+    prefill: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="how the answer begins, where the endpoint goes on with it"
+    )
+    post: tuple[Step, ...] = Field((), description="how the answer is cleaned, step by step")
+    length_ratio: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        (0.0, 10.0), description="what is usual: code points of the rephrasing by those of the segment, least and most"
+    )
     format: Format | None = None
-    waive: tuple[Waivable, ...] = ()
+    waive: tuple[Waivable, ...] = Field((), description="rules of the preset `rephrased` that its texts need not pass")
 
     @field_validator("name")
     @classmethod

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ from pipeline.rephrase.post import SPECIAL_TOKENS, UNSPACED, meets
 from pipeline.rephrase.styles import Format
 from pipeline.table.errors import InputError
 from pipeline.table.kept import json_lines
+from pipeline.table.schema import Column, arrow
 from pipeline.table.storage import open_file
 
 VERSION = "fidelity_v4"
@@ -57,28 +58,30 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 class Verdicts(NamedTuple):
     """Every verdict on one pair."""
 
-    finish_reason_ok: bool | None  # the answer ended by itself; null when it is not known which reason it is
-    marker_found: bool | None  # null when the style requires none, or began the answer with it
-    format_ok: bool | None  # holds what the style's format asks for; null when it asks for nothing
-    length_ratio: float | None  # code points of the rephrased text over those of the source
-    length_ok: bool | None  # within the style's limits; null when it has none
-    same_language: bool | None  # null without a detector, or when it cannot tell
-    refusal: bool
-    meta_phrase: bool
-    leaked_tokens: bool  # a chat template's, or U+FFFD, which the source has not
-    source_overlap: float | None  # null for sources of few words, texts of none and between languages
-    copied_8gram_share: float
-    echoed_8gram_share: float | None  # of the instructions; null where they are not known
-    repeated_8gram_share: float
+    finish_reason_ok: Annotated[bool | None, "the answer ended by itself; null when it is not known which reason it is"]
+    marker_found: Annotated[bool | None, "null when the style requires none, or began the answer with it"]
+    format_ok: Annotated[bool | None, "holds what the style's format asks for; null when it asks for nothing"]
+    length_ratio: Annotated[float | None, "code points of the rephrased text over those of the source"]
+    length_ok: Annotated[bool | None, "within the style's limits; null when it has none"]
+    same_language: Annotated[bool | None, "null without a detector, or when it cannot tell"]
+    refusal: Annotated[bool, "the model refused"]
+    meta_phrase: Annotated[bool, "it speaks of its task: an introduction, notes, closing chatter"]
+    leaked_tokens: Annotated[bool, "special tokens of a chat template, or U+FFFD, which the source has not"]
+    source_overlap: Annotated[
+        float | None, "words of the source that recur; null for sources of few words, texts of none, between languages"
+    ]
+    copied_8gram_share: Annotated[float, "share of the text's 8-grams that stand in the source"]
+    echoed_8gram_share: Annotated[float | None, "share that recites the instructions; null where they are not known"]
+    repeated_8gram_share: Annotated[float, "share that repeats an earlier one of the text"]
     # Null in other languages than English; numbers in digits are judged in all, as far as they can be.
-    unsupported_numbers: int | None
-    unsupported_dates: int | None
-    unsupported_units: int | None
-    unsupported_names: int | None
-    negation_flips: int | None
-    role_swaps: int | None
-    faithful: bool
-    unsupported: tuple[Finding, ...]
+    unsupported_numbers: Annotated[int | None, "numbers that the source does not bear out"]
+    unsupported_dates: Annotated[int | None, "dates that the source does not bear out; null but in English"]
+    unsupported_units: Annotated[int | None, "units that the source does not bear out; null but in English"]
+    unsupported_names: Annotated[int | None, "names that the source does not bear out; null but in English"]
+    negation_flips: Annotated[int | None, "claims that are negated in one of the two texts alone; null but in English"]
+    role_swaps: Annotated[int | None, "claims whose roles are exchanged; null but in English"]
+    faithful: Annotated[bool, "what follows from the other verdicts at the default thresholds"]
+    unsupported: Annotated[tuple[Finding, ...], "list of `{kind, value}`: what the source does not say"]
 
 
 _ARROW = {
@@ -88,8 +91,12 @@ _ARROW = {
     Finding: pa.list_(pa.struct([("kind", pa.string()), ("value", pa.string())])),
 }
 _KINDS = {name: get_args(kind) or (kind,) for name, kind in get_type_hints(Verdicts).items()}
-SCHEMA = pa.schema([pa.field(name, _ARROW[kind[0]], type(None) in kind) for name, kind in _KINDS.items()])
+_HINTS = get_type_hints(Verdicts, include_extras=True)
+COLUMNS = {
+    name: Column(_ARROW[kind[0]], _HINTS[name].__metadata__[0], type(None) in kind) for name, kind in _KINDS.items()
+}
 """One column a verdict."""
+SCHEMA = arrow(COLUMNS)
 _ROUNDED = frozenset(name for name, kind in _KINDS.items() if kind[0] in (float, Finding))
 
 

@@ -11,7 +11,13 @@ class SelectConfig(StageConfig):
     """Which documents are kept: named SQL predicates, and the order in which a component's keeper is elected."""
 
     rules: str | dict[str, str | None] = Field(
-        default_factory=dict, description="a preset's name, a file, or name: predicate; `extends` changes a preset"
+        default_factory=dict,
+        description="a preset's name, a file, or a mapping of names to predicates, in which `extends` names a preset "
+        "to change; without rules only duplicates are dropped",
     )
-    keep: str | None = Field(None, description="order of election, for example 'quality_score desc, text_length desc'")
+    keep: str | None = Field(
+        None,
+        description="order in which a component's keeper is elected; null means that of the rules file, or else "
+        "`text_length desc, url asc`",
+    )
     part_bytes: int = Field(256 << 20, ge=1 << 16, description="text bytes that go into one curated shard")

@@ -46,7 +46,7 @@ from pipeline.select.wide_table import CHUNK_ROWS, AlignedParts, Held, WideTable
 from pipeline.table import query
 from pipeline.table.errors import ConservationError, RuleError, ShardError
 from pipeline.table.query import TABLE, column_types, literal, quote
-from pipeline.table.schema import DUPLICATES, TOKEN_COLUMNS
+from pipeline.table.schema import DUPLICATES, TOKEN_COLUMNS, Column, arrow
 from pipeline.table.shards import Group, aligned, read_batches
 from pipeline.table.storage import Storage
 
@@ -605,15 +605,23 @@ def _gather_kept(storage: Storage, before: KeptBefore, priority: int, scratch: S
 # ---- outcomes
 
 
+DECIDED_COLUMNS = {
+    "outcome": Column(pa.string(), "`kept` or `dropped`", False),
+    "failed_rules": Column(
+        FAILED_RULES, "list of `{rule, value}`; `value` is the JSON of every column that the predicate reads", False
+    ),
+    _KEEPER: Column(
+        pa.string(),
+        "the keeper's `doc_id`; null for keepers, for documents without copies, and where no member of the component "
+        "passed",
+    ),
+}
+"""What `outcomes` have behind the wide table."""
+
+
 def outcome_schema(table: WideTable) -> pa.Schema:
     """Return the schema of a source's outcomes: its wide table, then what was decided."""
-    fields = [
-        *table.schema,
-        pa.field("outcome", pa.string(), nullable=False),
-        pa.field("failed_rules", FAILED_RULES, nullable=False),
-        pa.field(_KEEPER, pa.string()),
-    ]
-    return pa.schema(fields)
+    return pa.schema([*table.schema, *arrow(DECIDED_COLUMNS)])
 
 
 def outcomes(decided: Decided, batch: Sequence[Placed], scratch: Scratch) -> Iterator[tuple[str, pa.Table]]:

@@ -14,20 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from pydantic import Field
 
 from pipeline.inputs.shipped import preset_names, preset_path
 from pipeline.table import query
+from pipeline.table.config import StageConfig, validate
 from pipeline.table.errors import ConfigError, RuleError, nearest
 from pipeline.table.kept import read_yaml
 from pipeline.table.query import Node
 from pipeline.table.schema import TOKEN_COLUMNS
 
 TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE = "top_share", "top_token_share", "quantile"
-CONSTANT_FUNCTIONS = frozenset({TOP_SHARE, TOP_TOKEN_SHARE, QUANTILE})
-"""Calls that become constants before any document is judged."""
+CONSTANT_FUNCTIONS = {
+    TOP_SHARE: "`top_share(x, p)` is true for the share p of documents with the largest x, counted among the documents "
+    "of the source that pass all rules without a share. Ties at the border are kept; documents whose x is null count "
+    "in the whole, and fail. Copies count, too: shares are taken before duplicates are dropped",
+    TOP_TOKEN_SHARE: "`top_token_share(x, p)` is `top_share` by tokens (`token_count`, or else `estimated_tokens`) "
+    "instead of documents",
+    QUANTILE: "`quantile(x, p)` is the least value of x that at least a share p of the documents with an x do not "
+    "exceed, over all documents of the source, as in `word_count >= quantile(word_count, 0.05)`",
+}
+"""Calls that become constants before any document is judged, and what each means."""
 
 NEAR_DUPLICATE, EXACT_DUPLICATE = "near_duplicate", "exact_duplicate"
-BUILT_IN = (EXACT_DUPLICATE, NEAR_DUPLICATE)
+BUILT_IN = {
+    EXACT_DUPLICATE: "another member of the component with the same normalised words was kept",
+    NEAR_DUPLICATE: "another member of the component was kept, whose words are alike",
+}
 """The rules that a component's members other than its keeper fail, after all others; the first failed one took them."""
 
 DEFAULT_KEEP = "text_length desc, url asc"
@@ -36,7 +49,6 @@ EXTENDS = "extends"
 _TOO_LIKE = 0.75
 """A new rule whose name is this much like one of the preset's is taken for a slip: both would be in force."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_FILE_KEYS = ("rules", "keep")
 _NOT_READ = {
     "text": "they run over what was measured of it (text_length, word_count, a classifier's score); where a phrase "
     "decides, choose by it in `gristmill sql` or in a slice of a mix, which read `everything`",
@@ -44,6 +56,18 @@ _NOT_READ = {
     "origin": "they read `source` and `url`; the input's name is in `origin.file` of `everything`",
 }
 """Columns of `documents` that rules do not read, and what to do instead."""
+
+
+class RulesFile(StageConfig):
+    """Rules, and the order in which a component's keeper is elected, for `select.rules` to name."""
+
+    rules: Mapping[Any, Any] = Field(
+        description="names to SQL predicates that a document must pass; `extends` names a preset or a file whose rules "
+        "these change and add to, null takes one of them away"
+    )
+    keep: str | None = Field(
+        None, description="order in which a component's keeper is elected, unless `select.keep` says one"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +311,10 @@ def _read(spec: str | Mapping[str, Any], where: str, above: tuple[Path, ...]) ->
     path = _path(spec, where)
     if path.resolve() in above:
         raise ConfigError(f"{where}: {path} would extend itself; let one of the files extend nothing")
-    content, keep = _read_file(path)
-    predicates, inherited, keep_origin = _extended(content, str(path), (*above, path.resolve()))
-    return (predicates, inherited, keep_origin) if keep is None else (predicates, keep, f"{path}: keep")
+    content, lines = read_yaml(path)
+    file = validate(RulesFile, content, str(path), lines)
+    predicates, inherited, keep_origin = _extended(file.rules, str(path), (*above, path.resolve()))
+    return (predicates, inherited, keep_origin) if file.keep is None else (predicates, file.keep, f"{path}: keep")
 
 
 def _extended(predicates: Any, origin: str, above: tuple[Path, ...]) -> tuple[dict[str, str], str | None, str]:
@@ -333,22 +358,6 @@ def _path(spec: str, where: str) -> Path:
             "a file's path ends in .yaml"
         )
     return path
-
-
-def _read_file(path: Path) -> tuple[Any, str | None]:
-    """Return the rules and the order of a rules file."""
-    content, lines = read_yaml(path)
-    for key in content:
-        if key not in _FILE_KEYS:
-            line = lines.get((str(key),), 1)
-            hint = nearest(str(key), _FILE_KEYS) or f" (known: {', '.join(_FILE_KEYS)})"
-            raise ConfigError(f"{path}:{line}: unknown key {key!r}{hint}")
-    if "rules" not in content:
-        raise ConfigError(f"{path}: key 'rules' is missing: a mapping of names to predicates")
-    keep = content.get("keep")
-    if keep is not None and not isinstance(keep, str):
-        raise ConfigError(f"{path}:{lines.get(('keep',), 1)}: keep must be text such as {DEFAULT_KEEP!r}, got {keep!r}")
-    return content["rules"], keep
 
 
 def _checked(predicates: Any, origin: str) -> dict[str, str | None]:

@@ -11,9 +11,13 @@ class AnnotateConfig(StageConfig):
     """Which measurements are taken beside the documents. Language and text statistics always are."""
 
     recipe_stats: bool = Field(
-        False, description="DCLM's, Dolma's and Dolma 3's statistics, too; where rules read one they are taken anyway"
+        False,
+        description="the statistics of DCLM, Dolma and Dolma 3 (`signals_recipe_stats`), too; where rules read one "
+        "of them they are taken without being asked for",
     )
 
     tokenizer: Address | None = Field(
-        None, description="a file for token_count: tokenizers (.json) or tiktoken (.tiktoken)"
+        None,
+        description="a file for tokenizers (`.json`) or tiktoken (`.tiktoken`, named after its encoding; needs the "
+        "extra `tiktoken`): adds the column `token_count`",
     )

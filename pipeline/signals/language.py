@@ -15,12 +15,16 @@ from pipeline.kernels import fasttext
 from pipeline.kernels.fasttext import FastTextModel
 from pipeline.table import schema
 from pipeline.table.errors import InputError
-from pipeline.table.schema import text_buffers
+from pipeline.table.schema import Column, text_buffers
 
 VERSION = "language_v2"
-LANGUAGE = pa.schema(
-    [pa.field(schema.DOC_ID, pa.string(), nullable=False), ("language", pa.string()), ("language_score", pa.float32())]
-)
+COLUMNS = {
+    "language": Column(
+        pa.string(), "lid.176's code of the whole text: ISO 639-1, or 639-3 where there is none; null for blank text"
+    ),
+    "language_score": Column(pa.float32(), "how sure that is, 0 to 1"),
+}
+LANGUAGE = schema.arrow(schema.ID_COLUMN | COLUMNS)
 
 
 def load_model(path: Path) -> FastTextModel:

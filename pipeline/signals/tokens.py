@@ -18,8 +18,12 @@ from pipeline.table.errors import InputError, MissingDependencyError
 from pipeline.table.storage import read_file
 
 VERSION = "tokens_v1"
-SCHEMA = pa.schema([pa.field(schema.DOC_ID, pa.string(), nullable=False), ("token_count", pa.int64())])
-COLUMNS = {"token_count": "number of tokens of the text by the configured tokenizer, special tokens not added"}
+COLUMNS = {
+    "token_count": schema.Column(
+        pa.int64(), "number of tokens of the text by the configured tokenizer, special tokens not added"
+    )
+}
+SCHEMA = schema.arrow(schema.ID_COLUMN | COLUMNS)
 
 # tiktoken's files hold only merge ranks; the split pattern belongs to the name. Source: tiktoken_ext/openai_public.py
 _GPT2 = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""

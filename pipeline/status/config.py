@@ -62,15 +62,33 @@ ChangeAtMost = Annotated[str, BeforeValidator(_checked(is_share=False, side="at 
 class ExpectConfig(StageConfig):
     """What is expected of a source, once its stages are done; null expects nothing."""
 
-    kept_share: Share | None = Field(None, description="kept documents, of all documents")
-    kept_documents: Count | None = Field(None, description="documents that are kept")
-    kept_tokens: Count | None = Field(None, description="tokens of the documents that are kept")
-    rejects_share: Share | None = Field(None, description="rejects, of all units that were read")
-    rule_share: dict[str, Share] = Field(default_factory=dict, description="documents that fail a rule, of all")
-    languages: dict[str, Share] = Field(default_factory=dict, description="kept documents in a language, of all kept")
-    no_host_above: ShareAtMost | None = Field(None, description="kept documents of the host with most of them")
-    no_host_tokens_above: ShareAtMost | None = Field(None, description="kept tokens of the host with most of them")
-    must_keep: Address | None = Field(None, description="file of URLs and doc_ids that must be kept, one a line")
-    must_drop: Address | None = Field(None, description="file of URLs and doc_ids that must not be kept")
-    changed_kept_share: ShareAtMost | None = Field(None, description="change of the kept share since the run before")
-    changed_kept_tokens: ChangeAtMost | None = Field(None, description="change of the kept tokens, of those before")
+    kept_share: Share | None = Field(
+        None, description="expected by `gristmill test`: a range for kept documents, of all documents"
+    )
+    kept_documents: Count | None = Field(None, description="a range for the documents that are kept")
+    kept_tokens: Count | None = Field(
+        None, description="a range for their tokens: `token_count`, or else `estimated_tokens`"
+    )
+    rejects_share: Share | None = Field(None, description="a range for rejects, of all units that were read")
+    rule_share: dict[str, Share] = Field(
+        default_factory=dict,
+        description="ranges for the documents that fail a rule, of all: `{gopher_words: at most 0.2}`",
+    )
+    languages: dict[str, Share] = Field(
+        default_factory=dict,
+        description="ranges for the kept documents in a language, of all kept: `{en: at least 0.9}`",
+    )
+    no_host_above: ShareAtMost | None = Field(None, description="greatest share of one host in the kept documents")
+    no_host_tokens_above: ShareAtMost | None = Field(None, description="greatest share of one host in the kept tokens")
+    must_keep: Address | None = Field(
+        None,
+        description="a file with a URL or `doc_id` a line, which must be kept; `#` begins a comment. Sources that "
+        "name the same file are looked at together",
+    )
+    must_drop: Address | None = Field(None, description="a file with a URL or `doc_id` a line, which must not be kept")
+    changed_kept_share: ShareAtMost | None = Field(
+        None, description="greatest change of the kept share since the run before"
+    )
+    changed_kept_tokens: ChangeAtMost | None = Field(
+        None, description="greatest change of the kept tokens, as a share of those of the run before"
+    )

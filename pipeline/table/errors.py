@@ -73,6 +73,18 @@ class GristmillError(Exception):
         super().__init__(redact(text))
 
 
+EXIT_CODES = {
+    0: "it is done, or there was nothing to do",
+    1: "the run failed, or what was checked is not sound (`check`, `doctor`, `test`); the same command goes on",
+    2: "something was wrong before work began: usage, configuration, SQL, a missing file or model, a workspace in use; "
+    "nothing was changed",
+    129: "the terminal was closed (SIGHUP); the same command goes on",
+    130: "stopped by Ctrl-C (SIGINT); the same command goes on",
+    143: "stopped by SIGTERM; the same command goes on",
+}
+"""What the command line ends with."""
+
+
 class UsageError(GristmillError):
     """Something is wrong before work begins: the command, the configuration, SQL, a missing file."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,82 +26,56 @@ TOKEN_COLUMNS = ("token_count", "estimated_tokens")
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 ORIGIN = pa.struct([("file", pa.string()), ("offset", pa.int64()), ("record_id", pa.string())])
 
-DOCUMENTS = pa.schema(
-    [
-        pa.field(DOC_ID, pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        ("url", pa.string()),
-        pa.field(TEXT, pa.string(), nullable=False),
-        ("title", pa.string()),
-        ("date", TIMESTAMP),
-        ("licence", pa.string()),
-        ("parent_id", pa.string()),
-        pa.field("origin", ORIGIN, nullable=False),
-        ("metadata", pa.string()),
-    ]
-)
+
+class Column(NamedTuple):
+    """A column where it is defined: its Arrow type, what it means (for the reference), whether it may be null."""
+
+    type: pa.DataType
+    meaning: str
+    nullable: bool = True
+
+
+def arrow(columns: Mapping[str, Column]) -> pa.Schema:
+    """Return the Arrow schema of columns: names, types and whether they may be null, nothing else."""
+    return pa.schema([pa.field(name, column.type, column.nullable) for name, column in columns.items()])
+
+
+ID_COLUMN = {DOC_ID: Column(pa.string(), "the document: 32 hex digits, a hash of source, origin and text", False)}
+DOCUMENT_COLUMNS = ID_COLUMN | {
+    "source": Column(pa.string(), "the source's name", False),
+    "url": Column(pa.string(), "address of the page or row, null when it has none"),
+    TEXT: Column(pa.string(), "the extracted text", False),
+    "title": Column(pa.string(), "title, null when none was found"),
+    "date": Column(
+        TIMESTAMP,
+        "publication date in UTC, null when the page names none that is plausible; never the crawl's date",
+    ),
+    "licence": Column(
+        pa.string(),
+        "SPDX identifier of the page, null when nothing names exactly one, when it is that of a picture, a theme or a "
+        "comment, or when all rights are reserved; a corpus's own value is taken as it is",
+    ),
+    "parent_id": Column(pa.string(), "the document that this one was made from by rephrasing; null for all others"),
+    "origin": Column(
+        ORIGIN,
+        "`file` (name of the input), `offset` (byte of the record or line, number of a Parquet row), `record_id`",
+        False,
+    ),
+    "metadata": Column(
+        pa.string(),
+        "JSON: for pages `captured`, `charset` and what spoke for it in `charset_source` (`bom`, `header`, `meta`, "
+        "`content`: the bytes themselves, `default`), `media_type`, `language` (the page's own claim), `date_source`, "
+        "`truncated`, and `code_lost`, `formulas_lost`: how many blocks of code and formulas of the page are not in "
+        "`text`, absent when none; for corpora the other fields",
+    ),
+}
+DOCUMENTS = arrow(DOCUMENT_COLUMNS)
 
 KeptType = Literal["text", "int", "float", "bool", "date", "text[]", "int[]", "float[]", "bool[]", "date[]"]
 """Types of a corpus's own columns. A date is a point in time, as `documents.date`; `[]` makes a list of values."""
 _KEPT = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "date": TIMESTAMP}
 KEEP_COLUMNS = "keep_columns"
 """Where the index of `documents` says which columns of a corpus's own they have: name to `KeptType`, in their order."""
-
-REJECTS = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        ("url", pa.string()),
-        pa.field("reason", pa.string(), nullable=False),
-        ("detail", pa.string()),
-        pa.field("origin", ORIGIN, nullable=False),
-    ]
-)
-
-DUPLICATES = pa.schema(
-    [
-        pa.field(DOC_ID, pa.string(), nullable=False),
-        pa.field("component_id", pa.string(), nullable=False),  # smallest doc_id of the component; a single is its own
-        pa.field("component_size", pa.int64(), nullable=False),
-        ("method", pa.string()),  # exact, minhash, or null for a single
-        pa.field("text_hash", pa.uint64(), nullable=False),  # of the normalised text: equal means an exact duplicate
-    ]
-)
-
-PAGES = pa.schema(
-    [
-        pa.field(DOC_ID, pa.string(), nullable=False),
-        (
-            "pages",
-            pa.list_(
-                pa.field(
-                    "element",
-                    pa.struct(
-                        [
-                            ("start", pa.int64()),
-                            ("end", pa.int64()),
-                            ("route", pa.string()),  # text, ocr, vlm, blank, failed
-                            ("confidence", pa.float64()),
-                        ]
-                    ),
-                )
-            ),
-        ),
-        ("page_count", pa.int64()),
-        ("ocr_pages", pa.int64()),  # read from their picture, by whatever
-        ("ocr_confidence", pa.float64()),  # mean of those pages
-        ("failed_pages", pa.int64()),
-    ]
-)
-"""Columns of `signals/pages`: null for documents that have none. Offsets count characters of `text`."""
-
-SCORES = pa.schema(
-    [
-        pa.field(DOC_ID, pa.string(), nullable=False),
-        ("score", pa.float32()),
-        ("probability", pa.float32()),
-        ("rank", pa.int8()),
-    ]
-)
 
 RejectReason = Literal[
     "not_html",
@@ -124,7 +98,76 @@ RejectReason = Literal[
     "licence",
     "unsupported",
 ]
-REJECT_REASONS: frozenset[str] = frozenset(get_args(RejectReason))
+REJECT_REASONS: Mapping[RejectReason, str] = {
+    "not_html": "another media type by header or content, a feed, a sitemap",
+    "http_status": "a status that is neither 2xx nor 3xx",
+    "redirect": "status 3xx, or a page of a wiki that leads to another; `detail` has the target",
+    "empty": "no body, no text left after extraction, an empty text field, or a revisit record, which has no body",
+    "truncated_input": "the input ends in the middle of a record",
+    "damaged": "a record or row that cannot be read: bad compression, wrong length, invalid JSON, no text field; an "
+    "answer or comment without what it belongs to",
+    "oversize": "over `extract.limits` in bytes or elements",
+    "charset": "too many characters cannot be decoded, the text is mojibake in every charset that comes into question, "
+    "or the label is one that browsers refuse (UTF-7, HZ, ISO-2022-KR)",
+    "too_deep": "nested deeper than the limit",
+    "timeout": "the net on CPU time caught it",
+    "crash": "the parser failed or its process died",
+    "memory": "the net on memory caught it",
+    "duplicate_record": "a record id that occurred before in the same file, with the same URL and payload",
+    "language": "refused by `extract.language_gate`; `detail` has language and probability",
+    "encrypted": "cannot be read without a password",
+    "namespace": "what the format's options leave out as a whole: a wiki's other namespaces, posts that are neither "
+    "question nor answer, submissions of other subreddits",
+    "deleted": "deleted, removed or withdrawn: a question, a submission, a comment that would be a document, a paper",
+    "licence": "the licence that was found, or that none was, is not one of those that `licences` admits",
+    "unsupported": "nothing here reads it; `detail` says what it is and what to do",
+}
+"""The closed list of why a unit did not become a document, and what each means."""
+
+REJECT_COLUMNS = {
+    "source": DOCUMENT_COLUMNS["source"],
+    "url": DOCUMENT_COLUMNS["url"],
+    "reason": Column(pa.string(), "why it did not become a document, of a closed list", False),
+    "detail": Column(pa.string(), "what exactly"),
+    "origin": DOCUMENT_COLUMNS["origin"],
+}
+REJECTS = arrow(REJECT_COLUMNS)
+
+DUPLICATE_COLUMNS = ID_COLUMN | {
+    "component_id": Column(
+        pa.string(), "smallest `doc_id` of its component; a document without copies is its own", False
+    ),
+    "component_size": Column(pa.int64(), "documents in the component", False),
+    "method": Column(
+        pa.string(),
+        "`exact`: another document has the same normalised words; `minhash`: only alike; null without copies",
+    ),
+    "text_hash": Column(pa.uint64(), "of the normalised words: equal means an exact duplicate", False),
+}
+DUPLICATES = arrow(DUPLICATE_COLUMNS)
+
+_PAGE = {"start": pa.int64(), "end": pa.int64(), "route": pa.string(), "confidence": pa.float64()}
+PAGE_COLUMNS = ID_COLUMN | {
+    "pages": Column(
+        pa.list_(pa.field("element", pa.struct(list(_PAGE.items())))),
+        "of each page `start` and `end` (characters of `text`), `route` (`text`: the layer; `ocr`; `vlm`: a vision "
+        "model; `blank`; `failed`) and `confidence` (0 to 1, null for `vlm` and `failed`); null for documents that "
+        "have no pages",
+    ),
+    "page_count": Column(pa.int64(), "pages of the document; null when it has none, as are the next ones"),
+    "ocr_pages": Column(pa.int64(), "pages that were read from their picture: `ocr` and `vlm`"),
+    "ocr_confidence": Column(pa.float64(), "the mean confidence of those"),
+    "failed_pages": Column(pa.int64(), "pages that could not be read"),
+}
+PAGES = arrow(PAGE_COLUMNS)
+"""Columns of `signals/pages`."""
+
+SCORE_COLUMNS = ID_COLUMN | {
+    "score": Column(pa.float32(), "raw score of the classifier"),
+    "probability": Column(pa.float32(), "the score, calibrated: probability of the class of good texts"),
+    "rank": Column(pa.int8(), "0 to 19: twentieths of the source's tokens by score, after Nemotron-CC"),
+}
+SCORES = arrow(SCORE_COLUMNS)
 
 RESERVED_SOURCES = frozenset(
     {"main", "mix", "train", "report", "temp", "system", "memory", "information_schema", "pg_catalog"}

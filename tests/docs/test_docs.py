@@ -7,28 +7,24 @@ import io
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
-from classifiers.config import EvaluateConfig, TrainConfig
 from flows.cli import parser
-from flows.config import STAGES, RunConfig, load
+from flows.config import RunConfig, load
+from flows.reference.entries import configuration_keys, leaves, shown_default
 from flows.stages import expected_columns, rules_of
-from pipeline.extract.config import ExtractConfig
 from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
 from pipeline.inputs.shipped import preset_names
-from pipeline.mix.config import MixConfig, SuiteConfig
+from pipeline.mix.config import SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
 from pipeline.select.rules import check_rules, load_rules
 from pipeline.select.wide_table import planned_columns
@@ -43,20 +39,7 @@ from tests.docs.readme_file import BLOCKS, README, ROOT, SHELL, VIEWS, Block, co
 # Commands ----------------------------------------------------------------------------------------------------------
 
 
-def leaves(top: argparse.ArgumentParser, name: str = "gristmill") -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield the full name and parser of every command that does something."""
-    groups = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
-    if not groups:
-        yield name, top
-    for group in groups:
-        assert {choice.dest for choice in group._choices_actions} == set(group.choices), f"{name}: help is missing"
-        for choice in group._choices_actions:
-            assert choice.help, f"{name} {choice.dest} has no help"
-        for word, child in group.choices.items():
-            yield from leaves(child, f"{name} {word}")
-
-
-LEAVES = dict(leaves(parser()))
+LEAVES = {f"gristmill {name}": command for name, command in leaves(parser())}
 
 
 @pytest.mark.parametrize("name", LEAVES)
@@ -108,53 +91,15 @@ def test_commands_within_the_text_exist() -> None:
 # Configuration -----------------------------------------------------------------------------------------------------
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the dotted path and field of every key of a configuration, those of nested models included."""
-    for name, field in model.model_fields.items():
-        nested, wildcard = nested_model(field.annotation)
-        if nested is None:
-            yield prefix + name, field
-        else:
-            yield from keys(nested, f"{prefix}{name}.{'NAME.' if wildcard else ''}")
-
-
-def nested_model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """Return the model inside an annotation, and whether it is the value of a mapping with free names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    arguments = get_args(annotation)
-    wildcard = get_origin(annotation) is dict
-    for inner in arguments[1:] if wildcard else arguments:
-        model, below = nested_model(inner)
-        if model is not None:
-            return model, wildcard or below
-    return None, False
-
-
-def shown_default(field: FieldInfo) -> str | None:
-    """Return the default as the README writes it; None where the machine decides."""
-    if field.is_required():
-        return "required"
-    value = field.default
-    if value is PydanticUndefined:
-        if field.default_factory is not dict:
-            return None
-        value = {}
-    return f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
-
-
-def run_keys() -> dict[str, FieldInfo]:
-    """Return the keys of a run; the stages' keys, which every source may repeat, once; a format's options as one."""
-    repeated = tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in (*STAGES, "expect"))
-    found = {name: field for name, field in keys(RunConfig) if not name.startswith((*repeated, "extract.pdf."))}
-    return found | {"extract.pdf": ExtractConfig.model_fields["pdf"]}
-
-
-def classifier_keys() -> dict[str, FieldInfo]:
-    """Return the keys of training and evaluation; those of a corpus, the same for both classes, once."""
-    lists = {name: TrainConfig.model_fields[name] for name in ("positives", "negatives")}
-    found = dict(keys(EvaluateConfig)) | dict(keys(TrainConfig)) | lists
-    return {name: field for name, field in found.items() if not name.startswith("negatives.")}
+def keys_of(*configurations: str) -> dict[str, FieldInfo]:
+    """Return the keys of configurations that have no keys below them, those that only repeat others once."""
+    found = (each for of in configurations for each in configuration_keys(of))
+    once = ("positives", "negatives", "extract.pdf")  # the README says elsewhere what is below
+    return {
+        name: field
+        for name, field, inner in found
+        if (inner is None or name in once) and not name.startswith("extract.pdf.")
+    }
 
 
 def check_keys(rows: Mapping[str, list[str]], expected: Mapping[str, FieldInfo]) -> None:
@@ -162,11 +107,12 @@ def check_keys(rows: Mapping[str, list[str]], expected: Mapping[str, FieldInfo])
     for name, field in expected.items():
         default = shown_default(field)
         if default is not None:
-            assert rows[name][0] == default, f"{name}: the default is {default}, the README says {rows[name][0]}"
+            shown = default if default == "required" else f"`{default}`"
+            assert rows[name][0] == shown, f"{name}: the default is {default}, the README says {rows[name][0]}"
 
 
 def test_every_configuration_key_is_documented_with_its_default() -> None:
-    expected = run_keys()
+    expected = keys_of("run")
     assert {"extract.limits.nodes", "classify.NAME.model", "sources.NAME.identity", "engine.workers"} <= set(expected)
     rows = tables(section("## Configuration"), "key") | tables(section("## Rephrasing"), "key")
     check_keys(rows, expected)
@@ -174,19 +120,19 @@ def test_every_configuration_key_is_documented_with_its_default() -> None:
 
 
 def test_every_classifier_key_is_documented_with_its_default() -> None:
-    expected = classifier_keys()
+    expected = keys_of("classifier train", "classifier evaluate")
     assert {"positives.path", "preprocess.lowercase", "fasttext.epochs", "held_out"} <= set(expected)
     check_keys(tables(section("## Classifiers"), "key"), expected)
 
 
 def test_every_mix_key_is_documented_with_its_default() -> None:
-    expected = dict(keys(MixConfig))
+    expected = keys_of("mix")
     assert {"slices.NAME.max_epochs", "proxy.early_stopping.rungs", "tokenizer.train.vocabulary"} <= set(expected)
     check_keys(tables(section("## Mixing"), "key"), expected)
 
 
 def test_every_suite_key_is_documented_with_its_default() -> None:
-    expected = dict(keys(SuiteConfig))
+    expected = keys_of("suite")
     assert {"tasks.weight", "held_out.slice"} <= set(expected)
     check_keys(tables(section("### Evaluation suites"), "key"), expected)
 
@@ -250,7 +196,7 @@ def test_the_readmes_configuration_keeps_the_columns_of_the_line_above_it() -> N
 
 
 def test_every_reject_reason_is_documented() -> None:
-    assert set(tables(README, "reason")) == schema.REJECT_REASONS
+    assert set(tables(README, "reason")) == set(schema.REJECT_REASONS)
 
 
 @pytest.mark.parametrize("measured", [text_stats, recipe_stats])

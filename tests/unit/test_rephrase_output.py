@@ -126,7 +126,7 @@ def test_what_a_row_holds(tmp_path: Path) -> None:
 
 def test_each_failure_has_a_reject_reason_of_the_closed_list() -> None:
     assert set(REASONS) == set(FAILURES)
-    assert set(REASONS.values()) <= REJECT_REASONS
+    assert set(REASONS.values()) <= set(REJECT_REASONS)
 
 
 def test_failures_become_rejects_that_name_them(tmp_path: Path) -> None:

@@ -235,8 +235,9 @@ def test_a_rules_file_and_the_configs_own_order(tmp_path: Path) -> None:
         ("rules: {a: 'true', a: 'false'}\n", "given twice"),
         ("rule: {a: 'true'}\n", r"unknown key 'rule' \(nearest: 'rules'\)"),
         ("keep: url asc\n", "'rules' is missing"),
-        ("rules: {a: 'true'}\nkeep: [url]\n", "keep must be text"),
+        ("rules: {a: 'true'}\nkeep: [url]\n", r"mine\.yaml:2: keep = \['url'\]: Input should be a valid string"),
         ("rules: {a: *x}\n", "YAML"),
+        ("rules: [a]\n", r"mine\.yaml:1: rules = \['a'\]: Input should be a mapping"),
         ("", "empty"),
     ],
 )

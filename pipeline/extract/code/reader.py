@@ -14,26 +14,26 @@ from urllib.parse import quote
 from pipeline.extract.archives import ArchivedFile, is_archive, read_files
 from pipeline.extract.code import licences
 from pipeline.extract.config import CodeOptions
-from pipeline.extract.units import LEFT_OUT, Document, Entry, Given, Origin, Raw, Reader, Reject, unread
+from pipeline.extract.units import LEFT_OUT, Document, Entry, Given, Origin, OwnColumn, Raw, Reader, Reject, unread
 from pipeline.inputs.files import InputFile
 from pipeline.table.errors import UnreadableInputError
-from pipeline.table.schema import KeptType, RejectReason
+from pipeline.table.schema import RejectReason
 
-COLUMNS: dict[str, KeptType] = {
-    "alphanumeric_share": "float",
-    "code_language": "text",
-    "commit": "text",
-    "is_data": "bool",
-    "is_generated": "bool",
-    "is_minified": "bool",
-    "is_test": "bool",
-    "is_vendored": "bool",
-    "licences": "text[]",
-    "lines": "int",
-    "max_line_length": "int",
-    "path": "text",
-    "repository": "text",
-    "secrets": "int",
+COLUMNS: dict[str, OwnColumn] = {
+    "alphanumeric_share": OwnColumn("float", "share of the characters that are letters or digits"),
+    "code_language": OwnColumn("text", "language of the code, by the names of Pygments"),
+    "commit": OwnColumn("text", "commit of the repository, where a clone or an archive says it"),
+    "is_data": OwnColumn("bool", "a table, a drawing, large JSON, YAML or XML, or of few letters"),
+    "is_generated": OwnColumn("bool", "a program wrote it"),
+    "is_minified": OwnColumn("bool", "a script or style sheet made small"),
+    "is_test": OwnColumn("bool", "a test, by its path"),
+    "is_vendored": OwnColumn("bool", "a copy of another project"),
+    "licences": OwnColumn("text[]", "SPDX ids of all licences that hold for the file"),
+    "lines": OwnColumn("int", "lines of the file"),
+    "max_line_length": OwnColumn("int", "code points of the longest line"),
+    "path": OwnColumn("text", "path in the repository"),
+    "repository": OwnColumn("text", "name of the repository"),
+    "secrets": OwnColumn("int", "what looks like a key, a token, a private key or a random password"),
 }
 _MAX_STATEMENTS = 20_000
 _MAX_GIT_BYTES = 1 << 20

@@ -10,7 +10,19 @@ from pipeline.extract.archives import ArchivedFile, read_files
 from pipeline.extract.config import FileOptions
 from pipeline.extract.html.messages import HANDLER
 from pipeline.extract.media import TEXT_TYPE, looks_like_html
-from pipeline.extract.units import Document, Entry, Given, Origin, Page, Raw, Reader, place_of, rejected, unread
+from pipeline.extract.units import (
+    Document,
+    Entry,
+    Given,
+    Origin,
+    OwnColumn,
+    Page,
+    Raw,
+    Reader,
+    place_of,
+    rejected,
+    unread,
+)
 
 _PATH = "path"  # the column of a file's path in its archive, or of its name
 _HTML_NAME = re.compile(r"\.(x?html?|shtml|xht)$", re.IGNORECASE)
@@ -63,11 +75,12 @@ def _page(file: ArchivedFile, place: Origin, url: str | None, media_type: str) -
     return Page(place, url, file.data, media_type, None, None, None, kept={_PATH: file.path})
 
 
-HTML = Reader(read_html, {_PATH: "text"}, HANDLER, of_files=True)
-TEXT = Reader(read_text, {_PATH: "text"}, HANDLER, of_files=True)
+_OWN = {_PATH: OwnColumn("text", "path of the file, in its folder or archive")}
+HTML = Reader(read_html, _OWN, HANDLER, of_files=True)
+TEXT = Reader(read_text, _OWN, HANDLER, of_files=True)
 MARKDOWN = Reader(
     read_markdown,
-    {_PATH: "text"},
+    _OWN,
     "pipeline.extract.html.markdown:make_handler",
     ("resiliparse", "PyYAML"),
     of_files=True,

@@ -17,7 +17,7 @@ from pipeline.extract.archives import ArchivedFile, is_archive, read_files
 from pipeline.extract.config import LatexOptions
 from pipeline.extract.latex.names import SOURCE_NAME
 from pipeline.extract.media import CODECS
-from pipeline.extract.units import Document, Entry, Given, Origin, Raw, Reader, Reject
+from pipeline.extract.units import Document, Entry, Given, Origin, OwnColumn, Raw, Reader, Reject
 from pipeline.table.schema import RejectReason
 
 ARXIV_ID, MACROS_EXPANDED = "arxiv_id", "macros_expanded"
@@ -137,7 +137,10 @@ def _reject(given: Given, number: int, path: str, reason: RejectReason, detail: 
 
 LATEX = Reader(
     read_latex,
-    {ARXIV_ID: "text", MACROS_EXPANDED: "int"},
+    {
+        ARXIV_ID: OwnColumn("text", "the paper's id on arXiv"),
+        MACROS_EXPANDED: OwnColumn("int", "how often a macro of the paper's own was expanded"),
+    },
     "pipeline.extract.latex.papers:make_handler",
     ("pylatexenc",),
     of_files=True,

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from pipeline.extract.archives import read_files
 from pipeline.extract.config import ExtractLimits, PdfConfig, PdfOptions
 from pipeline.extract.media import is_pdf
-from pipeline.extract.units import Document, Entry, Given, Raw, Reader, place_of, rejected, unread
+from pipeline.extract.units import Document, Entry, Given, OwnColumn, Raw, Reader, place_of, rejected, unread
 
 _PATH = "path"  # the column of a file's path in its archive, or of its name
 _NAME = re.compile(r"\.pdf$", re.IGNORECASE)
@@ -44,7 +44,7 @@ def worker_limits(limits: ExtractLimits) -> dict[str, float]:
 
 PDF = Reader(
     read_pdf,
-    {_PATH: "text"},
+    {_PATH: OwnColumn("text", "the file's path in its archive, or its name")},
     "pipeline.extract.pdf.document:make_handler",
     ("pypdfium2", "rapidocr", "onnxruntime"),
     of_files=True,

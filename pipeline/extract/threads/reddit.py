@@ -24,22 +24,23 @@ from pipeline.extract.units import (
     Entry,
     Given,
     Origin,
+    OwnColumn,
     Reader,
     Reject,
     refuse,
 )
 from pipeline.inputs.files import InputFile
-from pipeline.table.schema import KeptType, RejectReason
+from pipeline.table.schema import RejectReason
 
-COLUMNS: dict[str, KeptType] = {
-    "comments": "int",
-    "flair": "text",
-    "link": "text",
-    "over_18": "bool",
-    "post_id": "text",
-    "score": "int",
-    "subreddit": "text",
-    "upvote_ratio": "float",
+COLUMNS: dict[str, OwnColumn] = {
+    "comments": OwnColumn("int", "comments in the document"),
+    "flair": OwnColumn("text", "flair of the submission"),
+    "link": OwnColumn("text", "address that the submission points to"),
+    "over_18": OwnColumn("bool", "marked as for adults alone"),
+    "post_id": OwnColumn("text", "id of the submission, or of the comment"),
+    "score": OwnColumn("int", "votes up less votes down"),
+    "subreddit": OwnColumn("text", "name of the subreddit"),
+    "upvote_ratio": OwnColumn("float", "share of the votes that are up"),
 }
 SUBMISSION, COMMENT = range(2)
 

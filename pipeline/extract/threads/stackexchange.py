@@ -26,27 +26,28 @@ from pipeline.extract.units import (
     Entry,
     Given,
     Origin,
+    OwnColumn,
     Raw,
     Reader,
     Reject,
     refuse,
 )
 from pipeline.inputs.files import InputFile
-from pipeline.table.schema import KeptType, RejectReason
+from pipeline.table.schema import RejectReason
 
-COLUMNS: dict[str, KeptType] = {
-    "accepted": "bool",
-    "answers": "int",
-    "best_answer_score": "int",
-    "closed": "bool",
-    "comments": "int",
-    "duplicate_questions": "int[]",
-    "linked": "int[]",
-    "post_id": "int",
-    "score": "int",
-    "site": "text",
-    "tags": "text[]",
-    "views": "int",
+COLUMNS: dict[str, OwnColumn] = {
+    "accepted": OwnColumn("bool", "an accepted answer is in the document"),
+    "answers": OwnColumn("int", "answers in the document"),
+    "best_answer_score": OwnColumn("int", "greatest score of an answer in the document"),
+    "closed": OwnColumn("bool", "the question was closed"),
+    "comments": OwnColumn("int", "comments of question and answers in the document"),
+    "duplicate_questions": OwnColumn("int[]", "ids of the questions that it was closed as a duplicate of"),
+    "linked": OwnColumn("int[]", "ids of questions that it links to"),
+    "post_id": OwnColumn("int", "id of the question"),
+    "score": OwnColumn("int", "score of the question"),
+    "site": OwnColumn("text", "host of the site"),
+    "tags": OwnColumn("text[]", "tags of the question"),
+    "views": OwnColumn("int", "how often the question was viewed"),
 }
 QUESTION, ANSWER, COMMENT, LINK = range(4)
 """Kinds of rows. The first two are posts, to which the others belong."""

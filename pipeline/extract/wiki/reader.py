@@ -23,7 +23,7 @@ from xml.parsers import expat
 
 from pipeline.extract.config import WikipediaOptions
 from pipeline.extract.members import BZ2_BLOCKS, UNIT_BYTES, DamagedMember, RawInput, content, detect, read_head
-from pipeline.extract.units import DAMAGE, Document, Entry, Given, Origin, Raw, Reader, Reject
+from pipeline.extract.units import DAMAGE, Document, Entry, Given, Origin, OwnColumn, Raw, Reader, Reject
 from pipeline.table.errors import InputError
 from pipeline.table.schema import RejectReason
 
@@ -394,13 +394,13 @@ def _unfinished(parser: _Parser, given: Given, reason: RejectReason, why: str, p
 
 READER = Reader(
     read_dump,
-    columns={
-        "categories": "text[]",
-        "namespace": "int",
-        "page_id": "int",
-        "revision_id": "int",
-        "templates": "text[]",
-        "wiki": "text",
+    own={
+        "categories": OwnColumn("text[]", "categories of the page"),
+        "namespace": OwnColumn("int", "number of its namespace: 0 are articles"),
+        "page_id": OwnColumn("int", "id of the page"),
+        "revision_id": OwnColumn("int", "id of the revision that was read"),
+        "templates": OwnColumn("text[]", "names of the templates that it uses"),
+        "wiki": OwnColumn("text", "the dump's `dbname`, such as `enwiki`"),
     },
     handler="pipeline.extract.wiki.wikitext:make_handler",
 )

@@ -1,0 +1,1 @@
+"""The reference: commands, keys, columns, reject reasons, rules and exit codes, each said where it is defined."""

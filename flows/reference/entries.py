@@ -1,0 +1,365 @@
+"""The entries of the reference, collected from where each thing is defined, and how one of them is found and printed.
+
+Commands and options come from argparse, keys from the configurations' models, columns from the tables of the stages,
+presets from the headers of their files. Nothing is said here that is said there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from classifiers.config import EvaluateConfig, TrainConfig
+from flows.config import EXPECT, STAGES, RunConfig
+from flows.reference.manual import MANUAL
+from pipeline import ENVIRONMENT, EXTRAS
+from pipeline.dedup.minhash import signature_columns
+from pipeline.extract.config import FORMATS, OPTIONS
+from pipeline.extract.formats import READERS
+from pipeline.inputs.shipped import TEMPLATES, PresetKind, preset_names, preset_path, template_path
+from pipeline.mix.config import MixConfig, SuiteConfig
+from pipeline.rephrase.output import VERDICT_COLUMNS
+from pipeline.rephrase.styles import Style
+from pipeline.select.decide import DECIDED_COLUMNS
+from pipeline.select.rules import BUILT_IN, CONSTANT_FUNCTIONS, RulesFile, load_rules
+from pipeline.select.wide_table import DOCUMENT_COLUMNS
+from pipeline.signals import language, recipe_stats, text_stats, tokens
+from pipeline.table import schema
+from pipeline.table.errors import EXIT_CODES, UsageError, nearest
+from pipeline.table.schema import ID_COLUMN, Column
+
+Columns = Mapping[str, Column | text_stats.Statistic]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that a user can name: of which `kind` it is, what it belongs to (`of`) and what it means."""
+
+    kind: str
+    name: str
+    meaning: str
+    of: str | None = None
+    type: str | None = None
+    default: str | None = None
+    text: str | None = None
+    """What there is to say at length: of a command its help, of a preset its file."""
+
+    @property
+    def as_text(self) -> str:
+        """The entry for people."""
+        if self.kind == "command":
+            return self.text or ""
+        known = {"type": self.type, "default": self.default, "of": self.of}
+        lines = [self.meaning, *(f"{name}: {value}" for name, value in known.items() if value is not None)]
+        told = [
+            fill(each, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False) for each in lines
+        ]
+        said = "\n".join([f"{self.kind} {self.name}", *told, ""])
+        return f"{said}\n{self.text}" if self.text else said
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+def leaves(top: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the name (behind `gristmill`) and parser of every command that does something."""
+    groups = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield name, top
+    for group in groups:
+        for word, child in group.choices.items():
+            yield from leaves(child, f"{name} {word}".strip())
+
+
+def commands(top: argparse.ArgumentParser) -> Iterator[Entry]:
+    """Yield each command, its arguments and its options behind it."""
+    for name, command in leaves(top):
+        meaning = (command.description or "").partition("\n")[0].rstrip(".")
+        yield Entry("command", name, meaning[0].lower() + meaning[1:], text=command.format_help())
+        for action in command._actions:
+            if isinstance(action, argparse._HelpAction):
+                continue
+            given = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else None)
+            shown = action.option_strings[-1] if action.option_strings else str(given or action.dest)
+            shown = f"[{shown}]" if action.nargs in ("?", "*") else shown
+            default = str(action.default) if action.default not in (None, False, [], argparse.SUPPRESS) else None
+            yield Entry(
+                "option" if action.option_strings else "argument",
+                f"{name} {shown}",
+                (action.help or "") % {"default": action.default, "prog": command.prog},
+                of=f"gristmill {name}",
+                type=str(given) if given else None,
+                default="required" if action.option_strings and action.required else default,
+            )
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, type[BaseModel] | None]]:
+    """Yield the dotted path and field of every key of a configuration, and the model inside it, whose keys follow."""
+    for name, field in model.model_fields.items():
+        nested, wildcard = _inner(field.annotation)
+        yield prefix + name, field, nested
+        if nested is not None:
+            yield from keys(nested, f"{prefix}{name}.{'NAME.' if wildcard else ''}")
+
+
+def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """Return the model inside an annotation, and whether it is the value of a mapping with free names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    arguments = get_args(annotation)
+    wildcard = get_origin(annotation) is dict
+    for inner in arguments[1:] if wildcard else arguments:
+        model, below = _inner(inner)
+        if model is not None:
+            return model, wildcard or below
+    return None, False
+
+
+def shown_default(field: FieldInfo) -> str | None:
+    """Return the default as YAML, or `required`; None where the machine decides, or where keys below have their own."""
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is PydanticUndefined:
+        if field.default_factory is not dict:
+            return None
+        value = {}
+    if isinstance(value, BaseModel):
+        return None
+    return str(yaml.safe_dump(value, default_flow_style=True, width=1_000_000).splitlines()[0])
+
+
+_BASIC = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null", Any: "anything"}
+
+
+def shown_type(annotation: Any, limits: Sequence[Any] = ()) -> str:
+    """Return what a key takes, in words, with the least and the most that it may be."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        said = ", ".join(f"`{yaml.safe_dump(value).splitlines()[0]}`" for value in arguments)
+    elif hasattr(annotation, "__metadata__"):
+        return shown_type(arguments[0], [*limits, *annotation.__metadata__])
+    elif origin is tuple:
+        inner = [shown_type(each) for each in arguments if each is not Ellipsis]
+        said = f"list of {inner[0]}" if Ellipsis in arguments else f"list: {', '.join(inner)}"
+    elif origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        said = f"mapping to {shown_type(arguments[1])}"
+    elif arguments:
+        said = " or ".join(dict.fromkeys(shown_type(each) for each in arguments))
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        said = "mapping"
+    else:
+        said = _BASIC[annotation]
+    flat = [each for limit in limits for each in (limit.metadata if isinstance(limit, FieldInfo) else (limit,))]
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    bounds = [f"{words[name]} {getattr(each, name):,}" for name in words for each in flat if hasattr(each, name)]
+    return f"{said}, {', '.join(bounds)}" if bounds else said
+
+
+CONFIGURATIONS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
+    "run": (
+        RunConfig,
+        tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in (*STAGES, EXPECT)),
+    ),
+    "mix": (MixConfig, ()),
+    "suite": (SuiteConfig, ()),
+    "classifier train": (TrainConfig, ("negatives.",)),
+    "classifier evaluate": (EvaluateConfig, ("positives", "negatives")),
+    "style": (Style, ()),
+    "rules": (RulesFile, ()),
+}
+"""Each kind of configuration with its model, and the beginnings of keys that only repeat others."""
+
+
+def configuration_keys(of: str) -> Iterator[tuple[str, FieldInfo, type[BaseModel] | None]]:
+    """Yield the keys of a configuration, those that may be repeated under a source once."""
+    model, repeated = CONFIGURATIONS[of]
+    for name, field, inner in keys(model):
+        if not name.startswith(repeated):
+            yield name, field, inner
+
+
+def _key(name: str, field: FieldInfo, inner: type[BaseModel] | None, of: str) -> Entry:
+    said = " ".join((field.description or (inner.__doc__ if inner else None) or "").split()).rstrip(".")
+    meaning = said[:1].lower() + said[1:] if not field.description else said
+    kind = shown_type(field.annotation, field.metadata)
+    return Entry("key", name, meaning, of=of, type=kind, default=shown_default(field))
+
+
+def configuration() -> Iterator[Entry]:
+    """Yield the keys of every configuration, and the options of every format."""
+    for of in CONFIGURATIONS:
+        yield from (_key(name, field, inner, of) for name, field, inner in configuration_keys(of))
+    for form, model in OPTIONS.items():
+        for name, field, inner in keys(model, "sources.NAME.options."):
+            yield _key(name, field, inner, f"run, format {form}")
+
+
+# Columns --------------------------------------------------------------------------------------------------------------
+
+_OF_CLASSIFIERS = {f"NAME_{name}": column for name, column in schema.SCORE_COLUMNS.items() if name not in ID_COLUMN}
+_OUTCOMES: Columns = {
+    **{name: schema.DOCUMENT_COLUMNS[name] for name in DOCUMENT_COLUMNS},
+    **language.COLUMNS,
+    **text_stats.COLUMNS,
+    **recipe_stats.COLUMNS,
+    **tokens.COLUMNS,
+    **schema.PAGE_COLUMNS,
+    **schema.DUPLICATE_COLUMNS,
+    **_OF_CLASSIFIERS,
+    **DECIDED_COLUMNS,
+}
+VIEWS: dict[str, tuple[str, str, Columns]] = {
+    "documents": ("extract", "text, and where it came from; with the source's own columns", schema.DOCUMENT_COLUMNS),
+    "rejects": ("extract", "units that did not become documents", schema.REJECT_COLUMNS),
+    "signals_pages": (
+        "extract",
+        "how the pages of PDFs were read: with `format: pdf`, and `extract.pdf`",
+        schema.PAGE_COLUMNS,
+    ),
+    "signals_language": ("annotate", "language of each document", ID_COLUMN | language.COLUMNS),
+    "signals_text_stats": (
+        "annotate",
+        "text statistics by datatrove's formulas, so that thresholds written for it mean the same; a ratio over "
+        "nothing is 0",
+        {**ID_COLUMN, **text_stats.COLUMNS},
+    ),
+    "signals_recipe_stats": (
+        "annotate",
+        "statistics by the formulas of the project whose name they bear, where rules read one or "
+        "`annotate.recipe_stats` is set; a ratio over nothing is 0",
+        {**ID_COLUMN, **recipe_stats.COLUMNS},
+    ),
+    "signals_tokens": ("annotate", "token counts, with `annotate.tokenizer`", ID_COLUMN | tokens.COLUMNS),
+    "signals_rephrase": ("rephrase", "verdicts on each rephrasing, in the source that it makes", VERDICT_COLUMNS),
+    "signatures": ("dedup", "MinHash signatures: a folder, not a view", signature_columns(1)),
+    "duplicates": ("dedup", "which documents are copies of one another", schema.DUPLICATE_COLUMNS),
+    "scores_NAME": ("classify", "scores of the classifier NAME", schema.SCORE_COLUMNS),
+    "outcomes": ("select", "the ledger, one row a document with its verdict; all that rules read", _OUTCOMES),
+    "curated": ("select", "the documents that were kept, as in `documents`", schema.DOCUMENT_COLUMNS),
+    "everything": (
+        "select",
+        "`outcomes` with the `text`, `origin` and `metadata` of `documents`",
+        {**_OUTCOMES, **schema.DOCUMENT_COLUMNS},
+    ),
+}
+"""Each view of a source: the stage that makes it, what it holds, its columns."""
+
+
+def arrow_type(kind: pa.DataType) -> str:
+    """Return a column's type in Arrow's words; the length of a signature follows from the configuration."""
+    return f"list of {kind.value_type}" if pa.types.is_fixed_size_list(kind) else str(kind)
+
+
+def columns() -> Iterator[Entry]:
+    """Yield the views, each column once with the views that have it, and the columns of formats' own."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for view, (stage, meaning, inside) in VIEWS.items():
+        yield Entry("view", view, meaning, of=f"stage {stage}")
+        for name, column in inside.items():
+            found.setdefault((name, arrow_type(column.type), column.meaning), []).append(view)
+    for (name, kind, meaning), views in found.items():
+        yield Entry("column", name, meaning, of=", ".join(views), type=kind)
+    for form, reader in READERS.items():
+        for name, own in reader.own.items():
+            yield Entry("column", name, own.meaning, of=f"format {form}", type=own.type)
+
+
+# Closed lists and files -----------------------------------------------------------------------------------------------
+
+
+def _header(path: Path) -> str:
+    return path.read_text("utf-8").partition("\n")[0].lstrip("# ").rstrip(".")
+
+
+def presets() -> Iterator[Entry]:
+    """Yield the presets of rules and suites, the styles of rephrasing and the starting configurations."""
+    listed: Sequence[tuple[str, PresetKind, str]] = (
+        ("preset of rules", "rules", "select.rules"),
+        ("preset of a suite", "suites", "suite"),
+        ("style", "prompts", "rephrase.routes.styles"),
+    )
+    for kind, folder, of in listed:
+        for name in preset_names(folder):
+            path = preset_path(folder, name)
+            assert path is not None
+            yield Entry(kind, name, _header(path), of=of, text=path.read_text("utf-8"))
+    for name in TEMPLATES:
+        path = template_path(name)
+        yield Entry("template", name, _header(path), of="gristmill init", text=path.read_text("utf-8"))
+
+
+def rules_of(preset: str) -> dict[str, str]:
+    """Return the rules of a preset by name, in their order."""
+    return {rule.name: rule.sql for rule in load_rules(preset, "reference").rules}
+
+
+def closed_lists() -> Iterator[Entry]:
+    """Yield reject reasons, what rules may call, the rules that are always there, formats, exit codes, environment."""
+    lists: tuple[tuple[str, Mapping[Any, str], str | None], ...] = (
+        ("reject reason", schema.REJECT_REASONS, "rejects.reason"),
+        ("rule function", CONSTANT_FUNCTIONS, "select.rules"),
+        ("built-in rule", BUILT_IN, "outcomes.failed_rules"),
+        ("format", FORMATS, "sources.NAME.format"),
+        ("exit code", EXIT_CODES, None),
+        ("environment variable", ENVIRONMENT, None),
+        ("extra", {f"gristmill[{name}]": meaning for name, meaning in EXTRAS.items()}, None),
+    )
+    for kind, meanings, of in lists:
+        yield from (Entry(kind, str(name), meaning, of=of) for name, meaning in meanings.items())
+
+
+def entries(top: argparse.ArgumentParser | None) -> list[Entry]:
+    """Return everything that the reference has, by kind; without a command line no more of commands than the manual."""
+    if top is not None:
+        typed = list(commands(top))
+    else:
+        typed = [
+            Entry("command", name, " ".join(each.about.split()), text=each.examples) for name, each in MANUAL.items()
+        ]
+    return [*typed, *configuration(), *columns(), *closed_lists(), *presets()]
+
+
+# One of them ----------------------------------------------------------------------------------------------------------
+
+
+def find(known: Iterable[Entry], name: str) -> list[Entry]:
+    """Return what a name means: all entries of it and keys whose last names it is, else keys and commands below it.
+
+    Raises: UsageError with the nearest name.
+    """
+    listed, wanted = list(known), " ".join(name.removeprefix("gristmill ").split())
+
+    def chosen(pattern: str) -> list[Entry]:
+        return [entry for entry in listed if re.fullmatch(pattern, entry.name)]
+
+    free = (entry.name for entry in listed if entry.kind == "key" and "NAME" in entry.name)
+    written = (name for name in free if re.fullmatch(re.escape(name).replace("NAME", r"[a-z]\w*"), wanted))
+    common = re.sub(rf"^(sources\.\w+|rephrase)\.(?=({'|'.join((*STAGES, EXPECT))})\b)", "", wanted)
+    score = re.sub(r"^[a-z]\w*_(?=(score|probability|rank)$)", "NAME_", wanted)
+    exact = re.escape(wanted)
+    alike = [
+        re.escape(each) for each in (next(written, wanted), common)
+    ]  # `sources.web.format`, `sources.web.dedup.seed`
+    last = rf".*(\.{exact}|\[{exact}\])"
+    for pattern in (rf"{exact}|{last}", *alike, rf".* {exact}", rf"{exact}[. ].*", re.escape(score)):
+        if found := chosen(pattern):
+            inside = tuple(f"{entry.name}." for entry in found if entry.kind == "key")
+            return found + [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]
+    hint = nearest(wanted, {entry.name for entry in listed})
+    raise UsageError(f"docs: nothing is called {wanted[:100]!r}{hint}; `gristmill docs` lists what there is")
