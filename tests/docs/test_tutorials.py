@@ -16,7 +16,7 @@ from tests.cli_runs import environment
 from tests.docs.readme_file import ROOT, commands
 
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "docs" / "tutorial").glob("*.md"))}
-MAX_LINES = 175
+MAX_LINES = 170
 LIMIT_S = 240
 _FENCED = re.compile(
     r"^(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n(?:```text\n(?P<output>.*?)^```$)?",
