@@ -1,6 +1,6 @@
 """The Prefect flows: one a stage, and `curate` for all of them. Importing this imports Prefect.
 
-`gristmill serve` puts `curate` on a schedule; the README shows how to do so from Python.
+`gristmill serve` puts `curate` on a schedule; docs/how-to/schedule.md shows how to do so from Python.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The README taken apart: its blocks, sections, tables and commands; see CONTRIBUTING.md for the conventions."""
+"""Pages taken apart: their blocks, tables and commands; see CONTRIBUTING.md for the conventions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-
-from pipeline.signals import language, tokens
-from pipeline.table import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,19 +25,18 @@ _BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n(?:```text\n(?P<output>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
-BLOCKS = [
-    Block(match["mark"] or "", match["language"], match["text"], match["output"]) for match in _BLOCK.finditer(README)
-]
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    return [
+        Block(found["mark"] or "", found["language"], found["text"], found["output"]) for found in _BLOCK.finditer(text)
+    ]
+
+
+BLOCKS = blocks_of(README)
 SHELL = [block for block in BLOCKS if block.language == "bash"]
 RUN = [block for block in SHELL if block.mark == "run"]
-FILES = {block.mark.removeprefix("file: "): block.text for block in BLOCKS if block.mark.startswith("file: ")}
-
-
-def section(heading: str) -> str:
-    """Return the README from a heading (or a bold name on a line of its own) to the next of its kind."""
-    found = re.search(rf"^{re.escape(heading)}.*?(?=^#|^\*\*`|\Z)", README, re.MULTILINE | re.DOTALL)
-    assert found, f"the README has no {heading!r}"
-    return found[0]
 
 
 def tables(text: str, first: str) -> dict[str, list[str]]:
@@ -75,19 +71,3 @@ def commands(text: str) -> list[list[str]]:
             found.append(words[: words.index(">")] if ">" in words else words)
     assert not pending, f"a quote is never closed: {pending}"
     return found
-
-
-VIEWS = {
-    "documents": schema.DOCUMENTS.names,
-    "rejects": schema.REJECTS.names,
-    "signals_language": language.LANGUAGE.names,
-    "signals_text_stats": ["doc_id"],
-    "signals_recipe_stats": ["doc_id"],
-    "signals_tokens": tokens.SCHEMA.names,
-    "signatures": ["doc_id", "text_hash", "shingles", "signature"],
-    "duplicates": schema.DUPLICATES.names,
-    "scores_NAME": schema.SCORES.names,
-    "outcomes": ["doc_id", "url", "source", "outcome", "failed_rules", "duplicate_of", "NAME_score", "NAME_rank"],
-    "curated": ["documents"],
-    "everything": ["text", "origin", "metadata"],
-}

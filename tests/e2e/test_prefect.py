@@ -20,7 +20,7 @@ from flows.engine import MAX_TASKS
 from flows.serve import serve
 from pipeline.table.errors import UsageError
 from tests.cli_runs import environment, gristmill, running, select, started, write_config
-from tests.docs.readme_file import FILES
+from tests.docs.readme_file import ROOT, blocks_of
 
 
 def ask(api: str, path: str, **body: Any) -> Any:
@@ -167,9 +167,10 @@ def test_sigterm_ends_a_schedule_and_our_server(tmp_path: Path, own_cache: Path)
         assert running(command.mark) == {}
 
 
-def test_the_readmes_schedule_runs_when_it_is_saved_as_a_file(tmp_path: Path, prefect_api: str) -> None:
-    text = FILES["nightly.py"].replace("/data/curate.yaml", str(scheduled(tmp_path)))
-    (tmp_path / "nightly.py").write_text(text)
+def test_the_schedule_of_the_page_runs_when_it_is_saved_as_a_file(tmp_path: Path, prefect_api: str) -> None:
+    blocks = blocks_of((ROOT / "docs" / "how-to" / "schedule.md").read_text("utf-8"))
+    (text,) = (block.text for block in blocks if block.mark == "file: nightly.py")
+    (tmp_path / "nightly.py").write_text(text.replace("/data/curate.yaml", str(scheduled(tmp_path))))
     environ = environment(PREFECT_API_URL=prefect_api)
     command = [sys.executable, "nightly.py"]
     with subprocess.Popen(
