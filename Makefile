@@ -85,7 +85,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/mypy --strict tests/user_script.py
+	$(BIN)/mypy --strict tests/user_script.py docs/picture.py
 	$(BIN)/python -m pytest tests/docs
 
 acceptance: $(DEV)
