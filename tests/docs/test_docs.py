@@ -19,7 +19,7 @@ from flows.stages import expected_columns, rules_of
 from pipeline.extract.corpora.rows import CorpusFile
 from pipeline.extract.corpora.text import read_jsonl
 from pipeline.extract.units import Document
-from pipeline.mix.config import SuiteConfig
+from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
 from pipeline.select.rules import check_rules
 from pipeline.table.config import validate
@@ -47,6 +47,12 @@ def test_commands_in_shell_blocks_exist(block: Block) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "mixes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_mixes_are_valid(path: Path) -> None:
     assert load_mix(str(path))[0].slices
+
+
+def test_the_mix_of_the_readme_is_the_quickstarts() -> None:
+    (shown,) = (yaml.safe_load(block.text) for block in blocks_of(README) if block.language == "yaml")
+    mix = load_mix(str(SHIPPED / "mixes" / "quickstart.yaml"))[0]
+    assert validate(MixConfig, {**shown, "measure": mix.measure}, "README.md", {}) == mix
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.yaml")), ids=lambda path: path.stem)
