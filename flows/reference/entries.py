@@ -38,6 +38,7 @@ from pipeline.select.wide_table import DOCUMENT_COLUMNS
 from pipeline.signals import language, recipe_stats, text_stats, tokens
 from pipeline.table import schema
 from pipeline.table.errors import EXIT_CODES, UsageError, nearest
+from pipeline.table.kept import read_config
 from pipeline.table.schema import ID_COLUMN, Column
 
 Columns = Mapping[str, Column | text_stats.Statistic]
@@ -299,6 +300,8 @@ def presets() -> Iterator[Entry]:
             path = preset_path(folder, name)
             assert path is not None
             yield Entry(kind, name, _header(path), of=of, text=path.read_text("utf-8"))
+            for task in read_config(SuiteConfig, str(path)).tasks if folder == "suites" else ():
+                yield Entry("task of a suite", f"{name}.{task.name}", task.origin or "", of=f"suite {name}")
     for name in TEMPLATES:
         path = template_path(name)
         yield Entry("template", name, _header(path), of="gristmill init", text=path.read_text("utf-8"))

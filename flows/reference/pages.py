@@ -125,6 +125,7 @@ def _rules(known: Sequence[Entry]) -> Iterable[str]:
     yield "## Other presets\n"
     for kind, of in (
         ("preset of a suite", "of `suite` in a mix"),
+        ("task of a suite", "of the tasks in these, with where their items come from"),
         ("style", "of `rephrase.routes.styles`"),
         ("template", "of `gristmill init`"),
     ):

@@ -260,6 +260,7 @@ class TaskConfig(StageConfig):
     weight: float = Field(1.0, ge=0, le=1e6, description="share of the weighted metric, after all are normalised")
     group: str = Field("all", description="group in the Pareto front and the report")
     limit: int | None = Field(None, ge=1, description="only the first so many items")
+    origin: str | None = Field(None, description="where the items come from; said where `path` is missing")
 
 
 class HeldOutConfig(StageConfig):

@@ -278,6 +278,7 @@ def test_the_manual_has_no_command_that_is_not_there() -> None:
         ("near_duplicate", "built-in rule", "near_duplicate"),
         ("fineweb", "preset of rules", "fineweb"),
         ("maths", "preset of a suite", "maths"),
+        ("gsm8k", "task of a suite", "maths.gsm8k"),
         ("qa", "style", "qa"),
         ("the-stack", "template", "the-stack"),
         ("wikipedia", "format", "wikipedia"),

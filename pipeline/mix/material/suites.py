@@ -52,7 +52,10 @@ def load_suite(name: str) -> Suite:
     config = validate(SuiteConfig, value, str(path), lines)
     folder = _found(config.folder, (Path(), path.parent)) if config.folder else None
     bases = (folder,) if folder else (Path(), path.parent)
-    tasks = tuple(_read_task(task, _found(task.path, bases), f"{path}: tasks.{task.name}") for task in config.tasks)
+    told = f"{path} says how" if path == Path(name) else f"`gristmill docs {name}` says how"
+    tasks = tuple(
+        _read_task(task, _found(task.path, bases), f"{path}: tasks.{task.name}", told) for task in config.tasks
+    )
     return Suite(path, config, tasks)
 
 
@@ -128,7 +131,7 @@ def _found(path: str, bases: Sequence[Path]) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-def _read_task(config: TaskConfig, path: Path, where: str) -> Task:
+def _read_task(config: TaskConfig, path: Path, where: str, told: str) -> Task:
     try:
         with open_file(path) as raw:
             packed = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
@@ -137,7 +140,9 @@ def _read_task(config: TaskConfig, path: Path, where: str) -> Task:
             items = tuple(_item(value, place) for place, value in islice(lines, config.limit))
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{where}: {path}: {reason}; name a .jsonl, .jsonl.gz or .jsonl.zst file") from error
+        made = config.origin and isinstance(error, FileNotFoundError)
+        do = f"make it from {config.origin}, {told}" if made else "name a .jsonl, .jsonl.gz or .jsonl.zst file"
+        raise InputError(f"{where}: {path}: {reason}; {do}") from error
     if not items:
         raise InputError(f"{where}: {path} holds no items; each line is {_LINE}")
     return Task(config.name, task_key(items), items)
