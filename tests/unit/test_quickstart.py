@@ -5,6 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,9 +18,12 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from flows import quickstart
+from flows.cli import parser
 from flows.config import load
 from flows.quickstart import pages
+from flows.quickstart.__main__ import NEXT, TOUR
 from pipeline.table.kept import read_yaml
+from tests.cli_runs import environment
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MODULES = ["heapq", "json", "string", "textwrap"]
@@ -176,3 +185,64 @@ def test_rule_files_name_text_predicates(name: str) -> None:
     content, _ = read_yaml(CONFIGS / "rules" / f"{name}.yaml")
     assert set(content) == {"rules"}
     assert all(isinstance(predicate, str) for predicate in content["rules"].values())
+
+
+@pytest.mark.parametrize("command", [command for _, command in TOUR] + [command for command, _ in NEXT])
+def test_the_commands_of_the_tour_are_commands_on_files_that_are_there(command: str) -> None:
+    program, *words = shlex.split(command.removesuffix(" > curate.yaml"))
+    if program == "gristmill":
+        parser().parse_args(words)  # ends the test with SystemExit where argparse refuses it
+    else:
+        assert (program, words) == ("python", ["-m", "flows.quickstart", ".quickstart"])
+    assert all((CONFIGS.parent / word.rpartition("=")[2]).is_file() for word in words if "configs/" in word)
+
+
+def touring(folder: Path, *commands: str) -> subprocess.Popen[str]:
+    """Start a tour of Python commands in a process group of its own."""
+    steps = [(f"Question {number}?", f'python -c "{text}"') for number, text in enumerate(commands)]
+    code = (
+        f"import sys, flows.quickstart.__main__ as m; m.TOUR = {steps!r}; sys.argv = ['quickstart']; sys.exit(m.main())"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_tour_shows_each_command_and_ends_where_one_fails(tmp_path: Path) -> None:
+    tour = touring(tmp_path, "print('one')", "raise SystemExit(3)", "print('three')")
+    out, err = tour.communicate(timeout=60)
+    assert (tour.returncode, err) == (3, "")
+    shown = Path(sys.executable).parent / "python"
+    assert out.splitlines() == [
+        *("", "Question 0?", f"{shown} -c \"print('one')\"", "one"),
+        *("", "Question 1?", f'{shown} -c "raise SystemExit(3)"'),
+    ]
+
+
+def test_a_tour_to_its_end_says_what_to_try_next(tmp_path: Path) -> None:
+    tour = touring(tmp_path, "print('one')")
+    out, err = tour.communicate(timeout=60)
+    assert (tour.returncode, err) == (0, "")
+    assert out.count("gristmill") == len(NEXT)
+
+
+@pytest.mark.parametrize(("number", "everybody"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_tour_that_is_stopped_ends_with_its_command(tmp_path: Path, number: int, everybody: bool) -> None:
+    """Ctrl-C goes to the whole group; what make sends when it is ended, to the tour alone."""
+    wait = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    tour = touring(tmp_path, wait, "print('two')")
+    limit = time.monotonic() + 30
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < limit:
+        time.sleep(0.05)
+    (os.killpg if everybody else os.kill)(tour.pid, number)
+    out, err = tour.communicate(timeout=30)
+    assert tour.returncode == 128 + number, err
+    assert "two" not in out.splitlines()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
