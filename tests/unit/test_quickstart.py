@@ -229,7 +229,7 @@ def test_a_tour_to_its_end_says_what_to_try_next(tmp_path: Path) -> None:
     tour = touring(tmp_path, "print('one')")
     out, err = tour.communicate(timeout=60)
     assert (tour.returncode, err) == (0, "")
-    assert out.count("gristmill") == len(NEXT)
+    assert out.count("/gristmill ") == len(NEXT)
 
 
 @pytest.mark.parametrize(("number", "everybody"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
