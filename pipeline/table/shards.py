@@ -453,8 +453,8 @@ class PartWriter:
             held = hashlib.file_digest(cast(Any, self._file), _blake2b).hexdigest()
             self._written = self._file.seek(0, os.SEEK_END), held
 
-    def write(self, table: pa.Table) -> None:
-        """Append rows in order.
+    def write(self, table: pa.Table, *, cuts: bool = True) -> None:
+        """Append rows in order; without `cuts` no row group ends behind them, before `cut` is called.
 
         Raises: SchemaError when the table's schema is another.
         """
@@ -466,6 +466,11 @@ class PartWriter:
         self._pending_bytes += table.nbytes
         self._pending_rows += table.num_rows
         self.rows += table.num_rows
+        if cuts:
+            self.cut()
+
+    def cut(self) -> None:
+        """End the row group here, if it is large enough."""
         if self._pending_bytes >= ROW_GROUP_BYTES or self._pending_rows >= ROW_GROUP_ROWS:
             self._flush()
 
@@ -507,10 +512,16 @@ class PartWriter:
     def _flush(self) -> None:
         if not self._pending_rows:
             return
+        # What was freed goes back to the system between the steps, else each would come on top of the one before.
+        release = pa.default_memory_pool().release_unused
+        release()
         # One chunk a column: row groups must not depend on how rows arrived.
         table = pa.concat_tables(self._pending).combine_chunks()
         self._pending, self._pending_bytes, self._pending_rows = [], 0, 0  # first: both at once are memory
+        release()
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        del table
+        release()
 
 
 def _sealed(model: BaseModel) -> bytes:

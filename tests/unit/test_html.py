@@ -257,7 +257,7 @@ CC_BY = "<https://creativecommons.org/licenses/by/4.0/>; rel=license"
 
 
 def test_forgotten_results_are_made_again(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.extract.html.pages.REMEMBERED_CHARACTERS", 600)
+    monkeypatch.setattr("pipeline.extract.html.pages.REMEMBERED_BYTES", 3 * 700)
     bodies = [ARTICLE.replace("fox", animal) for animal in ("fox", "cat", "dog", "cow", "fox", "cow", "fox")] * 20
     units = [page(body, number) for number, body in enumerate(bodies)]
     assert list(extract_pages(pool, units, HtmlOptions())) == [extract_page(unit, HtmlOptions()) for unit in units]

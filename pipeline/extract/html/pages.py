@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import zstandard
+
 from pipeline.extract.html.messages import (
     ExchangeError,
     Extracted,
@@ -18,13 +20,15 @@ from pipeline.extract.html.messages import (
     Refusal,
     decode_result,
     encode_request,
+    encode_result,
 )
 from pipeline.extract.html.page_metadata import header_date, header_licence
 from pipeline.extract.isolation import Answer, WorkerFailure, WorkerPool
 from pipeline.extract.units import Document, Page, Raw, Reject
 from pipeline.table.schema import REJECT_REASONS
 
-REMEMBERED_CHARACTERS = 16 * 1024 * 1024  # of results kept for byte-identical bodies that may still come
+REMEMBERED_BYTES = 4 << 20  # of results, compressed, kept for byte-identical bodies that may still come
+_REMEMBERED_EACH = 400  # beside what a result is compressed to: its key, its objects, its place
 _CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture is not dated
 
 
@@ -38,21 +42,25 @@ def extract_pages(
     Raises: GristmillError when workers cannot be started.
     """
     outcomes: dict[bytes, _Outcome] = {}
-    characters = 0
+    remembered = 0
     for ticket, answer in pool.imap(_requests(units, options, outcomes)):
         if not isinstance(ticket, _Ticket):
             yield ticket
             continue
-        if answer is not None:
-            ticket.outcome.result = _result(answer)
-            characters += _size(ticket.outcome)
-            for key in list(outcomes) if characters > REMEMBERED_CHARACTERS else ():
-                if characters <= REMEMBERED_CHARACTERS:
+        if answer is None:
+            assert ticket.outcome.packed is not None, "a page's body comes before its repetitions"
+            result = decode_result(zstandard.decompress(ticket.outcome.packed))
+        else:
+            result = _result(answer)
+            ticket.outcome.packed = zstandard.compress(encode_result(result))
+            remembered += len(ticket.outcome.packed) + _REMEMBERED_EACH
+            for key in list(outcomes) if remembered > REMEMBERED_BYTES else ():
+                if remembered <= REMEMBERED_BYTES:
                     break
-                if outcomes[key].result is not None:
-                    characters -= _size(outcomes.pop(key))
-        assert ticket.outcome.result is not None, "a page's body comes before its repetitions"
-        yield _finish(ticket.page, ticket.outcome.result)
+                if (packed := outcomes[key].packed) is not None:
+                    remembered -= len(packed) + _REMEMBERED_EACH
+                    del outcomes[key]
+        yield _finish(ticket.page, result)
 
 
 def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
@@ -64,9 +72,12 @@ def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of a body; whoever waits for it holds it, and the last ones are remembered beyond that."""
+    """What became of a body; whoever waits for it holds it, and the last ones are remembered beyond that.
 
-    result: Extracted | Refusal | None = None
+    `packed` is the result as `encode_result` writes it, compressed: as objects a text alone can take eight times this.
+    """
+
+    packed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +157,3 @@ def _date(page: Page, result: Extracted) -> tuple[datetime | None, str | None]:
         if date is not None and (captured is None or date <= captured + _CLOCK_TOLERANCE):
             return date, source
     return None, None
-
-
-def _size(outcome: _Outcome) -> int:
-    result = outcome.result
-    return len(result.text) if isinstance(result, Extracted) else len(result.detail) if result else 0
