@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pipeline.extract import shard
 from pipeline.extract.shard import BUCKETS, ExtractJob, extract_input, gathered
 from pipeline.inputs.files import InputFile
 from pipeline.table.interrupts import InterruptedRunError
+from pipeline.table.shards import open_part
 from tests.cli_runs import hashes, select, write_config
 from tests.local_run import run_all
 
@@ -199,3 +202,19 @@ def test_a_repository_whose_first_file_vanishes_is_read_all_the_same(tmp_path: P
         (made,) = extract_input(job, lambda handler: run.pools(job.config, handler), lambda rows, position: None)
     assert (made.documents.rows, made.rejects.rows) == (2, 1)
     assert made.reasons == {"damaged": 1}
+
+
+def test_pieces_of_a_shard_move_no_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.table.shards.ROW_GROUP_BYTES", 1)
+    texts = [f"{number} " + "\U0001f600" * 20_000 * (number < 300) for number in range(1_600)]
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    (tmp_path / "in.jsonl").write_text("\n".join([*rows[:700], "{", *rows[700:]]))
+    (job,) = jobs(config(tmp_path, "ws") | {"sources": {"a": {"inputs": [str(tmp_path / "in.jsonl")]}}})
+    tracemalloc.start()
+    (made,) = extract_input(job, lambda handler: pytest.fail(handler), lambda rows, place: None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    with open_part(job.documents, made.documents.name) as file:
+        groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert groups == [999, 601], "a thousand units, one of them a reject"
+    assert peak < 48 << 20, f"{peak:,} bytes, though texts of 24 MB are no strings for long"
