@@ -35,7 +35,8 @@ $ gristmill init stackexchange > curate.yaml
     "run": _of(
         """
 Inputs, models, rules and types are checked first; a bad rule is refused before anything runs. What
-is done is not done again, and a run that was stopped or killed goes on with the same command.
+is done is not done again, and a run that was stopped or killed goes on with the same command. On a
+terminal bars show how far it is; elsewhere there is a line for each shard.
 
 With --dry-run `because` says why there is something to do, the most frequent first: `new input`,
 `changed input`, `input that is gone`, `deleted part`, `changed setting KEY (old -> new)`, `changed
@@ -106,10 +107,11 @@ gopher_alpha_words       265     58
     "peek": _of(
         """
 Size, compression, encoding, the format that reads it with what tells so (`certain`: what it holds;
-`likely`: its name, or most of an archive), what its beginning says of the whole, columns with an
-example each, first rows, what of them would be rejected, and last a `sources:` block for a
-configuration. At most the first 100 rows are read, and nothing is written. Of a file that nothing
-reads (damaged, empty, encrypted, binary) the answer is what it is and what to do.
+`likely`: its name, or most of an archive), what its beginning says of the whole (a wiki's name,
+types of WARC records, the published corpus whose columns it has), columns with an example each,
+first rows, what of them would be rejected, and last a `sources:` block for a configuration. At most
+the first 100 rows are read, and nothing is written. Of a file that nothing reads (damaged, empty,
+encrypted, binary) the answer is what it is and what to do.
 """,
         """
 $ gristmill peek dump/Posts.xml
@@ -323,8 +325,12 @@ has every file's rows, bytes and SHA-256.
 
     --as parquet      part-00000.parquet, ...
     --as hf           train-00000-of-00002.parquet, ...: as the Hugging Face Hub names them
-    --as jsonl.zst    part-00000.jsonl.zst, ...: an object a line
-    --as partitioned  language=en/part-00000.parquet, ...: a folder for each value of --by
+    --as jsonl.zst    part-00000.jsonl.zst, ...: an object a line, `metadata` an object in it,
+                      points in time in ISO 8601
+    --as partitioned  language=en/part-00000.parquet, ...: a folder for each value of --by, as Hive's
+
+The column of --by is in the folders' names alone, null as `__HIVE_DEFAULT_PARTITION__`. `datasets`
+makes no column of them, and `pandas.read_parquet` cannot join a null among them with others.
 
 The same workspace and options give the same bytes. The same export into the same DIR again finds
 nothing to do; another one is refused, as is a DIR that holds anything else or lies in the
@@ -365,7 +371,7 @@ border of 0.5. On a workspace the scores that this very model gave are taken, of
 documents; where it has not scored all of a source, and on files, a sample of about 10,000 is scored
 now. Every number of a sample has its 95 % interval. Files are Parquet, JSON lines or CSV (.gz,
 .zst) with `text` and, if they like, `url`, `language` and a `label` (`positive`, 1 or true;
-`negative`, 0 or false).
+`negative`, 0 or false), on which the calibration is then measured, too.
 """,
         """
 $ gristmill classifier report models/quality --on ./ws --html report.html
@@ -377,7 +383,8 @@ $ gristmill classifier report models/quality --on "texts/*.jsonl" --columns text
 Slices, swarm, training, fit, proposal, verification, token shards, report. Prints the proposed
 mixture, what it is expected to gain, and the verdict of verification. After a change of the suite
 it measures what is new on the kept proxies, fits and proposes, and trains nothing: a transformer's
-verification and new shards then wait for `mix verify` and `mix sample`.
+verification and new shards then wait for `mix verify` and `mix sample`. --dry-run says how many
+proxies are to train and why, and refuses what the run would refuse.
 """,
         """
 $ gristmill mix run mix.yaml
@@ -387,7 +394,7 @@ $ gristmill mix run mix.yaml --set suite=code --dry-run
     "mix slices": _of(
         """
 Prints documents, tokens, natural proportion and cap of each slice, and how many documents were held
-out or share text with the suite.
+out or share text with the suite. Like every step it does first what is missing before it.
 """,
         """
 $ gristmill mix slices mix.yaml
@@ -514,8 +521,9 @@ $ gristmill doctor
         """
 NAME is a command (`mix run`), a key of a configuration (`select.rules`, `sources.web.format`, or
 its last names), a view or column, a reject reason, a rule function, a preset, a format or an exit
-code; of several of that name all are printed. The beginning of keys (`dedup`) lists those below
-it. Without NAME it lists what there is. A name that is not known ends with 2 and the nearest one.
+code; of several of that name all are printed. The beginning of keys (`dedup`) lists those below it,
+a format its options and columns. Without NAME it lists what there is. A name that is not known ends
+with 2 and the nearest one.
 """,
         """
 $ gristmill docs select.rules
