@@ -213,15 +213,15 @@ a stage before it would have something to do, it says which, and ends with exit 
 rephrased is left out, since it follows what is kept.
 """,
         """
-$ gristmill diff curate.yaml --set sources.code.select.rules.length="text_length > 100" --examples 1
-code
+$ gristmill diff curate.yaml --set "select.rules.gopher_alpha_words=alpha_word_ratio >= 0.7"
+web
           documents     tokens
   ------  ---------  ---------
-  before        391  1,453,751
-  after         861  2,227,718
-  both          368  1,036,031
-  gained        493  1,191,687
-  lost           23    417,720
+  before        650  1,245,134
+  after         696  1,337,148
+  both          650  1,245,134
+  gained         46     92,015
+  lost            0          0
 ...
 $ gristmill diff ./ws ./other-ws
 """,
