@@ -80,7 +80,7 @@ class TrainConfig(StageConfig):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$", description="an identifier in lower case")
     output: str = Field(min_length=1, description="folder of the trained classifier; replaced when it is there")
     positives: Corpora = Field(description="list of corpora of good texts")
-    negatives: Corpora = Field(description="list of corpora of ordinary texts")
+    negatives: Corpora = Field(description="list of corpora of ordinary texts, with the keys of `positives`")
     seed: int = Field(
         1, ge=0, le=2**31 - 1, description="decides what is sampled, what is held out and the order of training"
     )
@@ -103,7 +103,7 @@ class EvaluateConfig(StageConfig):
     """Labelled texts to measure a classifier on."""
 
     positives: Corpora = Field(description="list of corpora of good texts")
-    negatives: Corpora = Field(description="list of corpora of ordinary texts")
+    negatives: Corpora = Field(description="list of corpora of ordinary texts, with the keys of `positives`")
     held_out: bool = Field(False, description="only texts that this classifier's training set aside for its test")
 
 

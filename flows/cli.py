@@ -385,7 +385,12 @@ def parser() -> argparse.ArgumentParser:
         classifier,
         do.classifier_report,
         _given("model", "MODEL", "folder of a trained classifier"),
-        _given("--on", "WORKSPACE|FILE", "documents to look at: a workspace, or files of texts", required=True),
+        _given(
+            "--on",
+            "WORKSPACE|FILE",
+            "documents to look at: a workspace, or files of texts (a path, glob or URL)",
+            required=True,
+        ),
         _given("--source", "NAME", "only this source of the workspace"),
         _given("--columns", "OURS=THEIRS", "a file's names of text, url, language, label: text=content,url=link"),
         _given("--n", "N", "look at about so many documents at most", type=int),
@@ -460,13 +465,17 @@ def _add_reading(commands: Any) -> None:
         _given(
             "--format",
             None,
-            "how to print the result: table (for people: cells are cut), csv (RFC 4180) or json, nothing cut",
+            "how to print the result: table (for people: cells cut at 60 characters, control characters made visible), "
+            "csv (RFC 4180) or json, nothing cut",
             choices=("table", "csv", "json"),
             default="table",
             dest="form",
         ),
         ("--json", {"action": "store_const", "const": "json", "dest": "form", "help": "the same as --format json"}),
-        _flag("--defuse", "CSV: an apostrophe before text that a spreadsheet would run as a formula"),
+        _flag(
+            "--defuse",
+            "CSV: an apostrophe before text that a spreadsheet would run as a formula (begins with =, +, -, @)",
+        ),
     )
     file = _given("file", "FILE", "path or URL of one file")
     _add(commands, do.peek, file, _json("object"))
@@ -591,7 +600,11 @@ def _add_reading(commands: Any) -> None:
             "only documents that meet this predicate over the same columns, as rules have them, and `text`",
         ),
         _given(
-            "--shard-size", "SIZE", "about how large a file is at most, in KB, MB, GB, KiB, MiB or GiB", default="512MB"
+            "--shard-size",
+            "SIZE",
+            "about how large a file is at most, in KB, MB, GB, KiB, MiB or GiB; it ends before the row group (16 MiB "
+            "of text, an eighth of small sizes) that would take it past SIZE",
+            default="512MB",
         ),
         _flag("--overwrite", "replace another export in DIR; only what its manifest lists is deleted"),
         _json("object"),
@@ -620,9 +633,19 @@ def _add_mix(commands: Any) -> None:
         mix_fit,
         _given("config", "CONFIG", "YAML configuration of the mix", nargs="?"),
         SET,
-        _given("--ratios", "CSV", "mixtures: `index`, one column a slice (rows are normalised), and `seed` if known"),
+        _given(
+            "--ratios",
+            "CSV",
+            "mixtures: `index`, one column a slice (rows are normalised; one of zeros is refused), and `seed` if known",
+        ),
         _given("--metrics", "CSV", "losses: column `index`, then one column a metric"),
-        _given("--higher", "METRIC", "a metric where larger is better (repeatable)", action="append", default=[]),
+        _given(
+            "--higher",
+            "METRIC",
+            "a metric where larger is better; of the others the direction is found (repeatable)",
+            action="append",
+            default=[],
+        ),
         _given("--out", "DIR", "folder that the fit is written to"),
         _given(
             "--model",
@@ -636,7 +659,7 @@ def _add_mix(commands: Any) -> None:
         commands,
         do.mix_predict,
         _given("--fit", "DIR", "folder that `mix fit` wrote", required=True),
-        _given("--ratios", "CSV", "mixtures: `index`, then one column a slice", required=True),
+        _given("--ratios", "CSV", "mixtures: `index`, then one column a slice, in any order", required=True),
         _given("--out", "CSV", "file to write (default: standard output)"),
         _json("array"),
     )

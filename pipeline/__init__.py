@@ -15,8 +15,8 @@ EXTRAS = {
     "tiktoken": "`annotate.tokenizer` with a tiktoken file",
     "proxy": "`proxy: {kind: transformer}`: PyTorch",
     "lightgbm": "`fit: {model: lightgbm}`",
-    "plots": "the plots of `mix report` and `scaling fit`: matplotlib. Without it they are left out, and a line says "
-    "so",
+    "plots": "the plots of `mix report`, `scaling fit`, and `--html` of `classifier report` and `sweep`: matplotlib. "
+    "Without it they are left out, and a line says so",
     "s3": "inputs and workspaces at `s3://`",
 }
 """Our extras for `pip install 'gristmill[NAME]'`, and what each is for."""

@@ -344,6 +344,8 @@ def entries(top: argparse.ArgumentParser | None) -> list[Entry]:
 def find(known: Iterable[Entry], name: str) -> list[Entry]:
     """Return what a name means: all entries of it and keys whose last names it is, else keys and commands below it.
 
+    Keys that lie below one, and options and columns of a format, come along.
+
     Raises: UsageError with the nearest name.
     """
     listed, wanted = list(known), " ".join(name.removeprefix("gristmill ").split())
@@ -363,6 +365,10 @@ def find(known: Iterable[Entry], name: str) -> list[Entry]:
     for pattern in (rf"{exact}|{last}", *alike, rf".* {exact}", rf"{exact}[. ].*", re.escape(score)):
         if found := chosen(pattern):
             inside = tuple(f"{entry.name}." for entry in found if entry.kind == "key")
-            return found + [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]
+            below = [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]
+            forms = [
+                f"{start}format {entry.name}" for entry in found if entry.kind == "format" for start in ("run, ", "")
+            ]
+            return found + below + [entry for entry in listed if entry.of in forms]
     hint = nearest(wanted, {entry.name for entry in listed})
     raise UsageError(f"docs: nothing is called {wanted[:100]!r}{hint}; `gristmill docs` lists what there is")

@@ -35,7 +35,8 @@ $ gristmill init stackexchange > curate.yaml
     "run": _of(
         """
 Inputs, models, rules and types are checked first; a bad rule is refused before anything runs. What
-is done is not done again, and a run that was stopped or killed goes on with the same command.
+is done is not done again, and a run that was stopped or killed goes on with the same command. On a
+terminal bars show how far it is; elsewhere there is a line for each shard.
 
 With --dry-run `because` says why there is something to do, the most frequent first: `new input`,
 `changed input`, `input that is gone`, `deleted part`, `changed setting KEY (old -> new)`, `changed
@@ -47,7 +48,7 @@ and disk are those of the last ten recorded runs; a first extraction is tried on
 $ gristmill run curate.yaml --dry-run
 source  stage     shards to do            done  because                        time       disk
 ------  --------  ----------------------  ----  -----------------------------  ---------  ---------
-web     extract   1                       0     1 new input                    98 s       3.9 MB
+web     extract   1                       0     1 new input                    81 s       3.9 MB
 web     annotate  after the stages above        follows from the stages above  not known  not known
 ...
 $ gristmill run curate.yaml
@@ -98,18 +99,19 @@ $ gristmill sql ./ws "SELECT failed.rule AS rule, count(*) AS documents,
     FROM web.outcomes, unnest(failed_rules) AS t(failed) GROUP BY ALL ORDER BY documents DESC LIMIT 3"
 rule               documents  alone
 -----------------  ---------  -----
-language                 518     25
-gopher_stop_words        490      2
-gopher_alpha_words       265     58
+language                 524     26
+gopher_stop_words        482      1
+gopher_alpha_words       271     56
 """,
     ),
     "peek": _of(
         """
 Size, compression, encoding, the format that reads it with what tells so (`certain`: what it holds;
-`likely`: its name, or most of an archive), what its beginning says of the whole, columns with an
-example each, first rows, what of them would be rejected, and last a `sources:` block for a
-configuration. At most the first 100 rows are read, and nothing is written. Of a file that nothing
-reads (damaged, empty, encrypted, binary) the answer is what it is and what to do.
+`likely`: its name, or most of an archive), what its beginning says of the whole (a wiki's name,
+types of WARC records, the published corpus whose columns it has), columns with an example each,
+first rows, what of them would be rejected, and last a `sources:` block for a configuration. At most
+the first 100 rows are read, and nothing is written. Of a file that nothing reads (damaged, empty,
+encrypted, binary) the answer is what it is and what to do.
 """,
         """
 $ gristmill peek dump/Posts.xml
@@ -141,9 +143,9 @@ record's own id or its file's name. It works at every stage of completeness.
 """,
         """
 $ gristmill explain ./ws https://en.wikipedia.org/wiki/Hermitian_matrix
-document 4d7611e282ff22d9243f3e174797e771 of source web: dropped
-  failed gopher_alpha_words: {"alpha_word_ratio": 0.793993993993994}
-    alpha_word_ratio is 0.793994, must be at least 0.8: 0.00600601 (0.8 %) too little
+document bc97b3b46b2b360ed2d0c2e13fde2232 of source web: dropped
+  failed gopher_alpha_words: {"alpha_word_ratio": 0.7331828442437923}
+    alpha_word_ratio is 0.733183, must be at least 0.8: 0.0668172 (8.4 %) too little
 ...
 """,
     ),
@@ -157,8 +159,8 @@ share (`top_share`, `top_token_share`) it says what share of documents and of th
 $ gristmill funnel ./ws
 web
   stage     rule                       in    out     kept  of units  tokens in  tokens out
-  extract                           1,508  1,463   97.0 %    97.0 %          -   2,454,120
-  select    language                1,463    945   64.6 %    62.7 %  2,454,120   1,833,580
+  extract                           1,508  1,478   98.0 %    98.0 %          -   2,665,758
+  select    language                1,478    954   64.5 %    63.3 %  2,665,758   2,022,901
 ...
 """,
     ),
@@ -211,15 +213,15 @@ a stage before it would have something to do, it says which, and ends with exit 
 rephrased is left out, since it follows what is kept.
 """,
         """
-$ gristmill diff curate.yaml --set sources.code.select.rules.length="text_length > 100" --examples 1
-code
+$ gristmill diff curate.yaml --set "select.rules.gopher_alpha_words=alpha_word_ratio >= 0.7"
+web
           documents     tokens
   ------  ---------  ---------
-  before        391  1,453,751
-  after         861  2,227,718
-  both          368  1,036,031
-  gained        493  1,191,687
-  lost           23    417,720
+  before        650  1,245,134
+  after         696  1,337,148
+  both          650  1,245,134
+  gained         46     92,015
+  lost            0          0
 ...
 $ gristmill diff ./ws ./other-ws
 """,
@@ -231,11 +233,9 @@ text. Which ones depends on their ids and the seed alone.
 """,
         """
 $ gristmill sample ./ws web --dropped-by gopher_alpha_words --alone -n 1
-7e41cfb6b1ade4698ffebbfd0a59d2e9 https://en.wikipedia.org/wiki/New_Zealand
-  New Zealand - Wikipedia; 30,144 tokens
-  alpha_word_ratio is 0.637477, must be at least 0.8: 0.162523 (20.3 %) too little
-    New Zealand
-    Coordinates: 42°S 174°E / 42°S 174°E
+8d4e6fa9b0a758887c9e9b9ddd205283 https://lemire.me/blog/2019/08/02/json-parsing-simdjson-vs-json-for-modern-c/
+  JSON parsing: simdjson vs. JSON for Modern C++; 336 tokens
+  alpha_word_ratio is 0.731861, must be at least 0.8: 0.0681388 (8.5 %) too little
 ...
 $ gristmill sample ./ws web --html kept.html
 """,
@@ -262,10 +262,10 @@ from. It opens no part, also works while a run is on, and names a damaged index 
 $ gristmill status ./ws
 workspace ./ws: 1 source, 8.0 MB
 
-when                 command                    took     made                                      outcome
--------------------  -------------------------  -------  ----------------------------------------  --------
-2026-11-30 02:38:07  gristmill run curate.yaml  132.7 s  extract 1, annotate 1, dedup 2, select 1  finished
-2026-11-30 02:40:25  gristmill run curate.yaml  1.1 s    select 1                                  finished
+when                 command                    took    made                                      outcome
+-------------------  -------------------------  ------  ----------------------------------------  --------
+2026-11-30 10:49:59  gristmill run curate.yaml  90.4 s  extract 1, annotate 1, dedup 2, select 1  finished
+2026-11-30 10:54:42  gristmill run curate.yaml  0.4 s   select 1                                  finished
   select.rules: fineweb -> gopher
 ...
 """,
@@ -323,8 +323,12 @@ has every file's rows, bytes and SHA-256.
 
     --as parquet      part-00000.parquet, ...
     --as hf           train-00000-of-00002.parquet, ...: as the Hugging Face Hub names them
-    --as jsonl.zst    part-00000.jsonl.zst, ...: an object a line
-    --as partitioned  language=en/part-00000.parquet, ...: a folder for each value of --by
+    --as jsonl.zst    part-00000.jsonl.zst, ...: an object a line, `metadata` an object in it,
+                      points in time in ISO 8601
+    --as partitioned  language=en/part-00000.parquet, ...: a folder for each value of --by, as Hive's
+
+The column of --by is in the folders' names alone, null as `__HIVE_DEFAULT_PARTITION__`. `datasets`
+makes no column of them, and `pandas.read_parquet` cannot join a null among them with others.
 
 The same workspace and options give the same bytes. The same export into the same DIR again finds
 nothing to do; another one is refused, as is a DIR that holds anything else or lies in the
@@ -332,7 +336,7 @@ workspace. A kill leaves no `manifest.json`, and the next export begins anew.
 """,
         """
 $ gristmill export ./ws web --to web-data --as hf
-web-data: 770 documents, 1,549,773 tokens, 2,374,653 bytes in 1 file
+web-data: 770 documents, 1,549,773 tokens, 2,374,682 bytes in 1 file
 $ gristmill export ./ws web --to web-en --as partitioned --by licence \\
     --columns url,text,licence,language_score --where "language_score > 0.9"
 """,
@@ -365,7 +369,7 @@ border of 0.5. On a workspace the scores that this very model gave are taken, of
 documents; where it has not scored all of a source, and on files, a sample of about 10,000 is scored
 now. Every number of a sample has its 95 % interval. Files are Parquet, JSON lines or CSV (.gz,
 .zst) with `text` and, if they like, `url`, `language` and a `label` (`positive`, 1 or true;
-`negative`, 0 or false).
+`negative`, 0 or false), on which the calibration is then measured, too.
 """,
         """
 $ gristmill classifier report models/quality --on ./ws --html report.html
@@ -377,7 +381,8 @@ $ gristmill classifier report models/quality --on "texts/*.jsonl" --columns text
 Slices, swarm, training, fit, proposal, verification, token shards, report. Prints the proposed
 mixture, what it is expected to gain, and the verdict of verification. After a change of the suite
 it measures what is new on the kept proxies, fits and proposes, and trains nothing: a transformer's
-verification and new shards then wait for `mix verify` and `mix sample`.
+verification and new shards then wait for `mix verify` and `mix sample`. --dry-run says how many
+proxies are to train and why, and refuses what the run would refuse.
 """,
         """
 $ gristmill mix run mix.yaml
@@ -387,7 +392,7 @@ $ gristmill mix run mix.yaml --set suite=code --dry-run
     "mix slices": _of(
         """
 Prints documents, tokens, natural proportion and cap of each slice, and how many documents were held
-out or share text with the suite.
+out or share text with the suite. Like every step it does first what is missing before it.
 """,
         """
 $ gristmill mix slices mix.yaml
@@ -514,8 +519,9 @@ $ gristmill doctor
         """
 NAME is a command (`mix run`), a key of a configuration (`select.rules`, `sources.web.format`, or
 its last names), a view or column, a reject reason, a rule function, a preset, a format or an exit
-code; of several of that name all are printed. The beginning of keys (`dedup`) lists those below
-it. Without NAME it lists what there is. A name that is not known ends with 2 and the nearest one.
+code; of several of that name all are printed. The beginning of keys (`dedup`) lists those below it,
+a format its options and columns. Without NAME it lists what there is. A name that is not known ends
+with 2 and the nearest one.
 """,
         """
 $ gristmill docs select.rules

@@ -158,7 +158,10 @@ def pages(top: argparse.ArgumentParser) -> dict[str, str]:
     texts = {name: "\n".join(part for part in [f"{_MADE}\n", *parts] if part) for name, parts in made.items()}
     titles = {name: re.search(r"^# (.+)$", text, re.MULTILINE) for name, text in texts.items()}
     listed = "".join(f"- [{title[1]}]({name})\n" for name, title in titles.items() if title)
-    told = "`gristmill docs NAME` prints one entry, wherever Gristmill is installed."
+    told = (
+        "`gristmill docs NAME` prints one entry, wherever Gristmill is installed; `gristmill COMMAND --help` what "
+        "[Commands](commands.md) says of one."
+    )
     return {"README.md": f"{_MADE}\n\n# Reference\n\n{told}\n\n{listed}", **texts}
 
 

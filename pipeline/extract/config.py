@@ -58,7 +58,8 @@ FORMATS: dict[Format, str] = {
     "text": "text files in folders and archives; a document is a file, all of it. Rejects: `charset`, `empty`, "
     "`unsupported`",
     "wikipedia": "XML dumps of any MediaWiki; a document is a page, of a history its last revision. Rejects: "
-    "`redirect`, `namespace`, `deleted`, `unsupported` (no wikitext), `empty`, `oversize`, `damaged`",
+    "`redirect`, `namespace`, `deleted`, `unsupported` (no wikitext), `empty`, `oversize` (its wikitext is over "
+    "`extract.limits.payload_bytes`), `damaged`",
 }
 """What each format is, what one document of it is, and what are rejects."""
 Favor = Literal["precision", "balanced", "recall"]
@@ -179,7 +180,8 @@ class PdfConfig(StageConfig):
     engine: Literal["auto", "rapidocr", "tesseract"] = Field(
         "auto",
         description="`rapidocr` (the extra `ocr`, models and all; Latin, Greek, Chinese and Japanese writing), or the "
-        "program `tesseract`; `auto` is the first of them that is installed. Without one, pages that need it fail",
+        "program `tesseract`, which reads English; `auto` is the first of them that is installed. Without one, pages "
+        "that need it fail",
     )
     max_pages: int = Field(2_000, gt=0, description="pages of a PDF; one with more is `oversize`")
     max_failed: float = Field(
@@ -231,8 +233,8 @@ class ExtractConfig(StageConfig):
     )
     language_gate: tuple[str, ...] | None = Field(
         None,
-        description="a list such as `[en]`: pages that are surely in another language are rejected before the slow "
-        "part of extraction; doubtful ones pass",
+        description="a list such as `[en]`: pages that are surely in another language, by language id on quickly "
+        "extracted text, are rejected before the slow part of extraction; doubtful ones pass",
     )
     metadata: Literal["light", "full"] = Field(
         "light",
@@ -284,7 +286,11 @@ class RedditOptions(StageConfig):
     subreddits: tuple[str, ...] = Field((), description="only these; none: all")
     exclude_subreddits: tuple[str, ...] = Field((), description="none of these")
     over_18: bool = Field(False, description="false: submissions marked so are rejected as `namespace`")
-    bots: bool = Field(False, description="false: submissions of bots are `namespace`, their comments left out")
+    bots: bool = Field(
+        False,
+        description="false: submissions of bots (AutoModerator and its like, names that end in a word *bot*) are "
+        "`namespace`, their comments left out",
+    )
     bot_names: tuple[str, ...] = Field((), description="authors that are bots, beside those known by name or ending")
     min_score: int | None = Field(None, description="submissions below are rejected as `namespace`")
     min_comment_score: int | None = Field(None, description="comments below are left out")
@@ -313,8 +319,14 @@ class CodeOptions(FileOptions):
     generated: bool = Field(False, description="files that a program wrote")
     vendored: bool = Field(False, description="copies of other projects")
     minified: bool = Field(False, description="scripts and style sheets made small")
-    data: bool = Field(False, description="tables, drawings, large JSON, YAML and XML, files with few letters")
-    max_bytes: int = Field(1 << 20, gt=0, description="of a file; larger ones are `oversize`")
+    data: bool = Field(
+        False, description="tables, drawings, JSON, YAML and XML of over 5,000 characters, files with few letters"
+    )
+    max_bytes: int = Field(
+        1 << 20,
+        gt=0,
+        description="of a file; larger ones are `oversize`, as are those over `extract.limits.payload_bytes`",
+    )
 
 
 PAGES_FOLDER = "signals/pages"

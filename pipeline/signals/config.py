@@ -18,6 +18,6 @@ class AnnotateConfig(StageConfig):
 
     tokenizer: Address | None = Field(
         None,
-        description="a file for tokenizers (`.json`) or tiktoken (`.tiktoken`, named after its encoding; needs the "
-        "extra `tiktoken`): adds the column `token_count`",
+        description="a file for tokenizers (`.json`) or tiktoken (`.tiktoken`, named after its encoding, such as "
+        "`cl100k_base.tiktoken`; needs the extra `tiktoken`): adds the column `token_count`",
     )
