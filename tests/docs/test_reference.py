@@ -282,6 +282,8 @@ def test_the_manual_has_no_command_that_is_not_there() -> None:
         ("qa", "style", "qa"),
         ("the-stack", "template", "the-stack"),
         ("wikipedia", "format", "wikipedia"),
+        ("latex", "column", "arxiv_id"),
+        ("latex", "key", "sources.NAME.options.citations"),
         ("143", "exit code", "143"),
         ("TMPDIR", "environment variable", "TMPDIR"),
         ("gristmill[ocr]", "extra", "gristmill[ocr]"),
