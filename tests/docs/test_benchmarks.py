@@ -26,21 +26,22 @@ def columns_by_name() -> dict[str, set[str]]:
     """Return the columns of each table that benches write, by a pattern of its name."""
     found = {}
     for path in BENCHES:
-        tree = ast.parse(path.read_text("utf-8"))
-        texts = {
-            node.targets[0].id: node.value.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and isinstance(node.value, ast.Constant)
-        }
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Table":
-                name, _, columns = node.args
-                parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-                pattern = "".join(re.escape(p.value) if isinstance(p, ast.Constant) else r"[\w-]+" for p in parts)
-                written = columns.value if isinstance(columns, ast.Constant) else texts[columns.id]
-                found[pattern] = set(written.split())
+        for function in ast.parse(path.read_text("utf-8")).body:
+            nodes = list(ast.walk(function))
+            texts = {
+                node.targets[0].id: node.value.value
+                for node in nodes
+                if isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)
+                and isinstance(node.value, ast.Constant)
+            }
+            for call in (node for node in nodes if isinstance(node, ast.Call)):
+                if isinstance(call.func, ast.Name) and call.func.id == "Table":
+                    name, _, columns = call.args
+                    parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+                    pattern = "".join(re.escape(p.value) if isinstance(p, ast.Constant) else r"[\w-]+" for p in parts)
+                    written = columns.value if isinstance(columns, ast.Constant) else texts[columns.id]
+                    found[pattern] = set(written.split())
     return found
 
 
