@@ -14,11 +14,11 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
-import sys
 from types import FunctionType, ModuleType
 from typing import Any
 
 from pipeline.rephrase.fidelity import check, tokens
+from tests.bench.tables import Table, bench_parser
 
 MODULES = "lexicon quantity tokens text names grammar support".split()  # noqa: SIM905
 EMPTY: dict[str, Any] = {
@@ -47,9 +47,15 @@ def switched_off(value: object) -> Any:
     return type(value)() if type(value) in (frozenset, dict, tuple) else None
 
 
-def main(path: str, names: list[str]) -> None:
-    """Print a line a rule whose absence changes a verdict or fails, and the names of all others."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+def main() -> None:
+    """Add a row for each rule whose absence changes a verdict or fails, and print the names of all others."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("pairs")
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    columns = "rule unfaithful_lost unfaithful_found faithful_doubted faithful_cleared error"
+    table = Table("fidelity-ablation", given.csv, columns)
+    with gzip.open(given.pairs, "rt", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]
     modules: list[ModuleType] = [importlib.import_module(f"pipeline.rephrase.fidelity.{name}") for name in MODULES]
     before = verdicts(pairs)
@@ -57,7 +63,7 @@ def main(path: str, names: list[str]) -> None:
     for module in modules:
         for name, value in list(vars(module).items()):
             off = switched_off(value)
-            if off is None or name.startswith("__") or (names and name not in names):
+            if off is None or name.startswith("__") or (given.names and name not in given.names):
                 continue
             holders = [each for each in modules if vars(each).get(name) is value]
             if holders[0] is not module:
@@ -67,7 +73,7 @@ def main(path: str, names: list[str]) -> None:
             try:
                 after = verdicts(pairs)
             except (KeyError, IndexError, TypeError, ValueError) as error:
-                print(f"{name:26s} {type(error).__name__}")
+                table.row(name, None, None, None, None, type(error).__name__)
                 after = before
             for each in holders:
                 setattr(each, name, value)
@@ -75,13 +81,12 @@ def main(path: str, names: list[str]) -> None:
                 (now, pair["faithful"]) for pair, was, now in zip(pairs, before, after, strict=True) if was != now
             ]
             if changed:
-                lost, found = changed.count((False, False)), changed.count((True, False))
-                doubted, cleared = changed.count((True, True)), changed.count((False, True))
-                print(f"{name:26s} unfaithful -{lost} +{found}, faithful doubted +{doubted} -{cleared}")
+                kinds = (False, False), (True, False), (True, True), (False, True)
+                table.row(name, *map(changed.count, kinds), None)
             else:
                 idle.append(name)
     print("no verdict changes without:", " ".join(idle))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main()

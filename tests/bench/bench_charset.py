@@ -10,7 +10,6 @@ are taken out, and the right label is declared in a column's way. Undeclared cou
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import json
 import re
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.extract.html.charset import codec_of, decode
+from tests.bench.tables import Table, bench_parser
 
 _FOLDER = re.compile(r"iso-8859-\d+|windows-\d+")
 _FOLDER_LABELS = {"CP932": "shift_jis", "CP949": "euc-kr", "ascii": "us-ascii", "MacCyrillic": "x-mac-cyrillic"}
@@ -131,7 +131,7 @@ def _text(payload: bytes, codec: str) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--sentences", type=Path)
     parser.add_argument("--characters", type=int, default=200)
@@ -148,11 +148,11 @@ def main() -> None:
                 asked[family][way] += 1
             if arguments.verbose and not is_right:
                 print(way, sample.family, sample.text[-60:].encode("unicode_escape").decode())
-    ways = list(asked["all"])
-    print("| encoding | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1))
-    for family in [*(name for name in asked if name != "all"), "all"]:
-        cells = (f"{right[family][way]} of {asked[family][way]}" if asked[family][way] else "" for way in ways)
-        print(f"| {family} | " + " | ".join(cells) + " |")
+    name = "sentences" if arguments.sentences else "chardet"
+    table = Table(f"charset-{name}", arguments.csv, "encoding declared right of")
+    for family in sorted(asked, key="all".__eq__):
+        for way, of in asked[family].items():
+            table.row(family, way, right[family][way], of)
 
 
 if __name__ == "__main__":

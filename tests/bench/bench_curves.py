@@ -10,7 +10,6 @@ tenth of the fall, and noise at every point, correlated at 0.5 with the point be
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.mix.config import EarlyStopping
 from pipeline.mix.proxies.curves import LearningCurves, best_count, extrapolated, measured_shares, stop_decisions
 from pipeline.mix.types import Floats
+from tests.bench.tables import Table, bench_parser
 
 
 def generate(
@@ -97,11 +97,12 @@ def ranks_of(values: Floats) -> NDArray[np.intp]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--swarms", type=int, default=20)
     parser.add_argument("--runs", type=int, default=64)
     options = parser.parse_args()
-    print("noise  own  corr   saved   lost  off by  rank error  CPU s a replay")
+    columns = "noise own correlation saved_compute best_lost off_by rank_error cpu_s_a_replay"
+    table = Table("curves", options.csv, columns)
     for noise, own, correlation in itertools.product((0.03, 0.1, 0.3), (0.0, 0.15, 0.3), (0.0, 0.6)):
         start = time.process_time()
         reports = [
@@ -114,11 +115,7 @@ def main() -> None:
             np.mean([getattr(report, name) for report in reports])
             for name in ("saved_compute", "best_lost", "rank_error")
         )
-        print(
-            f"{noise:>5.2f} {own:>4.2f} {correlation:>5.1f} {saved:>7.3f} {lost:>6.3f} {off:>7.2f} {rank:>11.4f}"
-            f" {seconds:>15.2f}",
-            flush=True,
-        )
+        table.row(noise, own, correlation, *map(float, (saved, lost, off, rank)), seconds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ since its last step forgets who was whose copy. The two others verify nothing.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import subprocess
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.dedup.minhash import Numbers
+from tests.bench.tables import Table, bench_parser
 from tests.realdata.test_duplicates import PLANTED, REVISIONS, ours, scores, theirs
 
 OURS: tuple[tuple[str, float | None, Numbers], ...] = (
@@ -89,12 +89,12 @@ def planted(documents: int) -> tuple[list[str], list[int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
-    print(f"{'':<28}{'recall':>9}{'least':>9}{'most':>9}{'precision':>11}{'groups':>8} largest")
+    table = Table("duplicates", options.csv, "truth system recall least most precision groups largest")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for label, (texts, truth) in (("revisions", revisions()), ("planted", planted(options.documents))):
@@ -110,9 +110,8 @@ def main() -> None:
                 precision = sum(value for _, value in pairs) / len(pairs)
                 mean = sum(recalls) / len(recalls)
                 sizes = sorted((size for size in Counter(draws[0]).values() if size > 1), reverse=True)
-                spread = f"{len(sizes):>8} {sizes[:5]}"
-                told = f"{mean:>9.4f}{min(recalls):>9.4f}{max(recalls):>9.4f}{precision:>11.4f}"
-                print(f"{label:<12}{system:<16}{told}{spread}")
+                largest = ", ".join(map(str, sizes[:5]))
+                table.row(label, system, mean, min(recalls), max(recalls), precision, len(sizes), largest)
 
 
 if __name__ == "__main__":

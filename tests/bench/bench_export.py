@@ -1,4 +1,4 @@
-"""How long an export takes against a plain copy with pyarrow: `python tests/bench/bench_export.py [documents]`.
+"""How long an export takes against a plain copy with pyarrow: `python tests/bench/bench_export.py [DOCUMENTS]`.
 
 Each is a process of its own: CPU seconds, megabytes of text a second, and the most memory that it held.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.export.export import export
-from pipeline.select.stage import SourceSelection
+from pipeline.select.decide import SourceSelection
 from pipeline.table import schema
 from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work, write_options
 from pipeline.table.storage import Storage
+from tests.bench.tables import Table, bench_parser
 from tests.select_workspace import STATS, load_rules, select, selecting
 
 CHUNK = 20_000
@@ -104,25 +104,26 @@ def _copy(storage: Storage, path: str) -> None:
 
 
 def main() -> None:
-    """Print a line for each way."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    """Add a row for each way."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("documents", nargs="?", type=int, default=100_000)
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage.at(f"{folder}/ws")
-        write(storage, rows)
+        write(storage, given.documents)
         text = sum(
             file.metadata.row_group(group).column(3).total_uncompressed_size
             for part in Group(storage, "web/curated").parts()
             for file in [pq.ParquetFile(storage.path(f"web/curated/{part.name}.parquet"))]
             for group in range(file.num_row_groups)
         )
-        print(f"{rows:,} documents, {text / 1e6:,.0f} MB of text")
+        table = Table("export", given.csv, "form documents text_mb cpu_s mb_per_cpu_s against_copy peak_mb")
         plain = 0.0
         for name in FORMS:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 seconds, peak = pool.apply(measure, (f"{folder}/ws", name))
             plain = plain or seconds
-            speed = text / 1e6 / seconds
-            print(f"{name:32} {seconds:7.2f} s {speed:6.0f} MB/s {seconds / plain:5.2f} x copy {peak:7,.0f} MB")
+            table.row(name, given.documents, text / 1e6, seconds, text / 1e6 / seconds, seconds / plain, peak)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python tests/bench/bench_extraction.py cpu [--every 10] [--rounds 3]
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import logging
@@ -30,6 +29,7 @@ from pipeline.extract.html.messages import HANDLER, HtmlOptions
 from pipeline.extract.html.pages import extract_pages
 from pipeline.extract.isolation import WorkerPool
 from pipeline.extract.units import Document, Origin, Page
+from tests.bench.tables import Table, bench_parser
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "web"
 _WORD = re.compile(r"\w+")
@@ -102,29 +102,20 @@ def _words(text: str) -> Counter[str]:
     return Counter(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
-def report_f1(pages: list[GoldPage]) -> None:
-    """Print word F1 by gold source, ours and trafilatura's own."""
+def report_f1(pages: list[GoldPage], folder: Path | None) -> None:
+    """Add rows of word F1 by gold source, ours and trafilatura's own."""
     annotated = [page for page in pages if page.gold_text is not None]
-    sources = sorted({page.source for page in annotated})
-    counts = Counter(page.source for page in annotated)
-    print(
-        "| extractor | " + " | ".join(f"{source} ({counts[source]})" for source in sources),
-        f"| all ({len(annotated)}) |",
-    )
-    print("| --- |" + " --- |" * (len(sources) + 1))
+    table = Table("extraction-f1", folder, "engine favor gold pages mean_f1")
     with WorkerPool(HANDLER, 2) as pool:
         for engine in ("trafilatura", "resiliparse"):
             for favor in ("precision", "balanced", "recall"):
                 options = HtmlOptions(engine=engine, favor=favor)  # type: ignore[arg-type]
                 results = extract_pages(pool, (page.page for page in annotated), options)
                 texts = [result.text if isinstance(result, Document) else "" for result in results]
-                _print_row(f"{engine}, {favor}", annotated, texts, sources)
+                _add_rows(table, engine, favor, annotated, texts)
                 if engine == "trafilatura":
-                    _print_row(f"trafilatura called directly, {favor}", annotated, _direct(annotated, favor), sources)
-
-
-def _direct(pages: list[GoldPage], favor: str) -> list[str]:
-    return [_bare(page.correctly_decoded(), favor) for page in pages]
+                    bare = [_bare(page.correctly_decoded(), favor) for page in annotated]
+                    _add_rows(table, "trafilatura called directly", favor, annotated, bare)
 
 
 def _bare(html: str, favor: str = "balanced") -> str:
@@ -132,12 +123,13 @@ def _bare(html: str, favor: str = "balanced") -> str:
     return trafilatura.extract(html, include_comments=False, favor_precision=precision, favor_recall=recall) or ""
 
 
-def _print_row(name: str, pages: list[GoldPage], texts: list[str], sources: list[str]) -> None:
+def _add_rows(table: Table, engine: str, favor: str, pages: list[GoldPage], texts: list[str]) -> None:
     scores: dict[str, list[float]] = defaultdict(list)
     for page, text in zip(pages, texts, strict=True):
-        scores[page.source].append(word_f1(text, page.gold_text or ""))
-    cells = [mean(scores[source]) for source in sources] + [mean(score for found in scores.values() for score in found)]
-    print(f"| {name} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |", flush=True)
+        for source in (page.source, "all"):
+            scores[source].append(word_f1(text, page.gold_text or ""))
+    for source in sorted(scores, key=lambda name: (name == "all", name)):
+        table.row(engine, favor, source, len(scores[source]), mean(scores[source]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +206,8 @@ def structure_pages(folder: Path = DATA) -> tuple[list[Page], list[Structure]]:
     return pages, [gold[page.url or ""] for page in pages]
 
 
-def report_structure(pages: list[GoldPage]) -> None:
-    """Print how much of the structure of annotated pages each engine keeps, in counts and per cent."""
+def report_structure(pages: list[GoldPage], folder: Path | None) -> None:
+    """Add rows of how much of the structure of annotated pages each engine keeps."""
     with gzip.open(DATA / "web-gold-markdown.jsonl.gz", "rt", encoding="utf-8") as lines:
         markdown = {row["record_id"]: structure_of(row["markdown"] or "") for row in map(json.loads, lines)}
     marked = [page.page for page in pages if page.page.origin.record_id in markdown]
@@ -223,8 +215,7 @@ def report_structure(pages: list[GoldPage]) -> None:
         "structure-dev": structure_pages(),
         "web-dev": (marked, [markdown[page.origin.record_id or ""] for page in marked]),
     }
-    print("| pages | engine, favor |", " | ".join(kind.replace("_", " ") for kind in Structure.__slots__), "|")
-    print("| --- | --- |" + " --- |" * len(Structure.__slots__))
+    table = Table("extraction-structure", folder, "pages engine favor kind kept of")
     with WorkerPool(HANDLER, 2) as pool:
         for name, (units, wanted) in sets.items():
             for engine in ("trafilatura", "resiliparse"):
@@ -238,14 +229,12 @@ def report_structure(pages: list[GoldPage]) -> None:
                         for kind, (found, of) in structure.found(text).items():
                             there[kind] += found
                             totals[kind] += of
-                    cells = [
-                        f"{there[kind]} of {totals[kind]} ({there[kind] / max(1, totals[kind]):.0%})" for kind in totals
-                    ]
-                    print(f"| {name} ({len(units)}) | {engine}, {favor} |", " | ".join(cells), "|", flush=True)
+                    for kind, of in totals.items():
+                        table.row(name, engine, favor, kind, there[kind], of)
 
 
-def report_cpu(pages: list[GoldPage], rounds: int) -> None:
-    """Print CPU milliseconds a page, the pool's parent and workers against a bare loop, interleaved."""
+def report_cpu(pages: list[GoldPage], rounds: int, folder: Path | None) -> None:
+    """Add rows of CPU milliseconds a page, the pool's parent and workers against a bare loop, interleaved."""
     units = [page.page for page in pages]
     texts = [decode(unit.payload, unit.charset).text for unit in units]
     variants = {
@@ -266,12 +255,11 @@ def report_cpu(pages: list[GoldPage], rounds: int) -> None:
                 parents[f"isolated, {name}"].append(own_s)
     base = figures["bare loop, trafilatura"]
     print(f"{len(units)} pages of {mean(len(unit.payload) for unit in units) / 1024:.0f} KB, {rounds} rounds, medians")
-    print("| | CPU ms a page | of it the parent | against the bare loop |")
-    print("| --- | --- | --- | --- |")
+    table = Table("extraction-cpu", folder, "run cpu_ms_a_page parent_ms against_bare_loop")
     for name, seconds in figures.items():
         ratio = median(mine / bare for mine, bare in zip(seconds, base, strict=True))
-        own = f"{median(parents[name]) / len(units) * 1e3:.2f}" if name in parents else ""
-        print(f"| {name} | {median(seconds) / len(units) * 1e3:.2f} | {own} | {ratio:.3f} |")
+        own = median(parents[name]) / len(units) * 1e3 if name in parents else None
+        table.row(name, median(seconds) / len(units) * 1e3, own, ratio)
 
 
 def _run(pool: WorkerPool, units: list[Page], options: HtmlOptions) -> Callable[[], object]:
@@ -292,7 +280,7 @@ def _tree_cpu_s() -> float:
 
 def main() -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = bench_parser(__doc__)
     parser.add_argument("what", choices=["f1", "structure", "cpu"])
     parser.add_argument("--every", type=int, default=1, help="take every n-th page")
     parser.add_argument("--rounds", type=int, default=3)
@@ -300,11 +288,11 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     pages = gold_pages()[:: arguments.every]
     if arguments.what == "f1":
-        report_f1(pages)
+        report_f1(pages, arguments.csv)
     elif arguments.what == "structure":
-        report_structure(pages)
+        report_structure(pages, arguments.csv)
     else:
-        report_cpu(pages, arguments.rounds)
+        report_cpu(pages, arguments.rounds, arguments.csv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Run: `python tests/bench/bench_fasttext.py [DOCUMENTS.jsonl] [--rounds 5]`; a JS
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pipeline.inputs.shipped import lid_model_path
 from pipeline.kernels import fasttext as kernel
 from pipeline.table.schema import text_buffers
+from tests.bench.tables import Table, bench_parser
 
 DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "web" / "web-dev-gold.jsonl"
 
@@ -35,7 +35,7 @@ def predict_each(model: Any, texts: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = bench_parser(__doc__)
     parser.add_argument("documents", nargs="?", type=Path, default=DEFAULT)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -44,6 +44,7 @@ def main() -> None:
     ours, theirs = kernel.load(lid_model_path()), fasttext.load_model(str(lid_model_path()))
     size = sum(len(text.encode()) for text in texts)
     print(f"{len(texts)} documents, {size / len(texts):.0f} bytes each, best of {arguments.rounds}")
+    table = Table("fasttext", arguments.csv, "characters documents_per_cpu_s fasttext_per_cpu_s ratio")
     for limit in (None, 3_000, 300):
         clean = [text[:limit].replace("\n", " ") for text in texts]
         data, offsets = text_buffers(pa.array(clean, pa.large_string()))
@@ -51,8 +52,7 @@ def main() -> None:
         work = (partial(kernel.predict, ours, data, offsets), partial(predict_each, theirs, clean))
         rounds = [[seconds(run) for run in work] for _ in range(arguments.rounds)]
         own, other = (len(texts) / min(column) for column in zip(*rounds, strict=True))
-        shown = "whole text" if limit is None else f"first {limit} characters"
-        print(f"{shown}: kernel {own:,.0f} docs/s, fastText {other:,.0f} docs/s, {own / other:.1f}x")
+        table.row(limit or "all", own, other, own / other)
 
 
 if __name__ == "__main__":

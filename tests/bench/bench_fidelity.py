@@ -1,13 +1,12 @@
 """What a pair costs: verification beside splitting the same text with one expression, interleaved in one run.
 
-python tests/bench/bench_fidelity.py [rounds]
+python tests/bench/bench_fidelity.py [ROUNDS]
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,7 @@ import zstandard
 
 from pipeline.rephrase.fidelity.check import _analysed
 from pipeline.rephrase.verify import Expectations, verify
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.bench.tables import Table, bench_parser
 from tests.fidelity_plants import reworded, segment
 
 SOURCES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sources"
@@ -51,21 +49,23 @@ def seconds(work: Callable[[str, str], object], known: list[tuple[str, str]]) ->
     return (time.process_time() - start) / len(known)
 
 
-def main(rounds: int) -> None:
-    """Print milliseconds a pair and the ratio to the splitting."""
+def main() -> None:
+    """Add rows of milliseconds a pair and the ratio to the splitting."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("rounds", nargs="?", type=int, default=7)
+    given = parser.parse_args()
+    columns = "source_characters rephrased_characters pairs ms_a_pair findall_ms ratio"
+    table = Table("fidelity", given.csv, columns)
     for source_chars, rephrased_chars in ((1000, 700), (3000, 1500)):
         known = pairs(source_chars, rephrased_chars)
         checked: list[float] = []
         split: list[float] = []
-        for _ in range(rounds):
+        for _ in range(given.rounds):
             checked.append(seconds(lambda source, text: verify(source, text, _ENGLISH), known))
             split.append(seconds(lambda source, text: (_WORDS.findall(source), _WORDS.findall(text)), known))
         best, least = min(checked), min(split)
-        print(
-            f"{source_chars} + {rephrased_chars} characters, {len(known)} pairs: {1e3 * best:.3f} ms a pair, ", end=""
-        )
-        print(f"{best / least:.1f} times one findall of the words ({1e3 * least:.3f} ms)")
+        table.row(source_chars, rephrased_chars, len(known), 1e3 * best, 1e3 * least, best / least)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+    main()

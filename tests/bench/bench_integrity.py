@@ -5,7 +5,6 @@ python tests/bench/bench_integrity.py [--documents 20000]
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import subprocess
@@ -19,6 +18,7 @@ import yaml
 
 from pipeline.table.shards import VERIFIED, content
 from pipeline.table.storage import Storage
+from tests.bench.tables import Table, bench_parser
 from tests.local_run import WORDS, run_all, write_jsonl
 
 RUNS = 3
@@ -35,9 +35,10 @@ def gristmill(*arguments: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = bench_parser(__doc__)
     parser.add_argument("--documents", type=int, default=20_000)
-    documents = parser.parse_args().documents
+    given = parser.parse_args()
+    table = Table("integrity", given.csv, "what mb cold_s warm_s")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         rows = [
@@ -45,7 +46,7 @@ def main() -> None:
                 "text": " ".join(WORDS[(n * 7 + k * k) % len(WORDS)] + str(n * k % 997) for k in range(400)),
                 "url": f"u:{n}",
             }
-            for n in range(documents)
+            for n in range(given.documents)
         ]
         write_jsonl(root / "a.jsonl", rows)
         config = {
@@ -55,13 +56,13 @@ def main() -> None:
             "select": {"rules": {"words": "word_count > 3"}},
         }
         with contextlib.redirect_stderr(io.StringIO()):
-            print(f"first run: {seconds(lambda: run_all(config)):.2f} s")
+            table.row("first run", None, seconds(lambda: run_all(config)), None)
         (root / "curate.yaml").write_text(yaml.safe_dump(config))
         storage = Storage.at(str(root / "ws"))
         files = [path for path in storage.files("") if path.endswith(".parquet")]
         size = sum(storage.fs.size(storage.path(path)) for path in files)
         hashed = min(seconds(lambda: [content(storage, *path.rsplit("/", 1)) for path in files]) for _ in range(RUNS))
-        print(f"{len(files)} parts, {size / 1e6:.0f} MB; hashing in one thread: {size / 1e6 / hashed:.0f} MB/s")
+        table.row(f"hashing {len(files)} parts in one thread", size / 1e6, None, hashed)
 
         def ask() -> None:
             gristmill("sql", str(root / "ws"), "SELECT outcome, count(*) FROM outcomes GROUP BY ALL")
@@ -76,8 +77,8 @@ def main() -> None:
                     storage.delete(path)
                 cold.append(seconds(work))
             warm = min(seconds(work) for _ in range(RUNS))
-            print(f"{name}: {min(cold):.2f} s with nothing remembered, {warm:.2f} s after")
-        print(f"check: {seconds(lambda: gristmill('check', str(root / 'ws'))):.2f} s")
+            table.row(name, None, min(cold), warm)
+        table.row("check", None, None, seconds(lambda: gristmill("check", str(root / "ws"))))
 
 
 if __name__ == "__main__":

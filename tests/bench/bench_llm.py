@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ from pipeline.llm.cache import Cache  # noqa: E402
 from pipeline.llm.client import complete_sync  # noqa: E402
 from pipeline.llm.config import EndpointConfig  # noqa: E402
 from pipeline.llm.types import Counts, Parameters, Report, Request, make_request  # noqa: E402
+from tests.bench.tables import Table, bench_parser  # noqa: E402
 from tests.faults.llm_server import Server  # noqa: E402
 
 WORDS = "word " * 100
@@ -82,10 +82,11 @@ def cost(options: argparse.Namespace) -> None:
             command = [options.peer, "-c", PEER, server.url, "1500", "64"]
             peer.append(1500 / float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     theirs = statistics.median(peer)
-    print(f"{'openai SDK, 64 at once':<28}{theirs:>8.0f} requests a CPU second")
+    table = Table("llm-cost", options.csv, "client at_once requests_per_cpu_s ratio")
+    table.row("openai SDK", 64, theirs, 1.0)
     for concurrency, rates in ours.items():
         rate = statistics.median(rates)
-        print(f"{f'ours, at most {concurrency} at once':<28}{rate:>8.0f} requests a CPU second{rate / theirs:>8.1f}x")
+        table.row("ours", concurrency, rate, rate / theirs)
 
 
 async def fixed_loop(url: str, count: int, concurrency: int) -> float:
@@ -107,7 +108,8 @@ async def fixed_loop(url: str, count: int, concurrency: int) -> float:
 
 
 def throughput(options: argparse.Namespace) -> None:
-    """Print our share of the best closed loop, for servers of several sizes."""
+    """Add rows of our share of the best closed loop, for servers of several sizes."""
+    table = Table("llm-throughput", options.csv, "slots service_s best_loop_per_s ours_per_s share limit")
     for slots, service_s, count in ((4, 0.02, 2000), (16, 0.05, 4000), (64, 0.1, 6000)):
         best, ours, limits = [], [], []
         for _ in range(options.rounds):
@@ -116,11 +118,8 @@ def throughput(options: argparse.Namespace) -> None:
                 report = asked(server.url, count, 256)
                 ours.append(count / report.wall_s)
                 limits.append(report.endpoints[0].limit)
-        share = statistics.median(ours) / statistics.median(best)
-        print(
-            f"{slots:>3} slots of {service_s:g} s: best loop {statistics.median(best):>6.0f}/s, ours "
-            f"{statistics.median(ours):>6.0f}/s = {share:.1%} (limit {statistics.median(limits):.0f})"
-        )
+        loop, rate = statistics.median(best), statistics.median(ours)
+        table.row(slots, service_s, loop, rate, rate / loop, statistics.median(limits))
 
 
 def resident_mb() -> float:
@@ -129,7 +128,8 @@ def resident_mb() -> float:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Print resident memory at twenty moments of a long run."""
+    """Add rows of resident memory at twenty moments of a long run."""
+    table = Table("llm-memory", options.csv, "answered resident_mb")
     count = options.requests or 1_000_000
     marks = iter(range(count // 20, count + 1, count // 20))
     mark = next(marks)
@@ -137,7 +137,7 @@ def memory(options: argparse.Namespace) -> None:
     def note(counts: Counts) -> None:
         nonlocal mark
         if counts.answered >= mark:
-            print(json.dumps({"answered": counts.answered, "resident_mb": round(resident_mb(), 1)}), flush=True)
+            table.row(counts.answered, resident_mb())
             mark = next((m for m in marks if m > counts.answered), count * 2)
 
     with Server() as server:
@@ -147,7 +147,7 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("what", choices=("cost", "throughput", "memory"))
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--rounds", type=int, default=3)

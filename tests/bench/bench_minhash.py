@@ -9,7 +9,6 @@ over word 5-grams; rensa and datasketch get shingles joined from `str.lower().sp
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 import time
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.dedup.components import ComponentSettings, SignaturePart, find_components
 from pipeline.dedup.minhash import sign_table
+from tests.bench.tables import Table, bench_parser
 
 BANDS, ROWS, WORDS = 14, 8, 5
 TEXTS = Path(__file__).resolve().parents[2].parent / "shared" / "peers" / "datatrove" / "texts"
@@ -60,7 +60,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def bench_signatures(folder: Path, count: int, rounds: int) -> None:
+def bench_signatures(folder: Path, count: int, rounds: int, csv: Path | None) -> None:
     documents = load(folder, count)
     few = documents["text"].to_pylist()[::PEER_SHARE]
     sign_table(documents.slice(0, 10), BANDS, ROWS, WORDS)  # compiles
@@ -75,9 +75,9 @@ def bench_signatures(folder: Path, count: int, rounds: int) -> None:
             best[name] = max(best[name], documents_done / cpu_seconds(work))
     mean = documents["text"].nbytes / documents.num_rows
     print(f"{documents.num_rows} documents of {mean:.0f} bytes, {BANDS * ROWS} permutations, best of {rounds} rounds")
-    print(f"{'':16} {'docs/CPU s':>12} {'gristmill is':>14}")
+    table = Table("minhash", csv, "library documents_per_cpu_s gristmill_is")
     for name, speed in best.items():
-        print(f"{name:16} {speed:12,.0f} {best['gristmill'] / speed:12.1f} x")
+        table.row(name, speed, best["gristmill"] / speed)
 
 
 def synthetic(rows: int, seed: int) -> tuple[pa.Array, pa.Table]:
@@ -96,7 +96,7 @@ def synthetic(rows: int, seed: int) -> tuple[pa.Array, pa.Table]:
     return texts, sign_table(pa.table({"doc_id": ids, "text": texts}), BANDS, ROWS, WORDS)
 
 
-def bench_components(documents: int, memory_mb: int, verify: float | None, folder: Path) -> None:
+def bench_components(documents: int, memory_mb: int, verify: float | None, folder: Path, csv: Path | None) -> None:
     """Texts and signatures lie in Parquet files of 50,000 rows, as in a workspace."""
     parts = []
     for number, start in enumerate(range(0, documents, 50_000)):
@@ -112,9 +112,9 @@ def bench_components(documents: int, memory_mb: int, verify: float | None, folde
     found = find_components(parts, settings, folder)
     spent, wall = time.process_time() - start_cpu, time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{documents:,} documents x {BANDS} bands + text hash, verify {verify}: {spent:.1f} CPU s")
-    print(f"{documents / spent:,.0f} docs/CPU s, wall {wall:.0f} s, peak RSS {peak:.0f} MiB ({before:.0f} before)")
-    print(f"{found.components:,} components, {found.candidate_pairs:,} pairs, {found.close_pairs:,} close")
+    figures = "documents verify cpu_s wall_s peak_mib before_mib components candidate_pairs close_pairs"
+    counts = found.components, found.candidate_pairs, found.close_pairs
+    Table("components", csv, figures).row(documents, verify, spent, wall, peak, before, *counts)
 
 
 def read(path: Path) -> Iterable[pa.Table]:
@@ -128,7 +128,7 @@ def read_texts(path: Path, rows: NDArray[np.int64]) -> Iterable[pa.Array]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=TEXTS)
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -138,9 +138,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.components:
         with tempfile.TemporaryDirectory() as name:
-            bench_components(options.components, options.memory_mb, options.verify or None, Path(name))
+            bench_components(options.components, options.memory_mb, options.verify or None, Path(name), options.csv)
     else:
-        bench_signatures(options.folder, options.documents, options.rounds)
+        bench_signatures(options.folder, options.documents, options.rounds, options.csv)
 
 
 if __name__ == "__main__":

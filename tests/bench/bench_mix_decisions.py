@@ -10,7 +10,6 @@ another proxy seed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -32,6 +31,7 @@ from pipeline.mix.steps.train import draw, train_and_measure, trainer
 from pipeline.mix.steps.workspace import opened_mix
 from pipeline.mix.weights.mixture import load_mixture
 from pipeline.table.interrupts import Stop
+from tests.bench.tables import Table, bench_parser
 
 FIRST_SEED = 50_000
 """Behind every seed of a swarm and of verification."""
@@ -116,7 +116,7 @@ def variant(config: str, settings: list[str], seeds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("quickstart", type=Path)
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--variants", type=int, default=40)
@@ -145,11 +145,11 @@ def main() -> None:
                 {k: rows[-1][k] for k in ("uses", "evidence", "kl", "worse_than", "inside")},
                 file=sys.stderr,
             )
-    show(rows)
+    show(rows, Table("mix-decisions", given.csv, "figure value of"))
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    """Print what the variants come to."""
+def show(rows: list[dict[str, object]], table: Table) -> None:
+    """Add rows of what the variants come to."""
     worse = sum(bool(row["worse_than"]) for row in rows)
     whole = np.array([row["inside"][0] / row["seeds"] for row in rows])
     tasks = np.array([inside / row["seeds"] for row in rows for inside in row["inside"][1:]])
@@ -159,18 +159,20 @@ def show(rows: list[dict[str, object]]) -> None:
         for name in left["weights"]:
             widths = [(row["high"][name] - row["low"][name]) / 2 / 1.645 for row in (left, right)]
             apart.append(abs(left["weights"][name] - right["weights"][name]) / max(np.hypot(*widths), 1e-9))
-    print(f"variants {len(rows)}; written significantly worse than another candidate: {worse}")
-    print(f"fresh runs inside the 90 % interval: suite metric {whole.mean():.3f}, tasks {tasks.mean():.3f}")
-    near = np.mean(np.array(apart) <= 1.645)
-    print(f"weights of two proxy seeds within 1.645 standard errors: {near:.3f} of {len(apart)}")
+    table.row("variants whose written mixture is significantly worse than another candidate", worse, len(rows))
+    table.row("fresh runs inside the 90 % interval: suite metric", float(whole.mean()), None)
+    table.row("fresh runs inside the 90 % interval: tasks", float(tasks.mean()), None)
+    near = float(np.mean(np.array(apart) <= 1.645))
+    table.row("weights of two proxy seeds within 1.645 standard errors", near, len(apart))
     for name in ("uses", "evidence", "kl"):
         values = [str(row[name]) for row in rows]
-        print(f"{name}: { ({value: values.count(value) for value in sorted(set(values))}) }")
+        for value in sorted(set(values)):
+            table.row(f"{name} {value}", values.count(value), len(rows))
     held = [row["gain_told"]["low"] <= row["gain"] <= row["gain_told"]["high"] for row in rows]
-    means = {name: np.mean([row[name] for row in rows]) for name in ("regret", "gain", "proposal_error", "cpu_s")}
-    print(", ".join(f"mean {name} {value:.5f}" for name, value in means.items()))
-    told = np.mean([row["gain_told"]["value"] for row in rows])
-    print(f"gain told {told:.5f}, in its interval {np.mean(held):.3f}")
+    for name in ("regret", "gain", "proposal_error", "cpu_s"):
+        table.row(f"mean {name}", float(np.mean([row[name] for row in rows])), None)
+    table.row("mean gain told", float(np.mean([row["gain_told"]["value"] for row in rows])), None)
+    table.row("gain within the interval told", float(np.mean(held)), None)
 
 
 if __name__ == "__main__":

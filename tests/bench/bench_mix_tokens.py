@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ import zstandard
 from pipeline.mix.material.contamination import contaminated_documents, index_items
 from pipeline.mix.material.tokenizer import _library_encode, load_tokenizer, train_tokenizer
 from pipeline.mix.types import Item, Task
+from tests.bench.tables import Table, bench_parser
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 ROUNDS = 3
@@ -39,13 +39,18 @@ def cpu_s(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def main(sources: Path, tasks: Path) -> None:
-    texts = [text for name in SOURCES for text in texts_of(sources / f"{name}.jsonl.zst")]
+def main() -> None:
+    parser = bench_parser(__doc__)
+    parser.add_argument("sources", nargs="?", type=Path, default=DATA / "sources")
+    parser.add_argument("tasks", nargs="?", type=Path, default=DATA / "eval")
+    given = parser.parse_args()
+    table = Table("mix-tokens", given.csv, "what figure unit")
+    texts = [text for name in SOURCES for text in texts_of(given.sources / f"{name}.jsonl.zst")]
     array = pa.array(texts, pa.large_string())
     size = array.nbytes / 1e6
     start = time.process_time()
     trained = train_tokenizer(texts, 4096)
-    print(f"training 4096 tokens on {size:.0f} MB: {time.process_time() - start:.1f} CPU s")
+    table.row(f"training 4096 tokens on {size:.0f} MB", time.process_time() - start, "CPU s")
     (path := Path("/tmp/bench-mix-tokenizer.json")).write_text(trained.text, "utf-8")
     trained.encode_batch(["warm"])
     cold, warm, library = [], [], []
@@ -57,20 +62,18 @@ def main(sources: Path, tasks: Path) -> None:
     path.unlink()
     tokens = len(trained.encode_flat(array)[0]) / 1e6
     for name, times in (("table of pieces, empty", cold), ("table of pieces, filled", warm), ("library", library)):
-        ratio = median(library) / median(times)
-        print(f"{name:24s} {tokens / median(times):6.2f} M tokens a CPU second ({ratio:.1f} x)")
+        table.row(name, tokens / median(times), "million tokens a CPU s")
     items = []
-    for file in sorted(tasks.glob("*.jsonl")):
+    for file in sorted(given.tasks.glob("*.jsonl")):
         rows = [json.loads(line) for line in file.read_bytes().splitlines()]
         items.append(Task(file.stem, "", tuple(Item(row["id"], row["prompt"], row["continuation"]) for row in rows)))
     contaminated_documents(array[:2], index_items(items, 13))
     start = time.process_time()
     index = index_items(items, 13)
-    print(f"index of {sum(len(task.items) for task in items)} items: {time.process_time() - start:.2f} CPU s")
+    table.row(f"index of {sum(len(task.items) for task in items)} items", time.process_time() - start, "CPU s")
     scan = median(cpu_s(lambda: contaminated_documents(array, index)) for _ in range(ROUNDS))
-    print(f"looking for them: {size / scan:.0f} MB a CPU second")
+    table.row("looking for them", size / scan, "MB a CPU s")
 
 
 if __name__ == "__main__":
-    given = [Path(argument) for argument in sys.argv[1:]]
-    main(*(given or [DATA / "sources", DATA / "eval"]))
+    main()

@@ -8,7 +8,6 @@ out. Counting is timed beside a pass of NumPy over the same tokens (its bincount
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import tempfile
@@ -24,6 +23,7 @@ from pipeline.mix.config import ProxyConfig
 from pipeline.mix.proxies.ngram import SMOOTHING, NgramProxy
 from pipeline.mix.proxies.ngram_tasks import build_trie, count_nodes
 from pipeline.mix.types import ProxyData, SliceTokens, TokenItem, TokenTask
+from tests.bench.tables import Table, bench_parser
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 VOCABULARY, HELD_OUT, ITEM_TOKENS, ITEMS, TASKS, SLICES = 4096, 20, 600, 200, 20, 10
@@ -75,7 +75,7 @@ def build_slices(corpora: dict[str, list[str]], tokenizer: Tokenizer, folder: Pa
         yield SliceTokens(name, folder / f"{name}.npy", folder / "none.parquet", len(kept), tokens.size, size)
 
 
-def time_counting(data: ProxyData, tasks: list[TokenTask], rounds: int) -> None:
+def time_counting(data: ProxyData, tasks: list[TokenTask], rounds: int, table: Table) -> None:
     trie = build_trie(tasks, len(SMOOTHING), VOCABULARY)
     part = max(data.slices, key=lambda part: part.n_tokens)
     tokens = np.array(part.tokens())
@@ -89,11 +89,12 @@ def time_counting(data: ProxyData, tasks: list[TokenTask], rounds: int) -> None:
         np.bincount(tokens, minlength=VOCABULARY)
         numpy.append(time.process_time() - start)
     rate, plain = tokens.size / min(ours), tokens.size / min(numpy)
-    print(f"counting {trie.prefix.size:,} n-grams of {len(tasks)} tasks in {tokens.size:,} tokens ({part.name}):")
-    print(f"  {rate / 1e6:.2f} M tokens a CPU second; np.bincount of single tokens: {plain / 1e6:.0f} M")
+    counted = f"counting {trie.prefix.size:,} n-grams of {len(tasks)} tasks in {tokens.size:,} tokens ({part.name})"
+    table.row(counted, rate / 1e6, "million tokens a CPU s")
+    table.row("np.bincount of single tokens", plain / 1e6, "million tokens a CPU s")
 
 
-def time_mixtures(data: ProxyData, tasks: list[TokenTask], count: int, rounds: int) -> None:
+def time_mixtures(data: ProxyData, tasks: list[TokenTask], count: int, rounds: int, table: Table) -> None:
     mixtures = np.random.default_rng(1).dirichlet(np.ones(len(data.slices)), count)
     proxy = NgramProxy(ProxyConfig(tokens=10_000_000), data)
     start = time.perf_counter()
@@ -105,23 +106,22 @@ def time_mixtures(data: ProxyData, tasks: list[TokenTask], count: int, rounds: i
         proxy.measure_mixtures(mixtures, tasks)
         times.append(time.process_time() - start)
     scored = sum(item.tokens.size - item.start for task in tasks for item in task.items)
-    print(
-        f"{len(tasks)} tasks, {scored:,} scored tokens, {len(data.slices)} slices: {first:.1f} s to count and prepare,"
-    )
-    print(f"  then {60 * count / min(times):,.0f} mixtures a CPU minute")
+    of = f"{len(tasks)} tasks, {scored:,} scored tokens, {len(data.slices)} slices"
+    table.row(f"{of}: counted and prepared", first, "s")
+    table.row(f"{of}: then", 60 * count / min(times), "mixtures a CPU minute")
 
 
-def bits_by_order(data: ProxyData, tasks: list[TokenTask]) -> None:
+def bits_by_order(data: ProxyData, tasks: list[TokenTask], table: Table) -> None:
     sizes = np.array([part.n_tokens for part in data.slices])
     natural = (sizes / sizes.sum())[None]
-    print(f"bits per byte, mean of {len(tasks)} tasks, all {sizes.sum():,} tokens read once:")
     for order in range(1, len(SMOOTHING) + 1):
         proxy = NgramProxy(ProxyConfig(tokens=int(sizes.sum())), data, smoothing=SMOOTHING[:order])
-        print(f"  {order}-gram {proxy.measure_mixtures(natural, tasks).mean():.3f}")
+        bits = float(proxy.measure_mixtures(natural, tasks).mean())
+        table.row(f"{len(tasks)} held-out tasks, {sizes.sum():,} tokens, 1- to {order}-grams", bits, "bits per byte")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=DATA / "sources")
     parser.add_argument("--eval", type=Path, default=DATA / "eval")
     parser.add_argument("--rounds", type=int, default=3)
@@ -136,9 +136,10 @@ def main() -> None:
         own = [held_out(name, part, tokenizer) for name, part in corpora.items()]
         others = [evaluation(path, tokenizer) for path in sorted(options.eval.glob("*.jsonl"))]
         tasks = [*(task for task in others if task), *own][:TASKS]
-        time_counting(data, tasks, options.rounds)
-        time_mixtures(data, tasks, options.mixtures, options.rounds)
-        bits_by_order(data, own)
+        table = Table("ngram", options.csv, "what figure unit")
+        time_counting(data, tasks, options.rounds, table)
+        time_mixtures(data, tasks, options.mixtures, options.rounds, table)
+        bits_by_order(data, own, table)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.bench.tables import Table, bench_parser
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 PEER = SHARED / "peers" / "datatrove"
@@ -69,7 +71,7 @@ print(json.dumps({"filters": cpu(filter_all), "signatures": cpu(sign_all), "docu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("what", choices=("e2e", "kernels"))
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=2)
@@ -81,27 +83,25 @@ def main() -> None:
 
 
 def end_to_end(options: argparse.Namespace, folder: Path) -> None:
-    """Run datatrove, ours, ours with the gate in turn and print medians and ratios."""
+    """Run datatrove, ours, ours with the gate in turn; a row is a program's run."""
     data = folder / "data"
     data.mkdir()
     (data / options.warc.name).symlink_to(options.warc)
-    measured: dict[str, list[dict[str, float]]] = {"datatrove": [], "ours": [], "ours, gate en": []}
-    for _ in range(options.rounds):
+    table = Table("peers-e2e", options.csv, "program round cpu_s wall_s peak_pss_mb")
+
+    def add(name: str, number: int, command: list[object]) -> None:
+        found = measure(options.peer, folder, command)
+        table.row(name, number, found["cpu_s"], found["wall_s"], found["peak_tree_pss_mb"])
+
+    for number in range(1, options.rounds + 1):
         peer = [options.peer, PEER / "dt_e2e.py", folder / "peer", "--data", data]
-        measured["datatrove"].append(measure(options.peer, folder, peer))
+        add("datatrove", number, peer)
         for name, gate in (("ours", "null"), ("ours, gate en", "[en]")):
             config = folder / "curate.yaml"
             config.write_text(CONFIG.format(folder=folder, warc=data / options.warc.name, gate=gate))
             command = [sys.executable, "-c", "from flows.cli import main; main()", "run", config]
-            measured[name].append(measure(options.peer, folder, command))
+            add(name, number, command)
             subprocess.run(["rm", "-rf", folder / "ws"], check=True)
-    print(f"{'':<16}{'CPU s':>8}{'ratio':>8}{'wall s':>8}{'PSS MB':>8}{'share':>8}")
-    cpu = {name: statistics.median(r["cpu_s"] for r in rows) for name, rows in measured.items()}
-    pss = {name: statistics.median(r["peak_tree_pss_mb"] for r in rows) for name, rows in measured.items()}
-    for name, rows in measured.items():
-        wall = statistics.median(r["wall_s"] for r in rows)
-        ratio, share = cpu["datatrove"] / cpu[name], pss[name] / pss["datatrove"]
-        print(f"{name:<16}{cpu[name]:>8.1f}{ratio:>7.2f}x{wall:>8.1f}{pss[name]:>8.0f}{share:>7.0%}")
 
 
 def measure(python: Path, folder: Path, command: list[object]) -> dict[str, float]:
@@ -112,7 +112,6 @@ def measure(python: Path, folder: Path, command: list[object]) -> dict[str, floa
     meter = [str(python), str(PEER / "measure.py"), "run", "--", *map(str, command)]
     subprocess.run(meter, env=environment, cwd=PEER, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     result: dict[str, float] = json.loads(results.read_text().splitlines()[-1])
-    print(json.dumps({"command": Path(str(command[1])).name, **result}), file=sys.stderr)
     return result
 
 
@@ -169,10 +168,10 @@ def kernels(options: argparse.Namespace, folder: Path) -> None:
                 work()
             seconds = (time.process_time() - began) / repeats
             rates[name].append((documents.num_rows / theirs[name], documents.num_rows / seconds))
-    print(f"{'documents a CPU second':<24}{'datatrove':>12}{'ours':>12}{'ratio':>9}")
+    table = Table("peers-kernels", options.csv, "work datatrove_documents_per_cpu_s ours_documents_per_cpu_s ratio")
     for name, pairs in rates.items():
         them, us = (statistics.median(values) for values in zip(*pairs, strict=True))
-        print(f"{name:<24}{them:>12,.1f}{us:>12,.0f}{us / them:>8,.0f}x")
+        table.row(name, them, us, us / them)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long what-if, sweep, diff and sample take: `python tests/bench/bench_policy.py [documents] [parts] [folder]`.
+"""How long what-if, sweep, diff and sample take: `python tests/bench/bench_policy.py [DOCUMENTS] [PARTS] [FOLDER]`.
 
 Generated documents with every signal, FineWeb's rules, a third of the documents in components of three. The workspace
 is made and selected once, then each command runs as a process of its own: seconds, and the peak of its memory.
@@ -24,6 +24,7 @@ from pipeline.signals.stage import STATS_SCHEMA
 from pipeline.table import schema
 from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
 from pipeline.table.storage import Storage
+from tests.bench.tables import Table, bench_parser
 from tests.select_workspace import select, selecting
 
 FOLDERS = ("signals/language", "signals/text_stats", "duplicates", "scores/quality")
@@ -122,36 +123,41 @@ print(found.sources, len(found.rules), len(found.examples))
 """What `gristmill diff CONFIG` does once it has found that no earlier stage has something to do."""
 
 
-def run(*command: str) -> None:
-    """Run a command as a process of its own; print its seconds, the peak of its memory and the end of its answer."""
+def run(table: Table, size: tuple[int, int], *command: str) -> None:
+    """Run a command as a process of its own: a row of its seconds and peak memory, and the end of its answer."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     answer = process.stdout.read() if process.stdout else ""
     _, status, usage = os.wait4(process.pid, 0)
     wall_s, cpu_s = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
-    shown = " ".join(command[2:])[-60:].replace("\n", " ")
-    print(f"{shown:60} {wall_s:6.2f} s {cpu_s:6.2f} CPU s {usage.ru_maxrss >> 10:5d} MB, exit {status >> 8}")
+    words = ["diff of a policy"] if command[0] == "-c" else [word for word in command[2:] if not word.startswith("/")]
+    table.row(" ".join(words), *size, wall_s, cpu_s, usage.ru_maxrss >> 10, status >> 8)
     print(f"    {answer.splitlines()[-1][:150] if answer else ''}")
 
 
 def main() -> None:
     """Make the workspace where it is not there yet, select once, and time the commands."""
-    documents = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    parts = int(sys.argv[2]) if len(sys.argv) > 2 else 10
-    folder = Path(sys.argv[3] if len(sys.argv) > 3 else tempfile.mkdtemp())
-    workspace = folder / f"{documents}-{parts}"
+    parser = bench_parser(__doc__)
+    parser.add_argument("documents", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("parts", nargs="?", type=int, default=10)
+    parser.add_argument("folder", nargs="?", type=Path)
+    given = parser.parse_args()
+    size = given.documents, given.parts
+    folder = (given.folder or Path(tempfile.mkdtemp())).resolve()
+    workspace = folder / f"{given.documents}-{given.parts}"
     storage = Storage.at(str(workspace))
     if not storage.exists("web/_manifests/curated"):
-        generate(storage, documents, parts)
+        generate(storage, *size)
         report = select(selecting(storage, SourceSelection("web", load_rules("fineweb", "bench"), FOLDERS), workers=2))
         print(f"kept {report.rows_out:,} of {report.rows_in:,}")
+    table = Table(f"policy-{given.parts}", given.csv, "command documents parts wall_s cpu_s peak_mb exit")
     cli = ("-m", "flows.cli")
-    run(*cli, "what-if", str(workspace), "fineweb")
-    run(*cli, "what-if", str(workspace), "gopher", "--examples", "3")
-    run("-c", DIFF, str(workspace))
-    run(*cli, "diff", str(workspace), str(workspace))
-    run(*cli, "sweep", str(workspace), "--rule", "language", "--values", "0.6:0.9:0.02")
-    run(*cli, "sample", str(workspace), "web", "--dropped-by", "language", "--alone")
+    run(table, size, *cli, "what-if", str(workspace), "fineweb")
+    run(table, size, *cli, "what-if", str(workspace), "gopher", "--examples", "3")
+    run(table, size, "-c", DIFF, str(workspace))
+    run(table, size, *cli, "diff", str(workspace), str(workspace))
+    run(table, size, *cli, "sweep", str(workspace), "--rule", "language", "--values", "0.6:0.9:0.02")
+    run(table, size, *cli, "sample", str(workspace), "web", "--dropped-by", "language", "--alone")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from tests.bench.tables import Table, bench_parser
+
 PEER = """
 import json, sys
 import pyarrow.parquet as pq
@@ -62,6 +62,8 @@ for text in pq.read_table(sys.argv[1], columns=["text"])["text"].to_pylist():
             row[name] = f"raises {type(error).__name__}"
     print(json.dumps(row))
 """
+Drop = tuple[str, str, str, str]
+"""Texts, filter, whose, and the first rule that drops a document, nothing where it is kept."""
 COMPARED = {  # of datatrove's filter: the preset, and which of its rules
     "language": ("fineweb", ("language",)),
     "gopher quality": ("gopher", slice(0, 8)),
@@ -174,19 +176,15 @@ def our_verdicts(texts: pa.Table) -> dict[str, list[str]]:
     return found
 
 
-def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Path) -> None:
-    """Print a table of agreement over some texts, every class of difference, and the order in which rules drop."""
+def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Path, table: Table) -> Counter[Drop]:
+    """Add rows of agreement over some texts, print every class of difference, and return which rules drop first."""
     theirs, ours = peer_verdicts(options.peer, texts, folder), our_verdicts(texts)
-    print(f"\n{label}: {texts.num_rows:,} texts")
-    print(f"{'':<20}{'both keep':>10}{'both drop':>10}{'ours only':>10}{'theirs':>8}{'agree':>9}")
     for name in COMPARED:
         pairs = [(not mine, not row[name]) for mine, row in zip(ours[name], theirs, strict=True)]
         counts = Counter(pairs)
         agree = (counts[True, True] + counts[False, False]) / max(len(pairs), 1)
-        cells = (
-            f"{counts[True, True]:>10,}{counts[False, False]:>10,}{counts[True, False]:>10,}{counts[False, True]:>8,}"
-        )
-        print(f"{name:<20}{cells}{agree:>8.2%}")
+        kinds = (True, True), (False, False), (True, False), (False, True)
+        table.row(label, name, *(counts[kind] for kind in kinds), agree)
     for name in COMPARED:
         classes: dict[tuple[str, str], list[int]] = {}
         for i, (mine, row) in enumerate(zip(ours[name], theirs, strict=True)):
@@ -196,29 +194,32 @@ def compare(label: str, texts: pa.Table, options: argparse.Namespace, folder: Pa
             print(f"  {name}: ours {mine}, datatrove {other}: {len(rows)}")
             for i in rows[: options.show]:
                 print(f"      {i}: {texts['text'][i].as_py()[:70]!r}")
-    for name in ("gopher quality", "gopher repetition", "c4", "mc4", "fineweb"):
-        firsts = {"ours": [mine.split(" ")[0] for mine in ours[name]], "datatrove": [row[name] for row in theirs]}
-        for who, found in firsts.items():
-            drops = ", ".join(f"{rule or 'kept'} {n}" for rule, n in Counter(found).most_common())
-            print(f"  {name}, {who}, by the first rule that drops: {drops}")
+    names = ("gopher quality", "gopher repetition", "c4", "mc4", "fineweb")
+    mine = Counter((label, name, "ours", found.split(" ")[0]) for name in names for found in ours[name])
+    return mine + Counter((label, name, "datatrove", row[name]) for name in names for row in theirs)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("sources", nargs="*", type=Path, help="WORKSPACE/SOURCE, or Parquet files with a column text")
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--show", type=int, default=0, help="examples of each class of difference")
     parser.add_argument("--limit", type=int, default=5_000)
     options = parser.parse_args()
-    sets = {"hostile": hostile_texts()}
+    sets, drops = {"hostile": hostile_texts()}, Counter[Drop]()
+    table = Table("presets", options.csv, "texts filter both_keep both_drop ours_keeps theirs_keeps agree")
     for path in options.sources:
         files = [path] if path.is_file() else sorted((path / "documents").glob("*.parquet"))
         texts = pa.concat_tables([pq.read_table(file, columns=["text"]) for file in files])["text"]
-        sets[str(path)] = texts.slice(0, options.limit).to_pylist()
+        sets["/".join(path.parts[-2:])] = texts.slice(0, options.limit).to_pylist()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for label, texts in sets.items():
-            table = pa.table({"doc_id": [f"{i:032x}" for i in range(len(texts))], "text": pa.array(texts, pa.string())})
-            compare(label, table, options, Path(folder))
+            ids = [f"{i:032x}" for i in range(len(texts))]
+            read = pa.table({"doc_id": ids, "text": pa.array(texts, pa.string())})
+            drops += compare(label, read, options, Path(folder), table)
+    first = Table("presets-drops", options.csv, "texts filter by rule documents")
+    for (label, name, by, rule), documents in drops.items():
+        first.row(label, name, by, rule or "kept", documents)
 
 
 if __name__ == "__main__":

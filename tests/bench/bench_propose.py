@@ -9,7 +9,6 @@ it; where that optimum is outside the region, no search can close it.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
@@ -19,11 +18,12 @@ from pipeline.mix.weights.objective import Objective, Problem
 from pipeline.mix.weights.propose import CANDIDATES, propose
 from pipeline.mix.weights.search import TrustRegion
 from pipeline.mix.weights.space import Constraints
+from tests.bench.tables import Table, bench_parser
 from tests.mix_law import PowerLaw, swarm
 
 
-def measure(k: int, m: int, draws: int) -> str:
-    """Return a line for `k` slices and `m` tasks."""
+def measure(k: int, m: int, draws: int) -> tuple[object, ...]:
+    """Return a row for `k` slices and `m` tasks."""
     rng = np.random.default_rng(k)
     law = PowerLaw(rng.lognormal(-2.5, 0.7, (m, k)), spread=0.05, noise=0.01, draw_count=draws)
     natural = rng.dirichlet(np.full(k, 5.0))
@@ -46,20 +46,20 @@ def measure(k: int, m: int, draws: int) -> str:
     best, base = float(score(optimum[None])[0]), float(score(natural[None])[0])
     inside = "inside" if region.nearest(optimum[None])[1][0] <= region.radius else "outside"
     gap, random_gap = (reached - best) / (base - best), (float(score(points[fits]).min()) - best) / (base - best)
-    return f"{k:>6} {times['expected']:>8.2f} s {times['upper']:>8.2f} s {gap:>8.2%} {random_gap:>12.2%} {inside}"
+    return k, m, times["expected"], times["upper"], gap, random_gap, inside
 
 
 def main() -> None:
     """Measure each number of slices."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--slices", type=int, nargs="+", default=[5, 10, 20, 50])
     parser.add_argument("--tasks", type=int, default=13)
     parser.add_argument("--draws", type=int, default=64)
     given = parser.parse_args()
     measure(3, 2, 8)  # imports
-    print(f"{'slices':>6} {'expected':>10} {'upper':>10} {'gap':>8} {'random gap':>12}")
+    table = Table("propose", given.csv, "slices tasks expected_cpu_s upper_cpu_s gap random_gap optimum")
     for k in given.slices:
-        print(measure(k, given.tasks, given.draws))
+        table.row(*measure(k, given.tasks, given.draws))
 
 
 if __name__ == "__main__":

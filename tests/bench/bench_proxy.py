@@ -9,7 +9,6 @@ with one thread, step about, in turns; CPU time of this process is what counts, 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipeline.mix.proxies.transformer.data import MixStream, RunProgress
 from pipeline.mix.proxies.transformer.proxy import TransformerProxy
 from pipeline.mix.proxies.transformer.shape import Shape
 from pipeline.mix.types import ProxyData, RunSpec, SliceTokens
+from tests.bench.tables import Table, bench_parser
 
 VOCABULARY = 4096
 
@@ -94,8 +94,8 @@ def synthetic(folder: Path) -> ProxyData:
     return ProxyData((only,), np.array([len(tokens)]), VOCABULARY, 0)
 
 
-def compare(data: ProxyData, parameters: int, seconds: float) -> None:
-    """Train both in turns for about this many CPU seconds; print a line."""
+def compare(data: ProxyData, parameters: int, seconds: float, table: Table) -> None:
+    """Train both in turns for about this many CPU seconds; add a row."""
     config = ProxyConfig(kind="transformer", parameters=parameters, tokens=10_000_000, device="cpu")
     proxy, run = TransformerProxy(config, data), RunSpec("bench", "natural", np.array([1.0]), 1)
     trainer = training.TrainingRun(proxy.plan(run), MixStream(data, run, config.seed, config.context))
@@ -127,10 +127,10 @@ def compare(data: ProxyData, parameters: int, seconds: float) -> None:
     step_tokens = proxy.schedule.step_tokens
     fast, slow = (step_tokens * (len(t) - 2) / sum(t[2:]) for t in (ours, eager))  # two steps to warm up
     flops = shape.flops_per_token(proxy.shape) * fast / 1e9
-    print(
-        f"{parameters:>9,} parameters: {fast:8,.0f} tokens a CPU second ({proxy.precision}, {flops:.0f} GFLOP/s), "
-        f"eager float32 {slow:8,.0f}, ratio {fast / slow:.2f} (median {np.median(eager) / np.median(ours):.2f}); "
-        f"mean loss of {len(ours)} steps {mean_loss(trainer.progress):.4f}, eager {np.mean(losses):.4f}"
+    loss, median_ratio = mean_loss(trainer.progress), float(np.median(eager) / np.median(ours))
+    table.row(
+        *(parameters, fast, slow, fast / slow, median_ratio, loss, float(np.mean(losses))),
+        *(len(ours), str(proxy.precision), flops),
     )
 
 
@@ -144,14 +144,18 @@ def mean_loss(progress: RunProgress) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = bench_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="CPU seconds of each comparison")
     parser.add_argument("--parameters", type=int, nargs="+", default=[200_000, 1_000_000])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, training.one_thread():
         data = synthetic(Path(folder))
+        columns = (
+            "parameters tokens_per_cpu_s eager_per_cpu_s ratio median_ratio loss eager_loss steps precision gflops"
+        )
+        table = Table("proxy", arguments.csv, columns)
         for parameters in arguments.parameters:
-            compare(data, parameters, arguments.seconds)
+            compare(data, parameters, arguments.seconds, table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every regression model on published swarms: rank correlation, error, coverage, and CPU seconds.
 
-    python tests/bench/bench_regmix.py DATA [--runs 51 512] [--splits 10] [--models linear auto ...] [--json FILE]
+    python tests/bench/bench_regmix.py DATA [--runs 51 512] [--splits 10] [--models linear auto ...]
 
 DATA holds RegMix's `train_mixture_1m.csv`, `train_pile_loss_1m.csv` and the same of `test`: models are fitted on the
 first `--runs` training rows and held against all test rows. Or it holds swarms as OLMix publishes them, `X_ratios.csv`
@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +21,18 @@ import numpy as np
 from pipeline.mix.regression.choice import scores, spearman
 from pipeline.mix.regression.fitting import Fit, fit
 from pipeline.mix.regression.tables import RunTable, read_tables
+from tests.bench.tables import Table, bench_parser
 
 MODELS = ["linear", "log_linear", "effective_data", "gp", "lightgbm", "auto"]
 KEYS = ("spearman", "pearson", "mse", "coverage")
-COLUMNS = (
-    "spearman",
-    "rmse",
-    "cover",
-    "cover_mean",
-    "spearman_each",
-    "cover_each",
-    "direct",
-    "direct_rmse",
-    "fit_cpu_s",
-)
 
 
-def timed_fit(train: RunTable, model: Any) -> tuple[Fit, float, float]:
-    """Return a fit, its seconds and its CPU seconds."""
-    started, cpu = time.perf_counter(), time.process_time()
+def timed_fit(train: RunTable, model: Any) -> tuple[Fit, float]:
+    """Return a fit and its CPU seconds."""
+    cpu = time.process_time()
     names = {"slice_names": train.slice_names, "metric_names": train.metric_names}
     fitted = fit(train.weights, train.values, model=model, **names)
-    return fitted, time.perf_counter() - started, time.process_time() - cpu
+    return fitted, time.process_time() - cpu
 
 
 def rows_of(table: RunTable, chosen: Any) -> RunTable:
@@ -52,55 +40,38 @@ def rows_of(table: RunTable, chosen: Any) -> RunTable:
     return RunTable(table.slice_names, table.metric_names, index, table.weights[chosen], table.values[chosen])
 
 
-def measure(train: RunTable, test: RunTable, runs: int, model: Any) -> tuple[dict[str, Any], Fit]:
-    fitted, seconds, cpu = timed_fit(rows_of(train, slice(runs)), model)
+def measure(train: RunTable, test: RunTable, runs: int, model: str, table: Table) -> None:
+    """Add a row for each metric, and one of their means with the CPU seconds of the whole fit."""
+    fitted, cpu = timed_fit(rows_of(train, slice(runs)), model)
     predicted = fitted.predict(test.weights)
     covered = (test.values >= predicted.low) & (test.values <= predicted.high)
     found = scores(predicted.mean, test.values, covered)
     chosen = [row["model"] for row in fitted.report["metrics"]]
-    rows = {
-        short(name): row | {"model": used} for name, row, used in zip(test.metric_names, found, chosen, strict=True)
-    }
-    return {"runs": runs, "model": model, "fit_s": seconds, "fit_cpu_s": cpu, "metrics": rows}, fitted
+    for name, row, used in zip(test.metric_names, found, chosen, strict=True):
+        metric = name.removeprefix("metric/the_pile_").removesuffix("_val_loss")
+        table.row(runs, model, metric, *(row[key] for key in KEYS), used, None, None)
+    means = (float(np.mean([row[key] for row in found])) for key in KEYS)
+    table.row(runs, model, "mean", *means, None, cpu, time_predictions(fitted))
 
 
-def short(name: str) -> str:
-    return name.removeprefix("metric/the_pile_").removesuffix("_val_loss")
-
-
-def time_predictions(fitted: Fit) -> tuple[float, float]:
-    """Return seconds and CPU seconds of 10,000 mixtures with intervals."""
+def time_predictions(fitted: Fit) -> float:
+    """Return the CPU seconds of 10,000 mixtures with intervals."""
     many = np.random.default_rng(0).dirichlet(np.full(len(fitted.slice_names), 0.3), 10_000)
-    started, cpu = time.perf_counter(), time.process_time()
+    cpu = time.process_time()
     fitted.predict(many)
-    return time.perf_counter() - started, time.process_time() - cpu
+    return time.process_time() - cpu
 
 
-def show(result: dict[str, Any]) -> None:
-    rows = result["metrics"]
-    print(f"\n{result['model']}, {result['runs']} runs: fit {result['fit_s']:.1f} s ({result['fit_cpu_s']:.1f} CPU s), "
-          f"predict 10,000 {result['predict_s']:.2f} s ({result['predict_cpu_s']:.2f} CPU s)")  # fmt: skip
-    print(f"{'metric':<20}" + "".join(f"{key:>10}" for key in KEYS) + "  model")
-    for name, row in rows.items():
-        print(f"{name:<20}" + "".join(f"{row[key]:>10.4f}" for key in KEYS) + f"  {row['model']}")
-    means = [np.mean([row[key] for row in rows.values()]) for key in KEYS]
-    print(f"{'mean':<20}" + "".join(f"{mean:>10.4f}" for mean in means), flush=True)
-
-
-def regmix(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def regmix(arguments: argparse.Namespace) -> None:
     train, test = (
         read_tables(arguments.data / f"{part}_mixture_1m.csv", arguments.data / f"{part}_pile_loss_1m.csv")
         for part in ("train", "test")
     )
-    results = []
+    columns = "runs model metric spearman pearson mse coverage used fit_cpu_s predict_10000_cpu_s"
+    table = Table("regmix", arguments.csv, columns)
     for runs in arguments.runs:
         for model in arguments.models:
-            result, fitted = measure(train, test, runs, model)
-            result["predict_s"], result["predict_cpu_s"] = time_predictions(fitted)
-            show(result)
-            results.append(result)
-    print("\nRegMix's paper, Pile-CC at 1M, Spearman: linear 0.90, LightGBM 0.99")
-    return results
+            measure(train, test, runs, model, table)
 
 
 def read_swarm(ratios: Path) -> RunTable:
@@ -123,7 +94,7 @@ def judge_split(table: RunTable, split: int, model: str) -> dict[str, float]:
     train, test = rows_of(table, order[:cut]), rows_of(table, order[cut:])
     parts = np.full(len(table.metric_names), 1 / len(table.metric_names))
     truth = test.values @ parts
-    fitted, _, cpu = timed_fit(train, model)
+    fitted, cpu = timed_fit(train, model)
     total, each = fitted.total(test.weights, parts), fitted.predict(test.weights)
     whole = RunTable(train.slice_names, ("mean",), train.index, train.weights, (train.values @ parts)[:, None])
     direct = timed_fit(whole, model)[0].mean(test.weights)[:, 0]
@@ -142,33 +113,29 @@ def judge_split(table: RunTable, split: int, model: str) -> dict[str, float]:
     }
 
 
-def swarm(ratios: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    table = read_swarm(ratios)
-    n, k, m = *table.weights.shape, len(table.metric_names)
-    print(f"\n{ratios.name}: {n} runs x {k} slices x {m} metrics; mean of all, {arguments.splits} random splits")
-    print("| model | " + " | ".join(COLUMNS) + " |\n| --- |" + " ---: |" * len(COLUMNS))
-    results = []
+def swarm(ratios: Path, arguments: argparse.Namespace) -> None:
+    runs = read_swarm(ratios)
+    print(f"{ratios.name}: {runs.weights.shape} runs and slices, {len(runs.metric_names)} metrics; the mean of all")
+    columns = "model splits spearman rmse cover cover_mean spearman_each cover_each direct direct_rmse fit_cpu_s"
+    table = Table(f"swarm-{ratios.stem.removesuffix('_ratios')}", arguments.csv, columns)
     for model in arguments.models:
-        found = [judge_split(table, split, model) for split in range(arguments.splits)]
-        means = {key: float(np.mean([one[key] for one in found])) for key in COLUMNS}
-        print(f"| {model} | " + " | ".join(f"{means[key]:.4f}" for key in COLUMNS) + " |", flush=True)
-        results.append({"swarm": ratios.name, "model": model, "splits": found})
-    return results
+        found = [judge_split(runs, split, model) for split in range(arguments.splits)]
+        means = (float(np.mean([one[key] for one in found])) for key in table.columns[2:])
+        table.row(model, arguments.splits, *means)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=int, nargs="+", default=[51, 512])
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    print(", ".join(f"{name} {version(name)}" for name in ("gristmill", "numpy", "scipy", "lightgbm")))
     swarms = sorted(arguments.data.glob("*_ratios.csv"))
-    results = [one for path in swarms for one in swarm(path, arguments)] if swarms else regmix(arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+    for path in swarms:
+        swarm(path, arguments)
+    if not swarms:
+        regmix(arguments)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pipeline.mix.config import SampleConfig
 from pipeline.mix.shards.plan import Documents, make_plan, tokens_asked
 from pipeline.mix.shards.sample import sample
 from pipeline.mix.types import SliceTokens
+from tests.bench.tables import Table, bench_parser
 
 VOCABULARY, EOS = 32_000, 0
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -79,7 +80,7 @@ def timed(work: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def speed(folder: Path, tokens: int, document_tokens: int, rounds: int) -> None:
+def speed(folder: Path, tokens: int, document_tokens: int, rounds: int, csv: Path | None) -> None:
     stores = make_stores(folder, tokens, document_tokens)
     source, target = np.ones(tokens, np.uint16), np.ones(tokens, np.uint16)
     works: dict[str, Callable[[], None]] = {
@@ -94,12 +95,13 @@ def speed(folder: Path, tokens: int, document_tokens: int, rounds: int) -> None:
     for _ in range(rounds):
         for name, work in works.items():
             times[name].append(timed(work))
+    table = Table("sample", csv, "work tokens document_tokens million_tokens_per_cpu_s million_tokens_per_s")
     for name, found in times.items():
         wall, cpu = min(w for w, _ in found), min(c for _, c in found)
-        print(f"{name:22} {tokens / cpu / 1e6:8.0f} M tokens a CPU second {tokens / wall / 1e6:8.0f} M tokens a second")
+        table.row(name, tokens, document_tokens, tokens / cpu / 1e6, tokens / wall / 1e6)
 
 
-def plan(n_tokens: int, n_documents: int) -> None:
+def plan(n_tokens: int, n_documents: int, csv: Path | None) -> None:
     rng = np.random.default_rng(1)
     mean, documents = n_tokens // n_documents, []
     for name, share in zip(("web", "wiki", "code"), WEIGHTS, strict=True):
@@ -110,15 +112,16 @@ def plan(n_tokens: int, n_documents: int) -> None:
     asked = tokens_asked(WEIGHTS, n_tokens, documents, np.full(3, 4.0))
     made = make_plan(documents, asked, 1, 100_000_000)
     took = time.perf_counter() - before
-    print(f"plan of {n_tokens:.0e} tokens, {made.slice.size} documents, {made.n_shards} shards: {took:.2f} s")
+    Table("sample-plan", csv, "tokens documents shards s").row(n_tokens, made.slice.size, made.n_shards, took)
 
 
-def memory(folder: Path, tokens: int, document_tokens: int) -> None:
+def memory(folder: Path, tokens: int, document_tokens: int, csv: Path | None) -> None:
+    table = Table("sample-memory", csv, "tokens of_tokens peak_mb")
     make_stores(folder, tokens, document_tokens)
     for times in (1, 4, 16):
         command = [sys.executable, __file__, "--peak", str(times * tokens), "--folder", str(folder)]
         peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        print(f"{times * tokens:.1e} tokens out of {tokens:.1e}: peak {int(peak) / 1024:.0f} MB")
+        table.row(times * tokens, tokens, int(peak) / 1024)
 
 
 def peak(folder: Path, budget: int) -> None:
@@ -132,7 +135,7 @@ def peak(folder: Path, budget: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--tokens", type=int, default=200_000_000)
     parser.add_argument("--document-tokens", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -145,13 +148,13 @@ def main() -> None:
         peak(chosen.folder, chosen.peak)
         return
     if chosen.plan:
-        plan(2_000_000_000, 2_000_000)
+        plan(2_000_000_000, 2_000_000, chosen.csv)
         return
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         if chosen.memory:
-            memory(Path(folder), chosen.tokens, chosen.document_tokens)
+            memory(Path(folder), chosen.tokens, chosen.document_tokens, chosen.csv)
         else:
-            speed(Path(folder), chosen.tokens, chosen.document_tokens, chosen.rounds)
+            speed(Path(folder), chosen.tokens, chosen.document_tokens, chosen.rounds, chosen.csv)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ at 10 times the largest size and tokens; `new` is a fresh noisy run at the centr
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass
 
@@ -19,13 +18,14 @@ import numpy as np
 from pipeline.mix.scaling.allocate import compute_optimal
 from pipeline.mix.scaling.law import ScalingRuns, evaluate, fit_law, predict
 from pipeline.mix.types import Floats
+from tests.bench.tables import Table, bench_parser
 
 DESIGNS = {"few": 0.003, "random": 0.005, "heavy": 0.005, "grid": 0.005, "isoflop": 0.003}
 WHAT = ("E", "alpha", "beta", "inside", "beyond", "new", "optimum")
 
 
 @dataclass(frozen=True)
-class Table:
+class Generated:
     """Generated runs and the law, (5,), that they were generated from."""
 
     runs: ScalingRuns
@@ -33,7 +33,7 @@ class Table:
     noise: float
 
 
-def generate(design: str, seed: int, noise: float | None = None) -> Table:
+def generate(design: str, seed: int, noise: float | None = None) -> Generated:
     """Return a table of a design; `noise` is the standard deviation of the log loss."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, sorted(DESIGNS).index(design)]))
     sd = DESIGNS[design] if noise is None else noise
@@ -43,7 +43,7 @@ def generate(design: str, seed: int, noise: float | None = None) -> Table:
     sizes, tokens = _places(design, rng)
     errors = rng.standard_t(3, sizes.size) if design == "heavy" else rng.standard_normal(sizes.size)
     loss = evaluate(theta, sizes, tokens)[0] * np.exp(sd * errors)
-    return Table(ScalingRuns(sizes, tokens, loss), theta, sd)
+    return Generated(ScalingRuns(sizes, tokens, loss), theta, sd)
 
 
 def _places(design: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -58,7 +58,7 @@ def _places(design: str, rng: np.random.Generator) -> tuple[Floats, Floats]:
     return sizes, sizes * 10 ** rng.uniform(0.3, 2.3, sizes.size)
 
 
-def covered(table: Table, bootstrap: int, seed: int) -> list[bool]:
+def covered(table: Generated, bootstrap: int, seed: int) -> list[bool]:
     """Return whether the 90 % intervals of `WHAT` hold the truth."""
     runs = table.runs
     law = fit_law(runs, bootstrap, seed)
@@ -85,15 +85,15 @@ def coverage(design: str, tables: int, bootstrap: int, noise: float | None = Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("designs", nargs="*", metavar="DESIGN", help=", ".join(DESIGNS))
     parser.add_argument("--tables", type=int, default=200)
     parser.add_argument("--bootstrap", type=int, default=200)
     options = parser.parse_args()
-    print(f"{'design':<10}{'CPU s':>7}  " + "".join(f"{name:>9}" for name in WHAT))
+    table = Table("scaling", options.csv, "design E alpha beta inside beyond new optimum cpu_s_a_fit")
     for design in options.designs or DESIGNS:
         shares, seconds = coverage(design, options.tables, options.bootstrap)
-        print(f"{design:<10}{seconds:>7.3f}  " + "".join(f"{share:>9.3f}" for share in shares), flush=True)
+        table.row(design, *shares.tolist(), seconds)
 
 
 if __name__ == "__main__":

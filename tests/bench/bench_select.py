@@ -1,11 +1,10 @@
-"""How long rules take: `python tests/bench/bench_select.py [documents]`. CPU seconds, one thread.
+"""How long rules take: `python tests/bench/bench_select.py [DOCUMENTS]`. CPU seconds, one thread.
 
 Documents have 40 measured columns and 37 rules, which about three quarters of them fail: more than FineWeb has.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from pipeline.table import schema
 from pipeline.table.query import column_types
 from pipeline.table.shards import Group, Identity, Index, PartWriter, Tally, Work
 from pipeline.table.storage import Storage
+from tests.bench.tables import Table, bench_parser
 from tests.select_workspace import select, selecting
 
 COLUMNS = 40
@@ -90,9 +90,11 @@ def time_select(storage: Storage, rules: dict[str, str]) -> float:
 
 
 def main() -> None:
-    """Print microseconds a document."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    groups = measured(rows)
+    """Add rows of microseconds a document."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("documents", nargs="?", type=int, default=50_000)
+    given = parser.parse_args()
+    groups = measured(given.documents)
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage.at(folder)
         write(storage, groups)
@@ -101,8 +103,9 @@ def main() -> None:
             "37 rules, keepers, ledger, curated": time_select(storage, RULES),
             "the same and top_share of a score": time_select(storage, RULES | {"q": "top_share(quality_score, 0.5)"}),
         }
+    table = Table("select", given.csv, "what documents cpu_s us_a_document")
     for name, seconds in timings.items():
-        print(f"{name:42} {seconds:7.2f} s  {seconds / rows * 1e6:6.1f} us/doc  {rows / seconds:9,.0f} docs/s")
+        table.row(name, given.documents, seconds, seconds / given.documents * 1e6)
 
 
 if __name__ == "__main__":

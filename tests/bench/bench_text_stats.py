@@ -2,13 +2,12 @@
 
     python tests/bench/bench_text_stats.py [--texts DIR] [--rules fineweb] [--limit N] [--repeats 5]
 
-Prints one line a repeat and the best: statistics by the kernel, rules by DuckDB over the narrow table. Reading the
+One row a repeat: statistics by the kernel, rules by DuckDB over the narrow table. Reading the
 Parquet files and compiling the kernel are not counted; language columns are constants here, as they are another signal.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.signals.text_stats import text_stats
+from tests.bench.tables import Table, bench_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 5_000
@@ -52,7 +52,7 @@ def decide(stats: pa.Table, rules: dict[str, str]) -> tuple[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--texts", type=Path, default=ROOT.parent / "shared" / "peers" / "datatrove" / "texts")
     parser.add_argument("--rules", default="fineweb")
     parser.add_argument("--limit", type=int, default=10_000)
@@ -61,13 +61,11 @@ def main() -> None:
     rules = yaml.safe_load((ROOT / "configs" / "rules" / f"{options.rules}.yaml").read_text())["rules"]
     texts = read_texts(options.texts, options.limit)
     text_stats(texts.slice(0, 10))
-    best = float("inf")
+    table = Table("text-stats", options.csv, "documents kept statistics_cpu_s rules_cpu_s documents_per_cpu_s")
     for _ in range(options.repeats):
         stats, stats_s = measure(texts)
         kept, rules_s = decide(stats, rules)
-        best = min(best, stats_s + rules_s)
-        print(f"{texts.num_rows} documents, {kept} kept: statistics {stats_s:.3f} s, rules {rules_s:.3f} s CPU")
-    print(f"best: {texts.num_rows / best:,.0f} documents per CPU second")
+        table.row(texts.num_rows, kept, stats_s, rules_s, texts.num_rows / (stats_s + rules_s))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ and `absent` (the text is found, up to `max_diffs` edits), `order`, `table` (a c
 
 from __future__ import annotations
 
-import argparse
 import html.parser
 import json
 import re
@@ -30,6 +29,7 @@ from xml.etree import ElementTree
 import pypdfium2 as pdfium
 
 from pipeline.extract.pdf import layer, layout
+from tests.bench.tables import Table, bench_parser
 
 PLAIN = str.maketrans(
     {
@@ -264,8 +264,8 @@ def truth_of(path: Path) -> Counter[tuple[str, str, str]]:
     return total
 
 
-def score_tables(folder: Path) -> None:
-    """Precision and recall of relations between cells, over `*.pdf` with `*-str.xml` beside it."""
+def score_tables(folder: Path, table: Table) -> None:
+    """Add rows of precision and recall of relations between cells, over `*.pdf` with `*-str.xml` beside it."""
     right = given = wanted = 0
     for path in sorted(folder.glob("*.pdf")):
         truth = truth_of(path.with_name(path.stem + "-str.xml"))
@@ -283,12 +283,12 @@ def score_tables(folder: Path) -> None:
             )
         hits = (ours & truth).total()
         right, given, wanted = right + hits, given + ours.total(), wanted + truth.total()
-        print(f"{path.name:14} recall {hits / max(1, truth.total()):.2f}  precision {hits / max(1, ours.total()):.2f}")
-    print(f"relations: recall {right / wanted:.3f}  precision {right / given:.3f}")
+        table.row(path.name, hits / max(1, truth.total()), hits / max(1, ours.total()))
+    table.row("all", right / wanted, right / given)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--failures", action="store_true", help="print the checks that our text fails")
     parser.add_argument(
@@ -296,7 +296,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.tables:
-        score_tables(arguments.folder)
+        score_tables(arguments.folder, Table("pdf-tables", arguments.csv, "file recall precision"))
         return
     checks = [
         json.loads(line)
@@ -308,6 +308,7 @@ def main() -> None:
     readers: dict[str, Callable[[Path, int], str]] = {"ours": ours, "pypdfium2": pdfium_plain, "olmOCR 7B": olmocr}
     if shutil.which("pdftotext"):
         readers["pdftotext"] = pdftotext
+    table = Table("pdf-olmocr", arguments.csv, "reader kind passed of cpu_s_a_page")
     for name, reader in readers.items():
         texts: dict[tuple[str, int], str] = {}
         begun = time.process_time()
@@ -318,8 +319,9 @@ def main() -> None:
         seconds = (time.process_time() - begun) / len(texts)
         passed = Counter(check["type"] for check in checks if passes(check, texts[(check["pdf"], check["page"])]))
         of = Counter(check["type"] for check in checks)
-        kinds = "  ".join(f"{kind} {passed[kind]}/{count}" for kind, count in sorted(of.items()))
-        print(f"{name:12} {passed.total():3} of {of.total()}   {kinds}   {seconds:.3f} CPU s a page")
+        for kind, count in sorted(of.items()):
+            table.row(name, kind, passed[kind], count, None)
+        table.row(name, "all", passed.total(), of.total(), seconds)
         if name == "ours" and arguments.failures:
             for check in checks:
                 if not passes(check, texts[(check["pdf"], check["page"])]):

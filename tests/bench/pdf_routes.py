@@ -6,7 +6,6 @@ what becomes of them in the end; that takes about eight CPU seconds a page.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
 from pipeline.extract.pdf import layer, ocr, routing
+from tests.bench.tables import Table, bench_parser
 
 DATA = Path("../shared/data/pdf")
 PAGES = 8
@@ -33,10 +33,11 @@ LABELS = {
 
 
 def main() -> None:
-    reads = "--ocr" in sys.argv[1:]
-    print(
-        f"{'page':44} {'visible':>7} {'hidden':>6} {'image':>5} {'bad':>5} {'garb.':>5} {'tidy':>5}  label  route  end"
-    )
+    parser = bench_parser(__doc__)
+    parser.add_argument("--ocr", action="store_true")
+    given = parser.parse_args()
+    columns = "page visible hidden image_share bad_share garbled_share tidy_share label route end reason"
+    table = Table("pdf-routes", given.csv, columns)
     wrong, ends, spent_s, count = Counter[str](), Counter[str](), 0.0, 0
     for path in sorted(DATA.rglob("*.pdf")):
         try:
@@ -51,7 +52,7 @@ def main() -> None:
             spent_s, count = spent_s + time.process_time() - start, count + 1
             label = LABELS.get(f"{path.stem}:{number}") or LABELS.get(path.stem, "text")
             end = decision.route if decision.route == "text" else "?"
-            if reads and decision.route == "ocr":
+            if given.ocr and decision.route == "ocr":
                 dpi = ocr.dpi_for(page.width, page.height)
                 image = document[number].render(scale=dpi / 72, force_bitmap_format=pdfium_c.FPDFBitmap_BGR)
                 end = routing.settle(page, decision, ocr.recognise(image.to_numpy(), dpi)).route
@@ -59,12 +60,8 @@ def main() -> None:
             expected = "text" if label == "text" else "ocr"
             wrong[f"{label} -> {decision.route}"] += 1
             if decision.route != expected or decision.route == "ocr":
-                print(
-                    f"{path.stem[:41] + ':' + str(number):44} {found.visible:7} {found.hidden:6} "
-                    f"{found.image_share:5.2f} {found.bad_share:5.2f} {found.garbled_share:5.2f} "
-                    f"{found.tidy_share:5.2f}  {label:6} {decision.route:5} {end:6} "
-                    f"{'' if decision.route == expected else 'WRONG '}{decision.reason}"
-                )
+                measured = (getattr(found, name) for name in table.columns[1:7])
+                table.row(f"{path.stem}:{number}", *measured, label, decision.route, end, decision.reason)
     print(
         f"{count} pages, {1000 * spent_s / count:.1f} ms a page; by the layer: {dict(wrong)}; in the end: {dict(ends)}"
     )

@@ -16,6 +16,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
 from pipeline.extract.pdf import layer, layout, ocr, routing
+from tests.bench.tables import Table, bench_parser
 
 DATA = Path("../shared/data/pdf")
 SCAN_DPI = 200
@@ -45,6 +46,7 @@ def f1(one: Counter[str], other: Counter[str]) -> float:
 
 
 def main() -> None:
+    table = Table("pdf-scans", bench_parser(__doc__).parse_args().csv, "page f1 route confidence cpu_s")
     found = []
     for name, number in PAGES:
         page = pdfium.PdfDocument(DATA / name)[number]
@@ -61,7 +63,7 @@ def main() -> None:
         text = layout.document_text([outcome.page])[0]
         found.append(f1(words(expected), words(text)))
         spent_s = time.process_time() - start
-        print(f"{found[-1]:.3f} {outcome.route} {outcome.confidence:.3f} {spent_s:5.1f} s  {name}:{number}", flush=True)
+        table.row(f"{name}:{number}", found[-1], outcome.route, outcome.confidence, spent_s)
     print(f"{sum(found) / len(found):.3f} mean, {min(found):.3f} the least")
 
 

@@ -6,8 +6,7 @@ Inputs are what ../shared/data has of the kind (code: Python's standard library)
 file that is not compressed (reddit: two; of LaTeX the papers in it are). Each run is a process of its own that extracts
 its input to Parquet with one worker, as `gristmill run` does. MB are of the input without compression; a core's seconds
 are user and system time of the process and its workers; memory is the largest resident set of the process and of a
-worker. A peer reads a beginning of the same input (`--peer-mb`); one that is not installed is left out. Prints a table
-for BENCHMARKS.md.
+worker. A peer reads a beginning of the same input (`--peer-mb`); one that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -35,6 +34,8 @@ from typing import Any
 
 import psutil
 from warcio.archiveiterator import ArchiveIterator
+
+from tests.bench.tables import Table, bench_parser
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 RAW = DATA / "sources" / "raw"
@@ -332,9 +333,8 @@ _TEXTS: dict[str, Callable[[list[Path], int], Iterable[tuple[str, bytes]]]] = {
 # The table ------------------------------------------------------------------------------------------------------------
 
 
-def report(form: str, sizes: list[int], folder: Path, peer_mb: float, keeps: bool) -> str:
-    """Return the rows of a format."""
-    memories, speeds, counts, others = [], [], "", []
+def report(form: str, sizes: list[int], folder: Path, peer_mb: float, keeps: bool, table: Table) -> None:
+    """Add the rows of a format, and of its peers; a peer has a speed alone."""
     for size in sizes:
         where = folder / f"{form}-{size}"
         where.mkdir(parents=True, exist_ok=True)
@@ -342,23 +342,17 @@ def report(form: str, sizes: list[int], folder: Path, peer_mb: float, keeps: boo
         command = [sys.executable, __file__, "--one", form, *map(str, paths)]
         done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         decoded = size if form == "latex" else sum(path.stat().st_size for path in paths) / MB
-        speeds.append(f"{decoded / done['cpu']:.1f}")
-        memories.append((done["memory"], done["worker"]))
-        counts = f"{done['documents']:.0f} + {done['rejects']:.0f}"
-        if size == sizes[0]:
-            others = [f"{name}: {speed:.2f}" for name, speed in peers(form, paths, int(peer_mb * MB))]
+        speed, counts = decoded / done["cpu"], (done["documents"], done["rejects"])
+        table.row(form, "gristmill", size, speed, done["memory"], done["worker"], *counts)
+        for name, speed in peers(form, paths, int(peer_mb * MB)) if size == sizes[0] else ():
+            table.row(form, name, peer_mb, speed, None, None, None, None)
         for path in paths if not keeps else ():
             path.unlink()
-    first, last = sum(memories[0]), sum(memories[-1])
-    resident = " -> ".join(f"{mine:.0f} + {worker:.0f}" for mine, worker in memories)
-    growth = f"{100 * (last / first - 1):+.0f} %" if len(sizes) > 1 else ""
-    cells = (form, " / ".join(speeds), resident, growth, counts, "; ".join(others) or "-")
-    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
     """Print the table, or what one run took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--sizes", nargs="+", type=int, default=[50, 500], help="MB of input")
     parser.add_argument("--folder", type=Path, help="where inputs are written; by default a temporary one")
@@ -369,14 +363,12 @@ def main() -> None:
     if given.one:
         print(json.dumps(extract(given.one[0], [Path(path) for path in given.one[1:]])))
         return
-    print(
-        f"| format | MB/s a core at {' / '.join(map(str, given.sizes))} MB | MiB: process + worker | growth |", end=""
-    )
-    print(" documents + rejects | peer, MB/s a core |\n| --- | --- | --- | --- | --- | --- |", flush=True)
+    table = Table("readers", given.csv, "format reader input_mb mb_per_cpu_s process_mib worker_mib documents rejects")
     with tempfile.TemporaryDirectory() as temporary:
         for form in given.formats or FORMATS:
             folder = given.folder or Path(temporary)
-            print(report(form, given.sizes, folder, given.peer_mb, given.keep and given.folder is not None), flush=True)
+            keeps = given.keep and given.folder is not None
+            report(form, given.sizes, folder, given.peer_mb, keeps, table)
 
 
 if __name__ == "__main__":
