@@ -50,7 +50,7 @@ def docs(name: str | Sequence[str] = (), to: str | None = None, top: ArgumentPar
 
     from flows.reference.entries import entries, find
 
-    words = name if isinstance(name, str) else " ".join(name)
+    words = (name if isinstance(name, str) else " ".join(name)).strip()
     known = entries(top)
     if to is not None:
         from flows.reference.pages import write

@@ -91,7 +91,9 @@ class ExtractLimits(StageConfig):
     nodes: int = Field(100_000, gt=0, description="most elements of a page")
     depth: int = Field(255, gt=0, le=255, description="deepest nesting of a page's elements")
     cpu_s: float = Field(30.0, gt=0, description="CPU seconds that a page may take: a net only")
-    memory_bytes: int = Field(2 << 30, gt=0, description="memory of one extraction worker: a net, too")
+    memory_bytes: int = Field(
+        2 << 30, gt=0, description="memory of one extraction worker: a net, too; a page may take half of it"
+    )
 
 
 class KeepColumn(StageConfig):
@@ -362,16 +364,20 @@ class InputsConfig(StageConfig):
     )
     inputs: tuple[Address, ...] = Field(
         min_length=1,
-        description="paths, globs, folders or fsspec URLs. A folder means every file below it whose name does not "
-        "begin with `.` or `_` (of `code`: with `.`); links are followed, and a file that two of them "
-        "name is read once",
+        description="paths, globs, folders or fsspec URLs, a list or one alone. A folder means every file below it "
+        "whose name does not begin with `.` or `_` (of `code`: with `.`); links are followed, and a file that two of "
+        "them name is read once",
     )
     columns: dict[ColumnName, str] = Field(
         default_factory=dict,
         description="what the files call our columns `text`, `url`, `title`, `date`, `licence`, `id`, as in `{text: "
         "content, url: meta.url}`; unnamed ones have the same name, other fields go to `metadata`",
     )
-    keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
+    keep_columns: dict[KeptName, KeepColumn] = Field(
+        default_factory=dict,
+        description="fields of the corpus that become columns, by the columns' names; a path alone is enough: `{stars: "
+        "meta.stars}`",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the format's own")
     identity: Literal["stat", "content"] = Field(
         "stat", description="`stat`: an input is the same while URL, size and date are; `content`: while its bytes are"

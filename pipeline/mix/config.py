@@ -69,7 +69,9 @@ class TokenizerTraining(StageConfig):
 class TokenizerConfig(StageConfig):
     """Which tokenizer counts, trains and writes tokens: one of the two."""
 
-    train: TokenizerTraining | None = None
+    train: TokenizerTraining | None = Field(
+        None, description="a byte-level BPE tokenizer trained on the slices: what is done unless `file` is given"
+    )
     file: Address | None = Field(None, description="a tokenizers file (.json)")
     end_of_document: str | None = Field(None, description="token of `file` that ends a document; null: it is found")
 
@@ -179,7 +181,9 @@ class ProposeConfig(StageConfig):
         le=1000,
         description="weight of KL(mixture || natural) in the objective; null: measured on halves of the runs",
     )
-    groups: dict[str, GroupBounds] = Field(default_factory=dict)
+    groups: dict[str, GroupBounds] = Field(
+        default_factory=dict, description="bounds on groups of slices, by the names that `slices.NAME.group` gives them"
+    )
 
 
 class VerifyConfig(StageConfig):
@@ -217,7 +221,7 @@ class MixConfig(StageConfig):
         "which is worked on in a copy in the user's cache",
     )
     name: Name | None = Field(None, description="folder under `<workspace>/mix`; null is the file's name")
-    slices: dict[Name, SliceConfig] = Field(min_length=1)
+    slices: dict[Name, SliceConfig] = Field(min_length=1, description="what is mixed, by names of your own")
     suite: Address = Field(description="a suite's file, or the name of a preset")
     measure: tuple[str, ...] = Field((), description="more suites whose tasks the proxies are measured on")
     budget_tokens: int = Field(ge=1_000, le=10**15, description="tokens of the target run")
