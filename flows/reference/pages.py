@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -137,8 +138,8 @@ def _columns(known: Sequence[Entry]) -> Iterable[str]:
 def _formats(known: Sequence[Entry]) -> Iterable[str]:
     yield (
         "# Formats\n\nThe key `sources.NAME.format`; options stand under `sources.NAME.options`, columns in "
-        "`documents`, and rules read them as any other. Rejects that are named are the format's own: what is wrong with a file as "
-        "such is a [reject](reject-reasons.md) in each.\n"
+        "`documents`, and rules read them as any other. Rejects that are named are the format's own: what is "
+        "wrong with a file as such is a [reject](reject-reasons.md) in each.\n"
     )
     for form, meaning in FORMATS.items():
         yield f"## `{form}`\n\n{meaning[0].upper()}{meaning[1:]}.\n"
@@ -228,13 +229,15 @@ def pages(top: argparse.ArgumentParser) -> dict[str, str]:
 def write(folder: Path, top: argparse.ArgumentParser) -> list[str]:
     """Write the pages into a folder, delete those that are no more, and return their paths.
 
-    Raises: UsageError when a file would be replaced that is no page of the reference.
+    Raises: UsageError when a file would be replaced that is no page of the reference, or `folder` is none.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"docs: {folder} is a file; pages need a folder")
     folder.mkdir(parents=True, exist_ok=True)
     made = pages(top)
-    ours = {path for path in folder.glob("*.md") if path.read_bytes().startswith(_MADE.encode())}
+    ours = {path for path in folder.glob("*.md") if path.is_file() and path.read_bytes().startswith(_MADE.encode())}
     for path in (folder / name for name in made):
-        if path.exists() and path not in ours:
+        if os.path.lexists(path) and path not in ours:
             raise UsageError(f"docs: {path} is no page of the reference; choose another folder, or move it")
     for path in ours:
         path.unlink()

@@ -180,6 +180,24 @@ def test_writing_it_deletes_pages_that_are_no_more(tmp_path: Path) -> None:
     assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == pages(PARSER)
 
 
+@pytest.mark.parametrize("made", [Path.mkdir, lambda path: path.symlink_to("nowhere")], ids=["folder", "link"])
+def test_writing_it_is_refused_where_something_else_has_a_page_s_name(
+    made: Callable[[Path], None], tmp_path: Path
+) -> None:
+    made(tmp_path / "rules.md")
+    with pytest.raises(UsageError, match="no page of the reference"):
+        write(tmp_path, PARSER)
+    assert os.listdir(tmp_path) == ["rules.md"]
+
+
+def test_writing_it_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        write(tmp_path / "file", PARSER)
+    with pytest.raises(UsageError, match="names no folder"):
+        commands.docs(to="", top=PARSER)
+
+
 def test_writing_it_leaves_other_files_alone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UsageError, match="no page of the reference"):
