@@ -47,8 +47,8 @@ and disk are those of the last ten recorded runs; a first extraction is tried on
         """
 $ gristmill run curate.yaml --dry-run
 source  stage     shards to do            done  because                        time       disk       estimated from
-------  --------  ----------------------  ----  -----------------------------  ---------  ---------  -----------------...
-web     extract   1                       0     1 new input                    26 s       3.9 MB     sample of 48 unit...
+------  --------  ----------------------  ----  -----------------------------  ---------  ---------  ---------- ...
+web     extract   1                       0     1 new input                    26 s       3.9 MB     sample of ...
 web     annotate  after the stages above        follows from the stages above  not known  not known
 ...
 $ gristmill run curate.yaml
@@ -202,7 +202,7 @@ web: language
     0.5              1,478   650      44.0 %  2,665,758    1,245,134    510     26
    0.65  yes         1,478   650      44.0 %  2,665,758    1,245,134    524     26
 ...
-$ gristmill sweep ./ws --rule gopher_words --column word_count --values 50,60,80 --html sweep.html
+$ gristmill sweep ./ws --rule gopher_words --column "word_count >=" --values 50,60,80 --html sweep.html
 """,
     ),
     "diff": _of(

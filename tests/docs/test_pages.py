@@ -161,8 +161,12 @@ def write_crawl(folder: Path) -> None:
         ASKED: page("Hermitian matrix - Wikipedia", matrix, sentences(1, 30, numbers=0.3), more=BY_SA),
         ALONE: page("JSON parsing: simdjson vs. JSON for Modern C++", parsing, sentences(2, 30, numbers=0.3)),
         "https://lines.example/": page("Lines", *(sentences(n // 2, 1) for n in range(40))),
-        "https://one.example/": page("One line", line, sentences(3, 30), line),
+        "https://one.example/": page("One line", line, *(sentences(n, 2) for n in range(60, 75)), line),
         "https://code.example/": page("Code", sentences(4, 30), more=f"<pre>{chr(10).join([line, ''] * 4)}</pre>"),
+        "https://short.example/": page("Short", sentences(5, 4)),
+        "https://long.example/": page(
+            "Long", sentences(6, 30, "incomprehensibilities of the mill counterrevolutionaries")
+        ),
         "https://copy.example/": page("Page 10", sentences(10, 30)),
         "https://near.example/": page("Page 11", sentences(11, 30) + " And one more of them."),
     }
