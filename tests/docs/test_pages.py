@@ -43,7 +43,6 @@ from tests.mix_workspace import here
 
 DUMP = "docs/stackexchange.md"
 AFTER = f"run after: {DUMP}"
-
 CRAWL = ("README.md", *(f"docs/how-to/{name}.md" for name in ("configure", "read-a-funnel", "loosen-a-rule")))
 CRAWL += ("docs/how-to/schedule.md", "docs/how-to/resume-and-move.md")
 THREADS = tuple(f"docs/how-to/{name}.md" for name in ("own-suite", "contamination", "python"))
@@ -81,6 +80,23 @@ def reads_it(file: str, test: str = "") -> bool:
         return False
     found = [each for each in ast.parse((ROOT / file).read_text("utf-8")).body if isinstance(each, ast.FunctionDef)]
     return any(each.name == test and f"held({test})" in ast.unparse(each) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("page", "mark"),
+    [
+        ("docs/how-to/schedule.md", "test: tests/docs/test_pages.py"),
+        ("docs/how-to/schedule.md", "test: tests/docs/test_pages.py::test_that_is_no_more"),
+        ("docs/how-to/schedule.md", "test: tests/docs/test_pages.py::test_a_page_names_what_is_there"),
+        ("docs/how-to/schedule.md", "file: nightly.py"),
+        ("docs/explain/words.md", "run"),
+        ("docs/how-to/schedule.md", AFTER),
+        ("docs/tutorial/mix.md", "file: unused.py"),
+    ],
+)
+def test_a_mark_that_only_claims_is_found(page: str, mark: str) -> None:
+    assert not is_run(Block(page, (mark,), "python", "print(1)\n", ""))
+    assert not is_run(Block("docs/explain/words.md", (), "bash", "gristmill funnel ws\n", ""))
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -201,12 +217,14 @@ def test_what_pages_do_to_a_crawl(tmp_path: Path) -> None:
     )
     with connect(Storage.at(str(tmp_path / "ws"))) as session:
         query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'web'"
-        for row in session.execute(query):
-            assert row["column_name"] in VIEWS[row["table_name"]][2], row
+        columns = session.execute(query)
         value, lines = read_yaml(ROOT / "configs" / "classifiers" / "quality.yaml")
         queries = [each.sql for each in validate(TrainConfig, value, "quality.yaml", lines).negatives if each.sql]
         assert queries
         assert all(list(session.query(query).rows) for query in queries), "what it shows is of such a workspace"
+    not_asked_for = {"scores_NAME", "signals_pages", "signals_recipe_stats", "signals_tokens", "signals_rephrase"}
+    assert {row["table_name"] for row in columns} == set(VIEWS) - not_asked_for - {"signatures"}
+    assert all(row["column_name"] in VIEWS[row["table_name"]][2] for row in columns)
     for name in CRAWL[1:]:
         shutil.rmtree(tmp_path / "web-data", ignore_errors=True)
         do(tmp_path, "gristmill run curate.yaml")

@@ -157,6 +157,23 @@ def test_serve_runs_what_is_due_says_what_fails_and_ends(tmp_path: Path, prefect
         assert "Traceback" not in command.err()
 
 
+@pytest.mark.acceptance
+def test_a_schedule_comes_in_its_time(tmp_path: Path, own_cache: Path) -> None:
+    """The page's command, every minute in place of every night, with a server of its own."""
+    scheduled(tmp_path)
+    (block,) = held(test_a_schedule_comes_in_its_time)
+    assert "0 2 * * *" in block.text
+    ((_, *schedule),) = commands(block.text.replace("0 2 * * *", "* * * * *"))
+    with started(*schedule, cwd=tmp_path, XDG_CACHE_HOME=str(own_cache)) as command:
+        index = tmp_path / "ws" / "few" / "_manifests" / "curated" / "_index.json"
+        command.wait_for(lambda _: index.exists(), limit_s=240)
+        assert command.process.poll() is None, command.err()
+        assert len(select(tmp_path / "ws", "FROM few.curated")) == 3
+        os.kill(command.process.pid, signal.SIGINT)
+        assert command.end(60)[0] == 130, command.err()
+        assert running(command.mark) == {}
+
+
 def test_sigterm_ends_a_schedule_and_our_server(tmp_path: Path, own_cache: Path) -> None:
     scheduled(tmp_path)
     schedule = ("serve", "curate.yaml", "--cron", "0 2 * * *", "--name", "nightly")
