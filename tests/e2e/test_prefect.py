@@ -19,7 +19,7 @@ import pytest
 from flows.engine import MAX_TASKS
 from flows.serve import serve
 from pipeline.table.errors import UsageError
-from tests.cli_runs import environment, gristmill, running, select, started, write_config
+from tests.cli_runs import environment, gristmill, running, select, started, survivors, write_config
 from tests.docs.blocks import commands, held
 
 
@@ -171,7 +171,7 @@ def test_a_schedule_comes_in_its_time(tmp_path: Path, own_cache: Path) -> None:
         assert len(select(tmp_path / "ws", "FROM few.curated")) == 3
         os.kill(command.process.pid, signal.SIGINT)
         assert command.end(60)[0] == 130, command.err()
-        assert running(command.mark) == {}
+        assert survivors(command.mark) == []
 
 
 def test_sigterm_ends_a_schedule_and_our_server(tmp_path: Path, own_cache: Path) -> None:
