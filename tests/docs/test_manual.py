@@ -89,10 +89,8 @@ def prepare(folder: Path, name: str, rephrase: str) -> None:
     elif name == "diff":
         shutil.copytree(folder / "ws", folder / "other-ws")
         curated(folder, workspace="other-ws", select=GOPHER)
-        rules = {"rules": {"length": "text_length > 400"}}
-        columns = {"text": "content", "url": "link"}
-        curated(folder, workspace="coded", sources={"code": {"inputs": ["texts"], "columns": columns, "select": rules}})
-    elif name in ("verify", "sample", "status"):
+        curated(folder)
+    elif name in ("verify", "status"):
         curated(folder, **({"select": GOPHER} if name == "status" else {}))
 
 
