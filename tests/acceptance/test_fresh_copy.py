@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import ROOT, blocks, check_shown, held
+from tests.docs.test_tutorials import TUTORIALS, follow
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(3000)]
 IMPORTED = """
@@ -100,8 +101,9 @@ def test_installing_into_an_environment_of_one_s_own(copy: Path, tmp_path: Path)
     assert json.loads(done.stdout) == [], "nothing of these can be imported"
 
 
-def test_make_does_what_the_readme_says(copy: Path) -> None:
-    """The blocks of the README that want a repository, in their order, and what is shown elsewhere of the quickstart.
+def test_make_does_what_the_readme_says(copy: Path, tmp_path: Path) -> None:
+    """The blocks of the README that want a repository, in their order, and the tutorials to which it leads, with what
+    was installed so; then what is shown elsewhere of the quickstart.
 
     Of the tests that `make test` starts one file is run: all of them are what runs this.
     """
@@ -113,6 +115,10 @@ def test_make_does_what_the_readme_says(copy: Path) -> None:
         done = bash(block.text, copy, environment).stdout.replace(f"{copy}/", "")
         check_shown(block.output, done)
         said += done
+    for page in TUTORIALS:
+        folder = tmp_path / Path(page).stem
+        folder.mkdir()
+        follow(page, folder, lambda text, folder=folder: bash(text, folder, environment).stdout)
     for block in held(test_make_does_what_the_readme_says):
         shown = re.sub(r"^\$ (.*)\n", "", block.text, flags=re.MULTILINE)
         for line in re.findall(r"^\$ (.*)$", block.text, re.MULTILINE):
