@@ -49,7 +49,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/mypy --strict tests/user_script.py docs/picture.py
-	$(BIN)/python -m pytest tests/docs
+	$(BIN)/python -m pytest -n 2 -m "not acceptance" tests/docs
 
 acceptance: $(DEV)
 	$(BIN)/python -m pytest -m acceptance

@@ -46,9 +46,9 @@ and disk are those of the last ten recorded runs; a first extraction is tried on
 """,
         """
 $ gristmill run curate.yaml --dry-run
-source  stage     shards to do            done  because                        time       disk
-------  --------  ----------------------  ----  -----------------------------  ---------  ---------
-web     extract   1                       0     1 new input                    81 s       3.9 MB
+source  stage     shards to do            done  because                        time       disk       estimated from
+------  --------  ----------------------  ----  -----------------------------  ---------  ---------  ---------- ...
+web     extract   1                       0     1 new input                    26 s       3.9 MB     sample of ...
 web     annotate  after the stages above        follows from the stages above  not known  not known
 ...
 $ gristmill run curate.yaml
@@ -158,9 +158,10 @@ share (`top_share`, `top_token_share`) it says what share of documents and of th
         """
 $ gristmill funnel ./ws
 web
-  stage     rule                       in    out     kept  of units  tokens in  tokens out
-  extract                           1,508  1,478   98.0 %    98.0 %          -   2,665,758
-  select    language                1,478    954   64.5 %    63.3 %  2,665,758   2,022,901
+  stage     rule                             in    out     kept  of units  tokens in  tokens out
+  extract                                 1,508  1,478   98.0 %    98.0 %          -   2,665,758
+  ...
+  select    language                      1,478    954   64.5 %    63.3 %  2,665,758   2,022,901
 ...
 """,
     ),
@@ -175,10 +176,10 @@ judged with them. Without `keep` in RULES the workspace's order of election hold
         """
 $ gristmill what-if ./ws gopher --source web --examples 1
 web
-  rule                documents_in  documents_out  tokens_in  tokens_out  fails  fails_tokens  alone
-  ------------------  ------------  -------------  ---------  ----------  -----  ------------  -----
-  gopher_words               1,478          1,448  2,665,758   2,664,401     30         1,357      4
-  gopher_word_length         1,448          1,426  2,664,401   2,637,118     23        27,326      1
+  rule                documents_in  documents_out  tokens_in  tokens_out  fails  fails_tokens  alone  alone_tokens
+  ------------------  ------------  -------------  ---------  ----------  -----  ------------  -----  ------------
+  gopher_words               1,478          1,448  2,665,758   2,664,401     30         1,357      4           217
+  gopher_word_length         1,448          1,426  2,664,401   2,637,118     23        27,326      1         2,426
 ...
 web: documents that two rules both drop, the largest 10 of 145
   rule                     other                     documents   share
@@ -201,7 +202,7 @@ web: language
     0.5              1,478   650      44.0 %  2,665,758    1,245,134    510     26
    0.65  yes         1,478   650      44.0 %  2,665,758    1,245,134    524     26
 ...
-$ gristmill sweep ./ws --rule words --column word_count --values 50,60,80 --html sweep.html
+$ gristmill sweep ./ws --rule gopher_words --column "word_count >=" --values 50,60,80 --html sweep.html
 """,
     ),
     "diff": _of(
@@ -236,6 +237,7 @@ $ gristmill sample ./ws web --dropped-by gopher_alpha_words --alone -n 1
 8d4e6fa9b0a758887c9e9b9ddd205283 https://lemire.me/blog/2019/08/02/json-parsing-simdjson-vs-json-for-modern-c/
   JSON parsing: simdjson vs. JSON for Modern C++; 336 tokens
   alpha_word_ratio is 0.731861, must be at least 0.8: 0.0681388 (8.5 %) too little
+    JSON is the ubiquitous data format on the Internet. There is a lot of JSON that needs to be parsed and validated.
 ...
 $ gristmill sample ./ws web --html kept.html
 """,
@@ -264,8 +266,8 @@ workspace ./ws: 1 source, 8.0 MB
 
 when                 command                    took    made                                      outcome
 -------------------  -------------------------  ------  ----------------------------------------  --------
-2026-11-30 10:49:59  gristmill run curate.yaml  90.4 s  extract 1, annotate 1, dedup 2, select 1  finished
-2026-11-30 10:54:42  gristmill run curate.yaml  0.4 s   select 1                                  finished
+2026-11-30 10:53:52  gristmill run curate.yaml  58.9 s  extract 1, annotate 1, dedup 2, select 1  finished
+2026-11-30 10:54:58  gristmill run curate.yaml  0.2 s   select 1                                  finished
   select.rules: fineweb -> gopher
 ...
 """,
@@ -386,7 +388,7 @@ proxies are to train and why, and refuses what the run would refuse.
 """,
         """
 $ gristmill mix run mix.yaml
-$ gristmill mix run mix.yaml --set suite=code --dry-run
+$ gristmill mix run mix.yaml --set suite=code.yaml --dry-run
 """,
     ),
     "mix slices": _of(

@@ -19,7 +19,7 @@ import pytest
 
 from flows.quickstart.__main__ import NEXT, TOUR
 from tests.cli_runs import COMMAND, ROOT, Ran, environment, gristmill, hashes, select, write_config
-from tests.docs.readme_file import blocks_of
+from tests.docs.blocks import blocks, read
 
 WEB = ROOT.parent / "shared" / "data" / "web"
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(3000)]
@@ -64,10 +64,9 @@ def test_pages_show_what_web_dev_prints_and_every_unit_is_accounted_for(tmp_path
         return [settled(line) for line in printed.splitlines()]
 
     for name in PAGES:
-        text = (ROOT / name).read_text("utf-8").partition("## A mix in twelve")[0]
-        blocks = blocks_of(text)
-        printed = [line for block in blocks if block.mark == "run" for line in run(block.text)]
-        shown = [block.output or "" for block in blocks] + [block.text for block in blocks if block.language == "text"]
+        found = blocks(name, read(name).partition("## A mix in twelve")[0])
+        printed = [line for block in found if "run" in block.marks for line in run(block.text)]
+        shown = [block.output for block in found] + [block.text for block in found if block.language == "text"]
         for line in filter(None, (settled(line) for block in shown for line in block.splitlines())):
             begins = line.removesuffix("...").rstrip()
             assert any(each == line or (begins != line and each.startswith(begins)) for each in printed), (name, line)

@@ -22,7 +22,7 @@ from pipeline.table.errors import EXIT_CODES
 from pipeline.table.sql import run_sql
 from tests import local_run
 from tests.cli_runs import write_config
-from tests.docs.readme_file import ROOT, tables
+from tests.docs.blocks import ROOT, tables
 from tests.docs.test_docs import LEAVES
 from tests.mix_workspace import here, mixed
 

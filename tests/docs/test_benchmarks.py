@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from tests.bench.tables import RESULTS
-from tests.docs.readme_file import ROOT
+from tests.docs.blocks import ROOT
 from tests.docs.test_docs import slug
 
 TEXT = (ROOT / "BENCHMARKS.md").read_text("utf-8")

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
 from flows.cli import parser
-from flows.config import RunConfig, load
+from flows.config import load
 from flows.reference.entries import leaves
-from flows.stages import expected_columns, rules_of
-from pipeline.extract.corpora.rows import CorpusFile
-from pipeline.extract.corpora.text import read_jsonl
-from pipeline.extract.units import Document
 from pipeline.mix.config import MixConfig, SuiteConfig
 from pipeline.mix.steps.workspace import load_mix
-from pipeline.select.rules import check_rules
 from pipeline.table.config import validate
 from pipeline.table.kept import read_yaml
-from tests.docs.readme_file import README, ROOT, SHELL, Block, blocks_of, commands
+from tests.docs.blocks import ROOT, Block, blocks, commands, read
 
 LEAVES = {f"gristmill {name}": command for name, command in leaves(parser())}
 SHIPPED = ROOT / "configs"
+README = read("README.md")
+SHELL = [block for block in blocks("README.md") if block.language == "bash"]
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.text.split("\n")[0][:50])
@@ -50,7 +45,7 @@ def test_shipped_mixes_are_valid(path: Path) -> None:
 
 
 def test_the_mix_of_the_readme_is_the_quickstarts() -> None:
-    (shown,) = (yaml.safe_load(block.text) for block in blocks_of(README) if block.language == "yaml")
+    (shown,) = (yaml.safe_load(block.text) for block in blocks("README.md") if block.language == "yaml")
     mix = load_mix(str(SHIPPED / "mixes" / "quickstart.yaml"))[0]
     assert validate(MixConfig, {**shown, "measure": mix.measure}, "README.md", {}) == mix
 
@@ -64,24 +59,6 @@ def test_shipped_suites_are_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     assert load(str(path)).sources
-
-
-def test_the_configuration_of_the_page_keeps_the_columns_of_the_line_above_it() -> None:
-    blocks = blocks_of((ROOT / "docs" / "how-to" / "configure.md").read_text("utf-8"))
-    (line,) = (block.text.encode() for block in blocks if block.language == "json")
-    configs = [yaml.safe_load(block.text) for block in blocks if "\nsources:" in block.text]
-    (config,) = (RunConfig.model_validate(content) for content in configs)
-    ((name, source),) = config.sources.items()
-    (item,) = read_jsonl(
-        io.BytesIO(line), 0, CorpusFile("line", source.columns, source.extract.limits, source.keep_columns)
-    )
-    assert isinstance(item.result, Document)
-    document = item.result
-    assert (document.text, document.url, document.metadata) == ("...", "https://example.org/", {})
-    assert document.date == datetime(2020, 1, 2, tzinfo=UTC)
-    assert document.kept == {"lang": "en", "stars": 12}
-    types = {kept: column.type or "text" for kept, column in source.keep_columns.items()}
-    check_rules(rules_of(name, source), expected_columns(source, types))
 
 
 # The repository ----------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import pytest
 
 import gristmill as gm
 from pipeline.table.storage import Storage
-from tests.docs.readme_file import README, ROOT
+from tests.docs.blocks import ROOT, read
 from tests.mix_workspace import mixed
 from tests.select_workspace import request, row, select, write
 
+README = read("README.md")
 PICTURE = ROOT / "docs" / "picture.svg"
 MAX_BYTES = 40_000
 RULES = {"longer": "word_count >= 40", "shorter": "word_count <= 500 and '<&>' <> ''", "known": "url is not null"}

@@ -39,7 +39,7 @@ from pipeline.signals.stage import signal_groups
 from pipeline.table import schema
 from pipeline.table.errors import UsageError
 from pipeline.table.schema import REJECT_REASONS, Column, RejectReason
-from tests.docs.readme_file import ROOT
+from tests.docs.blocks import ROOT
 
 FOLDER = ROOT / "docs" / "reference"
 PARSER = cli.parser()

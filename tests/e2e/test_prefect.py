@@ -19,8 +19,8 @@ import pytest
 from flows.engine import MAX_TASKS
 from flows.serve import serve
 from pipeline.table.errors import UsageError
-from tests.cli_runs import environment, gristmill, running, select, started, write_config
-from tests.docs.readme_file import ROOT, blocks_of
+from tests.cli_runs import environment, gristmill, running, select, started, survivors, write_config
+from tests.docs.blocks import commands, held
 
 
 def ask(api: str, path: str, **body: Any) -> Any:
@@ -139,40 +139,58 @@ def scheduled(folder: Path) -> Path:
 
 def test_serve_runs_what_is_due_says_what_fails_and_ends(tmp_path: Path, prefect_api: str) -> None:
     path = scheduled(tmp_path)
-    schedule = ("serve", "curate.yaml", "--cron", "0 2 * * *", "--name", "nightly")
+    (block,) = held(test_serve_runs_what_is_due_says_what_fails_and_ends)
+    ((_, *schedule),) = commands(block.text)
     with started(*schedule, cwd=tmp_path, PREFECT_API_URL=prefect_api) as command:
-        run = run_now(prefect_api, "nightly")
+        run = run_now(prefect_api, "curate")
         assert (run["state_type"], run["cron"]) == ("COMPLETED", ["0 2 * * *"]), command.err()
         assert len(select(tmp_path / "ws", "FROM few.curated")) == 3
         path.write_text(path.read_text() + "selekt: {}\n")
-        assert run_now(prefect_api, "nightly")["state_type"] == "FAILED"
+        assert run_now(prefect_api, "curate")["state_type"] == "FAILED"
         command.wait_for(lambda err: "selekt" in err)
         os.kill(command.process.pid, signal.SIGINT)
         assert command.end(60)[0] == 130, command.err()
         lines = command.err().splitlines()
-        assert f"serving curate/nightly on {prefect_api}, next at " in lines[0]
+        assert f"serving curate/curate on {prefect_api}, next at " in lines[0]
         assert any("unknown key 'selekt' (nearest: 'select')" in line for line in lines)
         assert "stopped; `gristmill serve curate.yaml --cron '0 2 * * *'`" in lines[-1]
         assert "Traceback" not in command.err()
 
 
+@pytest.mark.acceptance
+def test_a_schedule_comes_in_its_time(tmp_path: Path, own_cache: Path) -> None:
+    """The page's command, every minute in place of every night, with a server of its own."""
+    scheduled(tmp_path)
+    (block,) = held(test_a_schedule_comes_in_its_time)
+    assert "0 2 * * *" in block.text
+    ((_, *schedule),) = commands(block.text.replace("0 2 * * *", "* * * * *"))
+    with started(*schedule, cwd=tmp_path, XDG_CACHE_HOME=str(own_cache)) as command:
+        index = tmp_path / "ws" / "few" / "_manifests" / "curated" / "_index.json"
+        command.wait_for(lambda _: index.exists(), limit_s=240)
+        assert command.process.poll() is None, command.err()
+        assert len(select(tmp_path / "ws", "FROM few.curated")) == 3
+        os.kill(command.process.pid, signal.SIGINT)
+        assert command.end(60)[0] == 130, command.err()
+        assert survivors(command.mark) == []
+
+
 def test_sigterm_ends_a_schedule_and_our_server(tmp_path: Path, own_cache: Path) -> None:
     scheduled(tmp_path)
-    schedule = ("serve", "curate.yaml", "--cron", "0 2 * * *")
+    schedule = ("serve", "curate.yaml", "--cron", "0 2 * * *", "--name", "nightly")
     with started(*schedule, cwd=tmp_path, XDG_CACHE_HOME=str(own_cache)) as command:
-        command.wait_for(lambda err: "serving curate/curate" in err)
+        command.wait_for(lambda err: "serving curate/nightly" in err)
         os.kill(command.process.pid, signal.SIGTERM)
         assert command.end(60)[0] == 143, command.err()
         assert "Traceback" not in command.err()
         assert running(command.mark) == {}
 
 
-def test_the_schedule_of_the_page_runs_when_it_is_saved_as_a_file(tmp_path: Path, prefect_api: str) -> None:
-    blocks = blocks_of((ROOT / "docs" / "how-to" / "schedule.md").read_text("utf-8"))
-    (text,) = (block.text for block in blocks if block.mark == "file: nightly.py")
-    (tmp_path / "nightly.py").write_text(text.replace("/data/curate.yaml", str(scheduled(tmp_path))))
+def test_a_schedule_saved_as_a_file_runs(tmp_path: Path, prefect_api: str) -> None:
+    (block,) = held(test_a_schedule_saved_as_a_file_runs)
+    assert "/data/curate.yaml" in block.text
+    (tmp_path / block.file).write_text(block.text.replace("/data/curate.yaml", str(scheduled(tmp_path))))
     environ = environment(PREFECT_API_URL=prefect_api)
-    command = [sys.executable, "nightly.py"]
+    command = [sys.executable, block.file]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as served:

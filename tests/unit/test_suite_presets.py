@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -19,8 +20,8 @@ from pipeline.mix.material.suites import load_suite
 from pipeline.table.errors import InputError
 from pipeline.table.kept import read_config
 from tests.cli_runs import environment
+from tests.docs.blocks import held
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PRESETS = ("code", "knowledge", "maths", "reading")
 FOUNDRY = "mosaicml/llm-foundry/8c8dd48f72168c5d51e2f7b151595892a8fba43d/scripts/eval/local_data/world_knowledge"
@@ -146,14 +147,24 @@ def test_a_preset_makes_its_items_from_published_rows(preset, tmp_path, monkeypa
         assert re.fullmatch(re.escape(ITEMS[name][0]) + "([0-9a-f]{12})?", item.id), item.id
 
 
-def test_the_line_in_a_preset_runs_as_it_is_written(tmp_path):
-    """But for where the rows lie: a download, as docs/how-to/own-suite.md has it."""
+def test_the_lines_of_the_page_run_on_rows_of_the_published_form(tmp_path):
+    """But for the download: what it leaves is written here, and without a network `hf` says what it would ask for."""
     publish(tmp_path)
-    (line,) = re.findall(r"^#   (mkdir .*)", text("code"), re.MULTILINE)
-    (read,) = re.findall(r"^sed .*", (ROOT / "docs/how-to/own-suite.md").read_text("utf-8"), re.MULTILINE)
-    line = line.replace("| python", f"| {read} | {sys.executable}").replace("gristmill", f"{BIN}/gristmill")
-    subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment(), check=True)
-    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["humaneval.jsonl", "mbpp.jsonl"]
+    made, fetched = held(test_the_lines_of_the_page_run_on_rows_of_the_published_form)
+    download, read = fetched.text.splitlines()
+    for preset in PRESETS:
+        (line,) = re.findall(r"^#   (mkdir .*)", text(preset), re.MULTILINE)
+        assert line == made.text.strip().replace("knowledge", preset)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    line = made.text.replace("| python", f"| {read} | python")
+    subprocess.run(["bash", "-euc", line], cwd=tmp_path, env=environment(PATH=path), check=True)
+    assert len(list((tmp_path / "eval").iterdir())) == len(re.findall(r" path: ", text("knowledge")))
+    asked = environment(PATH=path, HF_HUB_OFFLINE="1")
+    done = subprocess.run(
+        ["bash", "-c", download], cwd=tmp_path, env=asked, capture_output=True, text=True, check=False
+    )
+    assert "datasets/openai/gsm8k/revision/refs%2Fconvert%2Fparquet: offline mode is enabled" in done.stderr
+    assert (tmp_path / "hub" / "openai" / "gsm8k").is_dir(), "where the rows of that task are read from"
 
 
 @pytest.mark.parametrize("preset", preset_names("suites"))
