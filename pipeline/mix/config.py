@@ -89,14 +89,14 @@ class Reuse(StageConfig):
         description="mixture.yaml of an earlier mix: the ratios of its slices stay frozen, and only the weight of "
         "the block and of new slices is sought"
     )
-    frozen: tuple[Name, ...] = Field((), description="its slices that keep their ratios; empty: all")
+    frozen: tuple[Name, ...] = Field((), description="slices of that mixture that keep their ratios; empty: all")
 
 
 class SwarmConfig(StageConfig):
     """Which mixtures the proxies train on."""
 
     runs: int = Field(64, ge=2, le=100_000, description="mixtures drawn; baselines and replicates come on top")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the drawing, and the first seed of the proxies")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the drawing, and the first one of the proxies")
     strengths: tuple[float, float] = Field(
         (0.1, 5.0), description="least and largest Dirichlet strength, drawn evenly on a log scale"
     )
@@ -137,16 +137,18 @@ class ProxyConfig(StageConfig):
         description="`ngram` counts, thousands of mixtures a minute; `transformer` trains small decoders (extra "
         "`proxy`)",
     )
-    parameters: int = Field(1_000_000, ge=1_000, le=10**10, description="about so many, embeddings not counted")
+    parameters: int = Field(
+        1_000_000, ge=1_000, le=10**10, description="parameters of a transformer, about so many, embeddings not counted"
+    )
     tokens: int = Field(10_000_000, ge=1_000, le=10**13, description="training tokens of one run")
     workers: int = Field(1, ge=1, le=1024, description="training processes, each on one core")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where transformers train; `auto` takes a GPU where there is one"
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="initial weights and order of documents")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of initial weights and order of documents")
     context: int = Field(256, ge=16, le=65_536, description="tokens a model sees at once")
     batch_tokens: int = Field(8_192, ge=16, le=1 << 24, description="tokens of one step")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="null: by size")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="learning rate at its peak; null: by size")
     early_stopping: EarlyStopping | None = None
 
 
@@ -159,7 +161,7 @@ class FitConfig(StageConfig):
         "`linear`, as they predict; `lightgbm` needs its extra",
     )
     bootstrap: int = Field(64, ge=8, le=10_000, description="refits that intervals rest on")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the refits")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the refits")
 
 
 class GroupBounds(StageConfig):
@@ -201,7 +203,7 @@ class SampleConfig(StageConfig):
         "npy", description="`npy` as OLMo-core reads it, `megatron` (.bin and .idx) or `parquet`"
     )
     shard_tokens: int = Field(100_000_000, ge=1_000, le=10**12, description="tokens a shard holds at most")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the order of documents")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the order of documents")
 
 
 class TargetStage(StageConfig):

@@ -144,7 +144,7 @@ DUPLICATE_COLUMNS = ID_COLUMN | {
         pa.string(),
         "`exact`: another document has the same normalised words; `minhash`: only alike; null without copies",
     ),
-    "text_hash": Column(pa.uint64(), "of the normalised words: equal means an exact duplicate", False),
+    "text_hash": Column(pa.uint64(), "hash of the normalised words: equal means an exact duplicate", False),
 }
 DUPLICATES = arrow(DUPLICATE_COLUMNS)
 
