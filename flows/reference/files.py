@@ -26,8 +26,7 @@ FILES: dict[str, Mapping[str, str]] = {
         f"{ANSWERS}/answers.sqlite*": "what language models answered, never asked for twice; deleting it costs money",
     },
     "A mix": {
-        "mix/MIX/mixture.yaml": "the mixture that was written last; its keys stand in "
-        "[Configuration](configuration.md#a-mixture)",
+        "mix/MIX/mixture.yaml": "the mixture that was written last; its keys are those of the configuration `mixture`",
         "mix/MIX/written.json": "the proposals whose mixtures were written, the last one last",
         f"mix/MIX/{LOCK}": "which command holds the mix, or held it last",
         "mix/MIX/slices/tokenizer.json": "the tokenizer, for the key `tokenizer.file` of other mixes",

@@ -158,7 +158,8 @@ def _formats(known: Sequence[Entry]) -> Iterable[str]:
 def _files() -> Iterable[str]:
     yield (
         "# Files\n\nWhat commands write, below a folder that a configuration or an option names. Words in capitals, "
-        "and `*`, stand for any name.\n"
+        "and `*`, stand for any name. Keys of `mixture.yaml`: [Configuration](configuration.md#a-mixture); columns "
+        "of a workspace's parts: [Views and columns](columns.md).\n"
     )
     for folder, files in FILES.items():
         yield f"## {folder}\n"

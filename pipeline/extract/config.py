@@ -32,7 +32,8 @@ Format = Literal[
     "wikipedia",
 ]
 FORMATS: dict[Format, str] = {
-    "auto": "each input is read as what its content is: the next four, dumps of MediaWiki, Posts.xml, LaTeX, PDF",
+    "auto": "each input is read as what its content is: WARC, JSON lines, Parquet, CSV, dumps of MediaWiki, "
+    "Posts.xml, LaTeX, PDF; a format's own columns are then keys of `metadata`",
     "warc": "WARC, ARC and WET; a document is a page: a response, resource or conversion record",
     "jsonl": "JSON lines, or a JSON array; a document is a row",
     "parquet": "Parquet; a document is a row",
@@ -42,19 +43,21 @@ FORMATS: dict[Format, str] = {
     "`detail` says which), `oversize`, `charset`, `empty`",
     "html": "HTML files in folders and archives; a document is a file: a page, as in a WARC. Rejects: `not_html`, "
     "`unsupported` (binary), and those of pages",
-    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper. "
-    "Rejects: `unsupported` (PDF or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
+    "latex": "LaTeX sources, as arXiv has them: tars of e-prints, e-prints, .tex files; a document is a paper; "
+    "`metadata` has `main_file`, `files` (their number), `missing_files`, `unread_files`. Rejects: `unsupported` (PDF "
+    "or PostScript only), `deleted` (withdrawn), `too_deep`, `oversize`",
     "markdown": "Markdown files in folders and archives; a document is a file, still Markdown; front matter gives "
-    "title, date and licence. Rejects: `unsupported` (other names than .md, .txt and the like, unless `include` names "
-    "them)",
+    "title, date and licence, and is in `metadata` as `front_matter`. Rejects: `unsupported` (other names than .md, "
+    ".txt and the like, unless `include` names them)",
     "pdf": "PDFs in folders and archives, by their name, their beginning or `include`; a document is a PDF; title and "
-    "date and, in `metadata`, author, producer and the like are as it says itself. Rejects: `encrypted` (a password is "
-    "needed), `damaged` (no page can be found, or too many pages failed), `truncated_input`, `empty` (no page has "
-    "text), `oversize`, `timeout`, `crash`, `memory`",
+    "date and, in `metadata`, `author`, `subject`, `keywords`, `creator` and `producer` are as it says itself. "
+    "Rejects: `encrypted` (a password is needed), `damaged` (no page can be found, or too many pages failed), "
+    "`truncated_input`, `empty` (no page has text), `oversize`, `timeout`, `crash`, `memory`",
     "reddit": "submissions and comments as JSON lines; a document is a submission with its comments. Rejects: "
     "`deleted`, `namespace`; `damaged` is also a comment without its submission",
-    "stackexchange": "Posts.xml of a dump of Stack Exchange, with PostLinks.xml and Comments.xml beside it; a document "
-    "is a question with its answers. Rejects: `namespace`, `deleted`; `damaged` is also an answer without its question",
+    "stackexchange": "Posts.xml of a dump of Stack Exchange, with PostLinks.xml and Comments.xml beside it; a "
+    "document is a question with its answers; `metadata` has their ids (`answer_ids`) and all `licences`. Rejects: "
+    "`namespace`, `deleted`; `damaged` is also an answer without its question",
     "text": "text files in folders and archives; a document is a file, all of it. Rejects: `charset`, `empty`, "
     "`unsupported`",
     "wikipedia": "XML dumps of any MediaWiki; a document is a page, of a history its last revision. Rejects: "

@@ -66,7 +66,11 @@ DOCUMENT_COLUMNS = ID_COLUMN | {
         "JSON: for pages `captured`, `charset` and what spoke for it in `charset_source` (`bom`, `header`, `meta`, "
         "`content`: the bytes themselves, `default`), `media_type`, `language` (the page's own claim), `date_source`, "
         "`truncated`, and `code_lost`, `formulas_lost`: how many blocks of code and formulas of the page are not in "
-        "`text`, absent when none; for corpora the other fields",
+        "`text`, absent when none. For corpora the other fields, with `_unfit` (columns whose values did not fit) and "
+        "`_omitted` (fields that were left out); for files `modified`; for further formats what is said of them. For "
+        "rephrasings what `signals_rephrase` says of the request, with `style_version`, `prompt_hash`, `parameters`, "
+        "`revision`, `segment_start` and `segment_end` (in the parent's text), `body_start` (where the model's own text "
+        "begins), `parent_licence`, `model_licence`",
     ),
 }
 DOCUMENTS = arrow(DOCUMENT_COLUMNS)
