@@ -174,6 +174,14 @@ def test_writing_it_leaves_other_files_alone(tmp_path: Path) -> None:
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_writing_it_refuses_what_is_no_folder_or_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder" / "README.md").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"is no folder|no page of the reference"):
+        write(tmp_path / name, PARSER)
+
+
 def test_python_answers_without_a_command_line() -> None:
     assert commands.docs("dedup.num_bands").rows == commands.docs("dedup.num_bands", top=PARSER).rows
     assert commands.docs("mix run").rows[0]["kind"] == "command"

@@ -240,7 +240,7 @@ def test_a_tour_shows_what_can_be_typed_where_a_folder_has_a_space(tmp_path: Pat
     out, err = touring(tmp_path.parent, "typed", before=code).communicate(timeout=60)
     assert err == ""
     typed = next(line for line in out.splitlines() if line.endswith('"typed"'))
-    again = subprocess.run(typed, shell=True, cwd=tmp_path.parent, capture_output=True, text=True, check=True)
+    again = subprocess.run(["sh", "-c", typed], cwd=tmp_path.parent, capture_output=True, text=True, check=True)
     assert again.stdout == "said typed\n"
 
 
