@@ -50,7 +50,7 @@ class PreprocessConfig(StageConfig):
 
     lowercase: bool = Field(True, description="lower case, by Unicode")
     normalise_digits: bool = Field(False, description="every ASCII digit becomes 0")
-    max_characters: int | None = Field(None, ge=1, description="only the beginning of long texts")
+    max_characters: int | None = Field(None, ge=1, description="only so many characters of the beginning; null: all")
 
 
 class FastTextConfig(StageConfig):
@@ -58,12 +58,14 @@ class FastTextConfig(StageConfig):
 
     epochs: int = Field(5, ge=1, le=1000, description="passes over the texts")
     learning_rate: float = Field(0.1, gt=0, le=10, description="how fast the weights move at first")
-    word_ngrams: int = Field(2, ge=1, le=5, description="2: word pairs are features, too")
+    word_ngrams: int = Field(
+        2, ge=1, le=5, description="words that make a feature, at most: at 2 word pairs are features, too"
+    )
     dimension: int = Field(100, ge=1, le=1024, description="length of the vectors")
     bucket: int = Field(
         200_000, ge=1, le=50_000_000, description="hashed n-grams; the model file takes 4 × dimension × bucket bytes"
     )
-    min_count: int = Field(1, ge=1, description="rarer words are left out")
+    min_count: int = Field(1, ge=1, description="least occurrences of a word; rarer ones are left out")
     min_gram: int = Field(0, ge=0, le=16, description="character n-grams, shortest; 0 for none")
     max_gram: int = Field(0, ge=0, le=16, description="character n-grams, longest")
 

@@ -50,7 +50,7 @@ def docs(name: str | Sequence[str] = (), to: str | None = None, top: ArgumentPar
 
     from flows.reference.entries import entries, find
 
-    words = name if isinstance(name, str) else " ".join(name)
+    words = (name if isinstance(name, str) else " ".join(name)).strip()
     known = entries(top)
     if to is not None:
         from flows.reference.pages import write
@@ -58,6 +58,8 @@ def docs(name: str | Sequence[str] = (), to: str | None = None, top: ArgumentPar
 
         if top is None or words:
             raise UsageError("docs: --to writes the whole reference, from the command line: leave NAME out")
+        if not to.strip():
+            raise UsageError("docs: --to names no folder")
         return Answer([{"file": path} for path in write(Path(to), top)], f"{to}: the reference")
     if words:
         found = find(known, words)

@@ -70,7 +70,9 @@ class StageConfigs(StageConfig):
     extract: ExtractConfig = ExtractConfig()
     annotate: AnnotateConfig = AnnotateConfig()
     dedup: DedupConfig | None = None
-    classify: dict[ClassifierName, ClassifierUse] = Field(default_factory=dict)
+    classify: dict[ClassifierName, ClassifierUse] = Field(
+        default_factory=dict, description="classifiers that score every document, by the names that their columns bear"
+    )
     select: SelectConfig = SelectConfig()
     expect: ExpectConfig = ExpectConfig()
 
@@ -117,7 +119,9 @@ class RunConfig(StageConfigs):
     """A whole run, as `gristmill run` reads it."""
 
     workspace: Address = Field(min_length=1, description="everything that is made goes here: a path or an fsspec URL")
-    sources: dict[SourceName, SourceConfig] = Field(min_length=1)
+    sources: dict[SourceName, SourceConfig] = Field(
+        min_length=1, description="what is curated, by names that become folders and SQL schemas"
+    )
     rephrase: RephraseRun | None = None
     engine: EngineConfig = Field(default_factory=EngineConfig)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields, is_dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import fill
 from types import NoneType
@@ -23,6 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from classifiers.config import EvaluateConfig, TrainConfig
 from flows.config import EXPECT, STAGES, RunConfig
+from flows.reference.files import FILES
 from flows.reference.manual import MANUAL
 from pipeline import ENVIRONMENT, EXTRAS
 from pipeline.dedup.minhash import signature_columns
@@ -30,6 +33,7 @@ from pipeline.extract.config import FORMATS, OPTIONS
 from pipeline.extract.formats import READERS
 from pipeline.inputs.shipped import TEMPLATES, PresetKind, preset_names, preset_path, template_path
 from pipeline.mix.config import MixConfig, SuiteConfig
+from pipeline.mix.weights.mixture import Mixture
 from pipeline.rephrase.output import VERDICT_COLUMNS
 from pipeline.rephrase.styles import Style
 from pipeline.select.decide import DECIDED_COLUMNS
@@ -89,33 +93,49 @@ def commands(top: argparse.ArgumentParser) -> Iterator[Entry]:
     for name, command in leaves(top):
         meaning = (command.description or "").partition("\n")[0].rstrip(".")
         yield Entry("command", name, meaning[0].lower() + meaning[1:], text=command.format_help())
-        for action in command._actions:
-            if isinstance(action, argparse._HelpAction):
-                continue
-            given = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else None)
-            shown = action.option_strings[-1] if action.option_strings else str(given or action.dest)
-            shown = f"[{shown}]" if action.nargs in ("?", "*") else shown
-            default = str(action.default) if action.default not in (None, False, [], argparse.SUPPRESS) else None
-            yield Entry(
-                "option" if action.option_strings else "argument",
-                f"{name} {shown}",
-                (action.help or "") % {"default": action.default, "prog": command.prog},
-                of=f"gristmill {name}",
-                type=str(given) if given else None,
-                default="required" if action.option_strings and action.required else default,
-            )
+        yield from arguments(name, command)
+
+
+def arguments(name: str, command: argparse.ArgumentParser) -> Iterator[Entry]:
+    """Yield the arguments and options of a command, in their order."""
+    for action in command._actions:
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+            continue
+        given = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else None)
+        shown = action.option_strings[-1] if action.option_strings else str(given or action.dest)
+        shown = f"[{shown}]" if action.nargs in ("?", "*") else shown
+        default = str(action.default) if action.default not in (None, False, [], argparse.SUPPRESS) else None
+        yield Entry(
+            "option" if action.option_strings else "argument",
+            f"{name} {shown}",
+            (action.help or "") % {"default": action.default, "prog": command.prog},
+            of=f"gristmill {name}",
+            type=str(given) if given else None,
+            default="required" if action.option_strings and action.required else default,
+        )
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, type[BaseModel] | None]]:
-    """Yield the dotted path and field of every key of a configuration, and the model inside it, whose keys follow."""
+def keys(
+    model: type[BaseModel], prefix: str = "", given: BaseModel | None = None
+) -> Iterator[tuple[str, FieldInfo, type[BaseModel] | None]]:
+    """Yield the dotted path and field of every key of a configuration, and the model inside it, whose keys follow.
+
+    Behind a mapping with free names comes what one of them is, as NAME. `given`: a model whose values are the defaults.
+    """
     for name, field in model.model_fields.items():
+        if given is not None and (value := getattr(given, name)) != field.get_default(call_default_factory=True):
+            field = copy(field)
+            field.default, field.default_factory = value, None
         nested, wildcard = _inner(field.annotation)
-        yield prefix + name, field, nested
+        yield prefix + name, field, None if wildcard else nested
         if nested is not None:
-            yield from keys(nested, f"{prefix}{name}.{'NAME.' if wildcard else ''}")
+            path = f"{prefix}{name}.NAME" if wildcard else prefix + name
+            if wildcard:
+                yield path, FieldInfo(annotation=nested, default_factory=nested), nested
+            yield from keys(nested, f"{path}.", field.default if isinstance(field.default, BaseModel) else None)
 
 
 def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
@@ -148,28 +168,33 @@ def shown_default(field: FieldInfo) -> str | None:
 _BASIC = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null", Any: "anything"}
 
 
-def shown_type(annotation: Any, limits: Sequence[Any] = ()) -> str:
-    """Return what a key takes, in words, with the least and the most that it may be."""
+def shown_type(annotation: Any, limits: Sequence[Any] = (), is_inner: bool = False) -> str:
+    """Return what a key takes, in words, with the least and the most that it may be; `is_inner`: each of several."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         said = ", ".join(f"`{yaml.safe_dump(value).splitlines()[0]}`" for value in arguments)
     elif hasattr(annotation, "__metadata__"):
-        return shown_type(arguments[0], [*limits, *annotation.__metadata__])
+        return shown_type(arguments[0], [*limits, *annotation.__metadata__], is_inner)
     elif origin is tuple:
-        inner = [shown_type(each) for each in arguments if each is not Ellipsis]
+        inner = [shown_type(each, (), True) for each in arguments if each is not Ellipsis]
         said = f"list of {inner[0]}" if Ellipsis in arguments else f"list: {', '.join(inner)}"
     elif origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        said = f"mapping to {shown_type(arguments[1])}"
+        said = f"mapping to {shown_type(arguments[1], (), True)}"
     elif arguments:
-        said = " or ".join(dict.fromkeys(shown_type(each) for each in arguments))
+        bare = [get_args(each)[0] if hasattr(each, "__metadata__") else each for each in arguments]
+        limits = [*limits, *(limit for each in arguments for limit in getattr(each, "__metadata__", ()))]
+        said = " or ".join(dict.fromkeys(shown_type(each) for each in bare))
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         said = "mapping"
+    elif is_dataclass(annotation):
+        said = f"mapping of {', '.join(f'`{each.name}`' for each in fields(annotation))}"
     else:
         said = _BASIC[annotation]
     flat = [each for limit in limits for each in (limit.metadata if isinstance(limit, FieldInfo) else (limit,))]
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     bounds = [f"{words[name]} {getattr(each, name):,}" for name in words for each in flat if hasattr(each, name)]
-    return f"{said}, {', '.join(bounds)}" if bounds else said
+    told = ", ".join(bounds)
+    return said if not bounds else f"{said} ({told})" if is_inner else f"{said}, {told}"
 
 
 CONFIGURATIONS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
@@ -178,6 +203,7 @@ CONFIGURATIONS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
         tuple(f"{where}.{stage}" for where in ("sources.NAME", "rephrase") for stage in (*STAGES, EXPECT)),
     ),
     "mix": (MixConfig, ()),
+    "mixture": (Mixture, ()),
     "suite": (SuiteConfig, ()),
     "classifier train": (TrainConfig, ("negatives.",)),
     "classifier evaluate": (EvaluateConfig, ("positives", "negatives")),
@@ -188,10 +214,13 @@ CONFIGURATIONS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
 
 
 def configuration_keys(of: str) -> Iterator[tuple[str, FieldInfo, type[BaseModel] | None]]:
-    """Yield the keys of a configuration, those that may be repeated under a source once."""
+    """Yield the keys of a configuration, those that may be repeated under a source once, or with another default."""
     model, repeated = CONFIGURATIONS[of]
+    common: dict[str, str | None] = {}
     for name, field, inner in keys(model):
-        if not name.startswith(repeated):
+        default = shown_default(field)
+        common.setdefault(re.sub(r"^(sources\.NAME|rephrase)\.", "", name), default)
+        if not name.startswith(repeated) or common[re.sub(r"^(sources\.NAME|rephrase)\.", "", name)] != default:
             yield name, field, inner
 
 
@@ -223,6 +252,7 @@ _OUTCOMES: Columns = {
     **schema.PAGE_COLUMNS,
     **schema.DUPLICATE_COLUMNS,
     **_OF_CLASSIFIERS,
+    **VERDICT_COLUMNS,
     **DECIDED_COLUMNS,
 }
 VIEWS: dict[str, tuple[str, str, Columns]] = {
@@ -251,7 +281,11 @@ VIEWS: dict[str, tuple[str, str, Columns]] = {
     "signatures": ("dedup", "MinHash signatures: a folder, not a view", signature_columns(1)),
     "duplicates": ("dedup", "which documents are copies of one another", schema.DUPLICATE_COLUMNS),
     "scores_NAME": ("classify", "scores of the classifier NAME", schema.SCORE_COLUMNS),
-    "outcomes": ("select", "the ledger, one row a document with its verdict; all that rules read", _OUTCOMES),
+    "outcomes": (
+        "select",
+        "the ledger, one row a document with its verdict, and all that was measured of it, which rules read",
+        _OUTCOMES,
+    ),
     "curated": ("select", "the documents that were kept, as in `documents`", schema.DOCUMENT_COLUMNS),
     "everything": (
         "select",
@@ -302,6 +336,8 @@ def presets() -> Iterator[Entry]:
             yield Entry(kind, name, _header(path), of=of, text=path.read_text("utf-8"))
             for task in read_config(SuiteConfig, str(path)).tasks if folder == "suites" else ():
                 yield Entry("task of a suite", f"{name}.{task.name}", task.origin or "", of=f"suite {name}")
+            for rule, sql in rules_of(name).items() if folder == "rules" else ():
+                yield Entry("rule", f"{name}.{rule}", f"`{sql}`", of=f"preset {name}")
     for name in TEMPLATES:
         path = template_path(name)
         yield Entry("template", name, _header(path), of="gristmill init", text=path.read_text("utf-8"))
@@ -325,6 +361,8 @@ def closed_lists() -> Iterator[Entry]:
     )
     for kind, meanings, of in lists:
         yield from (Entry(kind, str(name), meaning, of=of) for name, meaning in meanings.items())
+    for folder, files in FILES.items():
+        yield from (Entry("file", path, meaning, of=folder[0].lower() + folder[1:]) for path, meaning in files.items())
 
 
 def entries(top: argparse.ArgumentParser | None) -> list[Entry]:
@@ -344,31 +382,49 @@ def entries(top: argparse.ArgumentParser | None) -> list[Entry]:
 def find(known: Iterable[Entry], name: str) -> list[Entry]:
     """Return what a name means: all entries of it and keys whose last names it is, else keys and commands below it.
 
-    Keys that lie below one, and options and columns of a format, come along.
+    Failing that the names of a kind, what belongs to a view, the same in another case, or what says the name. Keys that
+    lie below one, and options and columns of a format, come along.
 
     Raises: UsageError with the nearest name.
     """
-    listed, wanted = list(known), " ".join(name.removeprefix("gristmill ").split())
+    listed, wanted = list(known), " ".join(name.split()).removeprefix("gristmill ")
+    found = _called(listed, wanted) or _told(listed, wanted) or _called(listed, wanted, re.IGNORECASE)
+    if found := found or [entry for entry in listed if f"`{wanted}`" in entry.meaning]:
+        inside = tuple(f"{entry.name}." for entry in found if entry.kind == "key")
+        below = [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]
+        forms = [f"{start}format {entry.name}" for entry in found if entry.kind == "format" for start in ("run, ", "")]
+        return list(dict.fromkeys([*found, *below, *(entry for entry in listed if entry.of in forms)]))
+    hint = nearest(wanted, {entry.name for entry in listed})
+    raise UsageError(f"docs: nothing is called {wanted[:100]!r}{hint}; `gristmill docs` lists what there is")
 
-    def chosen(pattern: str) -> list[Entry]:
-        return [entry for entry in listed if re.fullmatch(pattern, entry.name)]
 
+def _called(listed: Sequence[Entry], wanted: str, flags: int = 0) -> list[Entry]:
+    """Return the entries whose names fit, by the first way in which any does."""
     free = (entry.name for entry in listed if entry.kind == "key" and "NAME" in entry.name)
-    written = (name for name in free if re.fullmatch(re.escape(name).replace("NAME", r"[a-z]\w*"), wanted))
+    written = (name for name in free if re.fullmatch(re.escape(name).replace("NAME", r"[a-z]\w*"), wanted, flags))
     common = re.sub(rf"^(sources\.\w+|rephrase)\.(?=({'|'.join((*STAGES, EXPECT))})\b)", "", wanted)
     score = re.sub(r"^[a-z]\w*_(?=(score|probability|rank)$)", "NAME_", wanted)
     exact = re.escape(wanted)
-    alike = [
-        re.escape(each) for each in (next(written, wanted), common)
-    ]  # `sources.web.format`, `sources.web.dedup.seed`
+    alike = [re.escape(each) for each in (next(written, wanted), common)]  # `sources.web.format`, `rephrase.dedup.seed`
     last = rf".*(\.{exact}|\[{exact}\])"
     for pattern in (rf"{exact}|{last}", *alike, rf".* {exact}", rf"{exact}[. ].*", re.escape(score)):
-        if found := chosen(pattern):
-            inside = tuple(f"{entry.name}." for entry in found if entry.kind == "key")
-            below = [entry for entry in listed if entry.kind == "key" and entry.name.startswith(inside)]
-            forms = [
-                f"{start}format {entry.name}" for entry in found if entry.kind == "format" for start in ("run, ", "")
-            ]
-            return found + below + [entry for entry in listed if entry.of in forms]
-    hint = nearest(wanted, {entry.name for entry in listed})
-    raise UsageError(f"docs: nothing is called {wanted[:100]!r}{hint}; `gristmill docs` lists what there is")
+        if found := [entry for entry in listed if re.fullmatch(pattern, entry.name, flags)]:
+            return found
+    return []
+
+
+def _told(listed: Sequence[Entry], wanted: str) -> list[Entry]:
+    """Return what is named by its kind (`exit code 2`, `reject-reasons`), its owner (`web.outcomes.url`) or a glob."""
+    kind = re.sub("[-_]", " ", wanted.lower())
+    owner, _, last = wanted.rpartition(".")
+    owner, file = owner.rpartition(".")[2], wanted.rpartition("/")[2]
+    return [
+        entry
+        for entry in listed
+        if f"{entry.kind} {entry.name}" == wanted
+        or entry.kind in (kind, kind.removesuffix("s"))
+        or (entry.name == last and (entry.kind == "view" or owner in re.split(r"[ ,.]+", entry.of or "")))
+        or (entry.kind == "rule" and owner == "rules" and entry.name.endswith(f".{last}"))
+        or (entry.kind == "environment variable" and fnmatchcase(wanted, entry.name))
+        or (entry.kind == "file" and "/*" not in entry.name and fnmatchcase(file, entry.name.rpartition("/")[2]))
+    ]

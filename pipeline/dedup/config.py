@@ -38,8 +38,8 @@ class DedupConfig(StageConfig):
         1,
         ge=0,
         le=2**32 - 1,
-        description="of the permutations; 1 is datasketch's default, and signatures equal datasketch's for the same "
-        "shingle hashes",
+        description="seed of the permutations; 1 is datasketch's default, and signatures equal datasketch's for the "
+        "same shingle hashes",
     )
     scope: Literal["source"] | tuple[str, ...] = Field(
         "source",
@@ -50,7 +50,7 @@ class DedupConfig(StageConfig):
         None,
         gt=0,
         le=1,
-        description="such as `0.6`: the run fails when more than this share of the documents would go as copies",
+        description="the run fails when more than this share of the documents, such as `0.6`, would go as copies",
     )
 
     @property

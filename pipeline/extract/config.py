@@ -91,7 +91,9 @@ class ExtractLimits(StageConfig):
     nodes: int = Field(100_000, gt=0, description="most elements of a page")
     depth: int = Field(255, gt=0, le=255, description="deepest nesting of a page's elements")
     cpu_s: float = Field(30.0, gt=0, description="CPU seconds that a page may take: a net only")
-    memory_bytes: int = Field(2 << 30, gt=0, description="memory of one extraction worker: a net, too")
+    memory_bytes: int = Field(
+        2 << 30, gt=0, description="memory of one extraction worker: a net, too; a page may take half of it"
+    )
 
 
 class KeepColumn(StageConfig):
@@ -121,7 +123,7 @@ class FileOptions(StageConfig):
     include: tuple[str, ...] = Field(
         (), description="globs of paths or names, such as `docs/**/*.md`; empty: what the format reads"
     )
-    exclude: tuple[str, ...] = Field((), description="globs of those to leave out")
+    exclude: tuple[str, ...] = Field((), description="globs of paths or names to leave out")
     base_url: str | None = Field(None, description="where the files are on the web: `url` is this and the path")
 
     def chooses(self, path: str) -> bool:
@@ -151,7 +153,9 @@ PROMPT = (
 class ServedModel(StageConfig):
     """One OpenAI-compatible server and the model that is asked for there."""
 
-    base_url: str = Field(pattern=r"^https?://[^@\s]+$", description="as in `http://127.0.0.1:8000/v1`")
+    base_url: str = Field(
+        pattern=r"^https?://[^@\s]+$", description="address of the server, as in `http://127.0.0.1:8000/v1`"
+    )
     model: str = Field(min_length=1, max_length=512, description="the model that is asked for")
     api_key_env: str | None = Field(None, description="name of the environment variable that holds the key")
     revision: str | None = Field(None, description="the model's revision: another one is asked again")
@@ -269,7 +273,9 @@ class StackExchangeOptions(StageConfig):
     """Which questions and answers of a dump of Stack Exchange become documents."""
 
     site: str | None = Field(None, description="host of the site; null: as the folder or the file's name says")
-    answers: Literal["all", "accepted", "best"] = Field("all", description="best: the first, accepted or not")
+    answers: Literal["all", "accepted", "best"] = Field(
+        "all", description="which answers a question has: `best` is the first, accepted or not"
+    )
     min_question_score: int | None = Field(None, description="questions below are rejected as `namespace`")
     min_answer_score: int | None = Field(None, description="answers below are left out")
     unanswered: bool = Field(True, description="false: questions without an answer in the document are `namespace`")
@@ -283,8 +289,8 @@ class RedditOptions(StageConfig):
     orphans: Literal["reject", "documents"] = Field(
         "reject", description="comments whose submission is not in the inputs: rejects, or a document a thread"
     )
-    subreddits: tuple[str, ...] = Field((), description="only these; none: all")
-    exclude_subreddits: tuple[str, ...] = Field((), description="none of these")
+    subreddits: tuple[str, ...] = Field((), description="only these subreddits; empty: all")
+    exclude_subreddits: tuple[str, ...] = Field((), description="none of these subreddits")
     over_18: bool = Field(False, description="false: submissions marked so are rejected as `namespace`")
     bots: bool = Field(
         False,
@@ -301,7 +307,7 @@ class RedditOptions(StageConfig):
 class LatexOptions(StageConfig):
     """What of a paper's sources becomes text."""
 
-    bibliography: bool = Field(False, description="true: the list of references, where the sources hold it (.bbl)")
+    bibliography: bool = Field(False, description="keep the list of references, where the sources hold it (.bbl)")
     citations: bool = Field(True, description="true: `[key]` where a work is cited; false: nothing")
 
 
@@ -314,7 +320,7 @@ class CodeOptions(FileOptions):
     )
     licences: Literal["permissive", "any"] | tuple[str, ...] = Field(
         "permissive",
-        description="those allowed, as SPDX ids; every one that is found has to be, and one has to be found",
+        description="licences that are taken, as SPDX ids; every one that is found has to be, and one has to be found",
     )
     generated: bool = Field(False, description="files that a program wrote")
     vendored: bool = Field(False, description="copies of other projects")
@@ -325,7 +331,7 @@ class CodeOptions(FileOptions):
     max_bytes: int = Field(
         1 << 20,
         gt=0,
-        description="of a file; larger ones are `oversize`, as are those over `extract.limits.payload_bytes`",
+        description="bytes of a file; larger ones are `oversize`, as are those over `extract.limits.payload_bytes`",
     )
 
 
@@ -362,17 +368,23 @@ class InputsConfig(StageConfig):
     )
     inputs: tuple[Address, ...] = Field(
         min_length=1,
-        description="paths, globs, folders or fsspec URLs. A folder means every file below it whose name does not "
-        "begin with `.` or `_` (of `code`: with `.`); links are followed, and a file that two of them "
-        "name is read once",
+        description="paths, globs, folders or fsspec URLs, a list or one alone. A folder means every file below it "
+        "whose name does not begin with `.` or `_` (of `code`: with `.`); links are followed, and a file that two of "
+        "them name is read once",
     )
     columns: dict[ColumnName, str] = Field(
         default_factory=dict,
         description="what the files call our columns `text`, `url`, `title`, `date`, `licence`, `id`, as in `{text: "
         "content, url: meta.url}`; unnamed ones have the same name, other fields go to `metadata`",
     )
-    keep_columns: dict[KeptName, KeepColumn] = Field(default_factory=dict)
-    options: dict[str, Any] = Field(default_factory=dict, description="settings of the format's own")
+    keep_columns: dict[KeptName, KeepColumn] = Field(
+        default_factory=dict,
+        description="fields of the corpus that become columns, by the columns' names; a path alone is enough: `{stars: "
+        "meta.stars}`",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the format; `gristmill docs FORMAT` lists them"
+    )
     identity: Literal["stat", "content"] = Field(
         "stat", description="`stat`: an input is the same while URL, size and date are; `content`: while its bytes are"
     )

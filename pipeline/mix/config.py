@@ -69,7 +69,9 @@ class TokenizerTraining(StageConfig):
 class TokenizerConfig(StageConfig):
     """Which tokenizer counts, trains and writes tokens: one of the two."""
 
-    train: TokenizerTraining | None = None
+    train: TokenizerTraining | None = Field(
+        None, description="a byte-level BPE tokenizer trained on the slices: what is done unless `file` is given"
+    )
     file: Address | None = Field(None, description="a tokenizers file (.json)")
     end_of_document: str | None = Field(None, description="token of `file` that ends a document; null: it is found")
 
@@ -87,14 +89,14 @@ class Reuse(StageConfig):
         description="mixture.yaml of an earlier mix: the ratios of its slices stay frozen, and only the weight of "
         "the block and of new slices is sought"
     )
-    frozen: tuple[Name, ...] = Field((), description="its slices that keep their ratios; empty: all")
+    frozen: tuple[Name, ...] = Field((), description="slices of that mixture that keep their ratios; empty: all")
 
 
 class SwarmConfig(StageConfig):
     """Which mixtures the proxies train on."""
 
     runs: int = Field(64, ge=2, le=100_000, description="mixtures drawn; baselines and replicates come on top")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the drawing, and the first seed of the proxies")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the drawing, and the first one of the proxies")
     strengths: tuple[float, float] = Field(
         (0.1, 5.0), description="least and largest Dirichlet strength, drawn evenly on a log scale"
     )
@@ -135,16 +137,18 @@ class ProxyConfig(StageConfig):
         description="`ngram` counts, thousands of mixtures a minute; `transformer` trains small decoders (extra "
         "`proxy`)",
     )
-    parameters: int = Field(1_000_000, ge=1_000, le=10**10, description="about so many, embeddings not counted")
+    parameters: int = Field(
+        1_000_000, ge=1_000, le=10**10, description="parameters of a transformer, about so many, embeddings not counted"
+    )
     tokens: int = Field(10_000_000, ge=1_000, le=10**13, description="training tokens of one run")
     workers: int = Field(1, ge=1, le=1024, description="training processes, each on one core")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where transformers train; `auto` takes a GPU where there is one"
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="initial weights and order of documents")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of initial weights and order of documents")
     context: int = Field(256, ge=16, le=65_536, description="tokens a model sees at once")
     batch_tokens: int = Field(8_192, ge=16, le=1 << 24, description="tokens of one step")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="null: by size")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="learning rate at its peak; null: by size")
     early_stopping: EarlyStopping | None = None
 
 
@@ -157,7 +161,7 @@ class FitConfig(StageConfig):
         "`linear`, as they predict; `lightgbm` needs its extra",
     )
     bootstrap: int = Field(64, ge=8, le=10_000, description="refits that intervals rest on")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the refits")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the refits")
 
 
 class GroupBounds(StageConfig):
@@ -179,7 +183,9 @@ class ProposeConfig(StageConfig):
         le=1000,
         description="weight of KL(mixture || natural) in the objective; null: measured on halves of the runs",
     )
-    groups: dict[str, GroupBounds] = Field(default_factory=dict)
+    groups: dict[str, GroupBounds] = Field(
+        default_factory=dict, description="bounds on groups of slices, by the names that `slices.NAME.group` gives them"
+    )
 
 
 class VerifyConfig(StageConfig):
@@ -197,7 +203,7 @@ class SampleConfig(StageConfig):
         "npy", description="`npy` as OLMo-core reads it, `megatron` (.bin and .idx) or `parquet`"
     )
     shard_tokens: int = Field(100_000_000, ge=1_000, le=10**12, description="tokens a shard holds at most")
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="of the order of documents")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the order of documents")
 
 
 class TargetStage(StageConfig):
@@ -217,7 +223,7 @@ class MixConfig(StageConfig):
         "which is worked on in a copy in the user's cache",
     )
     name: Name | None = Field(None, description="folder under `<workspace>/mix`; null is the file's name")
-    slices: dict[Name, SliceConfig] = Field(min_length=1)
+    slices: dict[Name, SliceConfig] = Field(min_length=1, description="what is mixed, by names of your own")
     suite: Address = Field(description="a suite's file, or the name of a preset")
     measure: tuple[str, ...] = Field((), description="more suites whose tasks the proxies are measured on")
     budget_tokens: int = Field(ge=1_000, le=10**15, description="tokens of the target run")

@@ -35,8 +35,8 @@ class RouteConfig(StageConfig):
     where: str = Field("true", min_length=1, description="SQL over the kept rows of `<source>.everything`")
     styles: tuple[str, ...] = Field(
         min_length=1,
-        description="styles for these documents: `wikipedia`, `qa`, `distill`, `extract`, `list`, `summary`, "
-        "`rewrite`, or your own",
+        description="one style for these documents or a list: `wikipedia`, `qa`, `distill`, `extract`, `list`, "
+        "`summary`, `rewrite`, or your own",
     )
 
     @field_validator("styles", mode="before")

@@ -101,7 +101,9 @@ class Marker(StageConfig):
     """What an answer must carry to be one: its first words, or a line somewhere."""
 
     text: str = Field(min_length=1, max_length=200, description="one line that the answer must have")
-    at: Literal["start", "line"] = Field("start", description="its first words, or a `line` somewhere")
+    at: Literal["start", "line"] = Field(
+        "start", description="where it stands: `start`, the first words, or `line`, a line somewhere"
+    )
 
     @field_validator("text")
     @classmethod

@@ -59,16 +59,22 @@ class Verdicts(NamedTuple):
     """Every verdict on one pair."""
 
     finish_reason_ok: Annotated[bool | None, "the answer ended by itself; null when it is not known which reason it is"]
-    marker_found: Annotated[bool | None, "null when the style requires none, or began the answer with it"]
+    marker_found: Annotated[
+        bool | None, "it has the style's marker; null when the style requires none, or began the answer with it"
+    ]
     format_ok: Annotated[bool | None, "holds what the style's format asks for; null when it asks for nothing"]
     length_ratio: Annotated[float | None, "code points of the rephrased text over those of the source"]
     length_ok: Annotated[bool | None, "within the style's limits; null when it has none"]
-    same_language: Annotated[bool | None, "null without a detector, or when it cannot tell"]
+    same_language: Annotated[
+        bool | None, "it is in the source's language; null without a detector, or when that cannot tell"
+    ]
     refusal: Annotated[bool, "the model refused"]
     meta_phrase: Annotated[bool, "it speaks of its task: an introduction, notes, closing chatter"]
     leaked_tokens: Annotated[bool, "special tokens of a chat template, or U+FFFD, which the source has not"]
     source_overlap: Annotated[
-        float | None, "words of the source that recur; null for sources of few words, texts of none, between languages"
+        float | None,
+        "share of its words that the source has, near one another; null for sources of few words, texts of none, "
+        "between languages",
     ]
     copied_8gram_share: Annotated[float, "share of the text's 8-grams that stand in the source"]
     echoed_8gram_share: Annotated[float | None, "share that recites the instructions; null where they are not known"]

@@ -102,24 +102,26 @@ REJECT_REASONS: Mapping[RejectReason, str] = {
     "not_html": "another media type by header or content, a feed, a sitemap",
     "http_status": "a status that is neither 2xx nor 3xx",
     "redirect": "status 3xx, or a page of a wiki that leads to another; `detail` has the target",
-    "empty": "no body, no text left after extraction, an empty text field, or a revisit record, which has no body",
-    "truncated_input": "the input ends in the middle of a record",
-    "damaged": "a record or row that cannot be read: bad compression, wrong length, invalid JSON, no text field; an "
-    "answer or comment without what it belongs to",
-    "oversize": "over `extract.limits` in bytes or elements",
+    "empty": "no body, no text left after extraction, an empty text field or file, or a revisit record, which has no "
+    "body",
+    "truncated_input": "the input ends in the middle of a record, or of a file in an archive",
+    "damaged": "a record, row or file that cannot be read: bad compression, wrong length, invalid JSON, no text field, "
+    "no permission; an answer or comment without what it belongs to",
+    "oversize": "over `extract.limits` in bytes or elements, or over the format's `max_bytes` or `max_pages`",
     "charset": "too many characters cannot be decoded, the text is mojibake in every charset that comes into question, "
     "or the label is one that browsers refuse (UTF-7, HZ, ISO-2022-KR)",
-    "too_deep": "nested deeper than the limit",
-    "timeout": "the net on CPU time caught it",
+    "too_deep": "nested deeper than `extract.limits.depth`, or than its format can be read",
+    "timeout": "it took more CPU time than `extract.limits.cpu_s`, or came to nothing for long",
     "crash": "the parser failed or its process died",
-    "memory": "the net on memory caught it",
-    "duplicate_record": "a record id that occurred before in the same file, with the same URL and payload",
+    "memory": "it took more than half of `extract.limits.memory_bytes`",
+    "duplicate_record": "a record id that occurred before in the same file, with the same URL and payload; a post, "
+    "comment, file or folder that was read already",
     "language": "refused by `extract.language_gate`; `detail` has language and probability",
     "encrypted": "cannot be read without a password",
     "namespace": "what the format's options leave out as a whole: a wiki's other namespaces, posts that are neither "
-    "question nor answer, submissions of other subreddits",
+    "question nor answer, other subreddits, what is for adults, by bots, below the least score or unanswered",
     "deleted": "deleted, removed or withdrawn: a question, a submission, a comment that would be a document, a paper",
-    "licence": "the licence that was found, or that none was, is not one of those that `licences` admits",
+    "licence": "the licence that was found, or that none was, is not one of those that the option `licences` admits",
     "unsupported": "nothing here reads it; `detail` says what it is and what to do",
 }
 """The closed list of why a unit did not become a document, and what each means."""
@@ -142,7 +144,7 @@ DUPLICATE_COLUMNS = ID_COLUMN | {
         pa.string(),
         "`exact`: another document has the same normalised words; `minhash`: only alike; null without copies",
     ),
-    "text_hash": Column(pa.uint64(), "of the normalised words: equal means an exact duplicate", False),
+    "text_hash": Column(pa.uint64(), "hash of the normalised words: equal means an exact duplicate", False),
 }
 DUPLICATES = arrow(DUPLICATE_COLUMNS)
 

@@ -12,9 +12,12 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from classifiers.config import TrainConfig
 from classifiers.train import train
 from flows.doctor import examine
+from flows.reference.files import FILES
 from pipeline.table.errors import EXIT_CODES
 from pipeline.table.sql import run_sql
 from tests import local_run
@@ -161,15 +164,44 @@ def section(name: str) -> str:
     return found[1]
 
 
-def test_every_reading_command_answers_as_agents_md_says(shared: Path, tmp_path: Path) -> None:
-    lay_out(shared, tmp_path)
+@pytest.fixture(scope="module")
+def answered(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, bool, list[Any]]]]:
+    """Return the folder in which every command was run, and what each answered."""
+    folder = tmp_path_factory.mktemp("answered")
+    lay_out(shared, folder)
+    return folder, list(answers(folder))
+
+
+def test_every_reading_command_answers_as_agents_md_says(answered: tuple[Path, Any]) -> None:
     problems = []
-    for name, is_array, objects in answers(tmp_path):
+    for name, is_array, objects in answered[1]:
         said = section(name)
         if said.startswith("An array") != (is_array and name != LINES):
             problems.append(f"{name}: it is {'an array' if is_array else 'an object'}")
         problems += [f"{name}: {problem}" for problem in wrong(tables(said, "key"), objects)]
     assert not problems, "\n".join(problems)
+
+
+def test_the_reference_names_every_file_that_was_written(answered: tuple[Path, Any]) -> None:
+    places = {
+        "A workspace": "(curated|ws)/",
+        "A mix": "ws/",
+        "Token shards": "ws/mix/[^/]+/proposals/[^/]+/",
+        "An export": "exported/",
+        "A classifier": "model/",
+        "A scaling law": "law/",
+    }
+    assert places.keys() == FILES.keys()
+    named = [
+        place
+        + re.sub(r"(?<![A-Z])(?!README|GROUP)[A-Z]{3,}|\*", "[^/]*", path.replace(".", "[.]")).replace("GROUP", ".+")
+        for kind, place in places.items()
+        for path in FILES[kind]
+    ]
+    written = [path.relative_to(answered[0]).as_posix() for path in answered[0].rglob("*") if path.is_file()]
+    looked_at = [path for path in written if re.match("(curated|ws|exported|model|law)/", path)]
+    assert len({path.split("/")[0] for path in looked_at}) == 5
+    assert not [path for path in looked_at if not any(re.fullmatch(each, path) for each in named)]
 
 
 def test_every_check_of_the_doctor_has_the_keys_that_agents_md_says() -> None:

@@ -17,17 +17,20 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from flows import cli, commands
 from flows.reference import entries as reference
 from flows.reference import pages as written
 from flows.reference.entries import VIEWS, Entry, entries, find, leaves
+from flows.reference.files import FILES
 from flows.reference.manual import MANUAL
 from flows.reference.pages import pages, write
 from pipeline import ENVIRONMENT, EXTRAS, PACKAGES
 from pipeline.dedup.config import DedupConfig
 from pipeline.extract.config import FORMATS, Format, RedditOptions
 from pipeline.extract.formats import READERS
+from pipeline.mix.config import MixConfig, SliceConfig
 from pipeline.rephrase.output import VERDICTS
 from pipeline.select.decide import DECIDED_COLUMNS
 from pipeline.select.wide_table import planned_columns
@@ -121,6 +124,15 @@ def exit_code(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reference, "EXIT_CODES", {**reference.EXIT_CODES, 3: "another"})
 
 
+def file_more(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(FILES, "A mix", {**FILES["A mix"], "mix/MIX/more": "another"})
+
+
+def help_of_a_group(patch: pytest.MonkeyPatch) -> None:
+    add = cli._group
+    patch.setattr(cli, "_group", lambda commands, name, text: add(commands, name, f"{text} again"))
+
+
 def option(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cli, "DRY_RUN", ("--dry", cli.DRY_RUN[1]))
 
@@ -144,7 +156,8 @@ CHANGES = {
     **dict.fromkeys((key_more, key_less, default, meaning, bound), "configuration.md"),
     **dict.fromkeys((column_more, type_of_a_column), "columns.md"),
     **dict.fromkeys((column_of_a_format, option_of_a_format), "formats.md"),
-    **dict.fromkeys((option, step, command_more), "commands.md"),
+    **dict.fromkeys((option, step, command_more, help_of_a_group), "commands.md"),
+    file_more: "files.md",
     reason: "reject-reasons.md",
     rule_function: "rules.md",
     exit_code: "exit-codes.md",
@@ -167,19 +180,29 @@ def test_writing_it_deletes_pages_that_are_no_more(tmp_path: Path) -> None:
     assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == pages(PARSER)
 
 
+@pytest.mark.parametrize("made", [Path.mkdir, lambda path: path.symlink_to("nowhere")], ids=["folder", "link"])
+def test_writing_it_is_refused_where_something_else_has_a_page_s_name(
+    made: Callable[[Path], None], tmp_path: Path
+) -> None:
+    made(tmp_path / "rules.md")
+    with pytest.raises(UsageError, match="no page of the reference"):
+        write(tmp_path, PARSER)
+    assert os.listdir(tmp_path) == ["rules.md"]
+
+
+def test_writing_it_needs_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is no folder"):
+        write(tmp_path / "file", PARSER)
+    with pytest.raises(UsageError, match="names no folder"):
+        commands.docs(to="", top=PARSER)
+
+
 def test_writing_it_leaves_other_files_alone(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UsageError, match="no page of the reference"):
         write(tmp_path, PARSER)
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
-
-
-@pytest.mark.parametrize("name", ["file", "folder"])
-def test_writing_it_refuses_what_is_no_folder_or_file(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "folder" / "README.md").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"is no folder|no page of the reference"):
-        write(tmp_path / name, PARSER)
 
 
 def test_python_answers_without_a_command_line() -> None:
@@ -223,6 +246,7 @@ def test_views_have_the_columns_that_stages_write_and_rules_read() -> None:
         assert list(VIEWS[folder.replace("/", "_")][2]) == columns.names
     assert list(VIEWS["signals_rephrase"][2]) == VERDICTS.names
     groups |= {"signals/pages": schema.PAGES, "duplicates": schema.DUPLICATES, "scores/quality": schema.SCORES}
+    groups |= {"signals/rephrase": VERDICTS}
     planned = {name.replace("quality_", "NAME_") for name in planned_columns(groups)}
     assert planned | set(DECIDED_COLUMNS) == set(VIEWS["outcomes"][2])
 
@@ -259,12 +283,58 @@ def test_the_manual_has_no_command_that_is_not_there() -> None:
     assert MANUAL.keys() == LEAVES.keys()
 
 
+def test_defaults_are_those_that_a_configuration_has() -> None:
+    """Also where a model is given with other values than its own, as under `rephrase` and in `tokenizer`."""
+    known = {(entry.of, entry.name): entry for entry in ENTRIES if entry.kind == "key"}
+    assert known["run", "rephrase.select.rules"].default == "rephrased"
+    assert known["run", "select.rules"].default == "{}"
+    assert known["mix", "tokenizer.train"].default is None, "it is on: the keys below it have their own"
+    values = MixConfig(workspace="ws", slices={"all": SliceConfig(where="true")}, suite="code", budget_tokens=10**9)
+    flat = values.model_dump(mode="json")
+    for (of, name), entry in known.items():
+        if of == "mix" and entry.default not in (None, "required") and not name.startswith(("slices.", "stages.")):
+            value: Any = flat
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            absent = value is None and entry.default != "null"
+            assert absent or yaml.safe_load(entry.default) == value, name
+
+
+def test_nothing_is_lost_where_a_page_is_rendered() -> None:
+    for name, text in committed().items():
+        prose = re.sub(r"^```.*?^```$|^<!--.*?-->$", "", text, flags=re.MULTILINE | re.DOTALL)
+        bare = re.sub(r"`[^`]*`", "", prose)
+        assert "`" not in bare, name
+        assert not re.search(r"(?<!\\)<", bare), f"{name}: a tag that no browser shows"
+        tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+        for table in tables:
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table[:200]
+
+
 # One entry ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("asked", "kind", "name"),
     [
+        ("Select.Rules", "key", "select.rules"),
+        ("select.rules.top_share", "rule function", "top_share"),
+        ("select.rules.gopher_words", "rule", "fineweb.gopher_words"),
+        ("gopher_words", "rule", "gopher.gopher_words"),
+        ("rephrase.select.rules", "key", "rephrase.select.rules"),
+        ("web.outcomes", "view", "outcomes"),
+        ("outcomes.failed_rules", "column", "failed_rules"),
+        ("finish_reason_ok", "column", "finish_reason_ok"),
+        ("slices.code", "key", "slices.NAME"),
+        ("sources.web", "key", "sources.NAME"),
+        ("extends", "key", "select.rules"),
+        ("exit code 2", "exit code", "2"),
+        ("reject-reasons", "reject reason", "crash"),
+        ("commands", "command", "gc"),
+        ("AWS_REGION", "environment variable", "AWS_*"),
+        ("ratios.csv", "file", "mix/MIX/proposals/PROPOSAL/fit/ratios.csv"),
+        ("trace-00000.parquet", "file", "shards/FOLDER/trace-*.parquet"),
+        ("predicted.improvement", "key", "predicted.improvement"),
         ("select.rules", "key", "select.rules"),
         ("sources.web.format", "key", "sources.NAME.format"),
         ("sources.NAME.format", "key", "sources.NAME.format"),
@@ -332,7 +402,7 @@ def test_docs_answers_from_a_folder_without_the_project(tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
-    (found,) = json.loads(docs("select.rules", "--json").stdout)
+    found, *_ = json.loads(docs("select.rules", "--json").stdout)
     assert (found["kind"], found["default"], found["of"]) == ("key", "{}", "run")
     wrong = docs("select.ruls")
     assert (wrong.returncode, wrong.stdout) == (2, "")

@@ -37,105 +37,107 @@ class MixtureConfig(StageConfig):
 
 
 class MixedSlice(MixtureConfig):
-    """What is known of one slice of a mixture.
+    """What is known of one slice of a mixture."""
 
-    `natural`: its share of the slices' tokens. `cap`: the weight at which the budget repeats it `max_epochs` times;
-    `epochs`: how often this mixture does. `low` to `high`: where the best weight lies, 90 %; the weight that is written
-    lies inside.
-    """
-
-    natural: Share
-    cap: float = Field(ge=0)
-    tokens: int = Field(ge=0)
-    epochs: float = Field(ge=0)
-    max_epochs: float = Field(gt=0)
-    low: Share
-    high: Share
+    natural: Share = Field(description="its share of the slices' tokens")
+    cap: float = Field(ge=0, description="the weight at which the budget repeats it `max_epochs` times, at most 1")
+    tokens: int = Field(ge=0, description="its training tokens")
+    epochs: float = Field(ge=0, description="how often the budget repeats it with the weight that is written")
+    max_epochs: float = Field(gt=0, description="how often it may be repeated at most")
+    low: Share = Field(description="from here to `high` the best weight lies, 90 %; that which is written lies inside")
+    high: Share = Field(description="the end of the interval that begins with `low`")
 
 
 class Expected(MixtureConfig):
-    """What is expected of the weights that are written: a new run's metrics, and the gain over the natural mixture.
+    """What is expected of a new run with the weights: by the regression, or by it and verification together."""
 
-    By the regression alone, or by it and the fresh runs of verification together. `optimism` was taken off.
-    """
-
-    metric: Estimate
-    natural: Estimate
-    improvement: Estimate
-    optimism: float = Field(0.0, ge=0)
-    tasks: dict[str, Estimate]
+    metric: Estimate = Field(description="the suite's weighted metric, `optimism` taken off; `low` to `high`: 90 %")
+    natural: Estimate = Field(description="that of the natural mixture")
+    improvement: Estimate = Field(description="what is gained over the natural mixture: above 0 it is better")
+    optimism: float = Field(
+        0.0, ge=0, description="what choosing the best of many predictions flatters the proposal by"
+    )
+    tasks: dict[str, Estimate] = Field(description="each task's metric")
 
 
 class VerifiedSize(MixtureConfig):
-    """Measured means of the weighted metric over fresh seeds, at a multiple of the proxies' size; and what is expected.
+    """What fresh runs of one size measured."""
 
-    `seed_sd`: pooled standard deviation of a single run over seeds.
-    """
-
-    size: float = Field(gt=0)
-    seeds: int = Field(ge=1)
-    seed_sd: float = Field(ge=0)
-    metric: dict[str, float]
-    expected: dict[str, float] = Field(default_factory=dict)
+    size: float = Field(gt=0, description="multiple of the proxies' parameters and tokens")
+    seeds: int = Field(ge=1, description="fresh seeds of each candidate")
+    seed_sd: float = Field(ge=0, description="pooled standard deviation of a single run over seeds")
+    metric: dict[str, float] = Field(description="each candidate's weighted metric, the mean over the seeds")
+    expected: dict[str, float] = Field(
+        default_factory=dict, description="what is expected of each, by the regression and these runs together"
+    )
 
 
 class Verified(MixtureConfig):
-    """What fresh proxies said: `uses` is the candidate that is written, `proposed` the proposal where it is another."""
+    """What fresh proxies said."""
 
-    uses: str | None = Field(None, description="null: not verified")
-    why: str = ""
+    uses: str | None = Field(
+        None,
+        description="whose weights are written: `proposal`, `natural`, `uniform` or `best_seen`; null: not verified",
+    )
+    why: str = Field("", description="why that one, in words")
     sizes: tuple[VerifiedSize, ...] = ()
-    differences: dict[str, Difference] = Field(default_factory=dict, description="at the size that decides")
+    differences: dict[str, Difference] = Field(
+        default_factory=dict,
+        description="the metric of `uses` less that of each other candidate, paired by seed, at the size that decides: "
+        "below 0 it is better",
+    )
     tasks_inside: str = Field("", description="how many predictions of the proposal held")
-    proposed: Weights | None = None
+    proposed: Weights | None = Field(None, description="the proposal's weights, where others are written")
 
 
 class MixtureStage(MixtureConfig):
     """A stage of the target run: a share of its tokens, with its own suite and weights."""
 
-    name: Name
-    share: float = Field(gt=0, le=1)
-    tokens: int = Field(ge=0)
-    suite: str
-    suite_hash: str
-    weights: Weights
+    name: Name = Field(description="name of the stage")
+    share: float = Field(gt=0, le=1, description="share of `budget_tokens`")
+    tokens: int = Field(ge=0, description="tokens of the stage")
+    suite: str = Field(description="the suite that its weights were chosen for")
+    suite_hash: str = Field(description="hash of that suite's tasks")
+    weights: Weights = Field(description="weights by the slices' names, which sum to 1")
 
 
 class ProxyInfo(MixtureConfig):
     """Which small models the mixture comes from."""
 
-    kind: Kind
-    parameters: int = Field(ge=0)
-    tokens: int = Field(ge=0)
+    kind: Kind = Field(description="as `proxy.kind` of the mix")
+    parameters: int = Field(ge=0, description="parameters, embeddings not counted; 0 for n-grams")
+    tokens: int = Field(ge=0, description="training tokens of one run")
 
 
 class Provenance(MixtureConfig):
-    """Everything that the weights follow from. `proposal` names its folder under `proposals`."""
+    """Everything that the weights follow from."""
 
-    proposal: str = ""
-    suite: str
-    suite_hash: str
-    task_weights: dict[str, float]
-    tokenizer_hash: str
-    slice_keys: dict[str, str]
-    runs: int = Field(ge=0)
+    proposal: str = Field("", description="its folder under `proposals`")
+    suite: str = Field(description="the suite's file or preset")
+    suite_hash: str = Field(description="hash of its tasks")
+    task_weights: dict[str, float] = Field(description="each task's weight; below 0 where larger is better")
+    tokenizer_hash: str = Field(description="hash of the tokenizer")
+    slice_keys: dict[str, str] = Field(description="of each slice a hash of all that decides its tokens")
+    runs: int = Field(ge=0, description="proxy runs that were fitted")
     proxy: ProxyInfo
     models: dict[str, str] = Field(description="regression of each metric")
-    objective: Literal["expected", "upper"]
-    kl: float = Field(ge=0)
-    seeds: dict[str, int] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
+    objective: Literal["expected", "upper"] = Field(description="as `propose.objective` of the mix")
+    kl: float = Field(ge=0, description="weight of KL(mixture || natural) that was used")
+    seeds: dict[str, int] = Field(default_factory=dict, description="seeds of the swarm, the proxies and the fit")
+    versions: dict[str, str] = Field(default_factory=dict, description="Gristmill and the libraries that computed it")
 
 
 class Mixture(MixtureConfig):
     """A mixture: weights by the slices' names, which sum to 1."""
 
-    name: Name
-    budget_tokens: int | None = Field(None, ge=1)
-    weights: Weights = Field(min_length=1)
-    slices: dict[str, MixedSlice] = Field(default_factory=dict)
+    name: Name = Field(description="name of the mix")
+    budget_tokens: int | None = Field(None, ge=1, description="tokens of the target run")
+    weights: Weights = Field(min_length=1, description="shares of the tokens by the slices' names; they sum to 1")
+    slices: dict[str, MixedSlice] = Field(default_factory=dict, description="what is known of each slice")
     predicted: Expected | None = None
-    evidence: Evidence | None = Field(None, description="that it is better than the natural mixture")
+    evidence: Evidence | None = Field(
+        None, description="how sure it is that it is better than the natural mixture; not verified: `none`"
+    )
     verified: Verified = Verified()
     stages: tuple[MixtureStage, ...] = ()
     provenance: Provenance | None = None
