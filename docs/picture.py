@@ -149,19 +149,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         workspace = gm.open(asked.workspace)
         documents = (workspace.explain(asked.document).value or {})["documents"]
-        failed = [(each, found) for each in documents[:1] for found in each["failed_rules"] if found["comparisons"]]
-        if not failed or failed[0][1]["comparisons"][0]["margin"] is None:
+        failed = [
+            (each, rule, one) for each in documents[:1] for rule in each["failed_rules"] for one in rule["comparisons"]
+        ]
+        failed = [found for found in failed if found[-1]["margin"] is not None]
+        if not failed:
             parser.error(f"--document {asked.document}: no comparison of numbers dropped it; ask for another")
         suites = [(suite, gm.mix(asked.config, {"suite": suite}, "explain").rows) for suite in asked.suites]
+        document, rule, compared = failed[0]
+        drawn = funnel([row for row in workspace.funnel() if row["source"] == document["source"]])
     except gm.GristmillError as error:
         parser.error(str(error))
-    document, rule = failed[0]
-    drawn = funnel([row for row in workspace.funnel() if row["source"] == document["source"]])
-    drawn += [*explanation(document["url"], rule, rule["comparisons"][0]), *mix(suites)]
+    drawn += [*explanation(document["url"] or document["doc_id"], rule, compared), *mix(suites)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">'
     title = "<title>A funnel, an explanation of one document, and the proportions proposed for two suites</title>"
     ground = box(0, 0, WIDTH, HEIGHT, GROUND, 'rx="12"')
-    asked.to.write_text("\n".join([head, title, f"<style>{STYLE}</style>", ground, *drawn, "</svg>\n"]), "utf-8")
+    try:
+        asked.to.write_text("\n".join([head, title, f"<style>{STYLE}</style>", ground, *drawn, "</svg>\n"]), "utf-8")
+    except OSError as error:
+        parser.error(f"--to {asked.to}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -82,25 +82,34 @@ NEXT: tuple[tuple[str, str], ...] = (
 def tour() -> int:
     """Run the commands of `TOUR`, each shown before as it can be typed again, until one fails; return its status."""
     programs = Path(sys.executable).parent
-    shown = programs.relative_to(Path.cwd()) if programs.is_relative_to(Path.cwd()) else programs
+    shown = shlex.quote(str(programs.relative_to(Path.cwd()) if programs.is_relative_to(Path.cwd()) else programs))
+    steps = [(question, command, shlex.split(command)) for question, command in TOUR]
+    named = [Path(word.rpartition("=")[2]) for _, _, words in steps for word in words if "configs/" in word]
+    for path in (*(programs / words[0] for _, _, words in steps), *named):
+        if not path.is_file():
+            where = "in the folder of the repository, with the Python that Gristmill is installed for"
+            sys.stderr.write(f"quickstart: {path} is not there; run it {where}\n")
+            return 2
     heard: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
         heard.append(number)
         if number == signal.SIGTERM:  # Ctrl-C reaches the command by itself; two would end it without a last word
-            running[-1].send_signal(number)
+            for process in running:
+                process.send_signal(number)
 
-    signal.signal(signal.SIGINT, hear)
-    for question, command in TOUR:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, hear)
+    for question, command, (program, *rest) in steps:
         sys.stdout.write(f"\n{question}\n{shown}/{command}\n" if question else f"{shown}/{command}\n")
         sys.stdout.flush()
-        program, *rest = shlex.split(command)
-        running.append(subprocess.Popen([programs / program, *rest]))
-        signal.signal(signal.SIGTERM, hear)
-        code = running[-1].wait()
+        running[:] = [subprocess.Popen([programs / program, *rest])]
+        if heard:  # before this command was there to hear it
+            running[0].terminate()
+        code = running[0].wait()
         if code or heard:
-            return 128 - code if code < 0 else code or 128 + heard[0]
+            return 128 + heard[0] if heard else 128 - code if code < 0 else code
     sys.stdout.write("\nWhat to try next (see configs/quickstart.yaml and docs):\n")
     for command, meaning in NEXT:
         sys.stdout.write(f"  {shown}/{command}{'   # ' if meaning else ''}{meaning}\n")

@@ -230,10 +230,10 @@ def pages(top: argparse.ArgumentParser) -> dict[str, str]:
 def write(folder: Path, top: argparse.ArgumentParser) -> list[str]:
     """Write the pages into a folder, delete those that are no more, and return their paths.
 
-    Raises: UsageError when a file would be replaced that is no page of the reference, or `folder` is none.
+    Raises: UsageError when the folder is none, or a file would be replaced that is no page of the reference.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"docs: {folder} is a file; pages need a folder")
+        raise UsageError(f"docs: {folder} is no folder; name a new one, or one with the reference")
     folder.mkdir(parents=True, exist_ok=True)
     made = pages(top)
     ours = {path for path in folder.glob("*.md") if path.is_file() and path.read_bytes().startswith(_MADE.encode())}

@@ -577,6 +577,8 @@ class _Buffer:
         self._source = source
         self._writers = documents, rejects, pages
         self._documents: list[Document] = []
+        self._pieces: list[pa.Table] = []
+        self._paged: list[pa.Table] = []
         self._rejects: list[Reject] = []
         self._characters = self._piece_characters = self._held = 0
         self.rows = 0
@@ -601,12 +603,13 @@ class _Buffer:
             self._tabulate()
 
     def flush(self) -> None:
-        """Write what is held, and let row groups end here."""
+        """Write what is held, each kind as one table: rounded up in pieces, its size would end row groups elsewhere."""
         self._tabulate()
         documents, rejects, pages = self._writers
-        documents.cut()
-        if pages is not None:
-            pages.cut()
+        for writer, pieces in ((documents, self._pieces), (pages, self._paged)):
+            if writer is not None and pieces:
+                writer.write(pa.concat_tables(pieces).combine_chunks())
+            pieces.clear()
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
         self._rejects, self._characters, self._held = [], 0, 0
@@ -614,10 +617,9 @@ class _Buffer:
     def _tabulate(self) -> None:
         documents, _, pages = self._writers
         if self._documents:
-            table = documents_table(self._source, self._documents, documents.schema)
-            documents.write(table, cuts=False)
+            self._pieces.append(documents_table(self._source, self._documents, documents.schema))
             if pages is not None:
-                pages.write(pages_table(table[schema.DOC_ID], self._documents), cuts=False)
+                self._paged.append(pages_table(self._pieces[-1][schema.DOC_ID], self._documents))
         self._documents, self._piece_characters = [], 0
 
 

@@ -453,8 +453,8 @@ class PartWriter:
             held = hashlib.file_digest(cast(Any, self._file), _blake2b).hexdigest()
             self._written = self._file.seek(0, os.SEEK_END), held
 
-    def write(self, table: pa.Table, *, cuts: bool = True) -> None:
-        """Append rows in order; without `cuts` no row group ends behind them, before `cut` is called.
+    def write(self, table: pa.Table) -> None:
+        """Append rows in order; a row group that has become large enough ends behind them.
 
         Raises: SchemaError when the table's schema is another.
         """
@@ -466,11 +466,6 @@ class PartWriter:
         self._pending_bytes += table.nbytes
         self._pending_rows += table.num_rows
         self.rows += table.num_rows
-        if cuts:
-            self.cut()
-
-    def cut(self) -> None:
-        """End the row group here, if it is large enough."""
         if self._pending_bytes >= ROW_GROUP_BYTES or self._pending_rows >= ROW_GROUP_ROWS:
             self._flush()
 

@@ -48,7 +48,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> gm.Workspace:
     """A workspace whose source `web` loses documents to two rules, one of them with an address that bites."""
     folder = str(tmp_path_factory.mktemp("picture"))
     rows = [row(number, text="word " * (30 + number)) for number in range(30)]
-    write(Storage.at(folder), "web", {"part-a": [*rows, row(90, text="word " * 501, url=HOSTILE)]})
+    odd = [row(90, text="word " * 501, url=HOSTILE), row(91, text="word " * 20, url=None)]
+    write(Storage.at(folder), "web", {"part-a": [*rows, *odd]})
     select(request(Storage.at(folder), RULES))
     return gm.open(folder)
 
@@ -101,6 +102,20 @@ def test_what_cannot_be_shown_is_a_line(
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "c.svg").exists()
+
+
+def test_a_document_without_an_address_has_its_id_and_a_folder_that_is_not_there_is_a_line(
+    workspace: gm.Workspace, reports: Mapping[Path, Sequence[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (doc_id,) = workspace.sql("SELECT doc_id FROM web.outcomes WHERE url IS NULL").df()["doc_id"]
+    suites = ["--document", doc_id, "--suites", "prose.yaml", "code.yaml", "--to"]
+    with chdir(next(iter(reports))):
+        main([workspace.path, "mix.yaml", *suites, str(tmp_path / "d.svg")])
+        with pytest.raises(SystemExit) as ended:
+            main([workspace.path, "mix.yaml", *suites, str(tmp_path / "none" / "d.svg")])
+    assert doc_id in texts((tmp_path / "d.svg").read_text("utf-8"))
+    assert ended.value.code == 2
+    assert "none/d.svg: No such file or directory" in capsys.readouterr().err
 
 
 def test_the_picture_of_the_readme() -> None:

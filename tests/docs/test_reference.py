@@ -192,7 +192,7 @@ def test_writing_it_is_refused_where_something_else_has_a_page_s_name(
 
 def test_writing_it_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is a file"):
+    with pytest.raises(UsageError, match="is no folder"):
         write(tmp_path / "file", PARSER)
     with pytest.raises(UsageError, match="names no folder"):
         commands.docs(to="", top=PARSER)

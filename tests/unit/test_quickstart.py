@@ -197,12 +197,11 @@ def test_the_commands_of_the_tour_are_commands_on_files_that_are_there(command: 
     assert all((CONFIGS.parent / word.rpartition("=")[2]).is_file() for word in words if "configs/" in word)
 
 
-def touring(folder: Path, *commands: str) -> subprocess.Popen[str]:
-    """Start a tour of Python commands in a process group of its own."""
-    steps = [(f"Question {number}?", f'python -c "{text}"') for number, text in enumerate(commands)]
-    code = (
-        f"import sys, flows.quickstart.__main__ as m; m.TOUR = {steps!r}; sys.argv = ['quickstart']; sys.exit(m.main())"
-    )
+def touring(folder: Path, *commands: str, before: str = "") -> subprocess.Popen[str]:
+    """Start a tour of Python commands in a process group of its own; `before` is run first, in its process."""
+    steps = tuple((f"Question {number}?", f'python -c "{text}"') for number, text in enumerate(commands))
+    code = f"import sys, flows.quickstart.__main__ as m\nm.TOUR = {steps!r}\n{before}\n"
+    code += "sys.argv = ['quickstart']; sys.exit(m.main())"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=folder,
@@ -218,7 +217,7 @@ def test_a_tour_shows_each_command_and_ends_where_one_fails(tmp_path: Path) -> N
     tour = touring(tmp_path, "print('one')", "raise SystemExit(3)", "print('three')")
     out, err = tour.communicate(timeout=60)
     assert (tour.returncode, err) == (3, "")
-    shown = Path(sys.executable).parent / "python"
+    shown = f"{shlex.quote(str(Path(sys.executable).parent))}/python"
     assert out.splitlines() == [
         *("", "Question 0?", f"{shown} -c \"print('one')\"", "one"),
         *("", "Question 1?", f'{shown} -c "raise SystemExit(3)"'),
@@ -230,6 +229,42 @@ def test_a_tour_to_its_end_says_what_to_try_next(tmp_path: Path) -> None:
     out, err = tour.communicate(timeout=60)
     assert (tour.returncode, err) == (0, "")
     assert out.count("/gristmill ") == len(NEXT)
+
+
+def test_a_tour_shows_what_can_be_typed_where_a_folder_has_a_space(tmp_path: Path) -> None:
+    programs = tmp_path / "my programs"
+    programs.mkdir()
+    (programs / "python").write_text('#!/bin/sh\necho "said $2"\n')
+    (programs / "python").chmod(0o755)
+    code = f"sys.executable = {str(programs / 'python')!r}"
+    out, err = touring(tmp_path.parent, "typed", before=code).communicate(timeout=60)
+    assert err == ""
+    typed = next(line for line in out.splitlines() if line.endswith('"typed"'))
+    again = subprocess.run(["sh", "-c", typed], cwd=tmp_path.parent, capture_output=True, text=True, check=True)
+    assert again.stdout == "said typed\n"
+
+
+def test_a_tour_without_its_files_ends_before_work(tmp_path: Path) -> None:
+    tour = touring(tmp_path, "print('one')", before="m.TOUR += (('', 'gristmill run configs/quickstart.yaml'),)")
+    out, err = tour.communicate(timeout=60)
+    assert (tour.returncode, out, err.count("\n")) == (2, "", 1)
+    assert "is not there; run it in the folder of the repository" in err
+
+
+def test_a_tour_that_is_stopped_between_two_commands_ends(tmp_path: Path) -> None:
+    """The signal comes while the second command is being started."""
+    late = (
+        "start = m.subprocess.Popen; asked = []\n"
+        "def popen(words):\n"
+        "    asked.append(words)\n"
+        "    if len(asked) == 2: m.signal.raise_signal(m.signal.SIGTERM)\n"
+        "    return start(words)\n"
+        "m.subprocess.Popen = popen"
+    )
+    tour = touring(tmp_path, "print('one')", "import time; time.sleep(50)", "print('three')", before=late)
+    out, err = tour.communicate(timeout=30)
+    assert (tour.returncode, err) == (143, "")
+    assert "three" not in out.splitlines()
 
 
 @pytest.mark.parametrize(("number", "everybody"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
