@@ -69,8 +69,8 @@ DOCUMENT_COLUMNS = ID_COLUMN | {
         "`text`, absent when none. For corpora the other fields, with `_unfit` (columns whose values did not fit) and "
         "`_omitted` (fields that were left out); for files `modified`; for further formats what is said of them. For "
         "rephrasings what `signals_rephrase` says of the request, with `style_version`, `prompt_hash`, `parameters`, "
-        "`revision`, `segment_start` and `segment_end` (in the parent's text), `body_start` (where the model's own text "
-        "begins), `parent_licence`, `model_licence`",
+        "`revision`, `segment_start` and `segment_end` (in the parent's text), `body_start` (where the model's own "
+        "text begins), `parent_licence`, `model_licence`",
     ),
 }
 DOCUMENTS = arrow(DOCUMENT_COLUMNS)
