@@ -719,7 +719,12 @@ def _main(arguments: Sequence[str] | None) -> int:
             hint = "it is not UTF-8 text; where it is a name, rename the file, or set PYTHONUTF8=1"
             sys.stderr.write(f"gristmill: argument {argument[:100]!r}: {hint}\n")
             return 2
-    namespace = parser().parse_args(arguments)
+    top = parser()
+    namespace, more = top.parse_known_args(arguments)
+    if more and namespace.do is not do.docs:
+        top.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # `gristmill docs run --until` asks for the option of another command
+        namespace.name = [*namespace.name, *more]
     from pipeline.table.errors import GristmillError, redact
     from pipeline.table.interrupts import ending_on_signals
 

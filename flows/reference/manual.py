@@ -519,12 +519,12 @@ $ gristmill doctor
     ),
     "docs": _of(
         """
-NAME is a command (`mix run`), an option in quotes (`"run --until"`), a key of a configuration
-(`select.rules`, `sources.web.format`, or its last names), a view or column, a reject reason, a rule
-of a preset, a rule function, a preset, a format, a file that is written or an exit code; of several
-of that name all are printed. The beginning of keys (`dedup`) lists those below it, a format its
-options and columns, a kind (`exit-codes`) all of its names. Without NAME it lists what there is. A
-name that is not known ends with 2 and the nearest one.
+NAME is a command (`mix run`), an option (`run --until`), a key of a configuration (`select.rules`,
+`sources.web.format`, or its last names), a view or column, a reject reason, a rule of a preset, a
+rule function, a preset, a format, a file that is written or an exit code; of several of that name
+all are printed. The beginning of keys (`dedup`) lists those below it, a format its options and
+columns, a kind (`exit-codes`) all of its names. Without NAME it lists what there is. A name that is
+not known ends with 2 and the nearest one.
 """,
         """
 $ gristmill docs select.rules

@@ -394,6 +394,22 @@ def test_an_entry_in_text() -> None:
     assert entry.as_text == "key dedup.num_bands\n  bands\n  type: whole number\n  default: 14\n  of: run\n"
 
 
+@pytest.mark.parametrize("words", [("run", "--until"), ("run --until",), ("--until",), ("gristmill", "run", "--until")])
+def test_an_option_is_asked_for_as_it_is_typed(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["docs", *words])
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("option run --until\n")
+
+
+def test_options_that_no_command_has_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["docs", "--untill"], ["funnel", "ws", "--until"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        told = capsys.readouterr()
+        assert (ended.value.code, told.out, told.err.count("\n")) == (2, "", 1)
+
+
 def test_docs_answers_from_a_folder_without_the_project(tmp_path: Path) -> None:
     """As from a wheel: nothing that it reads lies beside the packages. Its exit code is 2 for what is not known."""
 
