@@ -151,20 +151,25 @@ def test_the_lines_of_the_page_run_on_rows_of_the_published_form(tmp_path):
     """But for the download: what it leaves is written here, and without a network `hf` says what it would ask for."""
     publish(tmp_path)
     made, fetched = held(test_the_lines_of_the_page_run_on_rows_of_the_published_form)
-    download, read = fetched.text.splitlines()
+    download, _, read = fetched.text.partition("\nmkdir ")
+    read = "mkdir " + " ".join(read.split())
     for preset in PRESETS:
         (line,) = re.findall(r"^#   (mkdir .*)", text(preset), re.MULTILINE)
         assert line == made.text.strip().replace("knowledge", preset)
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    line = made.text.replace("| python", f"| {read} | python")
-    subprocess.run(["bash", "-euc", line], cwd=tmp_path, env=environment(PATH=path), check=True)
-    assert len(list((tmp_path / "eval").iterdir())) == len(re.findall(r" path: ", text("knowledge")))
+    assert re.sub(r"sed 's#.*?' \| (?=python)", "", read) == made.text.strip().replace("knowledge", "code")
+    for preset in ("code", "knowledge"):
+        line = read.replace("docs code", f"docs {preset}")
+        subprocess.run(["bash", "-euc", line], cwd=tmp_path, env=environment(PATH=path), check=True)
+        wanted = {Path(name).name for name in re.findall(r" path: ([^\s,}]+)", text(preset))}
+        assert wanted <= {file.name for file in (tmp_path / "eval").iterdir()}
     asked = environment(PATH=path, HF_HUB_OFFLINE="1")
     done = subprocess.run(
         ["bash", "-c", download], cwd=tmp_path, env=asked, capture_output=True, text=True, check=False
     )
-    assert "datasets/openai/gsm8k/revision/refs%2Fconvert%2Fparquet: offline mode is enabled" in done.stderr
-    assert (tmp_path / "hub" / "openai" / "gsm8k").is_dir(), "where the rows of that task are read from"
+    for name in re.findall(r"hf://datasets/([^@]+)@", text("code")):
+        assert f"datasets/{name}/revision/refs%2Fconvert%2Fparquet: offline mode is enabled" in done.stderr
+        assert (tmp_path / "hub" / name).is_dir(), "where the rows of that task are read from"
 
 
 @pytest.mark.parametrize("preset", preset_names("suites"))
