@@ -154,6 +154,17 @@ CASES = [
         "a b cdef",
     ),
     (r"\usepackage{x}\pagestyle{empty}\bibliography{x}\thispagestyle{y}\newpage a", "a"),
+    (
+        r"\let\oldcite\cite\renewcommand{\cite}[1]{see~\oldcite{#1}}\let\oldemph=\emph\def\emph#1{\oldemph{#1!}}"
+        r"A \cite{x} b \emph{c}.",
+        "A see [x] b c!.",
+    ),
+    (
+        r"\LetLtxMacro{\oldsqrt}{\sqrt}\renewcommand{\sqrt}[1]{\oldsqrt[2]{#1}}\NewCommandCopy\old\eps"
+        r"\let\eps\varepsilon\let\oldphi\phi\let\phi\varphi\let\varphi\oldphi $\sqrt{x}\eps y\phi\varphi$ a\phi{}b",
+        r"$\sqrt[2]{x}\varepsilon y\varphi\phi$ aφb",
+    ),
+    (r"\let\cite=\citep\let\citep=\cite\let\sp\,\let\b=| A \cite{x}\sp b \citep{z} \b.", "A [x] b [z] |."),
 ]
 
 

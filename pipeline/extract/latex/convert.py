@@ -212,7 +212,7 @@ class _Converter(Expansion):
             self._parts.append(ESCAPES.get(sign, ""))
 
     def _word(self, name: str) -> None:
-        macro = self._macros.get(name)
+        name, macro = self._meaning(name)
         if macro is not None:
             self._expand(name, macro)
         elif (command := self._dispatch.get(name)) is not None:
@@ -505,7 +505,7 @@ class _Converter(Expansion):
 
     def _math_word(self, name: str) -> str:
         """Return what a control word leaves in mathematics; what it stands for is read next."""
-        macro = self._macros.get(name)
+        name, macro = self._meaning(name)
         if macro is not None:
             if macro.body is None:
                 return f"\\{name}"
@@ -566,7 +566,7 @@ class _Converter(Expansion):
                 ("NewDocumentCommand", "RenewDocumentCommand", "DeclareDocumentCommand"), self._document_command
             ),
             **dict.fromkeys(("def", "gdef", "edef", "xdef", "define", "redefine"), self._def),
-            **dict.fromkeys(("let",), self._let),
+            **dict.fromkeys(("let", "LetLtxMacro", "NewCommandCopy", "DeclareCommandCopy"), self._let),
             **dict.fromkeys(("newenvironment", "renewenvironment", "provideenvironment"), self._newenvironment),
             **dict.fromkeys(("newtheorem", "spnewtheorem"), self._newtheorem),
             **dict.fromkeys(("input", "include", "subfile", "subfileinclude", "@input"), self._input),

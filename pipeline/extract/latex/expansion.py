@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.extract.conversion import RefusedError
 from pipeline.extract.latex import names
@@ -40,11 +40,15 @@ _COMPLEX = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Macro:
-    """A control word of the paper's own; a body of None is beyond what is expanded."""
+    """A control word of the paper's own; a body of None is beyond what is expanded.
+
+    `known` is the word of LaTeX's whose meaning `\\let` gave it: it keeps that when the paper defines the word anew.
+    """
 
     arguments: int
     default: str | None
     body: str | None
+    known: str | None = None
 
 
 class Expansion:
@@ -182,6 +186,14 @@ class Expansion:
         body = macro.body
         self._push(_PLACE.sub(filled, body) if arguments else body)
 
+    def _meaning(self, name: str) -> tuple[str, Macro | None]:
+        """Return the word whose meaning a control word has, and the paper's macro, None when the word is LaTeX's."""
+        macro = self._macros.get(name)
+        if macro is None or macro.known is None:
+            return name, macro
+        self._expanded += 1
+        return macro.known, None
+
     def _define(self, name: str | None, macro: Macro) -> None:
         if name is None or name in names.CORE or len(self._macros) >= MAX_MACROS:
             return
@@ -191,7 +203,7 @@ class Expansion:
         if not is_simple and (is_known or "@" in name):
             return
         loops = macro.arguments == 0 and name in _WORD.findall(body)
-        self._macros[name] = Macro(macro.arguments, macro.default, body if is_simple and not loops else None)
+        self._macros[name] = replace(macro, body=body if is_simple and not loops else None)
 
     def _control_name(self) -> str | None:
         match = _CONTROL_NAME.match(self._text, self._at)
@@ -232,7 +244,8 @@ class Expansion:
     def _let(self, _: str) -> None:
         name = self._control_name()
         self._at = re.compile(r"\s*=?\s*").match(self._text, self._at).end()  # type: ignore[union-attr]
-        other = self._control_name() if self._text.startswith("\\", self._at) else self._argument()
+        is_word = self._text.startswith(("\\", "{\\"), self._at)
+        other = self._control_name() if is_word else self._argument()
         if name and other and name not in names.CORE and name != other:
             known = self._macros.get(other)
             if other in ("fi", "else", "or") or other in names.CONDITIONS:
@@ -241,7 +254,8 @@ class Expansion:
             elif known is not None:
                 self._macros[name] = known
             elif "@" not in other and "@" not in name:
-                self._define(name, Macro(0, None, f"\\{other} " if len(other) > 1 or not other.isalnum() else other))
+                meaning = other if is_word and other.isalpha() else None
+                self._define(name, Macro(0, None, f"\\{other} " if is_word else other, meaning))
 
     def _operator(self, _: str) -> None:
         star = "*" if self._star() else ""
