@@ -184,3 +184,10 @@ def test_a_missing_file_says_what_it_is_made_from_and_where_to_read_on(preset, t
         expected = f"No such file or directory; make it from {tasks[0].origin}, {told} says how"
         assert str(caught.value).endswith(expected)
         assert f"{tasks[0].path}: " in str(caught.value)
+
+
+def test_an_origin_of_several_lines_is_told_in_one(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("tasks:\n  - name: a\n    path: none.jsonl\n    origin: |\n      our own (3 items,\n      MIT)\n")
+    with pytest.raises(InputError, match=r"make it from our own \(3 items, MIT\), .*own\.yaml says how$"):
+        load_suite(str(path))

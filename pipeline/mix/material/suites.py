@@ -140,8 +140,8 @@ def _read_task(config: TaskConfig, path: Path, where: str, told: str) -> Task:
             items = tuple(_item(value, place) for place, value in islice(lines, config.limit))
     except OSError as error:
         reason = getattr(error, "strerror", None) or error
-        made = config.origin and isinstance(error, FileNotFoundError)
-        do = f"make it from {config.origin}, {told}" if made else "name a .jsonl, .jsonl.gz or .jsonl.zst file"
+        origin = " ".join((config.origin or "").split()) if isinstance(error, FileNotFoundError) else ""
+        do = f"make it from {origin}, {told}" if origin else "name a .jsonl, .jsonl.gz or .jsonl.zst file"
         raise InputError(f"{where}: {path}: {reason}; {do}") from error
     if not items:
         raise InputError(f"{where}: {path} holds no items; each line is {_LINE}")
