@@ -164,6 +164,7 @@ CASES = [
         r"\let\eps\varepsilon\let\oldphi\phi\let\phi\varphi\let\varphi\oldphi $\sqrt{x}\eps y\phi\varphi$ a\phi{}b",
         r"$\sqrt[2]{x}\varepsilon y\varphi\phi$ aφb",
     ),
+    (r"\makeatletter\let\@old\cite\def\cite#1{\@old{#1}}\makeatother A \cite{x}.", "A [x]."),
     (r"\let\cite=\citep\let\citep=\cite\let\sp\,\let\b=| A \cite{x}\sp b \citep{z} \b.", "A [x] b [z] |."),
 ]
 

@@ -200,7 +200,7 @@ class Expansion:
         body = _COMMENT.sub(r"\1", macro.body or "")
         is_simple = len(body) <= MAX_BODY and not _COMPLEX.search(body)
         is_known = name in self._dispatch or name in self._symbols or name in self._silent or name in ACCENTS
-        if not is_simple and (is_known or "@" in name):
+        if not is_simple and (is_known or "@" in name or names.CITES.fullmatch(name)):
             return
         loops = macro.arguments == 0 and name in _WORD.findall(body)
         self._macros[name] = replace(macro, body=body if is_simple and not loops else None)
