@@ -42,7 +42,7 @@ def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     """
     value, lines = _parse(text, where)
     if value is None:
-        raise ConfigError(f"{where} is empty; `gristmill init` prints a starting configuration")
+        raise ConfigError(f"{where} is empty; `gristmill init` prints a configuration of a run")
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be a mapping of keys to values, not {type(value).__name__}")
     return value, lines

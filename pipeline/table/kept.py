@@ -149,7 +149,8 @@ def read_yaml(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Lines]:
     try:
         text = read_file(path, MAX_YAML_BYTES).decode()
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist; `gristmill init` prints a starting configuration") from error
+        hint = "correct the path (`gristmill init` prints a configuration of a run)"
+        raise ConfigError(f"{path} does not exist; {hint}") from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
