@@ -233,10 +233,10 @@ def test_gc_deletes_what_no_index_lists_and_nothing_else(copied: Path) -> None:
 
 
 def test_every_starting_configuration_can_be_printed() -> None:
-    from flows.commands import OWN
+    from pipeline.inputs.shipped import TEMPLATES, preset_names
 
     files = {path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")}
-    assert files - {"quickstart"} == set(OWN)
+    assert files - {"quickstart"} == set(TEMPLATES) - set(preset_names("corpora"))
 
 
 @pytest.mark.parametrize("template", ["web", "corpus", "pdf"])
