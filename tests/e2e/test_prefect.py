@@ -137,6 +137,7 @@ def scheduled(folder: Path) -> Path:
     return write_config(folder / "curate.yaml", config)
 
 
+@pytest.mark.acceptance
 def test_serve_runs_what_is_due_says_what_fails_and_ends(tmp_path: Path, prefect_api: str) -> None:
     path = scheduled(tmp_path)
     (block,) = held(test_serve_runs_what_is_due_says_what_fails_and_ends)
