@@ -18,7 +18,7 @@ FILES: dict[str, Mapping[str, str]] = {
         f"SOURCE/{MANIFESTS}/GROUP/part-*.json": "the part's manifest, written last: what it was made from, settings, "
         "versions, counts, and the hash of the file",
         f"SOURCE/{MANIFESTS}/GROUP/{INDEX}": "the parts that count; one that it does not list does not exist",
-        f"{LOCK}": "which run holds the workspace, or held it last",
+        LOCK: "which run holds the workspace, or held it last",
         f"{RUNS}/*.json": "a run: `command`, `started`, `seconds`, `outcome`, `error`, `versions`, its configuration, "
         "and what each stage made; `gristmill status --json` has the last ones",
         f"{VERIFIED}/SOURCE/GROUP.json": "which files were found sound; without it they are read once more",
