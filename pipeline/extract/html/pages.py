@@ -20,7 +20,6 @@ from pipeline.extract.html.messages import (
     Refusal,
     decode_result,
     encode_request,
-    encode_result,
 )
 from pipeline.extract.html.page_metadata import header_date, header_licence
 from pipeline.extract.isolation import Answer, WorkerFailure, WorkerPool
@@ -28,7 +27,7 @@ from pipeline.extract.units import Document, Page, Raw, Reject
 from pipeline.table.schema import REJECT_REASONS
 
 REMEMBERED_BYTES = 4 << 20  # of results, compressed, kept for byte-identical bodies that may still come
-_REMEMBERED_EACH = 400  # beside what a result is compressed to: its key, its objects, its place
+_REMEMBERED_EACH = 400  # beside the answer: its key, its objects, its place
 _CLOCK_TOLERANCE = timedelta(days=2)  # a page dated further after its capture is not dated
 
 
@@ -48,19 +47,18 @@ def extract_pages(
             yield ticket
             continue
         if answer is None:
-            assert ticket.outcome.packed is not None, "a page's body comes before its repetitions"
-            result = decode_result(zstandard.decompress(ticket.outcome.packed))
+            kept = ticket.outcome.answer
+            assert kept is not None, "a page's body comes before its repetitions"
+            answer = zstandard.decompress(kept) if isinstance(kept, bytes) else kept
         else:
-            result = _result(answer)
-            ticket.outcome.packed = zstandard.compress(encode_result(result))
-            remembered += len(ticket.outcome.packed) + _REMEMBERED_EACH
+            ticket.outcome.answer = zstandard.compress(answer) if isinstance(answer, bytes) else answer
+            remembered += ticket.outcome.size
             for key in list(outcomes) if remembered > REMEMBERED_BYTES else ():
                 if remembered <= REMEMBERED_BYTES:
                     break
-                if (packed := outcomes[key].packed) is not None:
-                    remembered -= len(packed) + _REMEMBERED_EACH
-                    del outcomes[key]
-        yield _finish(ticket.page, result)
+                if outcomes[key].answer is not None:
+                    remembered -= outcomes.pop(key).size
+        yield _finish(ticket.page, _result(answer))
 
 
 def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
@@ -74,10 +72,16 @@ def extract_page(page: Page, options: HtmlOptions) -> Document | Reject:
 class _Outcome:
     """What became of a body; whoever waits for it holds it, and the last ones are remembered beyond that.
 
-    `packed` is the result as `encode_result` writes it, compressed: as objects a text alone can take eight times this.
+    The worker's answer is kept, compressed where it is a result: as objects a text alone can take eight times this.
     """
 
-    packed: bytes | None = None
+    answer: Answer | None = None
+
+    @property
+    def size(self) -> int:
+        """About the bytes of memory that remembering it takes."""
+        told = self.answer.detail if isinstance(self.answer, WorkerFailure) else self.answer
+        return _REMEMBERED_EACH + len(told or "")
 
 
 @dataclass(frozen=True, slots=True)
