@@ -63,7 +63,8 @@ _CORPORA = {"jsonl": read_jsonl, "parquet": read_parquet, "csv": read_csv}
 _MARKED = frozenset(get_args(Marked))
 _TELL_ROWS = 16
 _PLACES = 1 << 32  # of each of the inputs of a bucket, numbered through
-_BUFFER_ROWS, _BUFFER_CHARACTERS = 100, 1 << 20  # held as objects, which take up to eight times a table's memory
+_BUFFER_ROWS, _BUFFER_CHARACTERS = 1_000, 8 << 20  # what is written at once, by which row groups are cut
+_PIECE_ROWS, _PIECE_CHARACTERS = 100, 1 << 20  # what is held as objects, which take up to eight times a table's memory
 
 Result = Page | Raw | Document | Reject
 Pools = Callable[[str], WorkerPool]
@@ -576,36 +577,50 @@ class _Buffer:
         self._source = source
         self._writers = documents, rejects, pages
         self._documents: list[Document] = []
+        self._pieces: list[pa.Table] = []
+        self._paged: list[pa.Table] = []
         self._rejects: list[Reject] = []
-        self._characters = 0
+        self._characters = self._piece_characters = self._held = 0
         self.rows = 0
         self.reasons: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
 
     def add(self, result: Document | Reject) -> None:
         self.rows += 1
+        self._held += 1
         if isinstance(result, Reject):
             self.reasons[result.reason] += 1
             self._rejects.append(result)
         else:
             self._documents.append(result)
             self._characters += len(result.text)
+            self._piece_characters += len(result.text)
             self.kept.update(f"unfit:{name}" for name in result.unfit)
             self.kept.update(f"null:{name}" for name, value in result.kept.items() if value is None)
-        if self._characters >= _BUFFER_CHARACTERS or len(self._documents) + len(self._rejects) >= _BUFFER_ROWS:
+        if self._characters >= _BUFFER_CHARACTERS or self._held >= _BUFFER_ROWS:
             self.flush()
+        elif self._piece_characters >= _PIECE_CHARACTERS or len(self._documents) >= _PIECE_ROWS:
+            self._tabulate()
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write what is held, each kind as one table: rounded up in pieces, its size would end row groups elsewhere."""
+        self._tabulate()
         documents, rejects, pages = self._writers
-        if self._documents:
-            table = documents_table(self._source, self._documents, documents.schema)
-            documents.write(table)
-            if pages is not None:
-                pages.write(pages_table(table[schema.DOC_ID], self._documents))
+        for writer, pieces in ((documents, self._pieces), (pages, self._paged)):
+            if writer is not None and pieces:
+                writer.write(pa.concat_tables(pieces).combine_chunks())
+            pieces.clear()
         if self._rejects:
             rejects.write(rejects_table(self._source, self._rejects))
-        self._documents, self._rejects, self._characters = [], [], 0
+        self._rejects, self._characters, self._held = [], 0, 0
+
+    def _tabulate(self) -> None:
+        documents, _, pages = self._writers
+        if self._documents:
+            self._pieces.append(documents_table(self._source, self._documents, documents.schema))
+            if pages is not None:
+                self._paged.append(pages_table(self._pieces[-1][schema.DOC_ID], self._documents))
+        self._documents, self._piece_characters = [], 0
 
 
 def documents_table(source: str, documents: Sequence[Document], columns: pa.Schema = schema.DOCUMENTS) -> pa.Table:

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from flows.config import RunConfig
@@ -20,6 +21,7 @@ from pipeline.extract import shard
 from pipeline.extract.shard import BUCKETS, ExtractJob, extract_input, gathered
 from pipeline.inputs.files import InputFile
 from pipeline.table.interrupts import InterruptedRunError
+from pipeline.table.shards import open_part
 from tests.cli_runs import hashes, select, write_config
 from tests.local_run import run_all
 
@@ -203,14 +205,36 @@ def test_a_repository_whose_first_file_vanishes_is_read_all_the_same(tmp_path: P
     assert made.reasons == {"damaged": 1}
 
 
-def test_documents_are_no_strings_for_long(tmp_path: Path) -> None:
+def row_groups(folder: Path, workspace: str, lines: list[str]) -> tuple[pa.Table, list[int]]:
+    """Return the documents of a JSONL file, and the rows of each row group of their part."""
+    (folder / "in.jsonl").write_text("\n".join(lines))
+    (job,) = jobs(config(folder, workspace) | {"sources": {"a": {"inputs": [str(folder / "in.jsonl")]}}})
+    (made,) = extract_input(job, lambda handler: pytest.fail(handler), lambda rows, place: None)
+    with open_part(job.documents, made.documents.name) as file:
+        groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        return file.read(), groups
+
+
+def test_documents_are_no_strings_for_long_and_row_groups_end_behind_a_thousand_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.table.shards.ROW_GROUP_BYTES", 1)
     texts = [f"{number} " + "\U0001f600" * 20_000 * (number < 300) for number in range(1_600)]
     rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
-    (tmp_path / "in.jsonl").write_text("\n".join([*rows[:700], "{", *rows[700:]]))
-    (job,) = jobs(config(tmp_path, "ws") | {"sources": {"a": {"inputs": [str(tmp_path / "in.jsonl")]}}})
     tracemalloc.start()
-    (made,) = extract_input(job, lambda handler: pytest.fail(handler), lambda rows, place: None)
+    groups = row_groups(tmp_path, "ws", [*rows[:700], "{", *rows[700:]])[1]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (made.documents.rows, made.rejects.rows) == (1_600, 1)
-    assert peak < 20 << 20, f"{peak:,} bytes, though texts of 24 MB are no strings for long"
+    assert groups == [999, 601], "a thousand units, one of them a reject"
+    assert peak < 48 << 20, f"{peak:,} bytes, though texts of 24 MB are no strings for long"
+
+
+def test_a_row_group_ends_where_its_size_says_whatever_pieces_it_came_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.dumps({"text": f"text {number}"}) for number in range(2_000)]
+    documents, _ = row_groups(tmp_path, "whole", lines)
+    size = pa.Table.from_pylist(documents.slice(0, 1_000).to_pylist(), documents.schema).nbytes
+    for bound, expected in ((size, [1_000, 1_000]), (size + 1, [2_000])):
+        monkeypatch.setattr("pipeline.table.shards.ROW_GROUP_BYTES", bound)
+        assert row_groups(tmp_path, f"ws{bound}", lines)[1] == expected
